@@ -1,0 +1,42 @@
+//! Stops the build at a kernel that naga would refuse, naming file and line, instead of at the first start.
+
+use std::fs;
+use std::path::Path;
+
+use naga::front::wgsl;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=wgsl");
+    let mut refused = false;
+    for entry in fs::read_dir("wgsl").expect("shaders/wgsl is part of the crate") {
+        let path = entry.expect("shaders/wgsl is readable").path();
+        if path.extension().is_some_and(|extension| extension == "wgsl")
+            && let Err(reason) = validate(&path)
+        {
+            // One `error` line each: cargo shows only the first line of a directive.
+            println!("cargo::error=shaders/{}:{reason}", path.display());
+            refused = true;
+        }
+    }
+    if refused {
+        std::process::exit(1);
+    }
+}
+
+/// `Err("line:column: reason")`.
+fn validate(path: &Path) -> Result<(), String> {
+    let source = fs::read_to_string(path).map_err(|error| format!("1:1: {error}"))?;
+    let at = |location: Option<naga::SourceLocation>| {
+        location.map_or("1:1".to_owned(), |l| format!("{}:{}", l.line_number, l.line_position))
+    };
+    let module = wgsl::parse_str(&source)
+        .map_err(|error| format!("{}: {}", at(error.location(&source)), error.message()))?;
+    Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).map_err(|error| {
+        let reason = std::iter::successors(Some(error.as_inner() as &dyn std::error::Error), |e| e.source());
+        let chain = reason.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        format!("{}: {chain}", at(error.location(&source)))
+    })?;
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! The port behind which a plan is run: one contract, two executors (`cpu`, `gpu`).
+
+use std::sync::Arc;
+
+use crate::{Plan, PlanId};
+
+/// Where a plan ran.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Backend {
+    /// SIMD and threads on the host.
+    Cpu,
+    /// WGSL through Vulkan, on whatever adapter was chosen.
+    Gpu,
+}
+
+impl Backend {
+    /// `"cpu"` or `"gpu"`, as answers and metrics say it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+        }
+    }
+}
+
+/// Why a plan did not run. Every variant is an event for the breaker; the caller may try the other executor.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ExecuteError {
+    /// The device is gone; the executor must be rebuilt from scratch.
+    #[error("device lost: {0}")]
+    DeviceLost(String),
+    /// The device has no room for the plan or the batch.
+    #[error("out of device memory: {0}")]
+    OutOfMemory(String),
+    /// The device did not finish in the time it was given.
+    #[error("device did not finish within {millis} ms")]
+    Timeout {
+        /// The bound that was passed.
+        millis: u64,
+    },
+    /// The driver refused a kernel or a command: a fault of ours or the driver's.
+    #[error("device refused: {0}")]
+    Refused(String),
+    /// The network produced NaN or infinity for finite input.
+    #[error("output of row {row} is not finite")]
+    NotFinite {
+        /// Row in the batch.
+        row: usize,
+    },
+}
+
+/// Runs plans on one device. Not shared: one thread owns an executor.
+pub trait Executor: Send {
+    /// Which kind of device this is.
+    fn backend(&self) -> Backend;
+
+    /// The device's own name, e.g. `llvmpipe (LLVM 15.0.6, 256 bits)` or `AVX2, 2 threads`.
+    fn device(&self) -> &str;
+
+    /// Brings a plan's weights to the device and compiles what it needs. Idempotent.
+    ///
+    /// # Errors
+    /// When the device refuses or has no room; earlier plans stay usable.
+    fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError>;
+
+    /// Frees what `load` took. Unknown ids are ignored.
+    fn unload(&mut self, plan: PlanId);
+
+    /// Runs a plan over `rows` rows: `inputs[i]` is `[rows, width of plan.inputs[i]]`, `output` is
+    /// `[rows, width of plan.output]`; all row-major. A row's result never depends on the other rows.
+    /// Loads the plan first if need be.
+    ///
+    /// # Errors
+    /// See [`ExecuteError`]; `output` then holds nothing to be used.
+    ///
+    /// # Panics
+    /// When a slice's length does not fit the plan: a programmer's error.
+    fn run(
+        &mut self,
+        plan: &Arc<Plan>,
+        rows: usize,
+        inputs: &[&[f32]],
+        output: &mut [f32],
+    ) -> Result<(), ExecuteError>;
+}

@@ -1,0 +1,171 @@
+//! Layers in f64 while they are folded at load; rounded to f32 once, when recorded.
+
+use std::sync::Arc;
+
+use crate::Weights;
+use crate::loader::{Archive, LoadError};
+
+/// Multiply-adds that folding two layers may cost at load.
+const FOLD_WORK_MAX: usize = 1 << 32;
+/// Numbers in all matrices of one plan: 1 GiB in f32.
+pub(super) const PLAN_LEN_MAX: usize = 1 << 28;
+
+/// `y = matrix · x + bias`.
+#[derive(Clone, Debug)]
+pub(super) struct Dense {
+    pub(super) out_width: usize,
+    pub(super) in_width: usize,
+    /// `[out, in]`
+    pub(super) matrix: Vec<f64>,
+    pub(super) bias: Vec<f64>,
+}
+
+/// Linear map without bias whose rows are mostly zero: interpolation, bases, change of layout.
+#[derive(Clone, Debug)]
+pub(super) struct Sparse {
+    pub(super) in_width: usize,
+    /// Per output the inputs it sums and their weights.
+    pub(super) rows: Vec<Vec<(usize, f64)>>,
+}
+
+impl Dense {
+    /// `NAME.weight` and `NAME.bias`.
+    pub(super) fn take(
+        archive: &Archive,
+        name: &str,
+        out_width: usize,
+        in_width: usize,
+    ) -> Result<Self, LoadError> {
+        let matrix = archive.take(&format!("{name}.weight"), &[out_width, in_width])?;
+        let bias = archive.take(&format!("{name}.bias"), &[out_width])?;
+        Ok(Self { out_width, in_width, matrix, bias })
+    }
+
+    /// Rows `start .. end` of the outputs.
+    pub(super) fn outputs(&self, start: usize, end: usize) -> Self {
+        Self {
+            out_width: end - start,
+            in_width: self.in_width,
+            matrix: self.matrix[start * self.in_width..end * self.in_width].to_vec(),
+            bias: self.bias[start..end].to_vec(),
+        }
+    }
+
+    pub(super) fn negated(mut self) -> Self {
+        self.matrix.iter_mut().chain(&mut self.bias).for_each(|value| *value = -*value);
+        self
+    }
+
+    /// The layer that equals `self` after `first`, when it needs no more multiply-adds than the two.
+    pub(super) fn after(&self, first: &Self) -> Option<Self> {
+        let (hidden, wide) = (self.in_width, first.in_width);
+        let cheaper = self.out_width * wide <= hidden * (wide + self.out_width);
+        let affordable = self.matrix.len().checked_mul(wide).is_some_and(|work| work <= FOLD_WORK_MAX);
+        if !(cheaper && affordable) {
+            return None;
+        }
+        let mut matrix = vec![0.0; self.out_width * wide];
+        let mut bias = self.bias.clone();
+        for (output, row) in matrix.chunks_exact_mut(wide).enumerate() {
+            let outer = &self.matrix[output * hidden..(output + 1) * hidden];
+            for (k, &weight) in outer.iter().enumerate() {
+                add_scaled(row, weight, &first.matrix[k * wide..(k + 1) * wide]);
+                bias[output] += weight * first.bias[k];
+            }
+        }
+        Some(Self { out_width: self.out_width, in_width: wide, matrix, bias })
+    }
+
+    /// Rounds to f32.
+    ///
+    /// # Errors
+    /// When a product of layers lies beyond f32.
+    pub(super) fn weights(&self, name: &str) -> Result<Arc<Weights>, LoadError> {
+        Ok(Arc::new(Weights {
+            out_width: self.out_width,
+            in_width: self.in_width,
+            matrix: rounded(name, &self.matrix)?,
+            bias: rounded(name, &self.bias)?,
+        }))
+    }
+}
+
+impl Sparse {
+    pub(super) fn out_width(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True when mapping straight from what `theta` reads needs no more multiply-adds than by way of `theta`.
+    pub(super) fn folds_into(&self, theta: &Dense) -> bool {
+        let cheaper =
+            self.out_width() * theta.in_width <= theta.out_width * (theta.in_width + self.out_width());
+        let terms: usize = self.rows.iter().map(Vec::len).sum();
+        cheaper && terms.checked_mul(theta.in_width).is_some_and(|work| work <= FOLD_WORK_MAX)
+    }
+
+    /// `self · theta`.
+    pub(super) fn folded(&self, theta: &Dense) -> Dense {
+        let wide = theta.in_width;
+        let mut matrix = vec![0.0; self.out_width() * wide];
+        let mut bias = vec![0.0; self.out_width()];
+        for ((row, sum), terms) in matrix.chunks_exact_mut(wide).zip(&mut bias).zip(&self.rows) {
+            for &(k, weight) in terms {
+                add_scaled(row, weight, &theta.matrix[k * wide..(k + 1) * wide]);
+                *sum += weight * theta.bias[k];
+            }
+        }
+        Dense { out_width: self.out_width(), in_width: wide, matrix, bias }
+    }
+
+    /// Written out, with zero biases.
+    pub(super) fn dense(&self) -> Dense {
+        let mut matrix = vec![0.0; self.out_width() * self.in_width];
+        for (row, terms) in matrix.chunks_exact_mut(self.in_width).zip(&self.rows) {
+            for &(k, weight) in terms {
+                row[k] += weight;
+            }
+        }
+        Dense {
+            out_width: self.out_width(),
+            in_width: self.in_width,
+            matrix,
+            bias: vec![0.0; self.out_width()],
+        }
+    }
+}
+
+/// Counts what a plan and the bases it is made from take, in f32 words, before it is allocated.
+#[derive(Default)]
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn spend(&mut self, out_width: usize, in_width: usize) -> Result<(), LoadError> {
+        let len = out_width.saturating_mul(in_width).saturating_add(self.0);
+        if len > PLAN_LEN_MAX {
+            return Err(LoadError::TooLarge { what: "the plan's weight count", len, len_max: PLAN_LEN_MAX });
+        }
+        self.0 = len;
+        Ok(())
+    }
+
+    /// For a [`Sparse`] map of `rows` rows.
+    pub(super) fn spend_terms(&mut self, rows: usize, terms_per_row: usize) -> Result<(), LoadError> {
+        const WORDS_PER_TERM: usize = size_of::<(usize, f64)>() / size_of::<f32>();
+        const WORDS_PER_ROW: usize = 16;
+        self.spend(rows, terms_per_row.saturating_mul(WORDS_PER_TERM).saturating_add(WORDS_PER_ROW))
+    }
+}
+
+fn add_scaled(row: &mut [f64], weight: f64, other: &[f64]) {
+    for (sum, value) in row.iter_mut().zip(other) {
+        *sum += weight * value;
+    }
+}
+
+fn rounded(name: &str, values: &[f64]) -> Result<Vec<f32>, LoadError> {
+    let numbers: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+    match numbers.iter().position(|number| !number.is_finite()) {
+        Some(index) => Err(LoadError::NotFinite { name: name.to_owned(), index }),
+        None => Ok(numbers),
+    }
+}

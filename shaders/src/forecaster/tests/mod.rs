@@ -1,0 +1,16 @@
+//! Stored models against their own expected results, generated models against a literal f64 reading of the
+//! arithmetic, and damaged files against the loader.
+
+mod folders;
+mod hostile;
+mod interpreter;
+mod native;
+mod options;
+mod oracle;
+mod refusals;
+mod shapes;
+mod synthetic;
+
+use interpreter::Interpreter;
+use oracle::forecast as oracle_forecast;
+use synthetic::{Model, Rng};

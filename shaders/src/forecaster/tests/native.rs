@@ -1,0 +1,116 @@
+//! The library's own files: the same model packed the library's way loads to the same plan.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+
+use super::folders::folder;
+use super::{Interpreter, Rng};
+use crate::{Forecaster, Head, LoadError, Scratch, Windows};
+
+/// Repacks a stored folder as the library would save it.
+fn native_bytes(name: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
+    let model: Value =
+        serde_json::from_slice(&std::fs::read(folder(name).join("model.json")).unwrap()).unwrap();
+    let weights = std::fs::read(folder(name).join("weights.safetensors")).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&weights).unwrap();
+    let mut hparams = model["hparams"].clone();
+    hparams["loss"] = json!({"__nf__": "loss", "cls": model["loss"]["type"], "args": {"level": [80, 95]}});
+    hparams["valid_loss"] = Value::Null;
+    change(&mut hparams);
+
+    let mut shared: HashMap<String, Vec<String>> = HashMap::new();
+    let mut kept: Vec<(String, TensorView<'_>)> = Vec::new();
+    let mut names = weights.names();
+    names.sort_unstable();
+    for name in names {
+        let view = weights.tensor(name).unwrap();
+        match kept.iter().find(|(_, other)| other.data() == view.data() && other.shape() == view.shape()) {
+            Some((first, _)) => shared.entry(first.clone()).or_default().push(name.to_owned()),
+            None => kept.push((name.to_owned(), view)),
+        }
+    }
+    let levels: Vec<f32> = serde_json::from_value(model["loss"]["quantiles"].clone()).unwrap_or_default();
+    let bytes: Vec<u8> = levels.iter().flat_map(|level| level.to_le_bytes()).collect();
+    if !levels.is_empty() {
+        for name in ["loss.quantiles", "__hparams__.loss.state.quantiles"] {
+            kept.push((name.to_owned(), TensorView::new(Dtype::F32, vec![levels.len()], &bytes).unwrap()));
+        }
+    }
+    let header = HashMap::from([
+        ("nf_format".to_owned(), "2".to_owned()),
+        ("model_class".to_owned(), model["class"].as_str().unwrap().to_owned()),
+        ("hyper_parameters".to_owned(), hparams.to_string()),
+        ("shared".to_owned(), serde_json::to_string(&shared).unwrap()),
+    ]);
+    safetensors::serialize(kept, Some(header)).unwrap()
+}
+
+fn load(name: &str, bytes: &[u8]) -> Result<Forecaster, LoadError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name).join("native.safetensors");
+    std::fs::create_dir(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    Forecaster::load_native(&path)
+}
+
+#[track_caller]
+fn check(name: &str) {
+    let from_folder = Forecaster::load(&folder(name)).unwrap();
+    let from_native = load(name, &native_bytes(name, |_| ())).unwrap();
+    let (spec, other) = (from_folder.spec(), from_native.spec());
+    assert_eq!((&spec.name, spec.family, &spec.head), (&other.name, other.family, &other.head));
+    assert_eq!((spec.horizon, spec.window, &spec.columns), (other.horizon, other.window, &other.columns));
+
+    let mut rng = Rng(5);
+    let mut random = |len: usize| (0..len).map(|_| rng.number()).collect::<Vec<f32>>();
+    let windows = Windows {
+        rows: 2,
+        y: random(2 * spec.window),
+        hist_exog: random(2 * spec.window * spec.hist_exog.len()),
+        futr_exog: random(2 * (spec.window + spec.horizon) * spec.futr_exog.len()),
+        ..Windows::default()
+    };
+    let run = |forecaster: &Forecaster| {
+        let mut out = Vec::new();
+        forecaster.forecast(&mut Interpreter, &windows, &mut Scratch::default(), &mut out).unwrap();
+        out
+    };
+    assert_eq!(run(&from_folder), run(&from_native));
+}
+
+#[test]
+fn native_files_give_the_same_forecaster() {
+    for name in [
+        "nbeats-vol-quantile",
+        "nhits-gk-exog",
+        "dlinear-vol-point",
+        "nhits-ret-quantile",
+        "mlp-vol-quantile",
+    ] {
+        check(name);
+    }
+}
+
+#[test]
+fn levels_stored_in_f32_come_back_as_the_decimals_that_were_meant() {
+    let forecaster = load("x", &native_bytes("nbeats-vol-quantile", |_| ())).unwrap();
+    assert_eq!(forecaster.spec().head, Head::Quantiles(vec![0.5, 0.025, 0.1, 0.9, 0.975]));
+}
+
+#[test]
+fn hyper_parameters_that_contradict_the_tensors_are_refused() {
+    for (name, value) in
+        [("h", json!(21)), ("input_size", json!(65)), ("n_basis", json!(2)), ("n_blocks", json!([1, 1, 1]))]
+    {
+        let result = load("x", &native_bytes("nbeats-vol-quantile", |hparams| hparams[name] = value.clone()));
+        assert!(result.is_err(), "{name} = {value} was accepted");
+    }
+}
+
+#[test]
+fn a_weights_file_without_the_header_is_refused() {
+    let bytes = std::fs::read(folder("dlinear-vol-point").join("weights.safetensors")).unwrap();
+    assert!(matches!(load("x", &bytes), Err(LoadError::Parameter { .. })));
+}

@@ -1,0 +1,114 @@
+//! Which Vulkan device is taken. The choice is a pure function of what Vulkan shows.
+
+use wgpu::{Backends, DeviceType, Instance, InstanceDescriptor, InstanceFlags, RequestAdapterError};
+
+use super::GpuError;
+
+/// Which adapters are acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// A real device; a software adapter is never taken for one.
+    Hardware,
+    /// A software adapter only, e.g. llvmpipe: for tests and machines without a device.
+    Software,
+    /// A real device if there is one, else a software adapter.
+    Any,
+}
+
+/// What an adapter is, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AdapterKind {
+    /// A card with its own memory.
+    Discrete,
+    /// A device that shares the host's memory.
+    Integrated,
+    /// A device handed through by a hypervisor.
+    Virtual,
+    /// The driver does not say.
+    Other,
+    /// A CPU that plays the device.
+    Software,
+}
+
+/// One adapter as Vulkan shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterFacts {
+    /// The device's name.
+    pub name: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// What it is.
+    pub kind: AdapterKind,
+    /// Whether a CPU plays the device.
+    pub software: bool,
+}
+
+/// Every Vulkan adapter of this machine; empty when there is no Vulkan.
+#[must_use]
+pub fn adapters() -> Vec<AdapterFacts> {
+    list(&instance()).iter().map(facts).collect()
+}
+
+/// Opens the adapter that `choice` asks for.
+pub(super) fn find(choice: AdapterChoice) -> Result<(wgpu::Adapter, AdapterFacts), GpuError> {
+    let instance = instance();
+    let mut shown = list(&instance);
+    if shown.is_empty() {
+        return Err(if has_vulkan(&instance) { GpuError::NoAdapter } else { GpuError::NoVulkan });
+    }
+    let all: Vec<AdapterFacts> = shown.iter().map(facts).collect();
+    let index = choose(&all, choice)?;
+    Ok((shown.swap_remove(index), all[index].clone()))
+}
+
+/// Index of the best acceptable adapter; among equals the first that Vulkan shows.
+pub(super) fn choose(shown: &[AdapterFacts], choice: AdapterChoice) -> Result<usize, GpuError> {
+    let acceptable = |facts: &AdapterFacts| match choice {
+        AdapterChoice::Hardware => !facts.software,
+        AdapterChoice::Software => facts.software,
+        AdapterChoice::Any => true,
+    };
+    let candidates = shown.iter().enumerate().filter(|(_, facts)| acceptable(facts));
+    let names = || shown.iter().map(|facts| facts.name.clone()).collect();
+    candidates.min_by_key(|(_, facts)| facts.kind).map(|(index, _)| index).ok_or_else(|| match choice {
+        AdapterChoice::Hardware if !shown.is_empty() => GpuError::OnlySoftware { names: names() },
+        AdapterChoice::Software if !shown.is_empty() => GpuError::OnlyHardware { names: names() },
+        AdapterChoice::Hardware | AdapterChoice::Software | AdapterChoice::Any => GpuError::NoAdapter,
+    })
+}
+
+fn instance() -> Instance {
+    let mut descriptor = InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = Backends::VULKAN;
+    descriptor.flags = InstanceFlags::empty();
+    Instance::new(descriptor)
+}
+
+fn list(instance: &Instance) -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance.enumerate_adapters(Backends::VULKAN))
+}
+
+/// Without a loader or any driver wgpu makes an instance in which no backend is active.
+fn has_vulkan(instance: &Instance) -> bool {
+    match pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())) {
+        Err(RequestAdapterError::NotFound { active_backends, .. }) => !active_backends.is_empty(),
+        Ok(_) | Err(_) => true,
+    }
+}
+
+fn facts(adapter: &wgpu::Adapter) -> AdapterFacts {
+    let info = adapter.get_info();
+    let kind = match info.device_type {
+        DeviceType::DiscreteGpu => AdapterKind::Discrete,
+        DeviceType::IntegratedGpu => AdapterKind::Integrated,
+        DeviceType::VirtualGpu => AdapterKind::Virtual,
+        DeviceType::Cpu => AdapterKind::Software,
+        DeviceType::Other => AdapterKind::Other,
+    };
+    AdapterFacts {
+        name: info.name,
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        kind,
+        software: kind == AdapterKind::Software,
+    }
+}

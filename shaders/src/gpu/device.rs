@@ -1,0 +1,214 @@
+//! One open device and its faults: turns everything that wgpu reports, or panics with, into an [`ExecuteError`].
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
+
+use super::{AdapterFacts, GpuError};
+use crate::ExecuteError;
+
+/// How long a real device is polled before its thread sleeps: sleeping costs 20–30 µs more, and a small batch is
+/// done within this time. A software device needs the cores for itself.
+const SPIN: Duration = Duration::from_micros(300);
+
+#[derive(Clone)]
+pub(super) struct Device {
+    pub(super) raw: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) limits: wgpu::Limits,
+    faults: Arc<Faults>,
+    spin: Duration,
+}
+
+/// Destroys a device from any thread, as a fault to be survived: every later run answers `DeviceLost`.
+#[derive(Clone, Debug)]
+pub struct KillSwitch {
+    raw: wgpu::Device,
+    faults: Arc<Faults>,
+}
+
+impl KillSwitch {
+    /// The device is gone after this.
+    pub fn destroy_device(&self) {
+        // Said before it is done: wgpu tells of a destruction only once the queue has run dry.
+        self.faults.lose("destroyed");
+        self.raw.destroy();
+    }
+}
+
+/// Written by wgpu's callbacks, on whatever thread polls.
+#[derive(Debug, Default)]
+struct Faults {
+    /// Set once, for ever.
+    lost: Mutex<Option<String>>,
+    /// The first error that no scope caught since it was last taken.
+    uncaptured: Mutex<Option<ExecuteError>>,
+}
+
+/// What became of a mapping that was asked for.
+#[derive(Debug, Default)]
+pub(super) struct MapSlot(AtomicU8);
+
+impl MapSlot {
+    const PENDING: u8 = 0;
+    const READY: u8 = 1;
+    const FAILED: u8 = 2;
+
+    /// Asks for `buffer` to be mapped once the device is done with it; this slot says when it is.
+    pub(super) fn request(self: &Arc<Self>, buffer: &wgpu::Buffer, mode: wgpu::MapMode, bytes: u64) {
+        self.0.store(Self::PENDING, Ordering::Release);
+        let slot = Arc::clone(self);
+        buffer.map_async(mode, ..bytes, move |result| {
+            slot.0.store(if result.is_ok() { Self::READY } else { Self::FAILED }, Ordering::Release);
+        });
+    }
+
+    fn state(&self) -> u8 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Device {
+    pub(super) fn open(adapter: &wgpu::Adapter, facts: &AdapterFacts) -> Result<Self, GpuError> {
+        let refused = |reason: String| GpuError::DeviceRefused { adapter: facts.name.clone(), reason };
+        let limits = adapter.limits();
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("peregrine"),
+            required_features: wgpu::Features::empty(),
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            trace: wgpu::Trace::Off,
+        };
+        let (raw, queue) = pollster::block_on(adapter.request_device(&descriptor))
+            .map_err(|error| refused(error.to_string()))?;
+        let faults = Arc::new(Faults::default());
+        let on_lost = Arc::clone(&faults);
+        raw.set_device_lost_callback(move |reason, text| on_lost.lose(&format!("{reason:?} {text}")));
+        let on_error = Arc::clone(&faults);
+        raw.on_uncaptured_error(Arc::new(move |error| {
+            on_error.uncaptured.lock().get_or_insert_with(|| translate(&error));
+        }));
+        let spin = if facts.software { Duration::ZERO } else { SPIN };
+        Ok(Self { raw, queue, limits, faults, spin })
+    }
+
+    pub(super) fn kill_switch(&self) -> KillSwitch {
+        KillSwitch { raw: self.raw.clone(), faults: Arc::clone(&self.faults) }
+    }
+
+    /// Runs `work` with every fault caught: a lost device at the door, errors that no scope caught, and panics.
+    pub(super) fn guard<T>(&self, work: impl FnOnce() -> Result<T, ExecuteError>) -> Result<T, ExecuteError> {
+        self.check_lost()?;
+        self.faults.uncaptured.lock().take();
+        let result = self.unpanicked(work);
+        let result = match self.faults.uncaptured.lock().take() {
+            Some(error) => Err(error),
+            None => result,
+        };
+        if result.is_err() {
+            // A loss is told while polling; whatever else failed, failed because of it.
+            let _ = self.unpanicked(|| {
+                self.poll(PollType::Poll).map_err(|error| ExecuteError::Refused(error.to_string()))
+            });
+        }
+        self.check_lost()?;
+        result
+    }
+
+    /// A panic inside wgpu is how it answers a device that dies under a poll.
+    fn unpanicked<T>(&self, work: impl FnOnce() -> Result<T, ExecuteError>) -> Result<T, ExecuteError> {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text =
+                text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic in the driver");
+            self.faults.lose(text);
+            Err(ExecuteError::DeviceLost(text.to_owned()))
+        })
+    }
+
+    /// Creates resources under error scopes, so that a refusal is known before they are used.
+    pub(super) fn create<T>(&self, work: impl FnOnce(&wgpu::Device) -> T) -> Result<T, ExecuteError> {
+        let memory = self.raw.push_error_scope(ErrorFilter::OutOfMemory);
+        let internal = self.raw.push_error_scope(ErrorFilter::Internal);
+        let validation = self.raw.push_error_scope(ErrorFilter::Validation);
+        let made = work(&self.raw);
+        let errors = [validation.pop(), internal.pop(), memory.pop()].map(pollster::block_on);
+        // The last scope first: an allocation that fails makes what is built on it invalid as well.
+        match errors.into_iter().rev().flatten().next() {
+            Some(error) => Err(translate(&error)),
+            None => Ok(made),
+        }
+    }
+
+    /// Waits until `submission` is done and all `slots` are mapped, until `deadline` at most.
+    pub(super) fn wait(
+        &self,
+        submission: &SubmissionIndex,
+        slots: &[&MapSlot],
+        started: Instant,
+        timeout: Duration,
+    ) -> Result<(), ExecuteError> {
+        let pending = || slots.iter().any(|slot| slot.state() == MapSlot::PENDING);
+        let spin_until = Instant::now() + self.spin.min(timeout);
+        while pending() && Instant::now() < spin_until {
+            self.poll(PollType::Poll).map_err(|_| timed_out(timeout))?;
+            std::hint::spin_loop();
+        }
+        if pending() || slots.is_empty() {
+            let left = timeout.saturating_sub(started.elapsed());
+            let wait = PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(left) };
+            match self.poll(wait) {
+                Ok(()) => {}
+                Err(PollError::Timeout) => return Err(timed_out(timeout)),
+                Err(error @ PollError::WrongSubmissionIndex(..)) => {
+                    return Err(ExecuteError::Refused(error.to_string()));
+                }
+            }
+        }
+        self.check_lost()?;
+        if slots.iter().all(|slot| slot.state() == MapSlot::READY) {
+            return Ok(());
+        }
+        Err(ExecuteError::Refused("a staging buffer was not mapped".to_owned()))
+    }
+
+    /// Keeps a device that may never finish from being waited for when its last handle is dropped.
+    pub(super) fn abandon(&self) {
+        std::mem::forget((self.raw.clone(), self.queue.clone()));
+    }
+
+    fn poll(&self, how: PollType) -> Result<(), PollError> {
+        self.raw.poll(how).map(|_status| ())
+    }
+
+    fn check_lost(&self) -> Result<(), ExecuteError> {
+        match &*self.faults.lost.lock() {
+            Some(reason) => Err(ExecuteError::DeviceLost(reason.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Faults {
+    fn lose(&self, reason: &str) {
+        self.lost.lock().get_or_insert_with(|| reason.trim().to_lowercase());
+    }
+}
+
+fn translate(error: &wgpu::Error) -> ExecuteError {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => ExecuteError::OutOfMemory("the driver has none left".to_owned()),
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            ExecuteError::Refused(description.clone())
+        }
+    }
+}
+
+fn timed_out(timeout: Duration) -> ExecuteError {
+    ExecuteError::Timeout { millis: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
+}

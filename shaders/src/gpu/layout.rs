@@ -1,0 +1,57 @@
+//! Where a plan's buffers lie in the arena, how many rows fit, and how a batch is cut. Plain arithmetic.
+
+use std::ops::Range;
+
+use crate::{BufferId, Plan};
+
+/// An arena is never larger, whatever the device offers: rows beyond it run in further chunks.
+const ARENA_BYTES_MAX: usize = 256 << 20;
+/// Rows of one chunk: a dispatch counts rows in one dimension of at most 65,535 workgroups.
+const CHUNK_ROWS_MAX: usize = 16_384;
+/// The smallest capacity; below it growing would only cost rebinding.
+const CAPACITY_ROWS_MIN: usize = 16;
+
+/// Each buffer is `[capacity, width]`, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    bases: Vec<usize>,
+    widths: Vec<usize>,
+}
+
+impl Layout {
+    pub(super) fn new(plan: &Plan, capacity_rows: usize) -> Self {
+        let bases = plan.buffer_widths.iter().scan(0, |next, width| {
+            let base = *next;
+            *next += capacity_rows * width;
+            Some(base)
+        });
+        Self { bases: bases.collect(), widths: plan.buffer_widths.clone() }
+    }
+
+    /// First float of a buffer.
+    pub(super) fn base(&self, buffer: BufferId) -> usize {
+        self.bases[buffer.0]
+    }
+
+    /// Floats from one row of a buffer to the next.
+    pub(super) fn width(&self, buffer: BufferId) -> usize {
+        self.widths[buffer.0]
+    }
+}
+
+/// Largest chunk whose buffers fit a binding of `binding_bytes_max`; `None` when not even one row does.
+pub(super) fn chunk_rows_max(plan: &Plan, binding_bytes_max: usize) -> Option<usize> {
+    let row_bytes = plan.buffer_widths.iter().sum::<usize>() * size_of::<f32>();
+    let fitting = binding_bytes_max.min(ARENA_BYTES_MAX) / row_bytes;
+    (fitting > 0).then_some(fitting.min(CHUNK_ROWS_MAX))
+}
+
+/// Capacity for `rows` rows: the next power of two, so that growing batches rebind a handful of times only.
+pub(super) fn capacity_rows(rows: usize, rows_max: usize) -> usize {
+    rows.next_power_of_two().clamp(CAPACITY_ROWS_MIN.min(rows_max), rows_max)
+}
+
+/// Cuts a batch.
+pub(super) fn chunks(rows: usize, rows_max: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..rows).step_by(rows_max).map(move |first| first..rows.min(first + rows_max))
+}

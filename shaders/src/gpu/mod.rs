@@ -1,0 +1,81 @@
+//! Runs plans through WGSL on a Vulkan device.
+//!
+//! One batch is one upload, one submission (commands in order, one dispatch each) and one read-back. Everything is
+//! allocated when a plan is loaded or the first batch of a size arrives; afterwards a run allocates nothing on the
+//! device. No fault of a driver leaves this folder as a panic: it becomes an [`ExecuteError`](crate::ExecuteError).
+
+mod adapter;
+mod device;
+mod executor;
+mod kernels;
+mod layout;
+mod memory;
+mod params;
+mod prepared;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use adapter::{AdapterChoice, AdapterFacts, AdapterKind, adapters};
+pub use device::KillSwitch;
+pub use executor::GpuExecutor;
+
+/// How a device is opened and how long it may take.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuOptions {
+    /// Which adapters are acceptable.
+    pub adapter: AdapterChoice,
+    /// Longest time that one batch may take on the device, from its upload to its read-back.
+    pub timeout: Duration,
+}
+
+impl Default for GpuOptions {
+    /// A real GPU, two seconds.
+    fn default() -> Self {
+        Self { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(2) }
+    }
+}
+
+/// Why no device was opened; each message says who must act.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// The image or host lacks Vulkan itself.
+    #[error("no Vulkan: install a loader (libvulkan1) and the device's driver, or serve from cpu")]
+    NoVulkan,
+    /// Vulkan runs, but shows no device.
+    #[error(
+        "Vulkan shows no adapter: give this machine a device, or install mesa-vulkan-drivers for a software one"
+    )]
+    NoAdapter,
+    /// There are devices, but `AdapterChoice` rules them out.
+    #[error("only software adapters ({}): allow them in the configuration, or give this machine a GPU", names.join(", "))]
+    OnlySoftware {
+        /// What Vulkan shows.
+        names: Vec<String>,
+    },
+    /// There are devices, but `AdapterChoice` rules them out.
+    #[error("no software adapter among {}: install mesa-vulkan-drivers, or allow hardware", names.join(", "))]
+    OnlyHardware {
+        /// What Vulkan shows.
+        names: Vec<String>,
+    },
+    /// The driver did not open the adapter.
+    #[error("`{adapter}` did not open: {reason}; update its driver, or serve from cpu")]
+    DeviceRefused {
+        /// The adapter's name.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The driver did not compile a kernel: report it together with the driver's version.
+    #[error("`{adapter}` refused a kernel: {reason}; report this driver, serve from cpu until then")]
+    KernelRefused {
+        /// The adapter's name.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+}

@@ -1,0 +1,176 @@
+//! A loaded plan: its weights on the device, and its bind groups over the arena of the day.
+
+use std::sync::Arc;
+
+use super::device::Device;
+use super::kernels::{Kernels, workgroups};
+use super::layout::{self, Layout};
+use super::memory::{BATCH_BYTES, Memory, Need};
+use super::params;
+use super::weights::{self, WeightMap};
+use crate::{Command, ExecuteError, Plan};
+
+/// Every parameter block is bound as this many bytes, the largest of them.
+const PARAM_BYTES: usize = size_of::<params::LinearParams>();
+
+pub(super) struct Prepared {
+    pub(super) plan: Arc<Plan>,
+    /// Longest chunk that the device can hold.
+    pub(super) chunk_rows_max: usize,
+    map: WeightMap,
+    weights: wgpu::Buffer,
+    params: wgpu::Buffer,
+    param_stride: usize,
+    bound: Option<Bound>,
+}
+
+/// Bind groups, one a command, for one capacity and one arena.
+struct Bound {
+    capacity_rows: usize,
+    generation: u64,
+    layout: Layout,
+    groups: Vec<wgpu::BindGroup>,
+}
+
+impl Prepared {
+    /// Uploads the weights; refuses what no batch could ever run.
+    pub(super) fn new(device: &Device, plan: &Arc<Plan>) -> Result<Self, ExecuteError> {
+        let limits = &device.limits;
+        let no_room = |what: &str| ExecuteError::OutOfMemory(format!("plan `{}`: {what}", plan.name));
+        let binding_bytes_max =
+            usize::try_from(limits.max_storage_buffer_binding_size.min(limits.max_buffer_size))
+                .unwrap_or(usize::MAX);
+        let chunk_rows_max = layout::chunk_rows_max(plan, binding_bytes_max)
+            .ok_or_else(|| no_room("the buffers of one row exceed a binding"))?;
+        let widest = plan.commands.iter().map(|command| workgroups(command, 1)[0]).max().unwrap_or(0);
+        if widest > limits.max_compute_workgroups_per_dimension {
+            return Err(no_room("a layer is wider than a dispatch"));
+        }
+        let map = WeightMap::new(plan, limits.min_storage_buffer_offset_alignment as usize);
+        if map.layers.iter().any(|(_, span)| span.bytes > binding_bytes_max) {
+            return Err(no_room("a matrix exceeds a binding"));
+        }
+        if map.bytes as u64 > limits.max_buffer_size {
+            return Err(no_room("the weights exceed a buffer"));
+        }
+        let param_stride = PARAM_BYTES.next_multiple_of(limits.min_uniform_buffer_offset_alignment as usize);
+        let (weights, params) = device.create(|raw| {
+            let weights = raw.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("weights"),
+                size: map.bytes.max(16) as u64,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: true,
+            });
+            let params = raw.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("params"),
+                size: (plan.commands.len().max(1) * param_stride) as u64,
+                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            });
+            (weights, params)
+        })?;
+        fill(&weights, &map)?;
+        let plan = Arc::clone(plan);
+        Ok(Self { plan, chunk_rows_max, map, weights, params, param_stride, bound: None })
+    }
+
+    /// Rows that the arena must hold for a chunk of `rows`; never shrinks.
+    pub(super) fn capacity_rows(&self, rows: usize) -> usize {
+        let bound_rows = self.bound.as_ref().map_or(0, |bound| bound.capacity_rows);
+        layout::capacity_rows(rows, self.chunk_rows_max).max(bound_rows)
+    }
+
+    pub(super) fn need(&self, capacity_rows: usize) -> Need {
+        let bytes = |floats: usize| (floats * size_of::<f32>()) as u64;
+        let plan = &self.plan;
+        let input_floats = plan.inputs.iter().map(|input| plan.width(*input)).sum::<usize>() * capacity_rows;
+        Need {
+            arena: bytes(plan.buffer_widths.iter().sum::<usize>() * capacity_rows),
+            upload: BATCH_BYTES + bytes(input_floats),
+            readback: bytes(plan.width(plan.output) * capacity_rows),
+        }
+    }
+
+    /// Makes the bind groups for `capacity_rows` over `memory`, unless they are there already.
+    pub(super) fn bind(
+        &mut self,
+        device: &Device,
+        kernels: &Kernels,
+        memory: &Memory,
+        capacity_rows: usize,
+    ) -> Result<(), ExecuteError> {
+        let stale =
+            |bound: &Bound| bound.capacity_rows != capacity_rows || bound.generation != memory.generation;
+        if self.bound.as_ref().is_some_and(|bound| !stale(bound)) {
+            return Ok(());
+        }
+        let layout = Layout::new(&self.plan, capacity_rows);
+        let mut blocks = vec![0; self.plan.commands.len() * self.param_stride];
+        for (index, block) in blocks.chunks_exact_mut(self.param_stride).enumerate() {
+            self.write_params(index, &layout, block);
+        }
+        device.queue.write_buffer(&self.params, 0, &blocks);
+        let groups = device.create(|raw| {
+            let indices = 0..self.plan.commands.len();
+            indices.map(|index| self.group(index, raw, kernels, memory)).collect()
+        })?;
+        self.bound = Some(Bound { capacity_rows, generation: memory.generation, layout, groups });
+        Ok(())
+    }
+
+    /// Layout and bind groups; `bind` has been called.
+    pub(super) fn bound(&self) -> (&Layout, &[wgpu::BindGroup]) {
+        let bound = self.bound.as_ref().expect("a plan is bound before it is run");
+        (&bound.layout, &bound.groups)
+    }
+
+    fn write_params(&self, index: usize, layout: &Layout, block: &mut [u8]) {
+        let mut put = |bytes: &[u8]| block[..bytes.len()].copy_from_slice(bytes);
+        match (&self.plan.commands[index], &self.map.spans[index]) {
+            (Command::Linear(linear), Some(span)) => {
+                put(bytemuck::bytes_of(&params::linear(linear, layout, span)));
+            }
+            (Command::Linear(_), None) => unreachable!("every linear has a span"),
+            (Command::Pool(pool), _) => put(bytemuck::bytes_of(&params::pool(pool, layout))),
+            (Command::Move(step), _) => put(bytemuck::bytes_of(&params::moves(step, layout))),
+        }
+    }
+
+    fn group(&self, index: usize, raw: &wgpu::Device, kernels: &Kernels, memory: &Memory) -> wgpu::BindGroup {
+        let range = |buffer, offset: usize, bytes: usize| {
+            let size = wgpu::BufferSize::new(bytes as u64);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64, size })
+        };
+        let params = range(&self.params, index * self.param_stride, PARAM_BYTES);
+        let mut entries = vec![memory.arena.as_entire_binding(), params, memory.batch.as_entire_binding()];
+        let mut layout = &kernels.weightless;
+        if let Some(span) = &self.map.spans[index] {
+            entries.push(range(&self.weights, span.byte_offset, span.bytes));
+            layout = &kernels.weighted;
+        }
+        let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
+            .zip(entries)
+            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+            .collect();
+        raw.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&self.plan.name),
+            layout,
+            entries: &entries,
+        })
+    }
+}
+
+fn fill(buffer: &wgpu::Buffer, map: &WeightMap) -> Result<(), ExecuteError> {
+    {
+        let mut view = buffer
+            .get_mapped_range_mut(..)
+            .map_err(|error| ExecuteError::Refused(format!("weights were not mapped: {error}")))?;
+        for (weights, span) in &map.layers {
+            let packed = weights::pack(weights, span);
+            view.slice(span.byte_offset..span.byte_offset + span.bytes)
+                .copy_from_slice(bytemuck::cast_slice(&packed));
+        }
+    }
+    buffer.unmap();
+    Ok(())
+}

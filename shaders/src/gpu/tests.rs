@@ -1,0 +1,217 @@
+//! What needs no device: the choice of an adapter, the layout of structs and of the arena, the packing of weights.
+
+use std::mem::offset_of;
+use std::sync::Arc;
+
+use super::adapter::choose;
+use super::kernels::SOURCES;
+use super::layout::{Layout, capacity_rows, chunk_rows_max, chunks};
+use super::params::{BatchParams, LinearParams, MovesParams, PoolParams};
+use super::weights::{WeightMap, pack};
+use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError};
+use crate::{Activation, Init, Linear, Plan, PlanBuilder, Weights};
+
+use AdapterChoice::{Any, Hardware, Software};
+use AdapterKind::{Discrete, Integrated, Software as Llvmpipe};
+
+#[test]
+fn a_software_adapter_is_never_taken_for_a_gpu() {
+    check_choice(&[Llvmpipe], Hardware, &Err(GpuError::OnlySoftware { names: names(&[Llvmpipe]) }));
+    check_choice(&[Llvmpipe, Integrated], Hardware, &Ok(1));
+}
+
+#[test]
+fn hardware_is_never_taken_where_software_was_asked_for() {
+    check_choice(&[Discrete], Software, &Err(GpuError::OnlyHardware { names: names(&[Discrete]) }));
+    check_choice(&[Discrete, Llvmpipe], Software, &Ok(1));
+}
+
+#[test]
+fn any_prefers_the_strongest_hardware() {
+    check_choice(&[Llvmpipe, Integrated, Discrete, Discrete], Any, &Ok(2));
+    check_choice(&[Llvmpipe], Any, &Ok(0));
+    check_choice(&[], Any, &Err(GpuError::NoAdapter));
+    check_choice(&[], Hardware, &Err(GpuError::NoAdapter));
+}
+
+#[track_caller]
+fn check_choice(shown: &[AdapterKind], choice: AdapterChoice, expected: &Result<usize, GpuError>) {
+    let facts = shown.iter().map(|&kind| AdapterFacts {
+        name: format!("{kind:?}"),
+        driver: String::new(),
+        kind,
+        software: kind == Llvmpipe,
+    });
+    assert_eq!(&choose(&facts.collect::<Vec<_>>(), choice), expected);
+}
+
+fn names(kinds: &[AdapterKind]) -> Vec<String> {
+    kinds.iter().map(|kind| format!("{kind:?}")).collect()
+}
+
+/// Compares the fields of a `#[repr(C)]` struct with what naga reflects from a kernel.
+macro_rules! check_struct {
+    ($stem:literal, $wgsl:literal, $rust:ty { $($field:ident),* $(,)? }) => {
+        let rust = vec![$((stringify!($field).to_owned(), offset_of!($rust, $field))),*];
+        assert_eq!(rust, reflect($stem, $wgsl, size_of::<$rust>()), "{} of {}", $wgsl, $stem);
+    };
+}
+
+#[test]
+fn every_parameter_struct_is_laid_out_as_its_wgsl() {
+    check_struct!(
+        "linear",
+        "Linear",
+        LinearParams {
+            src_base,
+            src_stride,
+            dst_base,
+            dst_stride,
+            mask_base,
+            mask_stride,
+            in_width,
+            in_padded,
+            out_width,
+            out_vec4s,
+            has_mask,
+            accumulates,
+            activation,
+            slope,
+            pad_0,
+            pad_1,
+        }
+    );
+    check_struct!(
+        "pool",
+        "Pool",
+        PoolParams {
+            src_base,
+            src_stride,
+            dst_base,
+            dst_stride,
+            dst_width,
+            step_count,
+            columns,
+            window,
+            takes_mean,
+            pad_0,
+            pad_1,
+            pad_2,
+        }
+    );
+    check_struct!(
+        "moves",
+        "Moves",
+        MovesParams { src_base, src_stride, dst_base, dst_stride, dst_width, start, step, pad_0 }
+    );
+    check_struct!("linear", "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
+    check_struct!("pool", "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
+    check_struct!("moves", "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
+}
+
+/// Names and offsets of a WGSL struct's members; asserts that it is `bytes` long.
+fn reflect(stem: &str, name: &str, bytes: usize) -> Vec<(String, usize)> {
+    let (_, source) = SOURCES.iter().find(|(known, _)| *known == stem).unwrap();
+    let module = naga::front::wgsl::parse_str(source).unwrap();
+    let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).unwrap();
+    let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("{name} is no struct") };
+    assert_eq!(*span as usize, bytes, "size of {name}");
+    members.iter().map(|member| (member.name.clone().unwrap(), member.offset as usize)).collect()
+}
+
+#[test]
+fn every_kernel_has_an_entry_point_of_its_stem() {
+    for (stem, source) in SOURCES {
+        let module = naga::front::wgsl::parse_str(source).unwrap();
+        assert!(module.entry_points.iter().any(|entry| entry.name == stem), "{stem}");
+    }
+}
+
+#[test]
+fn every_kernel_on_disk_is_compiled_and_has_its_twin_and_its_tests() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut stems = Vec::new();
+    for entry in std::fs::read_dir(root.join("wgsl")).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        for folder in ["src/cpu", "src/tests"] {
+            let third = root.join(folder).join(format!("{stem}.rs"));
+            assert!(third.is_file(), "{} lacks {}", path.display(), third.display());
+        }
+        stems.push(stem);
+    }
+    stems.sort();
+    let mut compiled = SOURCES.map(|(stem, _)| stem);
+    compiled.sort_unstable();
+    assert_eq!(stems, compiled);
+}
+
+#[test]
+fn buffers_follow_each_other_without_overlap() {
+    let plan = plan_of(&[3, 5, 2]);
+    let layout = Layout::new(&plan, 7);
+    let bases: Vec<usize> = (0..3).map(|buffer| layout.base(crate::BufferId(buffer))).collect();
+    assert_eq!(bases, [0, 21, 56]);
+}
+
+#[test]
+fn a_chunk_is_what_fits_the_binding() {
+    let plan = plan_of(&[3, 5, 2]); // 40 bytes a row
+    assert_eq!(chunk_rows_max(&plan, 39), None);
+    assert_eq!(chunk_rows_max(&plan, 400), Some(10));
+    assert_eq!(chunk_rows_max(&plan, usize::MAX), Some(16_384));
+}
+
+#[test]
+fn capacity_grows_in_buckets_up_to_the_chunk() {
+    let capacities = [1, 16, 17, 100, 1000].map(|rows| capacity_rows(rows, 1000));
+    assert_eq!(capacities, [16, 16, 32, 128, 1000]);
+    assert_eq!(capacity_rows(1, 3), 3);
+}
+
+#[test]
+fn chunks_cover_a_batch_once() {
+    assert_eq!(chunks(7, 3).collect::<Vec<_>>(), [0..3, 3..6, 6..7]);
+    assert_eq!(chunks(0, 3).count(), 0);
+}
+
+#[test]
+fn weights_are_transposed_padded_and_followed_by_their_bias() {
+    let weights =
+        Weights { out_width: 2, in_width: 3, matrix: vec![1., 2., 3., 4., 5., 6.], bias: vec![7., 8.] };
+    let weights = Arc::new(weights);
+    let plan = twice(&weights);
+    let map = WeightMap::new(&plan, 64);
+    assert_eq!(map.layers.len(), 1, "a shared layer is uploaded once");
+    assert_eq!(map.spans[0], map.spans[1]);
+    let packed = pack(&weights, &map.layers[0].1);
+    assert_eq!(packed.len(), 17 * 4);
+    assert_eq!(packed[..12], [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
+    assert!(packed[12..64].iter().all(|value| *value == 0.0));
+    assert_eq!(packed[64..], [7., 8., 0., 0.]);
+}
+
+fn plan_of(widths: &[usize]) -> Plan {
+    let mut plan = PlanBuilder::new("widths");
+    let views: Vec<_> = widths.iter().map(|width| plan.buffer(*width)).collect();
+    plan.finish(views[0])
+}
+
+/// One layer used by two commands.
+fn twice(weights: &Arc<Weights>) -> Plan {
+    let mut plan = PlanBuilder::new("twice");
+    let src = plan.input(weights.in_width);
+    let first = plan.buffer(weights.out_width);
+    let second = plan.buffer(weights.out_width);
+    for dst in [first, second] {
+        plan.linear(Linear {
+            src,
+            dst,
+            weights: Arc::clone(weights),
+            init: Init::Bias,
+            activation: Activation::Identity,
+            mask: None,
+        });
+    }
+    plan.finish(second)
+}

@@ -1,0 +1,228 @@
+//! From the network's last axis to the answer's columns, and from an answer to intervals.
+//!
+//! Intervals of a distribution come from its exact quantile function, not from samples.
+
+use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
+
+use crate::normalizer::{Normalizer, Scale};
+use crate::{Head, ModelSpec};
+
+/// Levels read from f32 files are this far from the decimal that was meant.
+const LEVEL_SLACK: f64 = 1e-6;
+/// From here on the library's quantile of Student's t loses digits, and the expansion has them all.
+const FREEDOM_LARGE: f64 = 1000.0;
+
+/// Maps one step: `raw` is the network's, still normalized; `answer` gets one number per column.
+pub(crate) fn answer(head: &Head, raw: &[f64], normalizer: Normalizer, at: Scale, answer: &mut [f32]) {
+    match head {
+        Head::Point | Head::Quantiles(_) => {
+            for (value, &normalized) in answer.iter_mut().zip(raw) {
+                *value = normalizer.invert(normalized, at) as f32;
+            }
+        }
+        Head::StudentT => {
+            let loc = (raw[1] * at.scale + at.shift) as f32;
+            let scale = (softplus(raw[2]) + 0.1) * at.scale;
+            answer.copy_from_slice(&[loc, (3.0 + softplus(raw[0])) as f32, loc, scale as f32]);
+        }
+        Head::Normal => {
+            let loc = (raw[0] * at.scale + at.shift) as f32;
+            let scale = (softplus(raw[1]) + 0.2) * at.scale;
+            answer.copy_from_slice(&[loc, loc, scale as f32]);
+        }
+    }
+}
+
+/// Columns of the bounds of the central interval that holds `level` percent, where the model has trained them.
+#[must_use]
+pub fn interval_columns(head: &Head, level: f64) -> Option<(usize, usize)> {
+    let Head::Quantiles(levels) = head else {
+        return None;
+    };
+    let (low, high) = tails(level)?;
+    let column = |wanted: f64| levels.iter().position(|level| (level - wanted).abs() < LEVEL_SLACK);
+    Some((column(low)?, column(high)?))
+}
+
+/// Lower and upper bound, per step, of the central interval that holds `level` percent. `row` is one row of a
+/// forecast, `[h, C]`. `None` for a point forecast, a level that was not trained, or one outside `(0, 100)`.
+#[must_use]
+pub fn bounds(spec: &ModelSpec, row: &[f32], level: f64) -> Option<(Vec<f32>, Vec<f32>)> {
+    let steps = row.chunks_exact(spec.columns.len());
+    match &spec.head {
+        Head::Point => None,
+        Head::Quantiles(_) => {
+            let (low, high) = interval_columns(&spec.head, level)?;
+            Some(steps.map(|step| (step[low], step[high])).unzip())
+        }
+        Head::StudentT | Head::Normal => {
+            let (low, high) = tails(level)?;
+            steps
+                .map(|step| Some((quantile(&spec.head, step, low)?, quantile(&spec.head, step, high)?)))
+                .collect()
+        }
+    }
+}
+
+/// The median per step; the point forecast where there is no distribution. Between trained levels the two that
+/// enclose one half are interpolated; outside them the nearest one stands in.
+#[must_use]
+pub fn median(spec: &ModelSpec, row: &[f32]) -> Vec<f32> {
+    let steps = row.chunks_exact(spec.columns.len());
+    match &spec.head {
+        // Both distributions are symmetric: the median is the mean.
+        Head::Point | Head::StudentT | Head::Normal => steps.map(|step| step[0]).collect(),
+        Head::Quantiles(levels) => {
+            let mix = middle(levels);
+            steps.map(|step| mix.iter().map(|&(column, weight)| step[column] * weight).sum()).collect()
+        }
+    }
+}
+
+/// Columns and weights that make the level one half.
+fn middle(levels: &[f64]) -> Vec<(usize, f32)> {
+    let nearest = |candidates: &mut dyn Iterator<Item = usize>| {
+        candidates.min_by(|&a, &b| (levels[a] - 0.5).abs().total_cmp(&(levels[b] - 0.5).abs()))
+    };
+    let below = nearest(&mut (0..levels.len()).filter(|&column| levels[column] <= 0.5 + LEVEL_SLACK));
+    let above = nearest(&mut (0..levels.len()).filter(|&column| levels[column] >= 0.5 - LEVEL_SLACK));
+    match (below, above) {
+        (Some(low), Some(high)) if low != high => {
+            let weight = (0.5 - levels[low]) / (levels[high] - levels[low]);
+            vec![(low, (1.0 - weight) as f32), (high, weight as f32)]
+        }
+        (Some(only), _) | (None, Some(only)) => vec![(only, 1.0)],
+        (None, None) => Vec::new(),
+    }
+}
+
+fn quantile(head: &Head, step: &[f32], probability: f64) -> Option<f32> {
+    let number = |column: usize| step.get(column).map(|&value| f64::from(value));
+    let value = match head {
+        Head::StudentT => {
+            let (freedom, loc, scale) = (number(1)?, number(2)?, number(3)?);
+            if freedom > FREEDOM_LARGE {
+                loc + scale * student_quantile_near_normal(freedom, probability)
+            } else {
+                StudentsT::new(loc, scale, freedom).ok()?.inverse_cdf(probability)
+            }
+        }
+        Head::Normal => Normal::new(number(1)?, number(2)?).ok()?.inverse_cdf(probability),
+        Head::Point | Head::Quantiles(_) => return None,
+    };
+    Some(value as f32)
+}
+
+/// Cornish-Fisher expansion around the normal quantile.
+fn student_quantile_near_normal(freedom: f64, probability: f64) -> f64 {
+    let z = Normal::standard().inverse_cdf(probability);
+    let z2 = z * z;
+    let first = z * (z2 + 1.0) / 4.0;
+    let second = z * ((5.0 * z2 + 16.0) * z2 + 3.0) / 96.0;
+    let third = z * (((3.0 * z2 + 19.0) * z2 + 17.0) * z2 - 15.0) / 384.0;
+    z + (first + (second + third / freedom) / freedom) / freedom
+}
+
+/// Probabilities below which the interval starts and ends.
+fn tails(level: f64) -> Option<(f64, f64)> {
+    (level > 0.0 && level < 100.0).then(|| ((1.0 - level / 100.0) / 2.0, (1.0 + level / 100.0) / 2.0))
+}
+
+fn softplus(x: f64) -> f64 {
+    if x > 20.0 { x } else { x.exp().ln_1p() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Family, NormalizerKind};
+
+    fn spec(head: Head) -> ModelSpec {
+        ModelSpec {
+            name: "test".to_owned(),
+            family: Family::Nhits,
+            horizon: 1,
+            window: 4,
+            normalizer: NormalizerKind::Identity,
+            columns: (0..head.answer_width()).map(|column| column.to_string()).collect(),
+            head,
+            hist_exog: Vec::new(),
+            futr_exog: Vec::new(),
+            stat_exog: Vec::new(),
+        }
+    }
+
+    #[track_caller]
+    fn check(head: Head, row: &[f32], level: f64, wanted: Option<(f64, f64)>) {
+        let got = bounds(&spec(head), row, level);
+        assert_eq!(got.is_some(), wanted.is_some(), "{got:?}");
+        if let (Some((low, high)), Some((wanted_low, wanted_high))) = (got, wanted) {
+            for (got, wanted) in [(low[0], wanted_low), (high[0], wanted_high)] {
+                assert!((f64::from(got) - wanted).abs() <= 1e-6 * wanted.abs(), "{got} wanted {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn trained_levels_are_picked_by_column() {
+        let head = Head::Quantiles(vec![0.5, 0.025, 0.1, 0.9, 0.975]);
+        check(head.clone(), &[5.0, 1.0, 2.0, 8.0, 9.0], 95.0, Some((1.0, 9.0)));
+        check(head.clone(), &[5.0, 1.0, 2.0, 8.0, 9.0], 80.0, Some((2.0, 8.0)));
+        check(head, &[5.0, 1.0, 2.0, 8.0, 9.0], 90.0, None);
+    }
+
+    #[test]
+    fn a_point_forecast_has_no_interval() {
+        check(Head::Point, &[1.0], 95.0, None);
+    }
+
+    #[test]
+    fn levels_outside_the_open_range_have_no_interval() {
+        for level in [0.0, 100.0, -1.0, f64::NAN] {
+            check(Head::Normal, &[0.0, 0.0, 1.0], level, None);
+        }
+    }
+
+    #[test]
+    fn normal_bounds_match_the_tables() {
+        check(
+            Head::Normal,
+            &[10.0, 10.0, 2.0],
+            95.0,
+            Some((10.0 - 2.0 * 1.959_963_985, 10.0 + 2.0 * 1.959_963_985)),
+        );
+    }
+
+    #[test]
+    fn student_bounds_match_the_tables() {
+        for (level, freedom, t) in [
+            (95.0, 3.0, 3.182_446_305),
+            (95.0, 5.0, 2.570_581_836),
+            (95.0, 30.0, 2.042_272_456),
+            (95.0, 1e6, 1.959_966_359),
+            (95.0, 1e9, 1.959_963_985),
+            (80.0, 5.0, 1.475_884_049),
+            (99.9, 4.0, 8.610_301_581),
+        ] {
+            check(Head::StudentT, &[0.0, freedom, 0.0, 1.0], level, Some((-t, t)));
+        }
+    }
+
+    #[test]
+    fn both_ways_to_a_student_quantile_agree_where_they_meet() {
+        for probability in [0.000_5, 0.025, 0.1, 0.4, 0.9, 0.999] {
+            let exact = StudentsT::new(0.0, 1.0, FREEDOM_LARGE).unwrap().inverse_cdf(probability);
+            let expanded = student_quantile_near_normal(FREEDOM_LARGE, probability);
+            assert!((exact - expanded).abs() < 1e-7 * exact.abs(), "{exact} and {expanded} at {probability}");
+        }
+    }
+
+    #[test]
+    fn the_median_is_interpolated_between_the_levels_that_enclose_it() {
+        let row = [1.0, 3.0];
+        assert_eq!(median(&spec(Head::Quantiles(vec![0.25, 0.75])), &row), [2.0]);
+        assert_eq!(median(&spec(Head::Quantiles(vec![0.5, 0.75])), &row), [1.0]);
+        assert_eq!(median(&spec(Head::Quantiles(vec![0.9, 0.75])), &row), [3.0]);
+        assert_eq!(median(&spec(Head::StudentT), &[7.0, 5.0, 7.0, 1.0]), [7.0]);
+    }
+}

@@ -1,0 +1,29 @@
+//! Numbers: forecasters become plans, executors run plans on a CPU or through WGSL on a Vulkan device.
+//!
+//! Knows no actor, socket, clock or asynchronous runtime. The way of one batch:
+//! [`Windows`] (raw units) → [`Forecaster::forecast`] (normalize, run the [`Plan`] on an [`Executor`], map the head,
+//! undo the normalizer) → one `f32` per row, step and column.
+
+pub mod cpu;
+mod executor;
+mod forecaster;
+pub mod gpu;
+pub mod head;
+mod loader;
+mod normalizer;
+mod plan;
+mod spec;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+mod windows;
+
+pub use executor::{Backend, ExecuteError, Executor};
+pub use forecaster::{Forecaster, Scratch};
+pub use loader::LoadError;
+pub use plan::{
+    Activation, BufferId, Command, Init, Linear, Move, Plan, PlanBuilder, PlanId, Pool, PoolMode, View,
+    Weights,
+};
+pub use spec::{Family, Head, ModelSpec, NormalizerKind};
+pub use windows::{WindowError, Windows};

@@ -1,0 +1,116 @@
+//! What both kinds of file say about a model, checked for everything that does not depend on its family.
+
+use crate::{Family, Head, ModelSpec, NormalizerKind};
+
+use super::hparams::{Hparams, SIZE_MAX};
+use super::{LoadError, columns};
+
+/// Numbers of one row on the way in (`y`, exogenous) or out; keeps every per-row buffer small.
+const ROW_LEN_MAX: usize = 1 << 16;
+const NAME_LEN_MAX: usize = 200;
+
+/// A model's shape and its hyper-parameters; no weights.
+#[derive(Debug)]
+pub(crate) struct Blueprint {
+    pub(crate) spec: ModelSpec,
+    pub(crate) hparams: Hparams,
+}
+
+/// As a file says it, before any check.
+pub(crate) struct Claims {
+    pub(crate) name: String,
+    pub(crate) class: String,
+    pub(crate) horizon: usize,
+    pub(crate) window: usize,
+    pub(crate) head: Head,
+    /// `None`: derived from the head.
+    pub(crate) columns: Option<Vec<String>>,
+    pub(crate) hparams: Hparams,
+}
+
+impl Claims {
+    pub(crate) fn check(self) -> Result<Blueprint, LoadError> {
+        let Self { name, class, horizon, window, head, columns, hparams } = self;
+        if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
+            return Err(LoadError::parameter("name", "is empty, too long or holds control characters"));
+        }
+        let family = Family::ALL.into_iter().find(|family| family.class() == class);
+        let family = family.ok_or(LoadError::UnknownFamily { class })?;
+        refuse_options(&hparams)?;
+        let spec = ModelSpec {
+            name,
+            family,
+            horizon: bounded("h", horizon)?,
+            window: bounded("window", window)?,
+            normalizer: normalizer(hparams.text_if_set("scaler_type")?)?,
+            columns: columns.unwrap_or_else(|| columns::names(&head)),
+            head,
+            hist_exog: hparams.texts("hist_exog_list")?,
+            futr_exog: hparams.texts("futr_exog_list")?,
+            stat_exog: hparams.texts("stat_exog_list")?,
+        };
+        check_spec(&spec)?;
+        if hparams.size("h")? != spec.horizon || hparams.size("input_size")? != spec.window {
+            return Err(LoadError::parameter("window", "`h` or `window` contradicts the hyper-parameters"));
+        }
+        Ok(Blueprint { spec, hparams })
+    }
+}
+
+fn refuse_options(hparams: &Hparams) -> Result<(), LoadError> {
+    if !hparams.texts("cat_exog_list")?.is_empty() {
+        return Err(LoadError::unsupported("categorical exogenous columns (`cat_exog_list`)"));
+    }
+    if hparams.flag("exclude_insample_y")? {
+        return Err(LoadError::unsupported("`exclude_insample_y` = true"));
+    }
+    if hparams.flag("recurrent")? {
+        return Err(LoadError::unsupported("`recurrent` = true"));
+    }
+    if hparams.size_if_set("n_series")?.is_some_and(|count| count != 1) {
+        return Err(LoadError::unsupported("`n_series` other than 1"));
+    }
+    Ok(())
+}
+
+fn check_spec(spec: &ModelSpec) -> Result<(), LoadError> {
+    let exogenous = spec.hist_exog.len() + spec.futr_exog.len() + spec.stat_exog.len();
+    if exogenous > 0 && matches!(spec.family, Family::Nbeats | Family::Dlinear | Family::Nlinear) {
+        let what = format!("exogenous columns in {}", spec.family.class());
+        return Err(LoadError::unsupported(what));
+    }
+    if spec.columns.len() != spec.head.answer_width() {
+        let problem = format!("names {} columns, wanted {}", spec.columns.len(), spec.head.answer_width());
+        return Err(LoadError::parameter("expected_columns", problem));
+    }
+    bounded_row("input row", (spec.window + spec.horizon).checked_mul(1 + exogenous))?;
+    bounded_row("output row", spec.horizon.checked_mul(spec.head.network_width().max(spec.columns.len())))
+}
+
+fn bounded(name: &str, value: usize) -> Result<usize, LoadError> {
+    if (1..=SIZE_MAX).contains(&value) {
+        return Ok(value);
+    }
+    Err(LoadError::parameter(name, format!("is {value}, wanted 1..={SIZE_MAX}")))
+}
+
+fn bounded_row(what: &'static str, len: Option<usize>) -> Result<(), LoadError> {
+    let len = len.unwrap_or(usize::MAX);
+    if len <= ROW_LEN_MAX {
+        return Ok(());
+    }
+    Err(LoadError::TooLarge { what, len, len_max: ROW_LEN_MAX })
+}
+
+fn normalizer(scaler_type: Option<&str>) -> Result<NormalizerKind, LoadError> {
+    Ok(match scaler_type {
+        None | Some("identity") => NormalizerKind::Identity,
+        Some("standard") => NormalizerKind::Standard,
+        Some("robust") => NormalizerKind::Robust,
+        Some("minmax") => NormalizerKind::MinMax,
+        Some("minmax1") => NormalizerKind::MinMax1,
+        Some("invariant") => NormalizerKind::Invariant,
+        Some("revin") => NormalizerKind::Revin,
+        Some(other) => return Err(LoadError::unsupported(format!("scaler_type `{other}`"))),
+    })
+}

@@ -1,0 +1,42 @@
+//! Model files, as untrusted input: every size bounded, every shape checked, nothing guessed.
+//!
+//! Knows no arithmetic: it hands a checked [`Blueprint`] and an [`Archive`] of tensors to the forecaster's families.
+
+mod archive;
+mod blueprint;
+mod columns;
+mod error;
+mod file;
+mod folder;
+mod hparams;
+mod native;
+
+use std::path::Path;
+
+pub use error::LoadError;
+
+pub(crate) use archive::Archive;
+pub(crate) use blueprint::Blueprint;
+pub(crate) use folder::CaseFile;
+#[cfg(test)]
+pub(crate) use folder::parse as parse_model_json;
+pub(crate) use hparams::Hparams;
+
+/// A model folder: `model.json` and `weights.safetensors`.
+pub(crate) fn read_folder(dir: &Path) -> Result<(Blueprint, Archive), LoadError> {
+    let (blueprint, _cases) = folder::read(dir)?;
+    Ok((blueprint, Archive::open(&dir.join("weights.safetensors"))?))
+}
+
+/// The library's own file.
+pub(crate) fn read_native(path: &Path) -> Result<(Blueprint, Archive), LoadError> {
+    let mut archive = Archive::open(path)?;
+    let blueprint = native::read(path, &mut archive)?;
+    Ok((blueprint, archive))
+}
+
+/// The stored cases of a model folder.
+pub(crate) fn read_cases(dir: &Path) -> Result<(Vec<CaseFile>, Archive), LoadError> {
+    let (_blueprint, cases) = folder::read(dir)?;
+    Ok((cases, Archive::open(&dir.join("cases.safetensors"))?))
+}

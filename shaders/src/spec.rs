@@ -1,0 +1,122 @@
+//! What a model is, seen from outside: shapes, columns and families. No weights.
+
+/// A network architecture; the section is that of the models' arithmetic description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Neural Hierarchical Interpolation for Time Series (Challu et al. 2023).
+    Nhits,
+    /// Neural Basis Expansion Analysis (Oreshkin et al. 2020).
+    Nbeats,
+    /// Plain multi-layer perceptron over the flattened window.
+    Mlp,
+    /// Decomposition-linear (Zeng et al. 2023).
+    Dlinear,
+    /// Last-value-normalized linear (Zeng et al. 2023).
+    Nlinear,
+}
+
+impl Family {
+    /// Every family this build can execute.
+    pub const ALL: [Self; 5] = [Self::Nhits, Self::Nbeats, Self::Mlp, Self::Dlinear, Self::Nlinear];
+
+    /// The class name used in `model.json`.
+    #[must_use]
+    pub const fn class(self) -> &'static str {
+        match self {
+            Self::Nhits => "NHITS",
+            Self::Nbeats => "NBEATS",
+            Self::Mlp => "MLP",
+            Self::Dlinear => "DLinear",
+            Self::Nlinear => "NLinear",
+        }
+    }
+}
+
+/// How a window is brought to unit scale before the network, and back after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormalizerKind {
+    /// Leaves values as they are.
+    Identity,
+    /// Mean and population standard deviation.
+    Standard,
+    /// Lower median and median absolute deviation.
+    Robust,
+    /// To `[0, 1]`.
+    MinMax,
+    /// To `[-1, 1]`.
+    MinMax1,
+    /// Robust, then `asinh`.
+    Invariant,
+    /// Standard on the way in, with a learned affine on the way out.
+    Revin,
+}
+
+/// What the last axis of the network's output means.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Head {
+    /// One value per step.
+    Point,
+    /// One value per step and level, in the library's order (median first, not sorted).
+    Quantiles(Vec<f64>),
+    /// Raw `(df, loc, scale)`; answered as mean, df, loc, scale.
+    StudentT,
+    /// Raw `(loc, scale)`; answered as mean, loc, scale.
+    Normal,
+}
+
+impl Head {
+    /// Numbers per step that the network emits.
+    #[must_use]
+    pub fn network_width(&self) -> usize {
+        match self {
+            Self::Point => 1,
+            Self::Quantiles(levels) => levels.len(),
+            Self::StudentT => 3,
+            Self::Normal => 2,
+        }
+    }
+
+    /// Numbers per step that a forecast carries (`columns.len()`).
+    #[must_use]
+    pub fn answer_width(&self) -> usize {
+        match self {
+            Self::Point => 1,
+            Self::Quantiles(levels) => levels.len(),
+            Self::StudentT => 4,
+            Self::Normal => 3,
+        }
+    }
+}
+
+/// The shape of a model's question and answer.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// The folder's name.
+    pub name: String,
+    /// The architecture.
+    pub family: Family,
+    /// Steps ahead of one forecast (`h`).
+    pub horizon: usize,
+    /// Values of history that one forecast needs (`L`).
+    pub window: usize,
+    /// The data normalizer.
+    pub normalizer: NormalizerKind,
+    /// Meaning of the output columns.
+    pub head: Head,
+    /// Past-only exogenous columns, in input order (`X` of them).
+    pub hist_exog: Vec<String>,
+    /// Known-future exogenous columns, in input order (`F` of them).
+    pub futr_exog: Vec<String>,
+    /// Static exogenous columns, in input order (`S` of them).
+    pub stat_exog: Vec<String>,
+    /// Names of the answer's columns, `head.answer_width()` of them, e.g. `median, lo-95, …`.
+    pub columns: Vec<String>,
+}
+
+impl ModelSpec {
+    /// Length of one row's answer: horizon × columns.
+    #[must_use]
+    pub fn answer_len(&self) -> usize {
+        self.horizon * self.columns.len()
+    }
+}

@@ -1,0 +1,177 @@
+//! Plans with inputs, made from a seed: the same numbers on every machine.
+
+use std::sync::Arc;
+
+use crate::{Activation, Init, Linear, Move, Plan, PlanBuilder, Pool, PoolMode, View, Weights};
+
+/// A plan and what is fed to it.
+#[derive(Debug)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) rows: usize,
+    pub(crate) inputs: Vec<Vec<f32>>,
+}
+
+/// One fully connected layer: `k` inputs, `n` outputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinearShape {
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) init: Init,
+    pub(crate) activation: Activation,
+    pub(crate) masked: bool,
+}
+
+impl Case {
+    /// Inputs uniform in ±1.
+    pub(crate) fn of(plan: Plan, rows: usize) -> Self {
+        let mut noise = Noise(rows as u64 + 77);
+        let inputs =
+            plan.inputs.iter().map(|buffer| noise.uniform(rows * plan.width(*buffer), 1.0)).collect();
+        Self { name: format!("{} × {rows} rows", plan.name), plan: Arc::new(plan), rows, inputs }
+    }
+
+    pub(crate) fn input_slices(&self) -> Vec<&[f32]> {
+        self.inputs.iter().map(Vec::as_slice).collect()
+    }
+
+    /// The same plan over rows `first .. first + rows` of this case.
+    pub(crate) fn some_rows(&self, first: usize, rows: usize) -> Self {
+        let widths = self.plan.inputs.iter().map(|buffer| self.plan.width(*buffer));
+        let inputs =
+            self.inputs.iter().zip(widths).map(|(all, w)| all[first * w..(first + rows) * w].to_vec());
+        let name = format!("{} from row {first}, {rows} rows", self.name);
+        Self { name, plan: Arc::clone(&self.plan), rows, inputs: inputs.collect() }
+    }
+
+    /// Source, destination and mask are ranges inside wider buffers; the cells around the destination must survive.
+    pub(crate) fn linear(shape: LinearShape, rows: usize) -> Self {
+        let LinearShape { k, n, init, activation, masked } = shape;
+        let mut plan = PlanBuilder::new(&format!("linear {k}→{n} {init:?} {activation:?} masked {masked}"));
+        let src = plan.input(k + 3);
+        let before = plan.input(n + 5);
+        let mask = plan.input(n + 2);
+        let dst = plan.buffer(n + 5);
+        copy(&mut plan, before, dst);
+        plan.linear(Linear {
+            src: src.slice(2, k),
+            dst: dst.slice(3, n),
+            weights: weights(k as u64 * 1009 + n as u64, k, n),
+            init,
+            activation,
+            mask: masked.then(|| mask.slice(1, n)),
+        });
+        Self::of(plan.finish(dst), rows)
+    }
+
+    /// Pools a range of a wider buffer into a range of a wider buffer.
+    pub(crate) fn pool(steps: usize, columns: usize, kernel: usize, mode: PoolMode, rows: usize) -> Self {
+        let mut plan = PlanBuilder::new(&format!("pool {steps}×{columns} by {kernel} {mode:?}"));
+        let src = plan.input(steps * columns + 4);
+        let pooled = steps.div_ceil(kernel) * columns;
+        let before = plan.input(pooled + 3);
+        let dst = plan.buffer(pooled + 3);
+        copy(&mut plan, before, dst);
+        let (src, into) = (src.slice(1, steps * columns), dst.slice(2, pooled));
+        plan.pool(Pool { src, dst: into, columns, kernel, mode });
+        Self::of(plan.finish(dst), rows)
+    }
+
+    /// Moves `count` columns out of a range `width` wide.
+    pub(crate) fn moved(width: usize, count: usize, start: usize, step: i32, rows: usize) -> Self {
+        let mut plan = PlanBuilder::new(&format!("move {count} of {width} from {start} by {step}"));
+        let src = plan.input(width + 2);
+        let before = plan.input(count + 3);
+        let dst = plan.buffer(count + 3);
+        copy(&mut plan, before, dst);
+        plan.move_columns(Move { src: src.slice(1, width), dst: dst.slice(2, count), start, step });
+        Self::of(plan.finish(dst), rows)
+    }
+
+    /// The shape of a trained NHITS 168 → 24 with five quantiles: three pooled stacks of 2 × 256.
+    pub(crate) fn nhits(rows: usize) -> Self {
+        let (window, hidden, theta_f, outputs) = (168, 256, 256, 120);
+        let mut plan = PlanBuilder::new("nhits 168→24");
+        let y = plan.input(window);
+        let mask = plan.input(window);
+        let residual = plan.buffer(window);
+        let reversed_mask = plan.buffer(window);
+        let forecast = plan.buffer(outputs);
+        let thetas = plan.buffer(3 * theta_f);
+        let reverse = |src, dst| Move { src, dst, start: window - 1, step: -1 };
+        plan.move_columns(reverse(y, residual));
+        plan.move_columns(reverse(mask, reversed_mask));
+        plan.move_columns(Move { src: y, dst: forecast, start: window - 1, step: 0 });
+        for (stack, kernel) in [2, 2, 1].into_iter().enumerate() {
+            let pooled = plan.buffer(window / kernel);
+            let middle = plan.buffer(hidden);
+            let theta = thetas.slice(stack * theta_f, theta_f);
+            plan.pool(Pool { src: residual, dst: pooled, columns: 1, kernel, mode: PoolMode::Max });
+            let seed = 10 * stack as u64;
+            plan.linear(Linear {
+                src: pooled,
+                dst: middle,
+                weights: weights(seed + 1, pooled.width, hidden),
+                init: Init::Bias,
+                activation: Activation::Relu,
+                mask: None,
+            });
+            plan.linear(Linear {
+                src: middle,
+                dst: theta,
+                weights: weights(seed + 2, hidden, theta_f),
+                init: Init::Bias,
+                activation: Activation::Relu,
+                mask: None,
+            });
+            plan.linear(Linear {
+                src: theta,
+                dst: residual,
+                weights: weights(seed + 3, theta_f, window),
+                init: Init::Accumulate,
+                activation: Activation::Identity,
+                mask: Some(reversed_mask),
+            });
+        }
+        plan.linear(Linear {
+            src: thetas,
+            dst: forecast,
+            weights: weights(99, 3 * theta_f, outputs),
+            init: Init::Accumulate,
+            activation: Activation::Identity,
+            mask: None,
+        });
+        Self::of(plan.finish(forecast), rows)
+    }
+}
+
+/// Matrix uniform in ±√(3 / k), so that sums stay near the size of the inputs; bias in ±0.5.
+pub(crate) fn weights(seed: u64, k: usize, n: usize) -> Arc<Weights> {
+    let mut noise = Noise(seed);
+    let matrix = noise.uniform(k * n, (3.0 / k as f32).sqrt());
+    Arc::new(Weights { out_width: n, in_width: k, matrix, bias: noise.uniform(n, 0.5) })
+}
+
+/// Copies a whole view.
+pub(crate) fn copy(plan: &mut PlanBuilder, src: View, dst: View) {
+    plan.move_columns(Move { src, dst, start: 0, step: 1 });
+}
+
+/// SplitMix64.
+pub(crate) struct Noise(pub(crate) u64);
+
+impl Noise {
+    /// `count` numbers in `±size`.
+    pub(crate) fn uniform(&mut self, count: usize, size: f32) -> Vec<f32> {
+        (0..count).map(|_| (self.next() >> 40) as f32 / (1u64 << 23) as f32 * size - size).collect()
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+}

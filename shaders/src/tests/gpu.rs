@@ -1,0 +1,166 @@
+//! The GPU third of the kernel triples, and what a device must survive.
+//!
+//! Needs a Vulkan adapter; a software one will do (`mesa-vulkan-drivers`). Without any these tests fail: a kernel
+//! that was not run is not known to be right.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::{Case, LinearShape, Tolerance, check_on, oracle, run_guarded};
+use crate::gpu::{AdapterChoice, GpuExecutor, GpuOptions};
+use crate::{Activation, ExecuteError, Executor, Init};
+
+/// A software device on a busy machine of two cores.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One device for all cases: opening one takes longer than most of them.
+static SHARED: Mutex<Option<GpuExecutor>> = Mutex::new(None);
+
+/// Compares one case on the shared device; `check` of this folder calls it for every case.
+#[track_caller]
+pub(super) fn check(case: &Case, expected: &[f64], tolerance: Tolerance) {
+    with_shared(|executor| {
+        check_on(executor, case, expected, tolerance);
+        executor.unload(case.plan.id);
+    });
+}
+
+#[test]
+fn a_row_alone_equals_the_row_among_a_thousand() {
+    let all = Case::nhits(1000);
+    let width = all.plan.width(all.plan.output);
+    with_shared(|executor| {
+        let expected = run_guarded(executor, &all);
+        for (first, rows) in [(0, 1), (499, 1), (999, 1), (17, 5), (300, 32), (300, 33), (100, 97), (3, 613)]
+        {
+            let actual = run_guarded(executor, &all.some_rows(first, rows));
+            let same = bits(&actual) == bits(&expected[first * width..(first + rows) * width]);
+            assert!(same, "rows {first}..{} differ from the same rows among a thousand", first + rows);
+        }
+    });
+}
+
+#[test]
+fn a_batch_of_several_chunks_gives_the_same_numbers() {
+    let shape =
+        LinearShape { k: 5, n: 3, init: Init::Accumulate, activation: Activation::Tanh, masked: true };
+    let all = Case::linear(shape, 40_000);
+    let width = all.plan.width(all.plan.output);
+    with_shared(|executor| {
+        let expected = run_guarded(executor, &all);
+        for (first, rows) in [(0, 1), (16_380, 9), (32_760, 40), (39_999, 1)] {
+            let actual = run_guarded(executor, &all.some_rows(first, rows));
+            assert_eq!(bits(&actual), bits(&expected[first * width..(first + rows) * width]), "row {first}");
+        }
+    });
+}
+
+#[test]
+fn plans_and_batch_sizes_may_alternate() {
+    let cases = [Case::nhits(3), Case::pool(168, 2, 24, crate::PoolMode::Mean, 200), Case::nhits(70)];
+    let expected: Vec<Vec<f64>> =
+        cases.iter().map(|case| oracle(&case.plan, case.rows, &case.input_slices())).collect();
+    let mut executor = open();
+    for _ in 0..2 {
+        for (case, expected) in cases.iter().zip(&expected) {
+            check_on(&mut executor, case, expected, Tolerance { abs: 5e-5, rel: 1e-6 });
+        }
+        executor.unload(cases[0].plan.id);
+    }
+}
+
+#[test]
+fn a_batch_of_no_rows_is_no_work() {
+    with_shared(|executor| assert!(run_guarded(executor, &Case::nhits(0)).is_empty()));
+}
+
+#[test]
+fn a_destroyed_device_is_reported_and_stays_lost() {
+    let case = Case::nhits(8);
+    let mut executor = open();
+    run_guarded(&mut executor, &case);
+    executor.destroy_device();
+    for _ in 0..3 {
+        assert_lost(&run(&mut executor, &case));
+    }
+    assert_lost(&executor.load(&Case::nhits(1).plan));
+}
+
+#[test]
+fn a_device_destroyed_under_load_never_panics_or_hangs() {
+    let case = Case::nhits(200);
+    let mut executor = open();
+    run_guarded(&mut executor, &case);
+    let switch = executor.kill_switch();
+    let started = Instant::now();
+    let killer = std::thread::spawn(move || switch.destroy_device());
+    // Some runs may finish before the thread gets to the device; none may fail otherwise.
+    let lost = loop {
+        match run(&mut executor, &case) {
+            Ok(()) => assert!(started.elapsed() < TIMEOUT, "the device outlived its destruction"),
+            Err(error) => break error,
+        }
+    };
+    killer.join().unwrap();
+    assert_lost(&Err(lost));
+    assert_lost(&run(&mut executor, &case));
+}
+
+#[test]
+fn a_slow_device_is_given_up_and_serves_again_when_done() {
+    let case = Case::nhits(300);
+    let mut executor = open();
+    let expected = run_guarded(&mut executor, &case);
+    executor.set_timeout(Duration::ZERO);
+    assert_eq!(run(&mut executor, &case), Err(ExecuteError::Timeout { millis: 0 }));
+    executor.set_timeout(TIMEOUT);
+    assert_eq!(bits(&run_guarded(&mut executor, &case)), bits(&expected));
+}
+
+#[test]
+fn an_executor_may_be_dropped_while_its_device_is_busy() {
+    let case = Case::nhits(300);
+    let mut executor = open();
+    executor.load(&case.plan).unwrap();
+    executor.set_timeout(Duration::ZERO);
+    assert_eq!(run(&mut executor, &case), Err(ExecuteError::Timeout { millis: 0 }));
+    drop(executor);
+}
+
+#[test]
+fn a_plan_too_wide_for_the_device_is_out_of_memory_and_harms_no_other() {
+    let mut plan = crate::PlanBuilder::new("wide");
+    let input = plan.input(1);
+    let wide = plan.buffer(1 << 30);
+    plan.move_columns(crate::Move { src: input, dst: wide, start: 0, step: 0 });
+    let wide = std::sync::Arc::new(plan.finish(input));
+    with_shared(|executor| {
+        let refused = executor.load(&wide);
+        assert!(matches!(refused, Err(ExecuteError::OutOfMemory(_))), "{refused:?}");
+        run_guarded(executor, &Case::nhits(2));
+    });
+}
+
+fn with_shared<T>(work: impl FnOnce(&mut GpuExecutor) -> T) -> T {
+    work(SHARED.lock().get_or_insert_with(open))
+}
+
+fn open() -> GpuExecutor {
+    GpuExecutor::open(&GpuOptions { adapter: AdapterChoice::Any, timeout: TIMEOUT })
+        .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
+}
+
+fn run(executor: &mut GpuExecutor, case: &Case) -> Result<(), ExecuteError> {
+    let mut output = vec![f32::NAN; case.rows * case.plan.width(case.plan.output)];
+    executor.run(&case.plan, case.rows, &case.input_slices(), &mut output)
+}
+
+#[track_caller]
+fn assert_lost(result: &Result<(), ExecuteError>) {
+    assert!(matches!(result, Err(ExecuteError::DeviceLost(_))), "{result:?}");
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}

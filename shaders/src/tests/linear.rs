@@ -1,0 +1,51 @@
+//! `linear`: oracle ≈ CPU at every SIMD level, over odd shapes and every epilogue.
+
+use super::{Case, LinearShape, Tolerance, check};
+use crate::{Activation, Init};
+
+/// Sums of up to 1,000 terms near 1 in f32: each of the K roundings is at most 2⁻²⁴ of a partial sum below 4, and
+/// they do not all point one way: √1000 · 4 · 6e-8 ≈ 7.5e-6. `rel` is for the activation, within 4 ulp.
+const TOLERANCE: Tolerance = Tolerance { abs: 8e-6, rel: 5e-7 };
+
+const PLAIN: LinearShape =
+    LinearShape { k: 84, n: 17, init: Init::Bias, activation: Activation::Identity, masked: false };
+
+#[test]
+fn every_width_and_row_count_is_right() {
+    for k in [1, 7, 84, 169, 1000] {
+        for n in [1, 5, 17, 120, 288] {
+            for rows in [1, 2, 5, 6, 7, 13, 64] {
+                check(&Case::linear(LinearShape { k, n, ..PLAIN }, rows), TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_thousand_rows_are_right() {
+    for (k, n) in [(1, 288), (84, 5), (169, 120)] {
+        check(&Case::linear(LinearShape { k, n, ..PLAIN }, 1000), TOLERANCE);
+    }
+}
+
+#[test]
+fn every_activation_init_and_mask_is_right() {
+    for activation in [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Softplus,
+        Activation::Tanh,
+        Activation::Selu,
+        Activation::Leaky(0.01),
+        Activation::Leaky(-0.7),
+        Activation::Sigmoid,
+    ] {
+        for init in [Init::Bias, Init::Accumulate] {
+            for masked in [false, true] {
+                for rows in [1, 7, 13] {
+                    check(&Case::linear(LinearShape { init, activation, masked, ..PLAIN }, rows), TOLERANCE);
+                }
+            }
+        }
+    }
+}

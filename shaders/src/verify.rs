@@ -1,0 +1,125 @@
+//! Replays the cases stored with a model on an executor and compares with the stored f64 results.
+//!
+//! Per case the error is `max|got − expected| / max|expected|`, both over all steps and columns.
+
+use std::path::Path;
+
+use crate::loader::{self, Archive, CaseFile};
+use crate::{
+    Backend, ExecuteError, Executor, Forecaster, LoadError, ModelSpec, Scratch, WindowError, Windows,
+};
+
+const CASES_MAX: usize = 1 << 16;
+
+/// One stored window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaseReport {
+    /// Its row in the file.
+    pub index: usize,
+    /// What kind of window it is.
+    pub tag: String,
+    /// `max|got − expected| / max|expected|`.
+    pub err: f64,
+    /// The bound that comes with the case.
+    pub tolerance: f64,
+    /// `err ≤ tolerance`.
+    pub pass: bool,
+}
+
+/// All cases of a model on one executor.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// The model's name.
+    pub model: String,
+    /// Where it ran.
+    pub backend: Backend,
+    /// The device's own name.
+    pub device: String,
+    /// In the order of the file.
+    pub cases: Vec<CaseReport>,
+    /// The largest error.
+    pub worst: f64,
+    /// True when every case passes.
+    pub passed: bool,
+}
+
+/// Why a model could not be verified at all.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The model or its cases do not load.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The stored windows do not fit the model.
+    #[error("stored cases: {0}")]
+    Windows(#[from] WindowError),
+    /// The executor failed.
+    #[error(transparent)]
+    Execute(#[from] ExecuteError),
+}
+
+/// Runs all cases of the model folder `dir` in one batch.
+///
+/// # Errors
+/// When the folder does not load or the executor fails; a wrong result is a report that has not passed.
+pub fn verify(dir: &Path, executor: &mut dyn Executor) -> Result<Report, VerifyError> {
+    let forecaster = Forecaster::load(dir)?;
+    let (cases, archive) = loader::read_cases(dir)?;
+    let spec = forecaster.spec();
+    let windows = windows(spec, &archive, cases.len())?;
+    let shape = [cases.len(), spec.horizon, spec.columns.len()];
+    let expected = archive.take("expected_f64", &shape)?;
+
+    let mut got = Vec::new();
+    forecaster.forecast(executor, &windows, &mut Scratch::default(), &mut got)?;
+
+    let len = spec.answer_len();
+    let mut reports = Vec::with_capacity(cases.len());
+    for (row, CaseFile { index, tag, tolerance }) in cases.into_iter().enumerate() {
+        if index != row {
+            let problem = format!("case {row} has index {index}");
+            return Err(LoadError::parameter("cases", problem).into());
+        }
+        let range = row * len..(row + 1) * len;
+        let err = error(&got[range.clone()], &expected[range]);
+        reports.push(CaseReport { index, tag, err, tolerance, pass: err <= tolerance });
+    }
+    Ok(Report {
+        model: spec.name.clone(),
+        backend: executor.backend(),
+        device: executor.device().to_owned(),
+        worst: reports.iter().map(|report| report.err).fold(0.0, f64::max),
+        passed: reports.iter().all(|report| report.pass),
+        cases: reports,
+    })
+}
+
+fn windows(spec: &ModelSpec, archive: &Archive, rows: usize) -> Result<Windows, VerifyError> {
+    if rows == 0 || rows > CASES_MAX {
+        return Err(LoadError::parameter("cases", format!("holds {rows}, wanted 1..={CASES_MAX}")).into());
+    }
+    let span = spec.window + spec.horizon;
+    let take = |name: &str, shape: &[usize]| -> Result<Vec<f32>, LoadError> {
+        if shape.contains(&0) {
+            return Ok(Vec::new());
+        }
+        Ok(archive.take(name, shape)?.into_iter().map(|value| value as f32).collect())
+    };
+    let windows = Windows {
+        rows,
+        y: take("insample_y", &[rows, spec.window])?,
+        mask: Some(take("insample_mask", &[rows, spec.window])?),
+        hist_exog: take("hist_exog", &[rows, spec.window, spec.hist_exog.len()])?,
+        futr_exog: take("futr_exog", &[rows, span, spec.futr_exog.len()])?,
+        stat_exog: take("stat_exog", &[rows, spec.stat_exog.len()])?,
+    };
+    windows.check(spec)?;
+    Ok(windows)
+}
+
+fn error(got: &[f32], expected: &[f64]) -> f64 {
+    let size = expected.iter().fold(0.0, |size: f64, value| size.max(value.abs()));
+    let off =
+        got.iter().zip(expected).fold(0.0, |off: f64, (&got, want)| off.max((f64::from(got) - want).abs()));
+    // All zeros expected: anything else is infinitely wrong.
+    if off == 0.0 { 0.0 } else { off / size }
+}
