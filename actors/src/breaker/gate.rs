@@ -1,0 +1,196 @@
+//! What the breaker publishes for one model on one backend: a few atomics that every request reads.
+//!
+//! The breaker actor alone moves the circuit; callers only take permits, and devices only report calls. Fast calls
+//! while closed are merely counted here, so that a healthy system sends the breaker nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use peregrine_runtime::{Address, Clock};
+use peregrine_shaders::Backend;
+
+use crate::breaker::state::{BreakerLimits, Call, Circuit, Event};
+use crate::breaker::{BreakerMail, Permit};
+use crate::inference::{Judge, Outcome, Ticket};
+use crate::status::{BreakerState, BreakerStatus, nanos};
+
+/// The circuit of one model version on one backend, and its published form.
+pub(crate) struct Gate {
+    pub(crate) model: String,
+    pub(crate) version: u32,
+    pub(crate) backend: Backend,
+    limits: BreakerLimits,
+    clock: Arc<dyn Clock>,
+    breaker: Address<BreakerMail>,
+    circuit: Mutex<Circuit>,
+    reason: Mutex<String>,
+    state: AtomicU8,
+    born: Instant,
+    /// Nanoseconds after `born` from which on probes may try.
+    until_ns: AtomicU64,
+    probes_left: AtomicU32,
+    /// Counts openings, so that a probe of an earlier one cannot be given back to a later one.
+    epoch: AtomicU32,
+    passed: AtomicU32,
+    failures: AtomicU64,
+    transitions: AtomicU64,
+}
+
+const CLOSED: u8 = 0;
+const OPEN: u8 = 1;
+const HALF_OPEN: u8 = 2;
+
+/// Fast calls counted here before the breaker hears of them; more than any window holds is never needed.
+const PASSED_MAX: u32 = 1 << 16;
+
+impl Gate {
+    pub(crate) fn new(
+        (model, version, backend): (&str, u32, Backend),
+        limits: BreakerLimits,
+        clock: Arc<dyn Clock>,
+        breaker: Address<BreakerMail>,
+    ) -> Self {
+        let born = clock.now();
+        Self {
+            model: model.to_owned(),
+            version,
+            backend,
+            limits,
+            clock,
+            breaker,
+            circuit: Mutex::new(Circuit::new()),
+            reason: Mutex::new(String::new()),
+            state: AtomicU8::new(CLOSED),
+            born,
+            until_ns: AtomicU64::new(0),
+            probes_left: AtomicU32::new(0),
+            epoch: AtomicU32::new(0),
+            passed: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
+            transitions: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a request may pass now.
+    pub(crate) fn permit(self: &Arc<Self>, now: Instant) -> Permit {
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            return Permit::Pass;
+        }
+        if nanos(now.saturating_duration_since(self.born)) < self.until_ns.load(Ordering::Acquire) {
+            return Permit::Refuse;
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let taken =
+            self.probes_left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        match taken {
+            Ok(_) => Permit::Probe(Ticket::new(Arc::clone(self) as Arc<dyn Judge>, epoch)),
+            Err(_) => Permit::Refuse,
+        }
+    }
+
+    /// Moves the circuit; only the breaker actor does this.
+    pub(crate) fn apply(&self, event: Event, why: Option<&str>) {
+        let now = self.clock.now();
+        let passed = self.passed.swap(0, Ordering::AcqRel) as usize;
+        let mut circuit = self.circuit.lock();
+        let before = std::mem::replace(&mut *circuit, Circuit::new());
+        let from = kind(&before);
+        let counted = before.next(Event::Passed(passed), now, &self.limits);
+        let reopened = matches!(event, Event::Probe(_) | Event::DeviceDown | Event::Call(_));
+        let streak_before = streak(&counted);
+        *circuit = counted.next(event, now, &self.limits);
+        if matches!(event, Event::Call(Call::Failed) | Event::Probe(Call::Failed)) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        let to = kind(&circuit);
+        if let Circuit::Open { until, cause, .. } = &*circuit {
+            self.until_ns.store(nanos(until.saturating_duration_since(self.born)), Ordering::Release);
+            if reopened && (from != OPEN || streak(&circuit) != streak_before) {
+                self.epoch.fetch_add(1, Ordering::AcqRel);
+                let probes = u32::try_from(self.limits.probes).unwrap_or(u32::MAX).max(1);
+                self.probes_left.store(probes, Ordering::Release);
+                *self.reason.lock() = match why {
+                    Some(why) => format!("{}: {why}", cause.text()),
+                    None => cause.text().to_owned(),
+                };
+            }
+        }
+        self.state.store(to, Ordering::Release);
+        drop(circuit);
+        if from != to {
+            self.transitions.fetch_add(1, Ordering::Relaxed);
+            let (from, to) = (NAMES[usize::from(from)], NAMES[usize::from(to)]);
+            tracing::warn!(model = %self.model, version = self.version, backend = self.backend.name(), from, to, "breaker");
+        }
+    }
+
+    pub(crate) fn status(&self, now: Instant) -> BreakerStatus {
+        let state = match &*self.circuit.lock() {
+            Circuit::Closed(_) => BreakerState::Closed,
+            Circuit::Open { until, .. } if now < *until => {
+                BreakerState::Open { remaining: until.saturating_duration_since(now) }
+            }
+            Circuit::Open { .. } | Circuit::HalfOpen { .. } => BreakerState::HalfOpen,
+        };
+        BreakerStatus {
+            model: self.model.clone(),
+            version: self.version,
+            backend: self.backend,
+            state,
+            failures: self.failures.load(Ordering::Relaxed),
+            transitions: self.transitions.load(Ordering::Relaxed),
+            reason: self.reason.lock().clone(),
+        }
+    }
+
+    fn tell(self: Arc<Self>, event: Event, why: Option<String>) {
+        // A breaker that is behind by a full mailbox has more to go by than this one call.
+        if self.breaker.clone().tell(BreakerMail::Observed { gate: self, event, why }).is_err() {
+            tracing::warn!("breaker is behind, one report lost");
+        }
+    }
+}
+
+const NAMES: [&str; 3] = ["closed", "open", "half-open"];
+
+impl Judge for Gate {
+    fn judge(self: Arc<Self>, outcome: Outcome<'_>, probe: bool) {
+        let (call, why) = match outcome {
+            Outcome::Finished { took } if took > self.limits.slow_after => (Call::Slow, None),
+            Outcome::Finished { .. } => (Call::Fast, None),
+            Outcome::Failed(why) => (Call::Failed, Some(why.to_owned())),
+        };
+        match (probe, call) {
+            (true, call) => self.tell(Event::Probe(call), why),
+            (false, Call::Fast) => {
+                if self.passed.load(Ordering::Relaxed) < PASSED_MAX {
+                    self.passed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            (false, call) => self.tell(Event::Call(call), why),
+        }
+    }
+
+    fn forfeit(&self, epoch: u32) {
+        if self.epoch.load(Ordering::Acquire) == epoch {
+            self.probes_left.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn kind(circuit: &Circuit) -> u8 {
+    match circuit {
+        Circuit::Closed(_) => CLOSED,
+        Circuit::Open { .. } => OPEN,
+        Circuit::HalfOpen { .. } => HALF_OPEN,
+    }
+}
+
+fn streak(circuit: &Circuit) -> u32 {
+    match circuit {
+        Circuit::Closed(_) => 0,
+        Circuit::Open { streak, .. } | Circuit::HalfOpen { streak, .. } => *streak,
+    }
+}

@@ -1,0 +1,62 @@
+//! Decides whether a node is worth keeping and whether it can answer, and says why not.
+//!
+//! Knows no clock and samples nothing.
+
+use peregrine_shaders::Backend;
+
+use crate::settings::FallbackPolicy;
+use crate::status::{DeviceState, DeviceStatus};
+
+/// What the verdict is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Findings<'a> {
+    pub(crate) tree_ended: bool,
+    pub(crate) stopping: bool,
+    pub(crate) models_ready: usize,
+    pub(crate) devices: &'a [DeviceStatus],
+    pub(crate) open_breakers: usize,
+    pub(crate) policy: FallbackPolicy,
+}
+
+/// The verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) live: bool,
+    pub(crate) ready: bool,
+    pub(crate) reasons: Vec<String>,
+}
+
+pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
+    let mut reasons = Vec::new();
+    let mut ready = true;
+    let mut missing = |is_missing: bool, reason: &str| {
+        if is_missing {
+            ready = false;
+            reasons.push(reason.to_owned());
+        }
+    };
+    missing(findings.tree_ended, "the actors have ended");
+    missing(findings.stopping, "the node is stopping");
+    missing(findings.models_ready == 0, "no model is ready");
+    let up = |backend| findings.devices.iter().any(|d| d.backend == backend && d.state == DeviceState::Up);
+    let wants_gpu = findings.devices.iter().any(|device| device.backend == Backend::Gpu);
+    let serves = match (wants_gpu, findings.policy) {
+        (false, _) => up(Backend::Cpu),
+        (true, FallbackPolicy::Allow) => up(Backend::Gpu) || up(Backend::Cpu),
+        (true, FallbackPolicy::Never) => up(Backend::Gpu),
+    };
+    missing(!serves, "no device serves");
+    for device in findings.devices {
+        match &device.state {
+            DeviceState::Up => {}
+            DeviceState::Starting => reasons.push(format!("{} is starting", device.backend.name())),
+            DeviceState::Down { reason } => {
+                reasons.push(format!("{} is down: {reason}", device.backend.name()));
+            }
+        }
+    }
+    if findings.open_breakers > 0 {
+        reasons.push(format!("{} breakers are not closed", findings.open_breakers));
+    }
+    Verdict { live: !findings.tree_ended, ready, reasons }
+}

@@ -1,0 +1,56 @@
+//! Findings as values, verdicts as values.
+
+use std::time::Duration;
+
+use peregrine_shaders::Backend;
+
+use super::{Findings, judge};
+use crate::settings::FallbackPolicy;
+use crate::status::{DeviceState, DeviceStatus};
+
+#[test]
+fn a_node_with_a_device_and_a_model_is_ready() {
+    check(&[(Backend::Cpu, true)], 1, FallbackPolicy::Allow, (true, &[]));
+}
+
+#[test]
+fn without_a_model_it_is_not_ready() {
+    check(&[(Backend::Cpu, true)], 0, FallbackPolicy::Allow, (false, &["no model is ready"]));
+}
+
+#[test]
+fn a_lost_gpu_degrades_but_serves() {
+    let devices = [(Backend::Cpu, true), (Backend::Gpu, false)];
+    check(&devices, 1, FallbackPolicy::Allow, (true, &["gpu is down: lost"]));
+}
+
+#[test]
+fn a_lost_gpu_without_fallback_does_not_serve() {
+    let devices = [(Backend::Cpu, true), (Backend::Gpu, false)];
+    check(&devices, 1, FallbackPolicy::Never, (false, &["no device serves", "gpu is down: lost"]));
+}
+
+#[track_caller]
+fn check(devices: &[(Backend, bool)], models: usize, policy: FallbackPolicy, expected: (bool, &[&str])) {
+    let device = |&(backend, up): &(Backend, bool)| DeviceStatus {
+        backend,
+        name: String::new(),
+        state: if up { DeviceState::Up } else { DeviceState::Down { reason: "lost".into() } },
+        queue_requests: 0,
+        queue_rows: 0,
+        queue_rows_max: 1,
+        busy: Duration::ZERO,
+    };
+    let devices: Vec<_> = devices.iter().map(device).collect();
+    let verdict = judge(Findings {
+        tree_ended: false,
+        stopping: false,
+        models_ready: models,
+        devices: &devices,
+        open_breakers: 0,
+        policy,
+    });
+    assert!(verdict.live);
+    assert_eq!(verdict.ready, expected.0);
+    assert_eq!(verdict.reasons, expected.1);
+}

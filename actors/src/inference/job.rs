@@ -1,0 +1,72 @@
+//! What travels to a device: a model ready to run, and one request for it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use peregrine_runtime::{Deadline, ReplySlot};
+use peregrine_shaders::{Backend, Forecaster, PlanId, Windows};
+
+use crate::inference::{Judge, Ledger, Line, Ticket};
+use crate::request::{Forecast, ForecastError};
+
+/// One version of one model, as devices see it. When its last request is gone, they forget its weights.
+pub(crate) struct Served {
+    pub(crate) forecaster: Arc<Forecaster>,
+    pub(crate) version: u32,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) judges: Judges,
+    pub(crate) lines: Vec<Arc<Line>>,
+}
+
+/// Who hears of its calls, by backend.
+pub(crate) struct Judges {
+    pub(crate) cpu: Arc<dyn Judge>,
+    pub(crate) gpu: Arc<dyn Judge>,
+}
+
+impl Served {
+    pub(crate) fn judge(&self, backend: Backend) -> Arc<dyn Judge> {
+        match backend {
+            Backend::Cpu => Arc::clone(&self.judges.cpu),
+            Backend::Gpu => Arc::clone(&self.judges.gpu),
+        }
+    }
+
+    pub(crate) fn plan_id(&self) -> PlanId {
+        self.forecaster.plan().id
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        for line in &self.lines {
+            line.retire(self.forecaster.plan().id);
+        }
+    }
+}
+
+/// What the caller of a forecast gets.
+pub(crate) type Answer = Result<Forecast, ForecastError>;
+
+/// One request on its way. Dropped unanswered, its caller learns so at once.
+pub(crate) struct Job {
+    pub(crate) served: Arc<Served>,
+    pub(crate) windows: Windows,
+    pub(crate) accepted_at: Instant,
+    pub(crate) deadline: Deadline,
+    pub(crate) slot: ReplySlot<Answer>,
+    /// It is on the CPU because the GPU could not serve it.
+    pub(crate) degraded: bool,
+    /// It finds out whether a backend has recovered.
+    pub(crate) ticket: Option<Ticket>,
+    /// The GPU's answer was not finite: if this one is, the GPU was wrong.
+    pub(crate) suspect: bool,
+}
+
+impl Job {
+    pub(crate) fn fail(self, error: ForecastError, now: Instant) {
+        self.served.ledger.failed(now.saturating_duration_since(self.accepted_at));
+        // A caller that left needs no answer.
+        let _ = self.slot.send(Err(error));
+    }
+}

@@ -1,0 +1,169 @@
+//! What one model version has done: sums and histograms under one short lock, taken once per batch.
+//!
+//! Knows no device and no clock; it is handed durations.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use peregrine_shaders::Backend;
+
+use crate::status::{BackendStats, ModelStats, Percentiles, Tally, nanos};
+
+/// A batch that was answered.
+pub(crate) struct Entry<'a> {
+    pub(crate) backend: Backend,
+    /// Of each answered request: its rows, its time in the queue, whether it was degraded.
+    pub(crate) requests: &'a [(usize, Duration, bool)],
+    pub(crate) rows: usize,
+    pub(crate) split: Split,
+    pub(crate) at: SystemTime,
+}
+
+/// Where the time of a batch went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Split {
+    pub(crate) input: Duration,
+    pub(crate) infer: Duration,
+    pub(crate) output: Duration,
+}
+
+impl Split {
+    pub(crate) fn total(self) -> Duration {
+        self.input + self.infer + self.output
+    }
+}
+
+pub(crate) struct Ledger {
+    page: Mutex<Page>,
+}
+
+struct Page {
+    inference_count: u64,
+    execution_count: u64,
+    success: Tally,
+    fail: Tally,
+    abandoned: u64,
+    queue: Tally,
+    split: [Tally; 3],
+    batch_sizes: BTreeMap<usize, Tally>,
+    last_inference_ms: u64,
+    backends: [BackendStats; 2],
+    latency: Histogram<u64>,
+    queue_latency: Histogram<u64>,
+    compute_latency: Histogram<u64>,
+}
+
+/// Longer times are recorded as this.
+const LONGEST_NS: u64 = 120_000_000_000;
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        let blank = |backend| BackendStats { backend, requests: 0, rows: 0, executions: 0, degraded: 0 };
+        Self {
+            page: Mutex::new(Page {
+                inference_count: 0,
+                execution_count: 0,
+                success: Tally::default(),
+                fail: Tally::default(),
+                abandoned: 0,
+                queue: Tally::default(),
+                split: [Tally::default(); 3],
+                batch_sizes: BTreeMap::new(),
+                last_inference_ms: 0,
+                backends: [blank(Backend::Cpu), blank(Backend::Gpu)],
+                latency: histogram(),
+                queue_latency: histogram(),
+                compute_latency: histogram(),
+            }),
+        }
+    }
+
+    pub(crate) fn succeeded(&self, entry: &Entry<'_>) {
+        let compute = entry.split.total();
+        let count = entry.requests.len() as u64;
+        let mut page = self.page.lock();
+        let page = &mut *page;
+        page.execution_count += 1;
+        let spent = [entry.split.input, entry.split.infer, entry.split.output];
+        for (tally, spent) in page.split.iter_mut().zip(spent) {
+            tally.count += count;
+            tally.ns += nanos(spent) * count;
+        }
+        page.batch_sizes.entry(entry.rows).or_default().add(1, entry.split.infer);
+        let since_epoch = entry.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        page.last_inference_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let backend = &mut page.backends[slot(entry.backend)];
+        backend.executions += 1;
+        backend.requests += count;
+        page.compute_latency.saturating_record_n(nanos(compute), count);
+        for &(rows, queued, degraded) in entry.requests {
+            page.inference_count += rows as u64;
+            page.success.add(1, queued + compute);
+            page.queue.add(1, queued);
+            backend.rows += rows as u64;
+            backend.degraded += u64::from(degraded);
+            page.latency.saturating_record(nanos(queued + compute));
+            page.queue_latency.saturating_record(nanos(queued));
+        }
+    }
+
+    pub(crate) fn failed(&self, after: Duration) {
+        self.page.lock().fail.add(1, after);
+    }
+
+    pub(crate) fn abandoned(&self, count: u64) {
+        self.page.lock().abandoned += count;
+    }
+
+    pub(crate) fn stats(&self, model: &str, version: u32) -> ModelStats {
+        let page = self.page.lock();
+        let [compute_input, compute_infer, compute_output] = page.split;
+        ModelStats {
+            model: model.to_owned(),
+            version,
+            inference_count: page.inference_count,
+            execution_count: page.execution_count,
+            success: page.success,
+            fail: page.fail,
+            abandoned: page.abandoned,
+            queue: page.queue,
+            compute_input,
+            compute_infer,
+            compute_output,
+            batch_sizes: page.batch_sizes.clone(),
+            last_inference_ms: page.last_inference_ms,
+            backends: page.backends.to_vec(),
+            latency: percentiles(&page.latency),
+            queue_latency: percentiles(&page.queue_latency),
+            compute_latency: percentiles(&page.compute_latency),
+        }
+    }
+}
+
+fn slot(backend: Backend) -> usize {
+    match backend {
+        Backend::Cpu => 0,
+        Backend::Gpu => 1,
+    }
+}
+
+/// From 1 ns to two minutes with three significant digits: some 300 KiB.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds are valid"))
+}
+
+fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    let at = |share| Duration::from_nanos(histogram.value_at_quantile(share));
+    Percentiles {
+        count: histogram.len(),
+        mean: Duration::from_nanos(histogram.mean() as u64),
+        p50: at(0.5),
+        p90: at(0.9),
+        p95: at(0.95),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: Duration::from_nanos(histogram.max()),
+    }
+}

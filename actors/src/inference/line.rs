@@ -1,0 +1,428 @@
+//! The line in front of one device: what waits, the executor behind it, and what happens when that fails.
+//!
+//! Two may use the executor: the device's actor, batch by batch, and a caller whose request is small while nobody
+//! else waits (its thread is already awake, so two hops are saved). Both run the same code under the executor's
+//! lock. A GPU that fails hands what it held to the CPU's line: accepted work is not lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use peregrine_runtime::{Address, Clock, Failure};
+use peregrine_shaders::{Backend, Plan, PlanId, Windows};
+use tokio::sync::watch;
+
+use crate::inference::batch::{BatchLimits, Batcher, Waiting};
+use crate::inference::engine::{Broken, Engine, Fate};
+use crate::inference::ledger::{Entry, Split};
+use crate::inference::{Job, Order, Outcome};
+use crate::request::{Forecast, ForecastError, Timing};
+use crate::status::{DeviceState, DeviceStatus, nanos};
+
+/// Told whether a device is up, and why not.
+pub(crate) type Notice = Box<dyn Fn(bool, &str) + Send + Sync>;
+
+/// What a line is made of.
+pub(crate) struct LineSpec {
+    pub(crate) backend: Backend,
+    pub(crate) limits: BatchLimits,
+    pub(crate) inline_macs_max: usize,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Wakes the device's actor.
+    pub(crate) door: Address<Order>,
+    /// Where the work of this device goes when it fails.
+    pub(crate) spare: Option<Arc<Line>>,
+    /// Told when the device goes down (with a reason) and when it is up.
+    pub(crate) notice: Notice,
+}
+
+pub(crate) struct Line {
+    spec: LineSpec,
+    desk: Mutex<Desk>,
+    engine: Mutex<Option<Engine>>,
+    state: watch::Sender<DeviceState>,
+    name: Mutex<String>,
+    accepts: AtomicBool,
+    waiting: AtomicUsize,
+    busy_ns: AtomicU64,
+    row_ns: AtomicU64,
+}
+
+struct Desk {
+    batcher: Batcher<Job>,
+    retired: Vec<PlanId>,
+    asleep: bool,
+    accepts: bool,
+}
+
+/// Why a line did not take a request.
+pub(crate) enum Refused {
+    /// Its queue holds as much as it may.
+    Full { retry_after_ms: u32 },
+    /// Its device is down.
+    Down(Box<Job>),
+}
+
+impl Line {
+    pub(crate) fn new(spec: LineSpec) -> Self {
+        Self {
+            desk: Mutex::new(Desk {
+                batcher: Batcher::new(spec.limits.clone()),
+                retired: Vec::new(),
+                asleep: false,
+                accepts: false,
+            }),
+            engine: Mutex::new(None),
+            state: watch::Sender::new(DeviceState::Starting),
+            name: Mutex::new(String::new()),
+            accepts: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            busy_ns: AtomicU64::new(0),
+            row_ns: AtomicU64::new(0),
+            spec,
+        }
+    }
+
+    // ---- callers -------------------------------------------------------------------------------------------------
+
+    /// Whether the device takes requests.
+    pub(crate) fn accepts(&self) -> bool {
+        self.accepts.load(Ordering::Acquire)
+    }
+
+    /// Runs a small request at once if the device is idle, else queues it.
+    pub(crate) fn submit(&self, job: Job) -> Result<(), Refused> {
+        match self.run_inline(job) {
+            Some(job) => self.enqueue(job),
+            None => Ok(()),
+        }
+    }
+
+    fn run_inline(&self, job: Job) -> Option<Job> {
+        let macs = job.windows.rows.saturating_mul(job.served.forecaster.plan().row_macs());
+        if macs >= self.spec.inline_macs_max || self.waiting.load(Ordering::Relaxed) > 0 {
+            return Some(job);
+        }
+        let Some(mut engine) = self.engine.try_lock() else { return Some(job) };
+        if engine.is_none() {
+            return Some(job);
+        }
+        if let Err(failure) = self.run_batch(&mut engine, vec![job]) {
+            drop(engine);
+            // Full: the actor has something to do already and will find the executor missing.
+            let _ = self.spec.door.tell(Order::Rebuild(failure.to_string()));
+        }
+        None
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), Refused> {
+        let mut desk = self.desk.lock();
+        if !desk.accepts {
+            return Err(Refused::Down(Box::new(job)));
+        }
+        if !desk.batcher.has_room(job.windows.rows, 0) {
+            let rows = desk.batcher.rows() as u64;
+            drop(desk);
+            return Err(Refused::Full { retry_after_ms: self.retry_after_ms(rows) });
+        }
+        self.put(&mut desk, job);
+        self.wake(desk);
+        Ok(())
+    }
+
+    /// Takes work that another device had accepted; there is a reserve for it.
+    fn adopt(&self, jobs: Vec<Job>) {
+        let now = self.spec.clock.now();
+        let reserve = self.spec.limits.queue_rows_max.saturating_add(self.spec.limits.request_rows_max);
+        let mut refused = Vec::new();
+        let mut desk = self.desk.lock();
+        for job in jobs {
+            if desk.accepts && desk.batcher.has_room(job.windows.rows, reserve) {
+                self.put(&mut desk, job);
+            } else {
+                refused.push(job);
+            }
+        }
+        let accepts = desk.accepts;
+        let rows = desk.batcher.rows() as u64;
+        self.wake(desk);
+        for job in refused {
+            let error = if accepts {
+                ForecastError::Overloaded { retry_after_ms: self.retry_after_ms(rows) }
+            } else {
+                ForecastError::unavailable("no device is up")
+            };
+            job.fail(error, now);
+        }
+    }
+
+    fn put(&self, desk: &mut Desk, job: Job) {
+        let waiting = Waiting {
+            key: job.served.plan_id().0,
+            rows: job.windows.rows,
+            since: job.accepted_at,
+            deadline: job.deadline.instant(),
+            item: job,
+        };
+        desk.batcher.push(waiting);
+        self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+    }
+
+    fn wake(&self, mut desk: parking_lot::MutexGuard<'_, Desk>) {
+        let asleep = std::mem::take(&mut desk.asleep);
+        drop(desk);
+        if asleep {
+            // Full: then the actor has mail, and looks at the line after it.
+            let _ = self.spec.door.tell(Order::Wake);
+        }
+    }
+
+    /// When the queue may have drained, by the pace of late.
+    fn retry_after_ms(&self, rows: u64) -> u32 {
+        let ns = rows.saturating_mul(self.row_ns.load(Ordering::Relaxed));
+        u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX).clamp(1, 5_000)
+    }
+
+    // ---- the device's actor --------------------------------------------------------------------------------------
+
+    /// Runs the next batch; false if there was nothing to do.
+    pub(crate) fn serve(&self) -> Result<bool, Failure> {
+        // The executor first: whoever uses it now lets requests gather.
+        let mut engine = self.engine.lock();
+        let Some(running) = engine.as_mut() else { return Err("the executor is gone".into()) };
+        let (retired, cut) = {
+            let mut desk = self.desk.lock();
+            let retired = std::mem::take(&mut desk.retired);
+            let cut = desk.batcher.cut(self.spec.clock.now(), |job| job.slot.is_abandoned());
+            self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+            (retired, cut)
+        };
+        let now = self.spec.clock.now();
+        let idle = cut.batch.is_empty() && retired.is_empty();
+        for plan in retired {
+            running.contain(|executor| {
+                executor.unload(plan);
+                Ok(())
+            })?;
+        }
+        for job in cut.expired {
+            job.fail(ForecastError::DeadlineExceeded, now);
+        }
+        for job in cut.abandoned {
+            job.served.ledger.abandoned(1);
+        }
+        if !cut.batch.is_empty() {
+            self.run_batch(&mut engine, cut.batch)?;
+        }
+        Ok(!idle)
+    }
+
+    /// True if the actor may sleep: the next request will wake it.
+    pub(crate) fn doze(&self) -> bool {
+        let mut desk = self.desk.lock();
+        desk.asleep = desk.batcher.requests() == 0 && desk.retired.is_empty();
+        desk.asleep
+    }
+
+    /// Brings a plan to the device.
+    pub(crate) fn prepare(&self, plan: &Arc<Plan>) -> Result<(), Broken> {
+        match self.engine.lock().as_mut() {
+            Some(engine) => engine.contain(|executor| executor.load(plan)),
+            None => Err(Broken::Panicked("the executor is gone".to_owned())),
+        }
+    }
+
+    /// The weights of a plan are no longer needed.
+    pub(crate) fn retire(&self, plan: PlanId) {
+        let mut desk = self.desk.lock();
+        desk.retired.push(plan);
+        self.wake(desk);
+    }
+
+    /// A new executor is there.
+    pub(crate) fn open(&self, engine: Engine, name: &str) {
+        *self.engine.lock() = Some(engine);
+        name.clone_into(&mut self.name.lock());
+        self.desk.lock().accepts = true;
+        self.accepts.store(true, Ordering::Release);
+        self.state.send_replace(DeviceState::Up);
+        tracing::info!(backend = self.spec.backend.name(), device = name, "device up");
+        (self.spec.notice)(true, "");
+    }
+
+    /// The actor is gone but will be back: a line with a spare moves there, one without waits.
+    pub(crate) fn interrupt(&self, why: &str) {
+        self.close(why, self.spec.spare.is_some());
+    }
+
+    /// The device cannot be had: whatever waits is moved or told so.
+    pub(crate) fn end(&self, why: &str) {
+        self.close(why, true);
+    }
+
+    fn close(&self, why: &str, clear: bool) {
+        let engine = self.engine.lock().take();
+        // A broken executor may panic again on its way out.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(engine)));
+        let (left, accepted) = {
+            let mut desk = self.desk.lock();
+            let accepted = desk.accepts;
+            desk.retired.clear();
+            desk.accepts &= !clear;
+            self.accepts.store(desk.accepts, Ordering::Release);
+            let left = if clear { desk.batcher.take_all() } else { Vec::new() };
+            self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+            (left, accepted)
+        };
+        let was_down = matches!(&*self.state.borrow(), DeviceState::Down { .. });
+        if clear || !was_down {
+            tracing::warn!(backend = self.spec.backend.name(), reason = why, "device down");
+            self.state.send_replace(DeviceState::Down { reason: why.to_owned() });
+        }
+        // A line that merely waits for its next actor goes on accepting, so there is nothing to break.
+        if clear && (accepted || !was_down) {
+            (self.spec.notice)(false, why);
+        }
+        self.hand_over(left, why);
+    }
+
+    // ---- both ----------------------------------------------------------------------------------------------------
+
+    /// Runs a batch and answers each request. An error: the executor is gone and must be built anew.
+    fn run_batch(&self, engine: &mut Option<Engine>, jobs: Vec<Job>) -> Result<(), Failure> {
+        let (Some(running), Some(first)) = (engine.as_mut(), jobs.first()) else { return Ok(()) };
+        let clock = &self.spec.clock;
+        let started = clock.now();
+        let served = Arc::clone(&first.served);
+        let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
+        let ran = running.run(&served.forecaster, &windows, clock.as_ref());
+        let judge = served.judge(self.spec.backend);
+        match ran {
+            Ok((fates, split)) => {
+                self.busy_ns.fetch_add(nanos(split.total()), Ordering::Relaxed);
+                let outcome = Outcome::Finished { took: split.total() };
+                let mut jobs = jobs;
+                if settle_tickets(&mut jobs, outcome) == 0 {
+                    judge.judge(outcome, false);
+                }
+                self.answer(jobs, fates, started, split);
+                Ok(())
+            }
+            Err(broken) => {
+                let why = broken.to_string();
+                tracing::warn!(backend = self.spec.backend.name(), model = %served.forecaster.spec().name, error = why, "batch failed");
+                let mut jobs = jobs;
+                if settle_tickets(&mut jobs, Outcome::Failed(&why)) == 0 {
+                    judge.judge(Outcome::Failed(&why), false);
+                }
+                self.hand_over(jobs, &why);
+                if broken.is_fatal() {
+                    let lost = engine.take();
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(lost)));
+                    return Err(why.into());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(&self, jobs: Vec<Job>, fates: Vec<Fate>, started: Instant, split: Split) {
+        let backend = self.spec.backend;
+        let batch_rows: usize = jobs.iter().map(|job| job.windows.rows).sum();
+        let pace = nanos(split.total()) / (batch_rows.max(1) as u64);
+        self.row_ns.store((self.row_ns.load(Ordering::Relaxed) * 7 + pace) / 8, Ordering::Relaxed);
+        let Some(served) = jobs.first().map(|job| Arc::clone(&job.served)) else { return };
+        let now = self.spec.clock.now();
+        let mut answered = Vec::with_capacity(jobs.len());
+        let mut ready = Vec::with_capacity(jobs.len());
+        let mut doubted = Vec::new();
+        for (mut job, fate) in jobs.into_iter().zip(fates) {
+            let queue = started.saturating_duration_since(job.accepted_at);
+            match fate {
+                Fate::Values(values) => {
+                    if job.suspect {
+                        let why = "the gpu's answer was not finite, the cpu's is";
+                        served.judge(Backend::Gpu).judge(Outcome::Failed(why), false);
+                    }
+                    answered.push((job.windows.rows, queue, job.degraded));
+                    let timing = Timing { queue, compute: split.total(), batch_rows };
+                    let spec = Arc::clone(served.forecaster.spec());
+                    let degraded = job.degraded;
+                    let forecast =
+                        Forecast { spec, version: served.version, values, backend, degraded, timing };
+                    ready.push((job.slot, forecast));
+                }
+                Fate::NotFinite { .. } if self.spec.spare.is_some() => {
+                    job.suspect = true;
+                    doubted.push(job);
+                }
+                Fate::NotFinite { row } => job.fail(ForecastError::NotFinite { row }, now),
+            }
+        }
+        let at = self.spec.clock.wall();
+        served.ledger.succeeded(&Entry { backend, requests: &answered, rows: batch_rows, split, at });
+        for (slot, forecast) in ready {
+            // A caller that left needs no answer.
+            slot.send(Ok(forecast));
+        }
+        if !doubted.is_empty() {
+            self.hand_over(doubted, "its answer was not finite");
+        }
+    }
+
+    /// Gives requests that this device accepted to the spare one, or tells their callers.
+    fn hand_over(&self, mut jobs: Vec<Job>, why: &str) {
+        if jobs.is_empty() {
+            return;
+        }
+        if let Some(spare) = &self.spec.spare {
+            for job in &mut jobs {
+                job.degraded = true;
+                job.ticket = None;
+            }
+            spare.adopt(jobs);
+        } else {
+            let now = self.spec.clock.now();
+            for job in jobs {
+                job.fail(ForecastError::unavailable(why), now);
+            }
+        }
+    }
+
+    // ---- observers -----------------------------------------------------------------------------------------------
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.spec.backend
+    }
+
+    pub(crate) fn address(&self) -> &Address<Order> {
+        &self.spec.door
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<DeviceState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn status(&self) -> DeviceStatus {
+        let (queue_requests, queue_rows) = {
+            let desk = self.desk.lock();
+            (desk.batcher.requests(), desk.batcher.rows())
+        };
+        DeviceStatus {
+            backend: self.spec.backend,
+            name: self.name.lock().clone(),
+            state: self.state.borrow().clone(),
+            queue_requests,
+            queue_rows,
+            queue_rows_max: self.spec.limits.queue_rows_max,
+            busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Tells the outcome to whoever sent probes; says how many there were.
+fn settle_tickets(jobs: &mut [Job], outcome: Outcome<'_>) -> usize {
+    let tickets = jobs.iter_mut().filter_map(|job| job.ticket.take());
+    tickets.map(|ticket| ticket.settle(outcome)).count()
+}

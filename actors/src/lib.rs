@@ -1,0 +1,29 @@
+//! Decisions: which model answers, on which device, together with which other requests, and what happens when it fails.
+//!
+//! One room per actor; a shell that talks, pure files that think. Knows no HTTP, file or environment, and reads time
+//! only from the clock it is given. The way of one request:
+//! `router` (a table that is read without a lock) → `breaker` (a gate of a few atomics) → `inference` (a line in front
+//! of one device) → reply slot.
+
+mod breaker;
+mod health;
+mod inference;
+mod request;
+mod router;
+mod settings;
+mod status;
+mod supervisor;
+mod system;
+#[cfg(test)]
+mod tests;
+
+pub use breaker::BreakerLimits;
+pub use inference::{BatchLimits, ExecutorFactory};
+pub use peregrine_runtime::{ActorStatus, StartError};
+pub use request::{Forecast, ForecastError, ForecastRequest, Timing};
+pub use settings::{FallbackPolicy, Settings};
+pub use status::{
+    BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Health, ModelState, ModelStats,
+    ModelStatus, Percentiles, Tally, Vitals,
+};
+pub use system::{LoadRefused, System};

@@ -1,0 +1,105 @@
+//! A question, its answer, and every way it can end without one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peregrine_runtime::Deadline;
+use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
+
+/// Windows to be forecast by one model.
+#[derive(Clone, Debug)]
+pub struct ForecastRequest {
+    /// The model's name.
+    pub model: String,
+    /// `None`: the highest that is ready.
+    pub version: Option<u32>,
+    /// What to forecast from.
+    pub windows: Windows,
+    /// When the answer stops being useful.
+    pub deadline: Deadline,
+}
+
+/// The answer to a [`ForecastRequest`].
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// The model's shapes and columns.
+    pub spec: Arc<ModelSpec>,
+    /// The version that answered.
+    pub version: u32,
+    /// `[rows, h, C]`, row-major.
+    pub values: Vec<f32>,
+    /// Where it was computed.
+    pub backend: Backend,
+    /// The CPU stood in for a GPU that was asked for.
+    pub degraded: bool,
+    /// Where the time went.
+    pub timing: Timing,
+}
+
+/// Where the time of one request went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From acceptance to the start of its batch.
+    pub queue: Duration,
+    /// Of its batch, from first copy to answer.
+    pub compute: Duration,
+    /// Rows of its batch, its own included.
+    pub batch_rows: usize,
+}
+
+/// Why a request got no forecast.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ForecastError {
+    /// The caller named something we do not serve. 404.
+    #[error("unknown model `{0}`")]
+    UnknownModel(String),
+    /// The model is served, but not in this version. 404.
+    #[error("model `{model}` has no version {version}")]
+    UnknownVersion {
+        /// The model.
+        model: String,
+        /// The version that was asked for.
+        version: u32,
+    },
+    /// It is still being loaded: come back later. 503.
+    #[error("model `{0}` is not ready")]
+    NotReady(String),
+    /// The caller's windows do not fit the model. 422.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// The caller must split the request. 413.
+    #[error("{rows} windows in one request, at most {max} are accepted")]
+    TooManyRows {
+        /// Windows that came.
+        rows: usize,
+        /// Windows accepted.
+        max: usize,
+    },
+    /// Nothing is broken; come back later. 429.
+    #[error("overloaded, retry in {retry_after_ms} ms")]
+    Overloaded {
+        /// A guess at when there will be room.
+        retry_after_ms: u32,
+    },
+    /// The caller gave too little time, or we took too long. 504.
+    #[error("deadline exceeded")]
+    DeadlineExceeded,
+    /// No device can answer now: the operator acts. 503.
+    #[error("unavailable: {reason}")]
+    Unavailable {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The network overflows on this finite input. 422.
+    #[error("the forecast of series {row} is not finite")]
+    NotFinite {
+        /// Row of the request.
+        row: usize,
+    },
+}
+
+impl ForecastError {
+    pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into() }
+    }
+}

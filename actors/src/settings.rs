@@ -1,0 +1,49 @@
+//! What the owner decides before a system starts: plain values, all of them checked by whoever read them.
+
+use std::time::Duration;
+
+use crate::breaker::BreakerLimits;
+use crate::inference::BatchLimits;
+
+/// Everything that can be chosen about a [`System`](crate::System).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How requests gather into batches, and how many may wait.
+    pub batching: BatchLimits,
+    /// When a model's backend is taken out of service.
+    pub breaker: BreakerLimits,
+    /// What happens when the GPU cannot serve.
+    pub policy: FallbackPolicy,
+    /// For requests that state no deadline.
+    pub default_deadline: Duration,
+    /// A CPU request of at most this many multiply-adds runs in its caller's thread when the device is idle.
+    /// Zero: never. The default is about 0.3 ms of one core.
+    pub inline_macs_max: usize,
+    /// How long bringing a model to its devices may take.
+    pub load_within: Duration,
+    /// How often the machine's load is sampled.
+    pub sample_every: Duration,
+}
+
+/// Whether the CPU may stand in for a GPU that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FallbackPolicy {
+    /// No: the caller is told that the model is unavailable.
+    Never,
+    /// Yes, labelled degraded.
+    Allow,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            batching: BatchLimits::default(),
+            breaker: BreakerLimits::default(),
+            policy: FallbackPolicy::Allow,
+            default_deadline: Duration::from_secs(2),
+            inline_macs_max: 3_000_000,
+            load_within: Duration::from_secs(60),
+            sample_every: Duration::from_secs(1),
+        }
+    }
+}

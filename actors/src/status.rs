@@ -1,0 +1,253 @@
+//! What can be seen of a system from outside: plain values, taken at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peregrine_runtime::ActorStatus;
+use peregrine_shaders::{Backend, ModelSpec};
+
+/// One version of one model.
+#[derive(Clone, Debug)]
+pub struct ModelStatus {
+    /// Shapes and columns.
+    pub spec: Arc<ModelSpec>,
+    /// The version.
+    pub version: u32,
+    /// Hex SHA-256 of the weights file.
+    pub digest: String,
+    /// Whether it serves.
+    pub state: ModelState,
+    /// Bytes of weights and biases in f32.
+    pub weight_bytes: usize,
+}
+
+/// Whether a model serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// Its weights are on their way to the devices.
+    Loading,
+    /// It serves.
+    Ready,
+}
+
+impl ModelState {
+    /// Lowercase name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+/// How often, and how long in sum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Times it happened.
+    pub count: u64,
+    /// Nanoseconds it took in sum.
+    pub ns: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, count: u64, took: Duration) {
+        self.count += count;
+        self.ns += nanos(took);
+    }
+}
+
+/// Nanoseconds, saturating after some centuries.
+pub(crate) fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What one model version has done since it was first loaded.
+#[derive(Clone, Debug)]
+pub struct ModelStats {
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub version: u32,
+    /// Rows forecast.
+    pub inference_count: u64,
+    /// Batches run.
+    pub execution_count: u64,
+    /// Requests answered, with their time from acceptance to answer.
+    pub success: Tally,
+    /// Requests refused or failed after the model was found.
+    pub fail: Tally,
+    /// Requests whose caller left first; their work was dropped.
+    pub abandoned: u64,
+    /// Answered requests by time in the queue.
+    pub queue: Tally,
+    /// Gathering rows; each request is charged the time of its batch.
+    pub compute_input: Tally,
+    /// Running the plan, with normalizer and head.
+    pub compute_infer: Tally,
+    /// Handing out the rows.
+    pub compute_output: Tally,
+    /// Batches by their rows; the time is that of the run.
+    pub batch_sizes: BTreeMap<usize, Tally>,
+    /// Milliseconds since the epoch of the latest answer; 0: never.
+    pub last_inference_ms: u64,
+    /// By backend that answered.
+    pub backends: Vec<BackendStats>,
+    /// Of answered requests, from acceptance to answer.
+    pub latency: Percentiles,
+    /// Of answered requests, from acceptance to the start of the batch.
+    pub queue_latency: Percentiles,
+    /// Of answered requests, their batch.
+    pub compute_latency: Percentiles,
+}
+
+/// What one backend did for one model version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackendStats {
+    /// The backend.
+    pub backend: Backend,
+    /// Requests answered.
+    pub requests: u64,
+    /// Rows answered.
+    pub rows: u64,
+    /// Batches run.
+    pub executions: u64,
+    /// Requests answered in place of a GPU.
+    pub degraded: u64,
+}
+
+/// True percentiles of a histogram with three significant digits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Percentiles {
+    /// Values recorded.
+    pub count: u64,
+    /// Mean.
+    pub mean: Duration,
+    /// Median.
+    pub p50: Duration,
+    /// 90 of 100 are no longer.
+    pub p90: Duration,
+    /// 95 of 100 are no longer.
+    pub p95: Duration,
+    /// 99 of 100 are no longer.
+    pub p99: Duration,
+    /// 999 of 1000 are no longer.
+    pub p999: Duration,
+    /// The longest.
+    pub max: Duration,
+}
+
+/// One circuit as it is now.
+#[derive(Clone, Debug)]
+pub struct BreakerStatus {
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub version: u32,
+    /// The backend it guards.
+    pub backend: Backend,
+    /// What it lets through.
+    pub state: BreakerState,
+    /// Failed calls so far.
+    pub failures: u64,
+    /// Changes of state so far.
+    pub transitions: u64,
+    /// Why it opened last; empty if never.
+    pub reason: String,
+}
+
+/// What a circuit lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Everything.
+    Closed,
+    /// Nothing.
+    Open {
+        /// Until probes may try.
+        remaining: Duration,
+    },
+    /// A few probes.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// Lowercase name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// One device as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Which kind.
+    pub backend: Backend,
+    /// Its own name; empty until it was up once.
+    pub name: String,
+    /// Whether it serves.
+    pub state: DeviceState,
+    /// Requests waiting for it.
+    pub queue_requests: usize,
+    /// Rows waiting for it.
+    pub queue_rows: usize,
+    /// Rows that may wait for it.
+    pub queue_rows_max: usize,
+    /// Time spent computing so far.
+    pub busy: Duration,
+}
+
+/// Whether a device serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceState {
+    /// Its executor is being built for the first time.
+    Starting,
+    /// It serves.
+    Up,
+    /// Its executor is gone and will be built again.
+    Down {
+        /// What happened to it.
+        reason: String,
+    },
+}
+
+/// The whole system as it is now.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The process is worth keeping.
+    pub live: bool,
+    /// Forecasts can be answered.
+    pub ready: bool,
+    /// What keeps it from being live, ready, or undegraded; empty when all is well.
+    pub reasons: Vec<String>,
+    /// The devices.
+    pub devices: Vec<DeviceStatus>,
+    /// The actors, in start order.
+    pub actors: Vec<ActorStatus>,
+    /// The machine; `None` until the first sample.
+    pub system: Option<Vitals>,
+}
+
+/// One sample of the machine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Vitals {
+    /// Share of all cores in use, 0 to 1.
+    pub cpu_share: f64,
+    /// Cores.
+    pub cpu_count: usize,
+    /// Load average of one minute.
+    pub load_1m: f64,
+    /// Memory in use.
+    pub memory_used_bytes: u64,
+    /// Memory there is.
+    pub memory_total_bytes: u64,
+    /// Resident memory of this process.
+    pub process_bytes: u64,
+    /// Share of one core that this process uses.
+    pub process_cpu_share: f64,
+}

@@ -1,0 +1,109 @@
+//! Writes the tree down: which actors there are, in which order they start, and what happens when one fails.
+//!
+//! Takes no decision while the system runs; that is the runtime's part.
+//!
+//! Router, breaker and health publish what they decide, so callers do not notice a restart. A device fails as often
+//! as its hardware does, so its budget is never spent: it is tried again for as long as the node lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use peregrine_runtime::{
+    Address, Backoff, Budget, ChildSpec, Children, Clock, Escalate, Mailbox, StartError, Strategy, Tree,
+};
+use peregrine_shaders::Backend;
+
+use crate::breaker::{Breaker, BreakerMail, Gates};
+use crate::health::{Health, Latest, Sample};
+use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order};
+use crate::router::{Published, Router, RouterMail, Table};
+use crate::settings::{FallbackPolicy, Settings};
+
+/// Names of the actors, as snapshots and injected faults know them.
+pub(crate) const ROUTER: &str = "router";
+pub(crate) const BREAKER: &str = "breaker";
+pub(crate) const CPU: &str = "inference-cpu";
+pub(crate) const GPU: &str = "inference-gpu";
+pub(crate) const HEALTH: &str = "health";
+
+/// A tree that has been started, and what is published by its actors.
+pub(crate) struct Started {
+    pub(crate) tree: Tree,
+    pub(crate) router: Address<RouterMail>,
+    pub(crate) breaker: Address<BreakerMail>,
+    pub(crate) table: Published,
+    pub(crate) gates: Gates,
+    pub(crate) cpu: Arc<Line>,
+    pub(crate) gpu: Option<Arc<Line>>,
+    pub(crate) vitals: Latest,
+}
+
+/// Messages that may wait for router and health; loads are rare.
+const MAILBOX_LEN: usize = 256;
+/// Reports that may wait for the breaker, which takes a microsecond for each.
+const BREAKER_MAILBOX_LEN: usize = 4096;
+
+pub(crate) fn start(
+    settings: &Settings,
+    cpu: ExecutorFactory,
+    gpu: Option<ExecutorFactory>,
+    clock: &Arc<dyn Clock>,
+    seed: u64,
+) -> Result<Started, StartError> {
+    let mut children = Children::new(Strategy::OneForOne);
+
+    let table: Published = Arc::new(ArcSwap::from_pointee(Table::default()));
+    let router_box = Mailbox::new(MAILBOX_LEN, Arc::clone(clock));
+    let router = router_box.address();
+    let published = Arc::clone(&table);
+    children.light(ChildSpec::new(ROUTER), router_box, move || Ok(Router::new(Arc::clone(&published))));
+
+    let gates = Gates::default();
+    let breaker_box = Mailbox::new(BREAKER_MAILBOX_LEN, Arc::clone(clock));
+    let breaker = breaker_box.address();
+    let known = gates.clone();
+    children.light(ChildSpec::new(BREAKER), breaker_box, move || Ok(Breaker::new(known.clone())));
+
+    let mut device = |name: &'static str, backend, factory: ExecutorFactory, spare: Option<Arc<Line>>| {
+        let mailbox = Mailbox::<Order>::new(MAILBOX_LEN, Arc::clone(clock));
+        let told = breaker.clone();
+        let line = Arc::new(Line::new(LineSpec {
+            backend,
+            limits: settings.batching.clone(),
+            inline_macs_max: if backend == Backend::Cpu { settings.inline_macs_max } else { 0 },
+            clock: Arc::clone(clock),
+            door: mailbox.address(),
+            spare,
+            notice: Box::new(move |up, why| {
+                let mail = BreakerMail::Device { backend, up, why: why.to_owned() };
+                if told.tell(mail).is_err() {
+                    tracing::warn!("breaker is behind, a device's notice is lost");
+                }
+            }),
+        }));
+        let served = Arc::clone(&line);
+        children.worker(device_spec(name), mailbox, move || Device::open(&served, &factory));
+        line
+    };
+    let cpu = device(CPU, Backend::Cpu, cpu, None);
+    let spare = (settings.policy == FallbackPolicy::Allow).then(|| Arc::clone(&cpu));
+    let gpu = gpu.map(|factory| device(GPU, Backend::Gpu, factory, spare));
+
+    let vitals: Latest = Arc::new(ArcSwapOption::empty());
+    let (latest, every) = (Arc::clone(&vitals), settings.sample_every);
+    let health_box = Mailbox::<Sample>::new(MAILBOX_LEN, Arc::clone(clock));
+    children.light(ChildSpec::new(HEALTH), health_box, move || Ok(Health::new(Arc::clone(&latest), every)?));
+
+    let tree = Tree::start(children, Arc::clone(clock), seed)?;
+    Ok(Started { tree, router, breaker, table, gates, cpu, gpu, vitals })
+}
+
+fn device_spec(name: &'static str) -> ChildSpec {
+    ChildSpec {
+        budget: Budget { restarts_max: u32::MAX, within: Duration::from_secs(60) },
+        backoff: Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5), jitter: 0.2 },
+        when_spent: Escalate::Parent,
+        ..ChildSpec::new(name)
+    }
+}

@@ -1,0 +1,420 @@
+//! The handle by which the rest of the program asks for forecasts and looks at what goes on.
+//!
+//! Holds no policy of its own: it walks the rooms in order. Cheap to clone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use peregrine_runtime::{AskError, Clock, Deadline, StartError, Tree, reply_slot};
+use peregrine_shaders::{Backend, ExecuteError, Forecaster};
+
+use crate::breaker::{Gate, Permit};
+use crate::health::{Findings, judge};
+use crate::inference::{ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Refused, Served, Ticket};
+use crate::request::{Forecast, ForecastError, ForecastRequest};
+use crate::router::{Route, RouterMail};
+use crate::settings::{FallbackPolicy, Settings};
+use crate::status::{BreakerState, BreakerStatus, DeviceState, Health, ModelState, ModelStats, ModelStatus};
+use crate::supervisor::{self, Started};
+
+/// A running system of actors that answers forecasts.
+#[derive(Clone)]
+pub struct System {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    rooms: Started,
+    loading: parking_lot::Mutex<Vec<Arc<ModelStatus>>>,
+    stopping: AtomicBool,
+}
+
+/// Why a model was not loaded.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LoadRefused {
+    /// A device that must serve it cannot. The operator acts.
+    #[error("{backend} refused the model: {error}", backend = .backend.name())]
+    Device {
+        /// Which one.
+        backend: Backend,
+        /// What it said.
+        error: ExecuteError,
+    },
+    /// A device that must serve it is down. Come back later.
+    #[error("{backend} is down", backend = .backend.name())]
+    DeviceDown {
+        /// Which one.
+        backend: Backend,
+    },
+    /// It took too long. Come back later.
+    #[error("the devices did not take the model in time")]
+    Deadline,
+    /// The system is stopping.
+    #[error("the system is stopping")]
+    Stopping,
+}
+
+impl System {
+    /// Starts the supervised tree on threads of its own and returns before its devices are up.
+    ///
+    /// # Errors
+    /// When the process has no thread left.
+    pub fn start(
+        settings: Settings,
+        cpu: ExecutorFactory,
+        gpu: Option<ExecutorFactory>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Self, StartError> {
+        let rooms = supervisor::start(&settings, cpu, gpu, &clock, seed)?;
+        let loading = parking_lot::Mutex::new(Vec::new());
+        let stopping = AtomicBool::new(false);
+        Ok(Self { inner: Arc::new(Inner { settings, clock, rooms, loading, stopping }) })
+    }
+
+    /// Brings a model to the devices, then serves it. What served this name and version before goes on until then,
+    /// and finishes what it has accepted.
+    ///
+    /// # Errors
+    /// When a device that must serve it refuses or is down; see [`LoadRefused`].
+    pub async fn load(&self, forecaster: Arc<Forecaster>, version: u32) -> Result<(), LoadRefused> {
+        let status = |state| {
+            Arc::new(ModelStatus {
+                spec: Arc::clone(forecaster.spec()),
+                version,
+                digest: forecaster.digest().to_owned(),
+                state,
+                weight_bytes: forecaster.plan().weight_bytes(),
+            })
+        };
+        let deadline =
+            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let name = forecaster.spec().name.clone();
+        let announcement = Announcement { inner: &self.inner, status: status(ModelState::Loading) };
+        self.inner.loading.lock().push(Arc::clone(&announcement.status));
+        self.ask_router(RouterMail::Announce { model: name.clone(), version }, deadline).await?;
+        self.prepare(&forecaster, deadline).await?;
+        let route = Arc::new(self.route(&forecaster, status(ModelState::Ready)));
+        self.ask_router(RouterMail::Publish { route }, deadline).await?;
+        Ok(())
+    }
+
+    /// Stops serving a version, or all of them; requests already accepted are answered. False: there was none.
+    pub async fn unload(&self, model: &str, version: Option<u32>) -> bool {
+        let deadline =
+            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let mail = RouterMail::Remove { model: model.to_owned(), version };
+        self.ask_router(mail, deadline).await.unwrap_or(false)
+    }
+
+    /// Answers a request. Dropping the future drops its work if that has not begun.
+    ///
+    /// # Errors
+    /// See [`ForecastError`]; it ends by the request's deadline whatever happens. Needs a tokio timer around it.
+    pub async fn forecast(&self, request: ForecastRequest) -> Result<Forecast, ForecastError> {
+        let now = self.inner.clock.now();
+        let route = {
+            let table = self.inner.rooms.table.load();
+            Arc::clone(table.find(&request.model, request.version)?)
+        };
+        let deadline = request.deadline;
+        let (slot, reply) = reply_slot();
+        if let Err(error) = self.admit(&route, request, slot, now) {
+            route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(now));
+            return Err(error);
+        }
+        match reply.before(deadline).await {
+            Ok(answer) => answer,
+            Err(AskError::Deadline) => {
+                route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(now));
+                Err(ForecastError::DeadlineExceeded)
+            }
+            Err(AskError::Failed | AskError::Closed | AskError::Full) => {
+                route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(now));
+                Err(ForecastError::unavailable("the device failed while it had the request"))
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        route: &Route,
+        request: ForecastRequest,
+        slot: peregrine_runtime::ReplySlot<crate::inference::Answer>,
+        now: Instant,
+    ) -> Result<(), ForecastError> {
+        let inner = &*self.inner;
+        let max = inner.settings.batching.request_rows_max;
+        if request.windows.rows > max {
+            return Err(ForecastError::TooManyRows { rows: request.windows.rows, max });
+        }
+        request.windows.check(&route.status.spec)?;
+        if request.deadline.expired(now) {
+            return Err(ForecastError::DeadlineExceeded);
+        }
+        if inner.stopping.load(Ordering::Relaxed) {
+            return Err(ForecastError::unavailable("the node is stopping"));
+        }
+        let job = Job {
+            served: Arc::clone(&route.served),
+            windows: request.windows,
+            accepted_at: now,
+            deadline: request.deadline,
+            slot,
+            degraded: false,
+            ticket: None,
+            suspect: false,
+        };
+        let Some(gpu) = &inner.rooms.gpu else { return submit(&inner.rooms.cpu, &route.cpu, job, now) };
+        let job = match enter(gpu, &route.gpu, now) {
+            Some(ticket) => match gpu.submit(Job { ticket, ..job }) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Full { retry_after_ms }) => {
+                    return Err(ForecastError::Overloaded { retry_after_ms });
+                }
+                Err(Refused::Down(job)) => *job,
+            },
+            None => job,
+        };
+        match inner.settings.policy {
+            FallbackPolicy::Allow => {
+                submit(&inner.rooms.cpu, &route.cpu, Job { degraded: true, ticket: None, ..job }, now)
+            }
+            FallbackPolicy::Never => Err(refusal(gpu, &route.gpu, now)),
+        }
+    }
+
+    /// Every model, loading or ready, by name and version.
+    #[must_use]
+    pub fn models(&self) -> Vec<Arc<ModelStatus>> {
+        let ready = self.inner.rooms.table.load().ready();
+        let mut models: Vec<_> = ready.iter().map(|route| Arc::clone(&route.status)).collect();
+        for loading in self.inner.loading.lock().iter() {
+            let same = |known: &Arc<ModelStatus>| {
+                known.spec.name == loading.spec.name && known.version == loading.version
+            };
+            if !models.iter().any(same) {
+                models.push(Arc::clone(loading));
+            }
+        }
+        models.sort_by(|a, b| (&a.spec.name, a.version).cmp(&(&b.spec.name, b.version)));
+        models
+    }
+
+    /// One model that is ready; the highest version if none is named. Takes no lock.
+    ///
+    /// # Errors
+    /// Unknown, or not ready.
+    pub fn find(&self, model: &str, version: Option<u32>) -> Result<Arc<ModelStatus>, ForecastError> {
+        let table = self.inner.rooms.table.load();
+        table.find(model, version).map(|route| Arc::clone(&route.status))
+    }
+
+    /// What each model that is ready has done.
+    #[must_use]
+    pub fn stats(&self) -> Vec<ModelStats> {
+        let ready = self.inner.rooms.table.load().ready();
+        let stats = ready
+            .iter()
+            .map(|route| route.served.ledger.stats(&route.status.spec.name, route.status.version));
+        stats.collect()
+    }
+
+    /// Every circuit of the models that are served, for the devices that are configured.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerStatus> {
+        let now = self.inner.clock.now();
+        let ready = self.inner.rooms.table.load().ready();
+        let gates = ready.iter().flat_map(|route| {
+            let gpu = self.inner.rooms.gpu.is_some().then_some(&route.gpu);
+            [Some(&route.cpu), gpu].into_iter().flatten()
+        });
+        gates.map(|gate| gate.status(now)).collect()
+    }
+
+    /// The state of everything.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let inner = &*self.inner;
+        let devices: Vec<_> = self.lines().map(|line| line.status()).collect();
+        let open = self.breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
+        let verdict = judge(Findings {
+            tree_ended: inner.rooms.tree.outcome().is_some(),
+            stopping: inner.stopping.load(Ordering::Relaxed),
+            models_ready: inner.rooms.table.load().ready().len(),
+            devices: &devices,
+            open_breakers: open,
+            policy: inner.settings.policy,
+        });
+        Health {
+            live: verdict.live,
+            ready: verdict.ready,
+            reasons: verdict.reasons,
+            devices,
+            actors: inner.rooms.tree.snapshot(),
+            system: inner.rooms.vitals.load().as_deref().copied(),
+        }
+    }
+
+    /// The actors, to look at and to break on purpose.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.inner.rooms.tree
+    }
+
+    /// The deadline of a request that states none.
+    #[must_use]
+    pub fn default_deadline(&self) -> Deadline {
+        Deadline::after(self.inner.clock.now(), self.inner.settings.default_deadline)
+    }
+
+    /// Refuses new requests, answers those accepted, and ends the actors; at the deadline the rest is told that the
+    /// node stopped.
+    pub async fn stop(&self, deadline: Deadline) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
+        let report = self.inner.rooms.tree.stop(deadline).await;
+        if report.stuck.is_empty() {
+            self.lines().for_each(|line| line.end("the node stopped"));
+        } else {
+            tracing::warn!(stuck = ?report.stuck, "actors did not stop in time");
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &Arc<Line>> {
+        [Some(&self.inner.rooms.cpu), self.inner.rooms.gpu.as_ref()].into_iter().flatten()
+    }
+
+    /// Every device that is up must take the model, and those that must serve have to be up.
+    async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
+        let falls_back = self.inner.settings.policy == FallbackPolicy::Allow;
+        for line in self.lines() {
+            let backend = line.backend();
+            let is_gpu = backend == Backend::Gpu;
+            let result = prepare_on(line, forecaster, deadline).await;
+            match result {
+                Ok(()) => {}
+                Err(LoadRefused::Stopping | LoadRefused::Deadline) => return result,
+                Err(refused) if is_gpu && falls_back => {
+                    tracing::warn!(model = %forecaster.spec().name, error = %refused, "gpu does not serve the model");
+                }
+                // Without a fallback the CPU only stands by.
+                Err(_) if !is_gpu && !falls_back && self.inner.rooms.gpu.is_some() => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&self, forecaster: &Arc<Forecaster>, status: Arc<ModelStatus>) -> Route {
+        let rooms = &self.inner.rooms;
+        let gate = |backend| {
+            let key = (status.spec.name.as_str(), status.version, backend);
+            let limits = self.inner.settings.breaker.clone();
+            let gate = Arc::new(Gate::new(key, limits, Arc::clone(&self.inner.clock), rooms.breaker.clone()));
+            rooms.gates.add(&gate);
+            gate
+        };
+        let (cpu, gpu) = (gate(Backend::Cpu), gate(Backend::Gpu));
+        // A version that is replaced goes on counting.
+        let before = rooms.table.load().find(&status.spec.name, Some(status.version)).cloned();
+        let ledger =
+            before.map_or_else(|_| Arc::new(Ledger::new()), |route| Arc::clone(&route.served.ledger));
+        let served = Arc::new(Served {
+            forecaster: Arc::clone(forecaster),
+            version: status.version,
+            ledger,
+            judges: Judges {
+                cpu: Arc::clone(&cpu) as Arc<dyn Judge>,
+                gpu: Arc::clone(&gpu) as Arc<dyn Judge>,
+            },
+            lines: self.lines().cloned().collect(),
+        });
+        Route { served, cpu, gpu, status }
+    }
+
+    async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {
+        ask(&self.inner.rooms.router, mail, deadline).await
+    }
+}
+
+/// A model that is on its way; dropped, it no longer is.
+struct Announcement<'a> {
+    inner: &'a Inner,
+    status: Arc<ModelStatus>,
+}
+
+impl Drop for Announcement<'_> {
+    fn drop(&mut self) {
+        self.inner.loading.lock().retain(|loading| !Arc::ptr_eq(loading, &self.status));
+        let (model, version) = (self.status.spec.name.clone(), self.status.version);
+        // No effect on a version that has become ready.
+        let _ = self.inner.rooms.router.tell(RouterMail::Withdraw { model, version });
+    }
+}
+
+/// The ticket with which a request may go to a device, `None` inside if it is not a probe.
+fn enter(line: &Line, gate: &Arc<Gate>, now: Instant) -> Option<Option<Ticket>> {
+    if !line.accepts() {
+        return None;
+    }
+    match gate.permit(now) {
+        Permit::Pass => Some(None),
+        Permit::Probe(ticket) => Some(Some(ticket)),
+        Permit::Refuse => None,
+    }
+}
+
+/// Sends a request to the device that has no substitute.
+fn submit(line: &Line, gate: &Arc<Gate>, job: Job, now: Instant) -> Result<(), ForecastError> {
+    let Some(ticket) = enter(line, gate, now) else { return Err(refusal(line, gate, now)) };
+    line.submit(Job { ticket, ..job }).map_err(|refused| match refused {
+        Refused::Full { retry_after_ms } => ForecastError::Overloaded { retry_after_ms },
+        Refused::Down(_) => refusal(line, gate, now),
+    })
+}
+
+fn refusal(line: &Line, gate: &Gate, now: Instant) -> ForecastError {
+    let backend = line.backend().name();
+    match (&line.status().state, gate.status(now)) {
+        (DeviceState::Starting, _) => ForecastError::unavailable(format!("{backend} is starting")),
+        (DeviceState::Down { reason }, _) => {
+            ForecastError::unavailable(format!("{backend} is down: {reason}"))
+        }
+        (DeviceState::Up, gate) => {
+            let state = gate.state.name();
+            ForecastError::unavailable(format!("breaker of {backend} is {state}: {}", gate.reason))
+        }
+    }
+}
+
+async fn prepare_on(line: &Line, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
+    let backend = line.backend();
+    let mut state = line.watch();
+    let built = state.wait_for(|state| *state != DeviceState::Starting);
+    match tokio::time::timeout_at(deadline.instant().into(), built).await {
+        Ok(Ok(now)) if *now == DeviceState::Up => {}
+        Ok(_) => return Err(LoadRefused::DeviceDown { backend }),
+        Err(_elapsed) => return Err(LoadRefused::Deadline),
+    }
+    match line.address().ask(Order::Prepare(Arc::clone(forecaster.plan())), deadline).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(LoadRefused::Device { backend, error }),
+        Err(AskError::Deadline) => Err(LoadRefused::Deadline),
+        Err(AskError::Closed) => Err(LoadRefused::Stopping),
+        Err(AskError::Failed | AskError::Full) => Err(LoadRefused::DeviceDown { backend }),
+    }
+}
+
+async fn ask(
+    router: &peregrine_runtime::Address<RouterMail>,
+    mail: RouterMail,
+    deadline: Deadline,
+) -> Result<bool, LoadRefused> {
+    router.ask(mail, deadline).await.map_err(|error| match error {
+        AskError::Deadline | AskError::Full => LoadRefused::Deadline,
+        AskError::Closed | AskError::Failed => LoadRefused::Stopping,
+    })
+}

@@ -1,0 +1,145 @@
+//! A device that does as it is told.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use peregrine_shaders::{Backend, ExecuteError, Executor, Plan, PlanId};
+
+use crate::ExecutorFactory;
+
+/// How a fake behaves from now on.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Mode {
+    Good,
+    /// Waits for another mode, then behaves like that.
+    Hang,
+    Fail(ExecuteError),
+    Panic,
+    /// NaN for rows whose normalized window is all zeros: constant series.
+    NanForConstant,
+    /// Neither runs nor can be built.
+    Gone,
+}
+
+/// The strings of a fake.
+pub(super) struct Script {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    mode: Mode,
+    entered: usize,
+    rows: Vec<usize>,
+    built: usize,
+    loaded: HashSet<PlanId>,
+}
+
+impl Script {
+    pub(super) fn new() -> Arc<Self> {
+        let state =
+            State { mode: Mode::Good, entered: 0, rows: Vec::new(), built: 0, loaded: HashSet::new() };
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    pub(super) fn set(&self, mode: Mode) {
+        self.state.lock().mode = mode;
+        self.changed.notify_all();
+    }
+
+    /// Runs begun.
+    pub(super) fn entered(&self) -> usize {
+        self.state.lock().entered
+    }
+
+    /// Rows of each run that ended well.
+    pub(super) fn rows(&self) -> Vec<usize> {
+        self.state.lock().rows.clone()
+    }
+
+    /// Executors built.
+    pub(super) fn built(&self) -> usize {
+        self.state.lock().built
+    }
+
+    /// Plans on the device.
+    pub(super) fn loaded(&self) -> usize {
+        self.state.lock().loaded.len()
+    }
+
+    pub(super) fn factory(self: &Arc<Self>, backend: Backend) -> ExecutorFactory {
+        let script = Arc::clone(self);
+        Arc::new(move || {
+            let mut state = script.state.lock();
+            if state.mode == Mode::Gone {
+                return Err(ExecuteError::DeviceLost("not there".into()));
+            }
+            state.built += 1;
+            state.loaded.clear();
+            Ok(Box::new(Fake { backend, script: Arc::clone(&script) }))
+        })
+    }
+}
+
+struct Fake {
+    backend: Backend,
+    script: Arc<Script>,
+}
+
+impl Executor for Fake {
+    fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    fn device(&self) -> &str {
+        "fake"
+    }
+
+    fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError> {
+        self.script.state.lock().loaded.insert(plan.id);
+        Ok(())
+    }
+
+    fn unload(&mut self, plan: PlanId) {
+        self.script.state.lock().loaded.remove(&plan);
+    }
+
+    fn run(
+        &mut self,
+        plan: &Arc<Plan>,
+        rows: usize,
+        inputs: &[&[f32]],
+        output: &mut [f32],
+    ) -> Result<(), ExecuteError> {
+        let mut state = self.script.state.lock();
+        state.entered += 1;
+        state.loaded.insert(plan.id);
+        while state.mode == Mode::Hang {
+            let timed_out = self.script.changed.wait_for(&mut state, Duration::from_secs(20)).timed_out();
+            assert!(!timed_out, "a test forgot its hanging device");
+        }
+        let mode = state.mode.clone();
+        match mode {
+            Mode::Good | Mode::NanForConstant | Mode::Hang => {}
+            Mode::Fail(error) => return Err(error),
+            Mode::Panic => {
+                drop(state);
+                panic!("scripted panic");
+            }
+            Mode::Gone => return Err(ExecuteError::DeviceLost("pulled".into())),
+        }
+        let (in_len, out_len) = (inputs[0].len() / rows, output.len() / rows);
+        for row in 0..rows {
+            let input = &inputs[0][row * in_len..][..in_len];
+            let sum: f32 = input.iter().sum();
+            let poisoned = mode == Mode::NanForConstant && input.iter().all(|&x| x == 0.0);
+            for (step, cell) in output[row * out_len..][..out_len].iter_mut().enumerate() {
+                *cell = if poisoned { f32::NAN } else { sum * 0.01 + step as f32 };
+            }
+        }
+        state.rows.push(rows);
+        Ok(())
+    }
+}

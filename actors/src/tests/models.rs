@@ -1,0 +1,68 @@
+//! Models that come and go under traffic, and forecasts that do not depend on their company.
+
+use std::sync::Arc;
+
+use peregrine_runtime::SystemClock;
+use peregrine_shaders::cpu::CpuExecutor;
+use peregrine_shaders::{ExecuteError, Executor, Windows};
+
+use super::{MODEL, Rig, WINDOW, forecaster, ramp, until};
+use crate::{ExecutorFactory, ForecastRequest, LoadRefused, Settings, System};
+
+#[tokio::test]
+async fn replacing_a_model_under_traffic_loses_nothing() {
+    let rig = Rig::gpu(|_| {}).await;
+    let mut requests = Vec::new();
+    for round in 0..4 {
+        requests.extend((0..50).map(|_| rig.begin(ramp(1))));
+        rig.system.load(forecaster(), 1 + round % 2).await.unwrap();
+    }
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    assert_eq!(rig.system.models().len(), 2);
+    until("only two plans stay on the device", || rig.gpu.loaded() == 2).await;
+    let answered: u64 = rig.system.stats().iter().map(|stats| stats.success.count).sum();
+    assert_eq!(answered, 200, "a replaced version goes on counting");
+}
+
+#[tokio::test]
+async fn an_unloaded_model_finishes_what_it_accepted_and_leaves_the_device() {
+    let rig = Rig::cpu(|_| {}).await;
+    rig.cpu.set(super::fake::Mode::Hang);
+    let running = rig.begin(ramp(1));
+    until("it runs", || rig.cpu.entered() == 1).await;
+    assert!(rig.system.unload(MODEL, Some(1)).await);
+    assert!(!rig.system.unload(MODEL, None).await, "there is none any more");
+    assert!(rig.ask().await.is_err());
+    rig.cpu.set(super::fake::Mode::Good);
+    running.await.unwrap().unwrap();
+    until("the device forgets it", || rig.cpu.loaded() == 0).await;
+}
+
+#[tokio::test]
+async fn no_model_is_loaded_without_a_device() {
+    let broken: ExecutorFactory = Arc::new(|| Err(ExecuteError::Refused("no".into())));
+    let system = System::start(Settings::default(), broken, None, Arc::new(SystemClock), 7).unwrap();
+    assert!(matches!(system.load(forecaster(), 1).await, Err(LoadRefused::DeviceDown { .. })));
+    assert!(system.models().is_empty() && !system.health().ready);
+}
+
+#[tokio::test]
+async fn a_row_forecasts_the_same_alone_and_among_a_thousand() {
+    let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(2)) as Box<dyn Executor>));
+    let system = System::start(Settings::default(), cpu, None, Arc::new(SystemClock), 7).unwrap();
+    system.load(forecaster(), 1).await.unwrap();
+    let ask = |windows| {
+        let deadline = system.default_deadline();
+        system.forecast(ForecastRequest { model: MODEL.into(), version: None, windows, deadline })
+    };
+    let many = ramp(1000);
+    let together = ask(many.clone()).await.unwrap();
+    let row_len = together.spec.answer_len();
+    for row in [0, 1, 499, 999] {
+        let y = many.y[row * WINDOW..][..WINDOW].to_vec();
+        let alone = ask(Windows { rows: 1, y, ..Windows::default() }).await.unwrap();
+        assert_eq!(alone.values, together.values[row * row_len..][..row_len], "row {row}");
+    }
+}
