@@ -1,0 +1,168 @@
+//! What lies in the model repositories: folders, names and versions. Reads no weights; the loader does.
+//!
+//! A repository is a folder of model folders. A model folder holds `model.json` or `native.safetensors`, or numbered
+//! sub-folders that do (`3/model.json` is version 3); a folder without numbers is version 1.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use peregrine_shaders::{Forecaster, LoadError};
+
+/// One version of one model on disk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The model folder's name.
+    pub name: String,
+    /// The sub-folder's number, or 1.
+    pub version: u32,
+    /// The folder with the files.
+    pub dir: PathBuf,
+}
+
+/// A repository cannot be listed; the operator acts.
+#[derive(Debug, thiserror::Error)]
+#[error("model repository {}: {source}", dir.display())]
+pub struct CatalogError {
+    dir: PathBuf,
+    source: std::io::Error,
+}
+
+/// Every model of the repositories, by name and version. A name in several repositories is the first one's.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn scan<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Entry>, CatalogError> {
+    let mut by_name = BTreeMap::<String, Vec<Entry>>::new();
+    for repository in repositories {
+        for (name, dir) in sub_folders(repository.as_ref())? {
+            let versions = versions_of(&name, &dir)?;
+            if !versions.is_empty() {
+                by_name.entry(name).or_insert(versions);
+            }
+        }
+    }
+    Ok(by_name.into_values().flatten().collect())
+}
+
+/// The models of `dir`, which is a model folder or a repository.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn find(dir: &Path) -> Result<Vec<Entry>, CatalogError> {
+    let real = dir.canonicalize().map_err(|source| CatalogError { dir: dir.to_owned(), source })?;
+    let name = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let versions = versions_of(&name, &real)?;
+    if versions.is_empty() { scan(&[&real]) } else { Ok(versions) }
+}
+
+/// Loads what `entry` points to, under the folder's name whatever the files call it.
+///
+/// # Errors
+/// What the loader says.
+pub fn load(entry: &Entry) -> Result<Forecaster, LoadError> {
+    let forecaster = if entry.dir.join("model.json").is_file() {
+        Forecaster::load(&entry.dir)?
+    } else {
+        Forecaster::load_native(&entry.dir.join("native.safetensors"))?
+    };
+    Ok(forecaster.named(&entry.name))
+}
+
+fn versions_of(name: &str, dir: &Path) -> Result<Vec<Entry>, CatalogError> {
+    let entry = |version, dir| Entry { name: name.to_owned(), version, dir };
+    if holds_model(dir) {
+        return Ok(vec![entry(1, dir.to_owned())]);
+    }
+    let mut versions: Vec<Entry> = sub_folders(dir)?
+        .into_iter()
+        .filter_map(|(number, dir)| Some(entry(version_number(&number)?, dir)))
+        .filter(|entry| holds_model(&entry.dir))
+        .collect();
+    versions.sort();
+    Ok(versions)
+}
+
+/// `7`, not `07` nor `+7`: two folders must not be one version.
+fn version_number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == name)
+}
+
+/// Is this the folder of one version?
+#[must_use]
+pub fn holds_model(dir: &Path) -> bool {
+    dir.join("model.json").is_file() || dir.join("native.safetensors").is_file()
+}
+
+/// Sub-folders by name; hidden ones (an import in progress is one) and names that are not UTF-8 are left out.
+fn sub_folders(dir: &Path) -> Result<Vec<(String, PathBuf)>, CatalogError> {
+    let failed = |source| CatalogError { dir: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if let Some(name) = path.file_name().and_then(|name| name.to_str())
+            && !name.starts_with('.')
+            && path.is_dir()
+        {
+            found.push((name.to_owned(), path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_numbers_is_version_one() {
+        check(&["a/model.json"], &["a:1"]);
+    }
+
+    #[test]
+    fn numbered_folders_are_versions_in_numeric_order() {
+        check(&["a/2/model.json", "a/10/model.json", "a/1/native.safetensors"], &["a:1", "a:2", "a:10"]);
+    }
+
+    #[test]
+    fn what_is_no_model_is_left_out() {
+        check(&["data.csv", "notes/readme.md", ".a/model.json", "b/07/model.json", "b/0/model.json"], &[]);
+    }
+
+    #[test]
+    fn the_first_repository_wins_a_name() {
+        let (first, second) = (tree(&["a/model.json"]), tree(&["a/5/model.json", "b/model.json"]));
+        let found = scan(&[first.path(), second.path()]).unwrap();
+        assert_eq!(
+            found.iter().map(|e| (e.name.as_str(), e.version)).collect::<Vec<_>>(),
+            [("a", 1), ("b", 1)]
+        );
+    }
+
+    #[test]
+    fn a_model_folder_is_found_as_itself() {
+        let dir = tree(&["a/model.json"]);
+        assert_eq!(find(&dir.path().join("a")).unwrap()[0].name, "a");
+        assert_eq!(find(dir.path()).unwrap()[0].name, "a");
+        assert!(find(&dir.path().join("missing")).is_err());
+    }
+
+    #[track_caller]
+    fn check(files: &[&str], want: &[&str]) {
+        let dir = tree(files);
+        let found: Vec<String> =
+            scan(&[dir.path()]).unwrap().iter().map(|e| format!("{}:{}", e.name, e.version)).collect();
+        assert_eq!(found, want);
+    }
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        dir
+    }
+}

@@ -1,0 +1,166 @@
+//! `peregrine forecast`: a long CSV in, the forecast of each series' last window out. No node, no actor.
+//!
+//! Output: `unique_id,step,ds,` and the model's columns; `ds` is filled where the input has future rows. Numbers are
+//! the shortest text that reads back as the same f32.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use peregrine_shaders::{ExecuteError, Executor, Forecaster, LoadError, ModelSpec, Scratch, Windows};
+
+use super::long_table::{LastWindow, TableError, last_windows};
+use super::{CliError, ForecastArgs, resolved};
+use crate::backends;
+use crate::catalog::{self, Entry};
+
+/// Windows per executor call: enough to fill a device, few enough for the bar to move.
+const BATCH_ROWS: usize = 256;
+const GPU_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a table is not forecast; the caller acts, or the operator where a device or file fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ForecastCsvError {
+    /// Not readable, or not writable.
+    #[error("{}: {source}", file.display())]
+    File { file: PathBuf, source: io::Error },
+    /// The table is wrong.
+    #[error("{}: {source}", file.display())]
+    Table { file: PathBuf, source: TableError },
+    /// The model is.
+    #[error("model `{model}`: {source}")]
+    Load { model: String, source: LoadError },
+    /// The network overflows on these values.
+    #[error("series `{id}`: the forecast is not finite")]
+    NotFinite { id: String },
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Execute(ExecuteError),
+}
+
+pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
+    let entry = find(&args.model, args.config, args.models)?;
+    let forecaster = catalog::load(&entry)
+        .map_err(|source| ForecastCsvError::Load { model: args.model.clone(), source })?;
+    let of_input = |source| ForecastCsvError::File { file: args.input.clone(), source };
+    let input = File::open(&args.input).map_err(of_input)?;
+    let series = last_windows(input, forecaster.spec())
+        .map_err(|source| ForecastCsvError::Table { file: args.input.clone(), source })?;
+    let mut executor = backends::open(args.backend, backends::cores(), GPU_TIMEOUT)?;
+    let bar = progress_bar(series.len());
+    let values = forecast(&forecaster, executor.as_mut(), &series, |rows| bar.inc(rows as u64))?;
+    bar.finish_and_clear();
+    let table = written(&series, &values, forecaster.spec());
+    match &args.output {
+        None => io::stdout().lock().write_all(table.as_bytes())?,
+        Some(file) => std::fs::write(file, table)
+            .map_err(|source| ForecastCsvError::File { file: file.clone(), source })?,
+    }
+    Ok(())
+}
+
+/// A model folder if the name is one, else the newest version in the repositories.
+fn find(model: &str, config: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<Entry, CliError> {
+    if catalog::holds_model(Path::new(model)) {
+        let found = catalog::find(Path::new(model))?;
+        return found.into_iter().last().ok_or_else(|| CliError::Usage(format!("{model}: no model in it")));
+    }
+    let config = resolved(config, models)?.config;
+    let entries = catalog::scan(&config.models.repositories)?;
+    if let Some(entry) = entries.iter().rfind(|entry| entry.name == model) {
+        return Ok(entry.clone());
+    }
+    let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    names.dedup();
+    Err(CliError::Usage(format!("unknown model `{model}`; the repositories hold: {}", names.join(", "))))
+}
+
+/// All values, series by series, `[h, C]` each.
+fn forecast(
+    forecaster: &Forecaster,
+    executor: &mut dyn Executor,
+    series: &[LastWindow],
+    mut done: impl FnMut(usize),
+) -> Result<Vec<f32>, ForecastCsvError> {
+    let mut values = Vec::with_capacity(series.len() * forecaster.spec().answer_len());
+    let (mut scratch, mut out) = (Scratch::default(), Vec::new());
+    for chunk in series.chunks(BATCH_ROWS) {
+        let mut batch = Windows::default();
+        for one in chunk {
+            batch.append(&one.windows, forecaster.spec().window);
+        }
+        forecaster.forecast(executor, &batch, &mut scratch, &mut out).map_err(|error| match error {
+            ExecuteError::NotFinite { row } => ForecastCsvError::NotFinite { id: chunk[row].id.clone() },
+            error => ForecastCsvError::Execute(error),
+        })?;
+        values.extend_from_slice(&out);
+        done(chunk.len());
+    }
+    Ok(values)
+}
+
+fn written(series: &[LastWindow], values: &[f32], spec: &ModelSpec) -> String {
+    let mut text = format!("unique_id,step,ds,{}\n", spec.columns.join(","));
+    for (one, answer) in series.iter().zip(values.chunks_exact(spec.answer_len())) {
+        for (at, row) in answer.chunks_exact(spec.columns.len()).enumerate() {
+            let ds = one.future_ds.get(at).map_or("", String::as_str);
+            let cells: Vec<String> = row.iter().map(f32::to_string).collect();
+            text.push_str(&format!("{},{},{},{}\n", cell(&one.id), at + 1, cell(ds), cells.join(",")));
+        }
+    }
+    text
+}
+
+/// Quoted where CSV asks for it.
+fn cell(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// On stderr; hidden when that is no terminal.
+fn progress_bar(series: usize) -> ProgressBar {
+    let bar = ProgressBar::new(series as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} series, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_shaders::cpu::CpuExecutor;
+
+    use super::*;
+
+    #[test]
+    fn every_series_gets_its_own_rows_and_numbers_read_back() {
+        let forecaster = Forecaster::load(Path::new("models/nbeats-vol-quantile")).unwrap();
+        let spec = forecaster.spec();
+        let history = |id: &str, scale: f32| -> String {
+            (0..70).map(|at| format!("{id},{at},{}\n", (at as f32 * 0.3).sin() * scale - 3.0)).collect()
+        };
+        let text = format!("unique_id,ds,y\n{}{}\"a,b\",x,\n", history("\"a,b\"", 0.1), history("C", 0.5));
+        let series = last_windows(text.as_bytes(), spec).unwrap();
+        let mut executor = CpuExecutor::new(1);
+        let mut steps = 0;
+        let values = forecast(&forecaster, &mut executor, &series, |rows| steps += rows).unwrap();
+        assert_eq!((values.len(), steps), (2 * spec.answer_len(), 2));
+
+        let table = written(&series, &values, spec);
+        let mut reader = csv::Reader::from_reader(table.as_bytes());
+        assert_eq!(reader.headers().unwrap().iter().skip(3).collect::<Vec<_>>(), spec.columns);
+        let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
+        assert_eq!((&records[0][0], &records[0][1], &records[0][2]), ("a,b", "1", "x"));
+        assert_eq!((&records[20][0], &records[20][1], &records[20][2]), ("C", "1", ""));
+        let read: Vec<f32> = records
+            .iter()
+            .flat_map(|r| r.iter().skip(3).map(|c| c.parse().unwrap()).collect::<Vec<f32>>())
+            .collect();
+        assert_eq!(read, values);
+    }
+}

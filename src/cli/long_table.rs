@@ -1,0 +1,264 @@
+//! A long CSV as series, and the last window of each: pure, from text to [`Windows`].
+//!
+//! `unique_id,ds,y[,exogenous…]`, columns in any order, rows of a series in order of time. Per series:
+//! - rows up to the last filled `y` are history; an empty `y` among them is missing: value 0, mask 0;
+//! - the rows after it, `y` empty, are the future: their `ds` and known-future columns are used;
+//! - a history shorter than the model's window is padded on the left with zeros and mask 0, exogenous columns too;
+//! - static columns are those of the last row of the history.
+
+use std::collections::HashMap;
+use std::io::Read;
+
+use peregrine_shaders::{ModelSpec, Windows};
+
+/// The table does not fit the model; the caller acts. Lines count from 1, the header included.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TableError {
+    /// Not CSV.
+    #[error("{0}")]
+    Csv(#[from] csv::Error),
+    /// The header lacks a column.
+    #[error("line 1: there is no column `{column}`{reason}")]
+    NoColumn { column: String, reason: &'static str },
+    /// A cell is not a number.
+    #[error("line {line}, column `{column}`: `{text}` is not a finite number")]
+    Number { line: u64, column: String, text: String },
+    /// A cell that the model reads is empty.
+    #[error("line {line}, column `{column}`: the cell is empty, and the model reads it")]
+    EmptyCell { line: u64, column: String },
+    /// A series of empty `y`.
+    #[error("series `{id}` (line {line}): no row has a `y`")]
+    NoHistory { id: String, line: u64 },
+    /// Known-future columns need rows for the whole horizon.
+    #[error(
+        "series `{id}` (line {line}): {got} rows with empty `y` follow the last value where the model's known-future \
+         columns need {want}"
+    )]
+    ShortFuture { id: String, line: u64, got: usize, want: usize },
+    /// Only a header.
+    #[error("there are no rows")]
+    Empty,
+}
+
+/// One `unique_id`, ready to be forecast.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LastWindow {
+    pub(super) id: String,
+    /// One row.
+    pub(super) windows: Windows,
+    /// `ds` of the future rows, as far as the table has them.
+    pub(super) future_ds: Vec<String>,
+}
+
+/// The last window of every series, in order of first appearance.
+pub(super) fn last_windows(text: impl Read, spec: &ModelSpec) -> Result<Vec<LastWindow>, TableError> {
+    let table = Table::read(text, spec)?;
+    if table.series.is_empty() {
+        return Err(TableError::Empty);
+    }
+    table.series.iter().map(|series| table.last_window(series, spec)).collect()
+}
+
+struct Table {
+    /// Exogenous columns that the model reads, each once.
+    columns: Vec<String>,
+    series: Vec<Series>,
+}
+
+struct Series {
+    id: String,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    line: u64,
+    ds: String,
+    y: Option<f32>,
+    /// By [`Table::columns`].
+    exogenous: Vec<Option<f32>>,
+}
+
+impl Table {
+    fn read(text: impl Read, spec: &ModelSpec) -> Result<Self, TableError> {
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
+        let header = reader.headers()?.clone();
+        let place = |column: &str, reason| {
+            let at = header.iter().position(|have| have == column);
+            at.ok_or_else(|| TableError::NoColumn { column: column.to_owned(), reason })
+        };
+        let (id_at, ds_at, y_at) = (place("unique_id", "")?, place("ds", "")?, place("y", "")?);
+        let mut columns: Vec<String> = Vec::new();
+        for name in spec.hist_exog.iter().chain(&spec.futr_exog).chain(&spec.stat_exog) {
+            if !columns.contains(name) {
+                columns.push(name.clone());
+            }
+        }
+        let places: Vec<usize> =
+            columns.iter().map(|name| place(name, ", which the model reads")).collect::<Result<_, _>>()?;
+        let mut table = Self { columns, series: Vec::new() };
+        let mut index = HashMap::<String, usize>::new();
+        let mut record = csv::StringRecord::new();
+        while reader.read_record(&mut record)? {
+            let line = record.position().map_or(0, csv::Position::line);
+            let exogenous = places.iter().map(|&at| number(&record[at], line, &header[at]));
+            let row = Row {
+                line,
+                ds: record[ds_at].to_owned(),
+                y: number(&record[y_at], line, "y")?,
+                exogenous: exogenous.collect::<Result<_, _>>()?,
+            };
+            let at = *index.entry(record[id_at].to_owned()).or_insert_with(|| {
+                table.series.push(Series { id: record[id_at].to_owned(), rows: Vec::new() });
+                table.series.len() - 1
+            });
+            table.series[at].rows.push(row);
+        }
+        Ok(table)
+    }
+
+    fn last_window(&self, series: &Series, spec: &ModelSpec) -> Result<LastWindow, TableError> {
+        let rows = &series.rows;
+        let first_line = rows.first().map_or(0, |row| row.line);
+        let Some(last) = rows.iter().rposition(|row| row.y.is_some()) else {
+            return Err(TableError::NoHistory { id: series.id.clone(), line: first_line });
+        };
+        let (history, future) = rows.split_at(last + 1);
+        let history = &history[history.len().saturating_sub(spec.window)..];
+        let future = &future[..future.len().min(spec.horizon)];
+        if !spec.futr_exog.is_empty() && future.len() < spec.horizon {
+            let (id, line) = (series.id.clone(), rows[last].line);
+            return Err(TableError::ShortFuture { id, line, got: future.len(), want: spec.horizon });
+        }
+
+        let pad_len = spec.window - history.len();
+        let mut y = vec![0.0; pad_len];
+        y.extend(history.iter().map(|row| row.y.unwrap_or(0.0)));
+        let mut mask = vec![0.0; pad_len];
+        mask.extend(history.iter().map(|row| f32::from(u8::from(row.y.is_some()))));
+        let mut hist_exog = vec![0.0; pad_len * spec.hist_exog.len()];
+        self.gather(history, &spec.hist_exog, &mut hist_exog)?;
+        let mut futr_exog = vec![0.0; pad_len * spec.futr_exog.len()];
+        self.gather(history, &spec.futr_exog, &mut futr_exog)?;
+        if !spec.futr_exog.is_empty() {
+            self.gather(future, &spec.futr_exog, &mut futr_exog)?;
+        }
+        let mut stat_exog = Vec::new();
+        self.gather(&rows[last..=last], &spec.stat_exog, &mut stat_exog)?;
+        let mask = mask.contains(&0.0).then_some(mask);
+        let windows = Windows { rows: 1, y, mask, hist_exog, futr_exog, stat_exog };
+        let future_ds = future.iter().map(|row| row.ds.clone()).collect();
+        Ok(LastWindow { id: series.id.clone(), windows, future_ds })
+    }
+
+    fn gather(&self, rows: &[Row], names: &[String], out: &mut Vec<f32>) -> Result<(), TableError> {
+        let places: Vec<usize> =
+            names.iter().filter_map(|name| self.columns.iter().position(|have| have == name)).collect();
+        for row in rows {
+            for &at in &places {
+                let column = &self.columns[at];
+                let value = row.exogenous[at];
+                out.push(
+                    value.ok_or_else(|| TableError::EmptyCell { line: row.line, column: column.clone() })?,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(text: &str, line: u64, column: &str) -> Result<Option<f32>, TableError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<f32>() {
+        Ok(value) if value.is_finite() => Ok(Some(value)),
+        _ => Err(TableError::Number { line, column: column.to_owned(), text: text.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_shaders::{Family, Head, NormalizerKind};
+
+    use super::*;
+
+    #[test]
+    fn the_last_window_is_taken_and_columns_stand_in_any_order() {
+        let got =
+            windows("y,unique_id,ds,extra\n1,A,1,q\n2,A,2,q\n9,B,1,q\n3,A,3,q\n9,B,2,q\n", &plain()).unwrap();
+        assert_eq!(got.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["A", "B"]);
+        assert_eq!((got[0].windows.y.as_slice(), &got[0].windows.mask), ([2.0, 3.0].as_slice(), &None));
+        assert_eq!(got[1].windows.y, [9.0, 9.0]);
+    }
+
+    #[test]
+    fn short_series_are_padded_on_the_left_and_masked() {
+        let got = windows("unique_id,ds,y\nA,1,5\n", &plain()).unwrap().remove(0);
+        assert_eq!((got.windows.y, got.windows.mask), (vec![0.0, 5.0], Some(vec![0.0, 1.0])));
+    }
+
+    #[test]
+    fn a_gap_is_masked() {
+        let got = windows("unique_id,ds,y\nA,1,5\nA,2,\nA,3,7\n", &plain()).unwrap().remove(0);
+        assert_eq!((got.windows.y, got.windows.mask), (vec![0.0, 7.0], Some(vec![0.0, 1.0])));
+    }
+
+    #[test]
+    fn rows_after_the_last_value_are_the_future() {
+        let text = "unique_id,ds,y,p,f,s\nA,1,5,1,10,8\nA,2,6,2,20,8\nA,3,,,30,\nA,4,,,40,\n";
+        let got = windows(text, &exogenous()).unwrap().remove(0);
+        assert_eq!(got.windows.hist_exog, [1.0, 2.0]);
+        assert_eq!(got.windows.futr_exog, [10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(got.windows.stat_exog, [8.0]);
+        assert_eq!(got.future_ds, ["3", "4"]);
+        assert_eq!(got.windows.check(&exogenous()), Ok(()));
+    }
+
+    #[test]
+    fn mistakes_name_line_and_column() {
+        check("unique_id,ds\nA,1\n", "line 1: there is no column `y`");
+        check("unique_id,ds,y,p,f\n", "line 1: there is no column `s`, which the model reads");
+        check("unique_id,ds,y,p,f,s\n", "there are no rows");
+        check("unique_id,ds,y,p,f,s\nA,1,x,1,1,1\n", "line 2, column `y`: `x` is not a finite number");
+        check("unique_id,ds,y,p,f,s\nA,1,1,inf,1,1\n", "line 2, column `p`: `inf` is not a finite number");
+        check(
+            "unique_id,ds,y,p,f,s\nA,1,1,,1,1\nA,2,,,1,\nA,3,,,1,\n",
+            "line 2, column `p`: the cell is empty, and the model reads it",
+        );
+        check(
+            "unique_id,ds,y,p,f,s\nA,1,1,1,1,1\nA,2,,,1,\n",
+            "series `A` (line 2): 1 rows with empty `y` follow the last value where the model's known-future columns \
+             need 2",
+        );
+        check("unique_id,ds,y,p,f,s\nA,1,,1,1,1\n", "series `A` (line 2): no row has a `y`");
+    }
+
+    #[track_caller]
+    fn check(text: &str, want: &str) {
+        assert_eq!(windows(text, &exogenous()).unwrap_err().to_string(), want);
+    }
+
+    fn windows(text: &str, spec: &ModelSpec) -> Result<Vec<LastWindow>, TableError> {
+        last_windows(text.as_bytes(), spec)
+    }
+
+    fn plain() -> ModelSpec {
+        ModelSpec {
+            name: "m".to_owned(),
+            family: Family::Mlp,
+            horizon: 2,
+            window: 2,
+            normalizer: NormalizerKind::Identity,
+            head: Head::Point,
+            hist_exog: Vec::new(),
+            futr_exog: Vec::new(),
+            stat_exog: Vec::new(),
+            columns: vec!["y".to_owned()],
+        }
+    }
+
+    fn exogenous() -> ModelSpec {
+        let name = |text: &str| vec![text.to_owned()];
+        ModelSpec { hist_exog: name("p"), futr_exog: name("f"), stat_exog: name("s"), ..plain() }
+    }
+}

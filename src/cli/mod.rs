@@ -1,0 +1,280 @@
+//! The command line: verbs, options, exit codes. Each verb lives in the file of its name.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Answers go to stdout, everything else to stderr.
+
+mod check;
+mod forecast;
+mod import;
+mod long_table;
+mod models;
+mod serve;
+mod verify;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::backends::BackendError;
+use crate::catalog::CatalogError;
+use crate::config::{self, BackendChoice, ConfigError, Overrides, Sources};
+use crate::node::NodeError;
+
+/// Serves neural forecasts to trading systems.
+#[derive(Debug, Parser)]
+#[command(name = "peregrine", version, about)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a node; this is also what happens without a verb
+    Serve(ServeArgs),
+    /// Check a configuration and print its resolved form
+    Check(CheckArgs),
+    /// Work with model repositories
+    #[command(subcommand)]
+    Models(ModelsVerb),
+    /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
+    Forecast(ForecastArgs),
+    /// Print the JSON schema of the configuration
+    #[command(hide = true)]
+    Schema,
+}
+
+#[derive(Debug, Default, Args)]
+struct ServeArgs {
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository: a folder of model folders
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
+    /// Address and port; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Which device answers
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsVerb {
+    /// List the models of the configured repositories
+    List(ListArgs),
+    /// Recompute the cases that come with models on every backend of this machine
+    Verify(VerifyArgs),
+    /// Check a model and copy it into a repository
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// Model folder, or folder of model folders
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Only this device; auto: the CPU and every Vulkan adapter
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendChoice,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// Holds model.json and weights.safetensors, or native.safetensors alone
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Repository to copy into; default: the first configured one
+    #[arg(long, value_name = "REPO")]
+    to: Option<PathBuf>,
+    /// Name in the repository; default: the folder's
+    #[arg(long)]
+    name: Option<String>,
+    /// Configuration file that names the repository
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Replace a model of that name
+    #[arg(long)]
+    force: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ForecastArgs {
+    /// Name in a repository, or a model folder
+    #[arg(long)]
+    model: String,
+    /// CSV unique_id,ds,y[,exogenous…], rows of a series in order of time. The last window of each series is forecast;
+    /// a shorter series is padded on the left and masked; rows with empty y after the last value give the future
+    /// exogenous columns
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    input: PathBuf,
+    /// Where the forecasts go; default: stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Which device computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendChoice,
+    /// Configuration file that names the repositories
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
+}
+
+/// Why a verb did not do its work.
+#[derive(Debug, thiserror::Error)]
+enum CliError {
+    /// The operator's text is wrong. Exit 2.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// The options contradict what is there. Exit 2.
+    #[error("{0}")]
+    Usage(String),
+    /// Repositories cannot be listed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A device is missing.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The node did not start or did not stop well.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// A model cannot be imported.
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
+    /// A table cannot be forecast.
+    #[error(transparent)]
+    Forecast(#[from] forecast::ForecastCsvError),
+    /// The answer cannot be written.
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+    /// Said already, line by line.
+    #[error("{0}")]
+    Reported(String),
+}
+
+impl CliError {
+    fn code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::from(1),
+        }
+    }
+}
+
+/// Runs one command line (the program's name first) and says how the process should end.
+pub fn run<I>(arguments: I) -> ExitCode
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let line = match CommandLine::try_parse_from(arguments) {
+        Ok(line) => line,
+        Err(error) => {
+            let printed = error.print();
+            return if error.use_stderr() || printed.is_err() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match dispatch(line.verb.unwrap_or_else(|| Verb::Serve(ServeArgs::default()))) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our answer has seen enough of it, e.g. `| head`.
+        Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            error.code()
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<(), CliError> {
+    match verb {
+        Verb::Serve(args) => serve::run(args),
+        Verb::Check(args) => check::run(args),
+        Verb::Models(ModelsVerb::List(args)) => models::list(args),
+        Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),
+        Verb::Models(ModelsVerb::Import(args)) => import::run(&args),
+        Verb::Forecast(args) => forecast::run(args),
+        Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),
+    }
+}
+
+/// The configuration that these options and this process's environment give.
+fn resolved(files: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<config::Resolved, ConfigError> {
+    config::resolve(&Sources::of_process(files, Overrides { models, ..Overrides::default() }))
+}
+
+/// Pretty JSON and a newline on stdout.
+fn print_json(value: &serde_json::Value) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{value:#}")
+}
+
+/// Columns padded to their widest cell, on stdout.
+fn print_table(rows: &[Vec<String>]) -> io::Result<()> {
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let mut out = io::stdout().lock();
+    for row in rows {
+        let padded = |(at, cell): (usize, &String)| format!("{cell:<width$}", width = width(at).unwrap_or(0));
+        let cells: Vec<String> = row.iter().enumerate().map(padded).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for wrong in [&["peregrine", "fly"][..], &["peregrine", "models", "verify"], &["peregrine", "--nope"]]
+        {
+            assert_eq!(run(wrong), ExitCode::from(2), "{wrong:?}");
+        }
+        assert_eq!(run(["peregrine", "check", "--config", "/no/such.toml"]), ExitCode::from(2));
+    }
+}

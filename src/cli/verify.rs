@@ -1,0 +1,136 @@
+//! `peregrine models verify`: recomputes the cases that come with models, on every backend of this machine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use peregrine_shaders::verify::{Report, verify};
+use peregrine_shaders::{Executor, LoadError};
+use serde_json::{Value, json};
+
+use super::{CliError, VerifyArgs, print_json, print_table};
+use crate::backends;
+use crate::catalog::{self, Entry};
+
+/// Generous: a software adapter on a busy machine compiles and computes a whole file of cases.
+const GPU_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// One model on one backend.
+enum Outcome {
+    Ran(Report),
+    NoCases,
+    NotKnownYet { class: String },
+    Failed { backend: &'static str, reason: String },
+}
+
+pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
+    let mut entries = Vec::new();
+    for dir in &args.dirs {
+        let found = catalog::find(dir)?;
+        if found.is_empty() {
+            return Err(CliError::Usage(format!("{}: no model in it", dir.display())));
+        }
+        entries.extend(found);
+    }
+    let mut executors = backends::open_all(args.backend, backends::cores(), GPU_TIMEOUT)?;
+    let outcomes: Vec<(Entry, Outcome)> =
+        entries.into_iter().flat_map(|entry| outcomes(&entry, &mut executors)).collect();
+    let failed = outcomes.iter().filter(|(_, outcome)| outcome.failed()).count();
+    if args.json {
+        let rows: Vec<Value> = outcomes.iter().map(|(entry, outcome)| outcome.json(entry)).collect();
+        print_json(&json!({ "passed": failed == 0, "results": rows }))?;
+    } else {
+        let header = ["model", "backend", "device", "cases", "worst error", "result"];
+        let mut rows = vec![header.map(str::to_owned).to_vec()];
+        rows.extend(outcomes.iter().map(|(entry, outcome)| outcome.cells(entry)));
+        print_table(&rows)?;
+    }
+    if failed > 0 {
+        Err(CliError::Reported(format!("{failed} of {} failed", outcomes.len())))
+    } else {
+        Ok(())
+    }
+}
+
+fn outcomes(entry: &Entry, executors: &mut [Box<dyn Executor>]) -> Vec<(Entry, Outcome)> {
+    if let Err(LoadError::UnknownFamily { class }) = catalog::load(entry) {
+        return vec![(entry.clone(), Outcome::NotKnownYet { class })];
+    }
+    if !["model.json", "cases.safetensors"].iter().all(|file| entry.dir.join(file).is_file()) {
+        return vec![(entry.clone(), Outcome::NoCases)];
+    }
+    executors.iter_mut().map(|executor| (entry.clone(), on(&entry.dir, executor.as_mut()))).collect()
+}
+
+fn on(dir: &Path, executor: &mut dyn Executor) -> Outcome {
+    match verify(dir, executor) {
+        Ok(report) => Outcome::Ran(report),
+        Err(error) => Outcome::Failed { backend: executor.backend().name(), reason: error.to_string() },
+    }
+}
+
+impl Outcome {
+    fn failed(&self) -> bool {
+        match self {
+            Self::Ran(report) => !report.passed,
+            Self::Failed { .. } => true,
+            Self::NoCases | Self::NotKnownYet { .. } => false,
+        }
+    }
+
+    fn cells(&self, entry: &Entry) -> Vec<String> {
+        let cells = match self {
+            Self::Ran(report) => [
+                report.backend.name().to_owned(),
+                report.device.clone(),
+                report.cases.len().to_string(),
+                format!("{:.2e}", report.worst),
+                verdict(report),
+            ],
+            Self::NoCases => ["-", "-", "0", "-", "no cases"].map(str::to_owned),
+            Self::NotKnownYet { class } => {
+                ["-", "-", "-", "-", &format!("not known yet: {class}")].map(str::to_owned)
+            }
+            Self::Failed { backend, reason } => [backend, "-", "-", "-", reason.as_str()].map(str::to_owned),
+        };
+        std::iter::once(label(entry)).chain(cells).collect()
+    }
+
+    fn json(&self, entry: &Entry) -> Value {
+        let model = label(entry);
+        match self {
+            Self::Ran(report) => json!({
+                "model": model,
+                "backend": report.backend.name(),
+                "device": report.device,
+                "cases": report.cases.len(),
+                "failed_cases": report.cases.iter().filter(|case| !case.pass).map(|case| case.index).collect::<Vec<_>>(),
+                "worst_error": report.worst,
+                "result": if report.passed { "pass" } else { "fail" },
+            }),
+            Self::NoCases => json!({ "model": model, "result": "no cases" }),
+            Self::NotKnownYet { class } => {
+                json!({ "model": model, "result": "not known yet", "class": class })
+            }
+            Self::Failed { backend, reason } => {
+                json!({ "model": model, "backend": backend, "result": "fail", "reason": reason })
+            }
+        }
+    }
+}
+
+fn verdict(report: &Report) -> String {
+    let failed: Vec<String> = report
+        .cases
+        .iter()
+        .filter(|case| !case.pass)
+        .map(|case| format!("{} ({})", case.index, case.tag))
+        .collect();
+    if report.passed { "pass".to_owned() } else { format!("FAIL: cases {}", failed.join(", ")) }
+}
+
+fn label(entry: &Entry) -> String {
+    match entry.dir.file_name() {
+        Some(last) if last.to_string_lossy() != entry.name => format!("{} v{}", entry.name, entry.version),
+        _ => entry.name.clone(),
+    }
+}

@@ -1,0 +1,193 @@
+//! The configuration as written: every key optional, unknown keys refused. Its JSON schema is `configs/schema.json`.
+//!
+//! The comments here are the schema's descriptions; bounds are checked by `resolve.rs`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{WrittenDuration, WrittenSize};
+
+/// Configuration of a peregrine node.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "peregrine")]
+pub(super) struct ConfigFile {
+    pub(super) server: ServerFile,
+    pub(super) node: NodeFile,
+    pub(super) models: ModelsFile,
+    pub(super) backend: BackendFile,
+    pub(super) batching: BatchingFile,
+    pub(super) breaker: BreakerFile,
+    pub(super) deadline: DeadlineFile,
+    pub(super) data: DataFile,
+    pub(super) log: LogFile,
+}
+
+/// Where and how much the gateway accepts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct ServerFile {
+    /// Address and port, e.g. `127.0.0.1:8080`; port 0 picks a free one.
+    pub(super) listen: Option<String>,
+    /// HTTP worker threads; 0: one per core.
+    pub(super) workers: Option<usize>,
+    /// Largest request body.
+    pub(super) body_max: Option<WrittenSize>,
+    /// Open connections, all workers together.
+    pub(super) connections_max: Option<usize>,
+    /// Requests inside the node at once; more are answered 429.
+    pub(super) in_flight_max: Option<usize>,
+    /// How long a request's header may take to arrive.
+    pub(super) header_timeout: Option<WrittenDuration>,
+    /// How long an idle connection stays open.
+    pub(super) keep_alive: Option<WrittenDuration>,
+    /// How long a stopping node lets requests finish.
+    pub(super) drain: Option<WrittenDuration>,
+}
+
+/// Who this node is.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct NodeFile {
+    /// Name in answers, logs and metrics.
+    pub(super) name: Option<String>,
+    /// Region in answers, logs and metrics.
+    pub(super) region: Option<String>,
+}
+
+/// What is served.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct ModelsFile {
+    /// Folders of model folders, relative to the working directory; the first that holds a name wins.
+    pub(super) repositories: Option<Vec<PathBuf>>,
+    /// The model of requests that name none; empty: the first by name.
+    pub(super) default: Option<String>,
+}
+
+/// Where plans run.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct BackendFile {
+    /// Which device answers.
+    pub(super) choice: Option<BackendChoice>,
+    /// Threads of the CPU executor; 0: one per core.
+    pub(super) threads: Option<usize>,
+    /// A GPU batch that takes longer counts as failed.
+    pub(super) gpu_timeout: Option<WrittenDuration>,
+    /// May the CPU answer, labelled degraded, when the GPU cannot?
+    pub(super) fallback: Option<bool>,
+}
+
+/// Which device answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// A hardware GPU if there is one, else the CPU
+    Auto,
+    /// A hardware GPU; without one the node does not start
+    Gpu,
+    /// The CPU alone
+    Cpu,
+    /// A software Vulkan adapter stands in for a GPU
+    Software,
+}
+
+impl BackendChoice {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Gpu => "gpu",
+            Self::Cpu => "cpu",
+            Self::Software => "software",
+        }
+    }
+}
+
+/// How requests gather into batches.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct BatchingFile {
+    /// Rows of one batch.
+    pub(super) rows_max: Option<usize>,
+    /// How long a request may wait for company while the device is busy.
+    pub(super) wait_max: Option<WrittenDuration>,
+    /// Rows queued per device; more are answered 429.
+    pub(super) queue_rows_max: Option<usize>,
+    /// Rows of one request; more are answered 413.
+    pub(super) request_rows_max: Option<usize>,
+}
+
+/// When a model's backend is taken out of service, and when it is tried again.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct BreakerFile {
+    /// Calls remembered.
+    pub(super) window_calls: Option<usize>,
+    /// Calls needed before a share means anything.
+    pub(super) calls_min: Option<usize>,
+    /// Share of failures that opens, above 0 and at most 1.
+    pub(super) failure_share: Option<f64>,
+    /// Share of slow calls that opens, above 0 and at most 1.
+    pub(super) slow_share: Option<f64>,
+    /// A call that takes longer is slow.
+    pub(super) slow_after: Option<WrittenDuration>,
+    /// How long it stays open before a probe.
+    pub(super) open_for: Option<WrittenDuration>,
+    /// Successful probes that close it.
+    pub(super) probes: Option<usize>,
+}
+
+/// How long a request may take.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct DeadlineFile {
+    /// For requests that state none.
+    pub(super) default: Option<WrittenDuration>,
+    /// The longest a request may ask for.
+    pub(super) max: Option<WrittenDuration>,
+}
+
+/// The series that requests may name by symbol.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct DataFile {
+    /// CSV `unique_id,ds,column…`, relative to the working directory; empty: no symbols.
+    pub(super) file: Option<PathBuf>,
+    /// The column that a model forecasts, unless `columns` names another.
+    pub(super) column: Option<String>,
+    /// Column by model name.
+    pub(super) columns: Option<BTreeMap<String, String>>,
+}
+
+/// What is logged, on stderr.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct LogFile {
+    /// One line of text or one JSON object per event.
+    pub(super) format: Option<LogFormat>,
+    /// A tracing filter, e.g. `info,peregrine_actors=debug`.
+    pub(super) filter: Option<String>,
+}
+
+/// How an event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// The JSON schema of a configuration file, pretty-printed.
+#[must_use]
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(ConfigFile);
+    format!("{:#}\n", schema.as_value())
+}

@@ -1,0 +1,270 @@
+//! Layers of written values, each value with its place; a later layer replaces single keys of an earlier one.
+//!
+//! Knows no key by name: what a key means, and whether it exists, is `file.rs`'s and `resolve.rs`'s.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::{Spanned, Table, Value};
+
+use super::file::ConfigFile;
+use super::{BUILT_IN, Mistake};
+
+/// Variables of the environment that begin so are configuration, `__` between section and key.
+const PREFIX: &str = "PEREGRINE_";
+
+/// Where to look, weakest first after the built-in layer.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// In rising strength.
+    pub files: Vec<PathBuf>,
+    /// The environment; names without the prefix are ignored.
+    pub environment: Vec<(String, String)>,
+    /// The command line.
+    pub overrides: Overrides,
+}
+
+impl Sources {
+    /// These files and options, and the environment of this process.
+    #[must_use]
+    pub fn of_process(files: Vec<PathBuf>, overrides: Overrides) -> Self {
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
+        Self { files, environment, overrides }
+    }
+}
+
+/// What the command line sets.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--backend`
+    pub backend: Option<String>,
+    /// `--models`: come before the configured repositories.
+    pub models: Vec<PathBuf>,
+}
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// In [`BUILT_IN`].
+    BuiltIn {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// In a file; line 0: the file as a whole.
+    File {
+        /// As given.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+    },
+    /// A variable of the environment.
+    Variable(String),
+    /// An option of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn { line, column } => write!(f, "built-in local.toml:{line}:{column}"),
+            Self::File { file, line: 0, .. } => write!(f, "{}", file.display()),
+            Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(flag) => f.write_str(flag),
+        }
+    }
+}
+
+/// One value, the strongest so far at its path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leaf {
+    /// Not a table, unless an empty one.
+    pub value: Value,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// Values by path.
+pub(super) type Leaves = BTreeMap<Vec<String>, Leaf>;
+
+/// Reads and merges all layers; values that no key takes are reported and left out.
+pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
+    let mut leaves = Leaves::new();
+    add_text(BUILT_IN, &|line, column| Origin::BuiltIn { line, column }, &mut leaves, mistakes);
+    for file in &sources.files {
+        let place = |line, column| Origin::File { file: file.clone(), line, column };
+        match std::fs::read_to_string(file) {
+            Ok(text) => add_text(&text, &place, &mut leaves, mistakes),
+            Err(error) => mistakes.push(Mistake {
+                origin: place(0, 0),
+                key: String::new(),
+                message: format!("cannot be read: {error}"),
+            }),
+        }
+    }
+    for (name, text) in &sources.environment {
+        if let Some(path) = name.strip_prefix(PREFIX) {
+            let path = path.split("__").map(str::to_ascii_lowercase).collect();
+            add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
+        }
+    }
+    let flags = [
+        ("--listen", "server.listen", &sources.overrides.listen),
+        ("--backend", "backend.choice", &sources.overrides.backend),
+    ];
+    for (flag, key, text) in flags {
+        if let Some(text) = text {
+            add_plain(
+                key.split('.').map(str::to_owned).collect(),
+                text,
+                Origin::Flag(flag),
+                &mut leaves,
+                mistakes,
+            );
+        }
+    }
+    leaves
+}
+
+type Place<'a> = &'a dyn Fn(usize, usize) -> Origin;
+
+fn add_text(text: &str, place: Place<'_>, leaves: &mut Leaves, mistakes: &mut Vec<Mistake>) {
+    let at = |offset: usize| {
+        let before = &text[..text.floor_char_boundary(offset)];
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        place(before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+    };
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        mistakes.extend(errors.iter().map(|error| Mistake {
+            origin: at(error.span().map_or(0, |span| span.start)),
+            key: String::new(),
+            message: error.message().to_owned(),
+        }));
+        return; // what a broken text means is a guess
+    }
+    let mut written = Vec::new();
+    flatten(root.get_ref(), &mut Vec::new(), &mut written);
+    for leaf in written {
+        let path: Vec<String> = leaf.path.iter().map(|(key, _)| key.clone()).collect();
+        match misfit(&path, &leaf.value) {
+            None => {
+                leaves.insert(path, Leaf { value: leaf.value, origin: at(leaf.value_at) });
+            }
+            Some(Misfit { depth, message }) => {
+                let offset = depth.map_or(leaf.value_at, |depth| leaf.path[depth].1.start);
+                push_once(mistakes, Mistake { origin: at(offset), key: key_until(&path, depth), message });
+            }
+        }
+    }
+}
+
+/// A value without a type of its own: a string if the key takes one, else what TOML reads in it.
+fn add_plain(
+    path: Vec<String>,
+    text: &str,
+    origin: Origin,
+    leaves: &mut Leaves,
+    mistakes: &mut Vec<Mistake>,
+) {
+    let string = Value::String(text.to_owned());
+    let typed = ValueDeserializer::parse(text).ok().and_then(|value| Value::deserialize(value).ok());
+    let candidates = [Some(string.clone()), typed.clone()];
+    if let Some(value) = candidates.into_iter().flatten().find(|value| misfit(&path, value).is_none()) {
+        leaves.insert(path, Leaf { value, origin });
+    } else if let Some(Misfit { depth, message }) = misfit(&path, &typed.unwrap_or(string)) {
+        push_once(mistakes, Mistake { origin, key: key_until(&path, depth), message });
+    }
+}
+
+struct Written {
+    path: Vec<(String, Range<usize>)>,
+    value: Value,
+    value_at: usize,
+}
+
+fn flatten(table: &DeTable<'_>, path: &mut Vec<(String, Range<usize>)>, out: &mut Vec<Written>) {
+    for (key, value) in table {
+        path.push((key.get_ref().to_string(), key.span()));
+        match value.get_ref() {
+            DeValue::Table(inner) if !inner.is_empty() => flatten(inner, path, out),
+            _ => out.push(Written { path: path.clone(), value: plain(value), value_at: value.span().start }),
+        }
+        path.pop();
+    }
+}
+
+/// Without spans. The text has parsed, so a number out of range is all that can fail; as a string it is refused.
+fn plain(value: &Spanned<DeValue<'_>>) -> Value {
+    let deserializer = ValueDeserializer::from(value.clone());
+    Value::deserialize(deserializer).unwrap_or_else(|error| Value::String(error.message().to_owned()))
+}
+
+/// Why a configuration of this one value alone is refused.
+struct Misfit {
+    /// The path component that does not exist; `None`: all exist, the value is wrong.
+    depth: Option<usize>,
+    message: String,
+}
+
+fn misfit(path: &[String], value: &Value) -> Option<Misfit> {
+    if path.len() == 1 && value.is_array() {
+        // Serde would take a list for a section's values in the order of its fields.
+        let message = "invalid type: list, expected a table".to_owned();
+        return misfit(path, &Value::Table(Table::new())).or(Some(Misfit { depth: None, message }));
+    }
+    let alone = path
+        .iter()
+        .rev()
+        .fold(value.clone(), |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
+    let error = ConfigFile::deserialize(alone).err()?;
+    let message = error.message().to_owned();
+    let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let depth = unknown.and_then(|name| path.iter().position(|key| key == name));
+    let plain = [("unknown field", "unknown key"), ("expected usize", "expected a whole number from 0 up")];
+    let message = plain.iter().fold(message, |text, (theirs, ours)| text.replace(theirs, ours));
+    Some(Misfit { depth, message })
+}
+
+fn key_until(path: &[String], depth: Option<usize>) -> String {
+    path[..depth.map_or(path.len(), |depth| depth + 1)].join(".")
+}
+
+fn push_once(mistakes: &mut Vec<Mistake>, mistake: Mistake) {
+    if !mistakes.contains(&mistake) {
+        mistakes.push(mistake);
+    }
+}
+
+/// All values as one written form; each was accepted alone, so together they are.
+pub(super) fn assemble(leaves: &Leaves) -> Result<ConfigFile, toml::de::Error> {
+    let mut root = Table::new();
+    for (path, leaf) in leaves {
+        let Some((last, sections)) = path.split_last() else {
+            continue;
+        };
+        let mut table = &mut root;
+        for section in sections {
+            let inner = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
+            if !inner.is_table() {
+                *inner = Value::Table(Table::new());
+            }
+            let Value::Table(inner) = inner else { unreachable!("just made one") };
+            table = inner;
+        }
+        // `columns = {}` of a weaker layer comes first and must not wipe the keys of a stronger one.
+        table.entry(last.clone()).or_insert_with(|| leaf.value.clone());
+    }
+    ConfigFile::deserialize(Value::Table(root))
+}

@@ -1,0 +1,169 @@
+//! The configuration as used: complete, checked, plain values. Nothing past boot sees the written form (`file.rs`).
+//!
+//! Built-in `configs/local.toml` < files in order < `PEREGRINE_…` variables < command line; see `layers.rs`.
+
+mod error;
+mod file;
+mod layers;
+mod paths;
+mod resolve;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use error::{ConfigError, Mistake};
+pub use file::{BackendChoice, LogFormat, schema};
+pub use layers::{Leaf, Origin, Overrides, Sources};
+pub use resolve::{Resolved, resolve};
+
+/// The built-in configuration: one node, the models and data that ship.
+pub const BUILT_IN: &str = include_str!("../../configs/local.toml");
+
+/// Everything a node needs to know before it starts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[node]`
+    pub node: NodeConfig,
+    /// `[models]`
+    pub models: ModelsConfig,
+    /// `[backend]`
+    pub backend: BackendConfig,
+    /// `[batching]`
+    pub batching: BatchingConfig,
+    /// `[breaker]`
+    pub breaker: BreakerConfig,
+    /// `[deadline]`
+    pub deadline: DeadlineConfig,
+    /// `[data]`
+    pub data: DataConfig,
+    /// `[log]`
+    pub log: LogConfig,
+}
+
+/// Where and how much the gateway accepts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerConfig {
+    /// Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// HTTP worker threads, at least 1.
+    pub workers: usize,
+    /// Largest request body; larger ones get 413.
+    pub body_bytes_max: usize,
+    /// Open connections, all workers together.
+    pub connections_max: usize,
+    /// Requests that may be inside the node at once; more get 429.
+    pub in_flight_max: usize,
+    /// How long a request's header may take to arrive.
+    pub header_timeout: Duration,
+    /// How long an idle connection stays open.
+    pub keep_alive: Duration,
+    /// How long a stopping node lets requests finish.
+    pub drain: Duration,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeConfig {
+    /// In answers, logs and metrics.
+    pub name: String,
+    /// In answers, logs and metrics.
+    pub region: String,
+}
+
+/// What is served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelsConfig {
+    /// Folders of model folders; the first that holds a name wins.
+    pub repositories: Vec<PathBuf>,
+    /// The model of requests that name none; `None`: the first by name.
+    pub default: Option<String>,
+}
+
+/// Where plans run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendConfig {
+    /// Which device.
+    pub choice: BackendChoice,
+    /// Threads of the CPU executor, at least 1.
+    pub threads: usize,
+    /// A GPU batch that takes longer counts as failed.
+    pub gpu_timeout: Duration,
+    /// May the CPU answer, labelled degraded, when the GPU cannot?
+    pub fallback: bool,
+}
+
+/// How requests gather.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchingConfig {
+    /// Rows of one batch.
+    pub rows_max: usize,
+    /// How long a request may wait for company while the device is busy.
+    pub wait_max: Duration,
+    /// Rows queued per device; more get 429.
+    pub queue_rows_max: usize,
+    /// Rows of one request; more get 413.
+    pub request_rows_max: usize,
+}
+
+/// When a model's backend is taken out of service, and when it is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerConfig {
+    /// Calls remembered.
+    pub window_calls: usize,
+    /// Calls needed before a share means anything.
+    pub calls_min: usize,
+    /// Share of failures that opens, in `(0, 1]`.
+    pub failure_share: f64,
+    /// Share of slow calls that opens, in `(0, 1]`.
+    pub slow_share: f64,
+    /// A call that takes longer is slow.
+    pub slow_after: Duration,
+    /// How long it stays open before a probe.
+    pub open_for: Duration,
+    /// Successful probes that close it.
+    pub probes: usize,
+}
+
+/// How long a request may take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadlineConfig {
+    /// For requests that state none.
+    pub default: Duration,
+    /// The longest a request may ask for.
+    pub max: Duration,
+}
+
+/// The series that requests may name by symbol.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DataConfig {
+    /// `unique_id,ds,column…`; `None`: no symbols.
+    pub file: Option<PathBuf>,
+    /// The column that a model forecasts, unless `columns` says otherwise.
+    pub column: String,
+    /// By model name.
+    pub columns: BTreeMap<String, String>,
+}
+
+impl DataConfig {
+    /// The data column that `model` forecasts.
+    #[must_use]
+    pub fn column_of(&self, model: &str) -> &str {
+        self.columns.get(model).unwrap_or(&self.column)
+    }
+}
+
+/// What is logged, on stderr.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// One line of text or one JSON object per event.
+    pub format: LogFormat,
+    /// A `tracing` filter, e.g. `info,peregrine_actors=debug`.
+    pub filter: String,
+}

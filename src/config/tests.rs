@@ -1,0 +1,223 @@
+//! Mistakes as data: a file's text in, the report out.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn the_built_in_configuration_is_complete_and_right() {
+    let config = resolve(&Sources::default()).unwrap().config;
+    assert_eq!(config.server.listen, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(config.batching.wait_max, Duration::from_millis(2));
+    assert_eq!(config.models.default.as_deref(), Some("nhits-168x24-quantile"));
+    assert!(config.server.workers > 0 && config.backend.threads > 0);
+    assert_eq!(config.data.column_of("nhits-168x24-quantile"), "logrv5");
+}
+
+#[test]
+fn the_built_in_configuration_names_every_key_of_the_schema() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).unwrap();
+    let built_in: toml::Table = toml::from_str(BUILT_IN).unwrap();
+    for (section, reference) in schema["properties"].as_object().unwrap() {
+        let name = reference["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        let keys = schema["$defs"][name]["properties"].as_object().unwrap();
+        for key in keys.keys() {
+            assert!(built_in[section].get(key).is_some(), "configs/local.toml lacks {section}.{key}");
+        }
+    }
+}
+
+#[test]
+fn the_schema_that_ships_is_current() {
+    let shipped = std::fs::read_to_string("configs/schema.json").unwrap();
+    assert!(shipped == schema(), "run: cargo run --release -- schema > configs/schema.json");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place() {
+    check(
+        "[server]\nlisten = \"[::]:80\"\nlisen = 1\n",
+        &["FILE:3:1: server.lisen: unknown key `lisen`, expected one of `listen`, `workers`, `body_max`, \
+           `connections_max`, `in_flight_max`, `header_timeout`, `keep_alive`, `drain`"],
+    );
+}
+
+#[test]
+fn an_unknown_section_is_reported_once() {
+    check(
+        "\n[sevrer]\na = 1\nb = 2\n",
+        &["FILE:2:2: sevrer: unknown key `sevrer`, expected one of `server`, `node`, `models`, `backend`, \
+           `batching`, `breaker`, `deadline`, `data`, `log`"],
+    );
+    check(
+        "[empty]\n",
+        &["FILE:1:2: empty: unknown key `empty`, expected one of `server`, `node`, `models`, `backend`, \
+           `batching`, `breaker`, `deadline`, `data`, `log`"],
+    );
+}
+
+#[test]
+fn every_mistake_is_named_not_just_the_first() {
+    check(
+        "[server]\nworkers = -1\n  body_max = \"16MB\"\n[batching]\nrows_max = 0\nwait_max = 3\n[breaker]\nslow_share = 1.5\n",
+        &[
+            "FILE:2:11: server.workers: invalid value: integer `-1`, expected a whole number from 0 up",
+            "FILE:3:14: server.body_max: invalid value: string \"16MB\", expected a size such as \"16MiB\" (a whole \
+             number and one of B, KiB, MiB, GiB)",
+            "FILE:5:12: batching.rows_max: 0 is not within 1 and 65536",
+            "FILE:6:12: batching.wait_max: invalid type: integer `3`, expected a time such as \"250ms\" (a whole \
+             number and one of us, ms, s, m, h)",
+            "FILE:8:14: breaker.slow_share: 1.5 is not above 0 and at most 1",
+        ],
+    );
+}
+
+#[test]
+fn a_section_must_be_a_table() {
+    check("server = 3\n", &["FILE:1:10: server: invalid type: integer `3`, expected a table"]);
+    check("[[log]]\nformat = \"json\"\n", &["FILE:1:1: log: invalid type: list, expected a table"]);
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    check(
+        "[deadline]\ndefault = \"5s\"\nmax = \"1s\"\n",
+        &["FILE:2:11: deadline.default: 5s is more than max = 1s"],
+    );
+    check(
+        "[batching]\nrequest_rows_max = 5000\n",
+        &["FILE:2:20: batching.request_rows_max: 5000 is more than queue_rows_max = 4096"],
+    );
+    check(
+        "[breaker]\ncalls_min = 99\n",
+        &["FILE:2:13: breaker.calls_min: 99 is more than window_calls = 32"],
+    );
+}
+
+#[test]
+fn what_does_not_exist_is_named() {
+    check(
+        "[models]\nrepositories = [\"/nowhere\"]\n",
+        &["FILE:2:16: models.repositories: there is no folder `/nowhere`; name one with --models DIR"],
+    );
+    check(
+        "[models]\ndefault = \"gone\"\n",
+        &["FILE:2:11: models.default: no repository holds a model `gone`"],
+    );
+    check("[data]\nfile = \"/no.csv\"\n", &["FILE:2:8: data.file: there is no file `/no.csv`"]);
+}
+
+#[test]
+fn text_that_is_not_toml_is_placed() {
+    let report = report("[server\nlisten = \"x\"\n");
+    assert!(report[0].starts_with("FILE:1:8: "), "{report:?}");
+}
+
+#[test]
+fn columns_count_characters_not_bytes() {
+    check(
+        "node = { name = \"ä\", region = \"\" }\n",
+        &[
+            "FILE:1:17: node.name: `ä` is not 1 to 64 printable ASCII letters",
+            "FILE:1:31: node.region: `` is not 1 to 64 printable ASCII letters",
+        ],
+    );
+}
+
+#[test]
+fn a_missing_file_is_a_mistake() {
+    let sources = Sources { files: vec![PathBuf::from("/no/such.toml")], ..Sources::default() };
+    let error = resolve(&sources).unwrap_err().to_string();
+    assert!(error.starts_with("/no/such.toml: cannot be read: "), "{error}");
+}
+
+#[test]
+fn stronger_layers_replace_single_keys() {
+    let file = file_with("[server]\nlisten = \"127.0.0.1:1\"\nworkers = 3\n[data.columns]\na = \"x\"\n");
+    let second = file_with("[data.columns]\nb = \"y\"\n");
+    let sources = Sources {
+        files: vec![file.path().to_owned(), second.path().to_owned()],
+        environment: vec![
+            ("PEREGRINE_SERVER__LISTEN".to_owned(), "127.0.0.1:2".to_owned()),
+            ("PEREGRINE_NODE__NAME".to_owned(), "7".to_owned()),
+            ("PEREGRINE_SERVER__CONNECTIONS_MAX".to_owned(), "99".to_owned()),
+            ("PATH".to_owned(), "/bin".to_owned()),
+        ],
+        overrides: Overrides { backend: Some("cpu".to_owned()), ..Overrides::default() },
+    };
+    let resolved = resolve(&sources).unwrap();
+    let config = &resolved.config;
+    assert_eq!(config.server.listen.port(), 2);
+    assert_eq!((config.server.workers, config.server.connections_max), (3, 99));
+    assert_eq!(config.node.name, "7");
+    assert_eq!(config.backend.choice, BackendChoice::Cpu);
+    assert_eq!(
+        (config.data.column_of("a"), config.data.column_of("b"), config.data.column_of("c")),
+        ("x", "y", "logrv5")
+    );
+    let shown = resolved.to_toml();
+    assert!(shown.contains("# PEREGRINE_SERVER__LISTEN\n") && shown.contains("# --backend\n"), "{shown}");
+    assert!(shown.contains(":3:11\n"), "{shown}");
+}
+
+#[test]
+fn the_resolved_form_resolves_to_itself() {
+    let resolved = resolve(&Sources::default()).unwrap();
+    let file = file_with(&resolved.to_toml());
+    let again = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap();
+    assert_eq!(again.config, resolved.config);
+}
+
+#[test]
+fn an_unknown_variable_is_named() {
+    let environment = vec![
+        ("PEREGRINE_SERVER__LISEN".to_owned(), "x".to_owned()),
+        ("PEREGRINE_SERVER__WORKERS".to_owned(), "many".to_owned()),
+        ("PEREGRINE_ZOO".to_owned(), "1".to_owned()),
+    ];
+    let error = resolve(&Sources { environment, ..Sources::default() }).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert!(lines[0].starts_with("PEREGRINE_SERVER__LISEN: server.lisen: unknown key `lisen`"), "{error}");
+    assert_eq!(
+        lines[1],
+        "PEREGRINE_SERVER__WORKERS: server.workers: invalid type: string \"many\", expected a whole number from 0 up"
+    );
+    assert!(lines[2].starts_with("PEREGRINE_ZOO: zoo: unknown key `zoo`"), "{error}");
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn an_added_repository_comes_first_and_must_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |models: Vec<PathBuf>| Sources {
+        overrides: Overrides { models, ..Overrides::default() },
+        ..Sources::default()
+    };
+    let config = resolve(&with(vec![dir.path().to_owned()])).unwrap().config;
+    assert_eq!(config.models.repositories, [dir.path().to_owned(), PathBuf::from("models")]);
+    let error = resolve(&with(vec![PathBuf::from("/nowhere")])).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "--models: models.repositories: there is no folder `/nowhere`; name one with --models DIR"
+    );
+}
+
+#[track_caller]
+fn check(text: &str, want: &[&str]) {
+    assert_eq!(report(text), want);
+}
+
+fn report(text: &str) -> Vec<String> {
+    let file = file_with(text);
+    let name = file.path().display().to_string();
+    let error = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap_err();
+    error.mistakes.iter().map(|mistake| mistake.to_string().replace(&name, "FILE")).collect()
+}
+
+fn file_with(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}

@@ -1,0 +1,136 @@
+//! What every worker shares: the system, the clock, the series, the repositories and the counters.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use actix_web::http::header::HeaderMap;
+use actix_web::web::{self, Bytes};
+use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, System};
+use peregrine_runtime::{Clock, Deadline};
+use peregrine_shaders::Windows;
+
+use super::body::{self, BodyError, BodyLimits};
+use super::error::Refusal;
+use super::meter::{Admitted, Meter};
+use crate::catalog::{self, Entry};
+use crate::config::Config;
+use crate::series_store::SeriesStore;
+
+/// Shared by all workers of a node.
+pub(crate) struct Shared {
+    pub(crate) system: System,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) series: SeriesStore,
+    pub(crate) config: Config,
+    pub(crate) meter: Meter,
+    started: SystemTime,
+    predictions: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(system: System, clock: Arc<dyn Clock>, series: SeriesStore, config: Config) -> Self {
+        let started = clock.wall();
+        let predictions = AtomicU64::new(0);
+        Self { system, clock, series, config, meter: Meter::default(), started, predictions }
+    }
+
+    /// How long this node has been up.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.clock.wall().duration_since(self.started).unwrap_or_default()
+    }
+
+    pub(crate) async fn body(
+        &self,
+        headers: &HeaderMap,
+        payload: &mut web::Payload,
+    ) -> Result<Bytes, BodyError> {
+        let limits =
+            BodyLimits { bytes_max: self.config.server.body_bytes_max, within: self.config.deadline.max };
+        body::read(headers, payload, limits).await
+    }
+
+    pub(crate) fn admit(&self) -> Result<Admitted<'_>, Refusal> {
+        let requests_max = self.config.server.in_flight_max;
+        self.meter.admit(requests_max).ok_or(Refusal::TooManyInFlight { requests_max })
+    }
+
+    /// What the caller wished, within what the node allows.
+    pub(crate) fn deadline(&self, wished: Option<Duration>) -> Deadline {
+        let limits = &self.config.deadline;
+        Deadline::after(self.clock.now(), wished.map_or(limits.default, |wished| wished.min(limits.max)))
+    }
+
+    pub(crate) async fn forecast(
+        &self,
+        model: &ModelStatus,
+        version: Option<u32>,
+        windows: Windows,
+        deadline: Deadline,
+    ) -> Result<Forecast, ForecastError> {
+        let model = model.spec.name.clone();
+        self.system.forecast(ForecastRequest { model, version, windows, deadline }).await
+    }
+
+    /// The model of a native request: named, configured, or the first by name.
+    pub(crate) fn model(
+        &self,
+        name: Option<&str>,
+        version: Option<u32>,
+    ) -> Result<Arc<ModelStatus>, Refusal> {
+        if let Some(name) = name.or(self.config.models.default.as_deref()) {
+            return Ok(self.system.find(name, version)?);
+        }
+        let first = self.system.models().into_iter().map(|model| model.spec.name.clone()).min();
+        Ok(self.system.find(&first.ok_or(Refusal::NoModel)?, version)?)
+    }
+
+    /// Unique across restarts of this node: its start in milliseconds, then a count.
+    pub(crate) fn prediction_id(&self) -> String {
+        let count = self.predictions.fetch_add(1, Ordering::Relaxed);
+        format!("{:x}-{count:x}", unix_millis(self.started))
+    }
+
+    /// What the repositories hold, loaded or not.
+    pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
+        let repositories = self.config.models.repositories.clone();
+        blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Load(error.to_string()))).await
+    }
+
+    /// Loads every version of `name` that the repositories hold; a served one answers until the new one does.
+    pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
+        let entries: Vec<Entry> =
+            self.repository().await?.into_iter().filter(|entry| entry.name == name).collect();
+        if entries.is_empty() {
+            return Err(Refusal::NotInRepository(name.chars().take(128).collect()));
+        }
+        for entry in entries {
+            let version = entry.version;
+            let load = move || catalog::load(&entry).map_err(|error| Refusal::Load(error.to_string()));
+            let forecaster = Arc::new(blocking(load).await?);
+            self.system
+                .load(forecaster, version)
+                .await
+                .map_err(|refused| Refusal::Load(refused.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Where models are looked for.
+    pub(crate) fn repositories(&self) -> &[PathBuf] {
+        &self.config.models.repositories
+    }
+}
+
+/// Files are read off the workers.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    web::block(work).await.map_err(|cancelled| Refusal::Load(cancelled.to_string()))?
+}
+
+pub(crate) fn unix_millis(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

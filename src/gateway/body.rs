@@ -1,0 +1,172 @@
+//! Request bodies: bounded as announced, as sent and as inflated. Knows no route and no format.
+
+use std::io::Read;
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use actix_web::web::{self, Bytes, BytesMut};
+use flate2::bufread::{GzDecoder, ZlibDecoder};
+use futures_util::StreamExt;
+
+/// Reserved at once for an announced body; more only as it arrives.
+const RESERVE_BYTES_MAX: usize = 1 << 20;
+
+/// What a body may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    /// As sent and as inflated.
+    pub(crate) bytes_max: usize,
+    /// From the first byte to the last.
+    pub(crate) within: Duration,
+}
+
+/// The body cannot be read; the caller's mistake.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// 413.
+    #[error("the body is larger than {bytes_max} bytes")]
+    TooLarge { bytes_max: usize },
+    /// 415.
+    #[error("content encoding `{0}` is not supported; gzip, deflate and identity are")]
+    Encoding(String),
+    /// 400.
+    #[error("the body is not what its content encoding says, or is cut short")]
+    Corrupt,
+    /// 400.
+    #[error("the body ended early or was framed wrongly")]
+    Broken,
+    /// 408.
+    #[error("the body did not arrive within {} s", within.as_secs())]
+    Slow { within: Duration },
+}
+
+#[derive(Clone, Copy)]
+enum Encoding {
+    Identity,
+    Gzip,
+    Deflate,
+}
+
+/// The whole body, inflated.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    payload: &mut web::Payload,
+    limits: BodyLimits,
+) -> Result<Bytes, BodyError> {
+    let encoding = encoding(headers)?;
+    let slow = BodyError::Slow { within: limits.within };
+    let sent = collect(headers, payload, limits.bytes_max);
+    let sent = tokio::time::timeout(limits.within, sent).await.map_err(|_elapsed| slow)??;
+    match encoding {
+        Encoding::Identity => Ok(sent),
+        // Inflating may take long; the worker has other connections to serve.
+        packed => web::block(move || inflate(packed, &sent, limits.bytes_max))
+            .await
+            .map_err(|_cancelled| BodyError::Broken)?
+            .map(Bytes::from),
+    }
+}
+
+fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
+    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
+    let name = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+    match name.as_str() {
+        "" | "identity" => Ok(Encoding::Identity),
+        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
+        "deflate" => Ok(Encoding::Deflate),
+        _ => Err(BodyError::Encoding(name)),
+    }
+}
+
+async fn collect(
+    headers: &HeaderMap,
+    payload: &mut web::Payload,
+    bytes_max: usize,
+) -> Result<Bytes, BodyError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(BodyError::TooLarge { bytes_max });
+    }
+    let mut whole = BytesMut::new();
+    let mut first = Bytes::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| BodyError::Broken)?;
+        if whole.len() + first.len() + chunk.len() > bytes_max {
+            return Err(BodyError::TooLarge { bytes_max });
+        }
+        if first.is_empty() && whole.is_empty() {
+            first = chunk; // most requests are one chunk: no copy
+            continue;
+        }
+        if whole.is_empty() {
+            let announced = usize::try_from(announced.unwrap_or_default()).unwrap_or_default();
+            whole.reserve(announced.min(RESERVE_BYTES_MAX).max(first.len() + chunk.len()));
+            whole.extend_from_slice(&std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+fn inflate(encoding: Encoding, packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+    let mut plain = Vec::new();
+    let limit = bytes_max as u64 + 1;
+    let read = match encoding {
+        Encoding::Gzip => GzDecoder::new(packed).take(limit).read_to_end(&mut plain),
+        Encoding::Deflate | Encoding::Identity => {
+            ZlibDecoder::new(packed).take(limit).read_to_end(&mut plain)
+        }
+    };
+    if plain.len() > bytes_max {
+        return Err(BodyError::TooLarge { bytes_max });
+    }
+    read.map(|_| plain).map_err(|_| BodyError::Corrupt)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::{GzEncoder, ZlibEncoder};
+
+    use super::*;
+
+    #[test]
+    fn what_was_packed_is_unpacked() {
+        check(Encoding::Gzip, &gzip(b"abc"), Ok(b"abc".to_vec()));
+        check(Encoding::Deflate, &zlib(b"abc"), Ok(b"abc".to_vec()));
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_limit() {
+        let blanks = vec![b' '; 1 << 20];
+        check(Encoding::Deflate, &zlib(&blanks), Err(BodyError::TooLarge { bytes_max: 1000 }));
+        check(Encoding::Gzip, &gzip(&blanks), Err(BodyError::TooLarge { bytes_max: 1000 }));
+    }
+
+    #[test]
+    fn junk_and_cut_streams_are_corrupt() {
+        check(Encoding::Gzip, b"junk", Err(BodyError::Corrupt));
+        check(Encoding::Deflate, b"", Err(BodyError::Corrupt));
+        let whole = gzip(b"abcdefgh");
+        check(Encoding::Gzip, &whole[..whole.len() - 9], Err(BodyError::Corrupt));
+    }
+
+    #[track_caller]
+    fn check(encoding: Encoding, packed: &[u8], want: Result<Vec<u8>, BodyError>) {
+        assert_eq!(inflate(encoding, packed, 1000), want);
+    }
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zlib(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+}

@@ -1,0 +1,225 @@
+//! Every refusal of the gateway: one status and one sentence, in the two forms that routes answer with.
+//!
+//! Native routes answer RFC 9457 problem details, `/v2` the protocol's own error object.
+
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+use peregrine_actors::ForecastError;
+use peregrine_shaders::WindowError;
+
+use super::body::BodyError;
+use super::json::JsonError;
+use super::v1::parse::BadForecast;
+use super::v2::parse::BadInfer;
+use crate::series_store::SymbolError;
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    #[error(transparent)]
+    Infer(#[from] BadInfer),
+    #[error(transparent)]
+    Native(#[from] BadForecast),
+    #[error(transparent)]
+    Symbol(#[from] SymbolError),
+    #[error(transparent)]
+    Forecast(#[from] ForecastError),
+    /// A row of a native request, with the id the caller gave it.
+    #[error("series `{series}`: {source}")]
+    Series { series: String, source: ForecastError },
+    #[error("no such path")]
+    NoSuchPath,
+    #[error("this path answers {allow} only")]
+    Method { allow: &'static str },
+    #[error("a version is a number above zero, not `{0}`")]
+    Version(String),
+    #[error("no model `{0}` in the repository")]
+    NotInRepository(String),
+    #[error("parameter `{0}` is not supported")]
+    Unsupported(&'static str),
+    #[error("the model cannot be loaded: {0}")]
+    Load(String),
+    #[error("no model is served")]
+    NoModel,
+    #[error("{requests_max} requests are in flight already")]
+    TooManyInFlight { requests_max: usize },
+}
+
+impl Refusal {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::Corrupt | BodyError::Broken) | Self::Version(_) => StatusCode::BAD_REQUEST,
+            Self::Json(error)
+            | Self::Infer(BadInfer::Json(error))
+            | Self::Native(BadForecast::Json(error)) => json_status(error),
+            Self::Infer(_) => StatusCode::BAD_REQUEST,
+            Self::Native(error) if error.is_malformed() => StatusCode::BAD_REQUEST,
+            Self::Native(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Symbol(SymbolError::Unknown(_)) => StatusCode::NOT_FOUND,
+            Self::Symbol(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Forecast(error) | Self::Series { source: error, .. } => forecast_status(error),
+            Self::NoSuchPath | Self::NotInRepository(_) => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Load(_) => StatusCode::BAD_REQUEST,
+            Self::NoModel => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
+        }
+    }
+
+    /// Whole seconds, as the header wants them.
+    fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Self::Forecast(ForecastError::Overloaded { retry_after_ms }) => {
+                Some(retry_after_ms.div_ceil(1000).max(1))
+            }
+            Self::TooManyInFlight { .. } => Some(1),
+            _ => None,
+        }
+    }
+
+    /// Which series is at fault, and where in it.
+    fn place(&self) -> (Option<String>, Option<usize>) {
+        match self {
+            Self::Native(error) => error.place(),
+            Self::Series { series, source } => (Some(series.clone()), index_of(source)),
+            Self::Forecast(error @ ForecastError::Window(window)) => (row_of(window), index_of(error)),
+            Self::Forecast(ForecastError::NotFinite { row }) => (Some(row.to_string()), None),
+            _ => (None, None),
+        }
+    }
+
+    fn begin(&self) -> HttpResponseBuilder {
+        let mut response = HttpResponse::build(self.status());
+        if let Some(seconds) = self.retry_after_s() {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        if let Self::Method { allow } = self {
+            response.insert_header((ALLOW, *allow));
+        }
+        if matches!(self, Self::Body(_)) {
+            response.force_close(); // what is left of the body is not worth reading
+        }
+        response
+    }
+}
+
+fn json_status(error: &JsonError) -> StatusCode {
+    match error {
+        JsonError::Infinite { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+fn forecast_status(error: &ForecastError) -> StatusCode {
+    match error {
+        ForecastError::UnknownModel(_) | ForecastError::UnknownVersion { .. } => StatusCode::NOT_FOUND,
+        ForecastError::Window(_) | ForecastError::NotFinite { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        ForecastError::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        ForecastError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+        ForecastError::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        ForecastError::NotReady(_) | ForecastError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The row that a forecast error speaks of.
+pub(crate) fn row_at_fault(error: &ForecastError) -> Option<usize> {
+    match error {
+        ForecastError::Window(WindowError::NotFinite { row, .. } | WindowError::Mask { row, .. })
+        | ForecastError::NotFinite { row } => Some(*row),
+        _ => None,
+    }
+}
+
+fn row_of(error: &WindowError) -> Option<String> {
+    match error {
+        WindowError::NotFinite { row, .. } | WindowError::Mask { row, .. } => Some(row.to_string()),
+        WindowError::Empty | WindowError::Length { .. } => None,
+    }
+}
+
+fn index_of(error: &ForecastError) -> Option<usize> {
+    match error {
+        ForecastError::Window(WindowError::NotFinite { index, .. } | WindowError::Mask { index, .. }) => {
+            Some(*index)
+        }
+        _ => None,
+    }
+}
+
+/// A refusal on a native route.
+#[derive(Debug)]
+pub(crate) struct Problem(pub(crate) Refusal);
+
+/// A refusal on `/v2`.
+#[derive(Debug)]
+pub(crate) struct ProtocolError(pub(crate) Refusal);
+
+impl<E: Into<Refusal>> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl<E: Into<Refusal>> From<E> for ProtocolError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        let mut problem = serde_json::json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or("error"),
+            "status": status.as_u16(),
+            "detail": self.0.to_string(),
+        });
+        let (series, index) = self.0.place();
+        if let Some(series) = series {
+            problem["series"] = series.into();
+        }
+        if let Some(index) = index {
+            problem["index"] = index.into();
+        }
+        self.0.begin().insert_header((CONTENT_TYPE, "application/problem+json")).body(problem.to_string())
+    }
+}
+
+impl ResponseError for ProtocolError {
+    fn status_code(&self) -> StatusCode {
+        self.0.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let body = serde_json::json!({ "error": self.0.to_string() });
+        self.0.begin().insert_header((CONTENT_TYPE, "application/json")).body(body.to_string())
+    }
+}

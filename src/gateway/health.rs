@@ -1,0 +1,216 @@
+//! Levels of health, each with its reasons, and the whole node in one JSON.
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Data};
+use peregrine_actors::{DeviceState, DeviceStatus, Health, Percentiles, Vitals};
+use peregrine_runtime::{ActorKind, ActorState, ActorStatus};
+use peregrine_shaders::Backend;
+use serde_json::{Value, json};
+
+use super::app::unix_millis;
+use super::meter::Route;
+use super::{Shared, get};
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    get(config, "/health", all);
+    get(config, "/health/live", live);
+    get(config, "/health/ready", ready);
+    get(config, "/health/gpu", gpu);
+    get(config, "/health/cluster", cluster);
+    get(config, "/status", status);
+}
+
+async fn all(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    let body = json!({
+        "status": word(&health),
+        "live": health.live,
+        "ready": health.ready,
+        "reasons": health.reasons,
+        "devices": devices(&health),
+        "node": shared.config.node.name,
+        "region": shared.config.node.region,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": shared.uptime().as_secs_f64(),
+    });
+    verdict(health.live && health.ready, &body)
+}
+
+async fn live(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    let reasons: &[String] = if health.live { &[] } else { &health.reasons };
+    verdict(health.live, &json!({ "live": health.live, "reasons": reasons }))
+}
+
+async fn ready(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    verdict(health.ready, &json!({ "ready": health.ready, "reasons": health.reasons }))
+}
+
+/// 503 when a GPU was asked for and is not up; a node that was told to use its CPU is well without one.
+async fn gpu(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    let gpus: Vec<&DeviceStatus> =
+        health.devices.iter().filter(|device| device.backend == Backend::Gpu).collect();
+    let well = gpus.iter().all(|device| device.state == DeviceState::Up);
+    let reasons: Vec<String> = match gpus.is_empty() {
+        true => vec!["no gpu in use: the cpu answers".to_owned()],
+        false => gpus.iter().filter_map(|device| reason(device)).collect(),
+    };
+    let list: Vec<Value> = gpus.iter().map(|device| device_view(device)).collect();
+    verdict(well, &json!({ "gpu": well && !gpus.is_empty(), "devices": list, "reasons": reasons }))
+}
+
+async fn cluster(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    let member = json!({
+        "node": shared.config.node.name,
+        "region": shared.config.node.region,
+        "state": if health.ready { "ready" } else { "not-ready" },
+    });
+    verdict(health.ready, &json!({ "members": [member], "reasons": health.reasons }))
+}
+
+async fn status(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    let performance: Vec<Value> = shared
+        .system
+        .stats()
+        .iter()
+        .map(|stats| {
+            json!({
+                "model": stats.model,
+                "version": stats.version.to_string(),
+                "rows": stats.inference_count,
+                "batches": stats.execution_count,
+                "succeeded": stats.success.count,
+                "failed": stats.fail.count,
+                "abandoned": stats.abandoned,
+                "latency_ms": percentiles(&stats.latency),
+                "queue_ms": percentiles(&stats.queue_latency),
+                "compute_ms": percentiles(&stats.compute_latency),
+            })
+        })
+        .collect();
+    let requests: u64 =
+        Route::ALL.iter().map(|&route| shared.meter.read(route).classes.iter().sum::<u64>()).sum();
+    let models: Vec<Value> = shared
+        .system
+        .models()
+        .iter()
+        .map(|model| json!({ "name": model.spec.name, "version": model.version.to_string(), "state": model.state.name() }))
+        .collect();
+    HttpResponse::Ok().json(json!({
+        "status": word(&health),
+        "reasons": health.reasons,
+        "timestamp": unix_millis(shared.clock.wall()),
+        "system": {
+            "node": shared.config.node.name,
+            "region": shared.config.node.region,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": shared.uptime().as_secs_f64(),
+            "cpu": health.system.map(|vitals| json!({
+                "share": vitals.cpu_share,
+                "count": vitals.cpu_count,
+                "load_1m": vitals.load_1m,
+                "process_share": vitals.process_cpu_share,
+            })),
+            "actors": health.actors.iter().map(actor_view).collect::<Vec<_>>(),
+        },
+        "performance": { "requests": requests, "in_flight": shared.meter.in_flight(), "models": performance },
+        "models": models,
+        "devices": devices(&health),
+        "memory": health.system.map(memory),
+        "cluster": { "members": 1 },
+    }))
+}
+
+fn word(health: &Health) -> &'static str {
+    match (health.live, health.ready, health.reasons.is_empty()) {
+        (false, _, _) => "dead",
+        (_, false, _) => "unavailable",
+        (_, _, false) => "degraded",
+        _ => "healthy",
+    }
+}
+
+fn verdict(good: bool, body: &Value) -> HttpResponse {
+    HttpResponse::build(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }).json(body)
+}
+
+fn devices(health: &Health) -> Vec<Value> {
+    health.devices.iter().map(device_view).collect()
+}
+
+/// A device as JSON.
+pub(super) fn device_view(device: &DeviceStatus) -> Value {
+    json!({
+        "backend": device.backend.name(),
+        "name": device.name,
+        "state": state_name(&device.state),
+        "reason": reason(device),
+        "queue_requests": device.queue_requests,
+        "queue_rows": device.queue_rows,
+        "queue_rows_max": device.queue_rows_max,
+        "busy_seconds": device.busy.as_secs_f64(),
+    })
+}
+
+pub(super) fn state_name(state: &DeviceState) -> &'static str {
+    match state {
+        DeviceState::Starting => "starting",
+        DeviceState::Up => "up",
+        DeviceState::Down { .. } => "down",
+    }
+}
+
+fn reason(device: &DeviceStatus) -> Option<String> {
+    match &device.state {
+        DeviceState::Up => None,
+        DeviceState::Starting => Some("starting".to_owned()),
+        DeviceState::Down { reason } => Some(reason.clone()),
+    }
+}
+
+fn actor_view(actor: &ActorStatus) -> Value {
+    json!({
+        "name": &*actor.name,
+        "kind": match actor.kind { ActorKind::Light => "light", ActorKind::Worker => "worker" },
+        "state": match actor.state {
+            ActorState::Waiting => "waiting",
+            ActorState::Starting => "starting",
+            ActorState::Running => "running",
+            ActorState::Stopping => "stopping",
+            ActorState::Stopped => "stopped",
+        },
+        "restarts": actor.restarts,
+        "mailbox": { "depth": actor.depth, "capacity": actor.capacity },
+        "last_failure": actor.last_failure.as_ref().map(|last| json!({
+            "at": unix_millis(last.at),
+            "failure": last.failure.to_string(),
+        })),
+    })
+}
+
+fn memory(vitals: Vitals) -> Value {
+    json!({
+        "used_bytes": vitals.memory_used_bytes,
+        "total_bytes": vitals.memory_total_bytes,
+        "process_bytes": vitals.process_bytes,
+    })
+}
+
+fn percentiles(of: &Percentiles) -> Value {
+    let millis = |took: std::time::Duration| took.as_secs_f64() * 1e3;
+    json!({
+        "count": of.count,
+        "mean": millis(of.mean),
+        "p50": millis(of.p50),
+        "p90": millis(of.p90),
+        "p95": millis(of.p95),
+        "p99": millis(of.p99),
+        "p999": millis(of.p999),
+        "max": millis(of.max),
+    })
+}

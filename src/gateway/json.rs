@@ -1,0 +1,313 @@
+//! A pull tokenizer over one JSON text: bounded depth, no tree, numbers straight into a `Vec<f32>`.
+//!
+//! Knows nothing of tensors or forecasts; callers say which members they expect. Strings are borrowed unless they
+//! hold an escape.
+
+use std::borrow::Cow;
+
+use super::numbers::parse_f32;
+
+/// Nesting that is walked over in members nobody asked for.
+const SKIP_DEPTH_MAX: usize = 32;
+
+/// The text is not the JSON that was expected. The caller's mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JsonError {
+    /// Something else stands there.
+    #[error("malformed JSON at byte {at}: expected {wanted}")]
+    Expected {
+        /// Offset in the text.
+        at: usize,
+        /// What should stand there.
+        wanted: &'static str,
+    },
+    /// Arrays or objects in each other beyond the bound.
+    #[error("JSON nested deeper than {depth_max} at byte {at}")]
+    TooDeep {
+        /// Offset in the text.
+        at: usize,
+        /// The bound.
+        depth_max: usize,
+    },
+    /// A member that stands twice.
+    #[error("member `{name}` stands twice (byte {at})")]
+    Twice {
+        /// Offset in the text.
+        at: usize,
+        /// The member.
+        name: &'static str,
+    },
+    /// More numbers than the bound.
+    #[error("more than {count_max} numbers at byte {at}")]
+    TooMany {
+        /// Offset in the text.
+        at: usize,
+        /// The bound.
+        count_max: usize,
+    },
+    /// A number that no `f32` can hold.
+    #[error("number {index} is too large for FP32 (byte {at})")]
+    Infinite {
+        /// Offset in the text.
+        at: usize,
+        /// Which leaf, counted from zero.
+        index: usize,
+    },
+}
+
+/// A scalar: what a parameter may be.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Scalar<'a> {
+    Text(Cow<'a, str>),
+    /// The text of the number.
+    Number(&'a str),
+    Flag(bool),
+}
+
+/// A place in a text.
+pub(crate) struct Cursor<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Offset of the next byte.
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes not yet read.
+    pub(crate) fn rest_len(&self) -> usize {
+        self.text.len() - self.at
+    }
+
+    /// The next byte behind blanks.
+    pub(crate) fn peek(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        self.text.get(self.at).copied()
+    }
+
+    /// Nothing but blanks may follow.
+    pub(crate) fn end(&mut self) -> Result<(), JsonError> {
+        match self.peek() {
+            None => Ok(()),
+            Some(_) => Err(self.expected("the end of the document")),
+        }
+    }
+
+    /// Calls `member` with each key of an object; it must read the value.
+    pub(crate) fn object<E: From<JsonError>>(
+        &mut self,
+        mut member: impl FnMut(&str, &mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.take(b'{', "an object")?;
+        if self.taken(b'}') {
+            return Ok(());
+        }
+        loop {
+            if self.peek() != Some(b'"') {
+                return Err(self.expected("a member name").into());
+            }
+            let key = self.string()?;
+            self.take(b':', "`:`")?;
+            member(&key, self)?;
+            if self.taken(b'}') {
+                return Ok(());
+            }
+            self.take(b',', "`,` or `}`")?;
+        }
+    }
+
+    /// Calls `element` at each element of an array; it must read the value.
+    pub(crate) fn array<E: From<JsonError>>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.take(b'[', "an array")?;
+        if self.taken(b']') {
+            return Ok(());
+        }
+        loop {
+            element(self)?;
+            if self.taken(b']') {
+                return Ok(());
+            }
+            self.take(b',', "`,` or `]`")?;
+        }
+    }
+
+    /// A string.
+    pub(crate) fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
+        self.take(b'"', "a string")?;
+        let from = self.at;
+        let mut escaped = false;
+        loop {
+            match self.text.get(self.at) {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.at += 2;
+                }
+                Some(0..0x20) | None => return Err(self.expected("the end of the string")),
+                Some(_) => self.at += 1,
+            }
+        }
+        self.at += 1;
+        let read = if escaped {
+            serde_json::from_slice(&self.text[from - 1..self.at]).ok().map(Cow::Owned)
+        } else {
+            std::str::from_utf8(&self.text[from..self.at - 1]).ok().map(Cow::Borrowed)
+        };
+        read.ok_or(JsonError::Expected { at: from, wanted: "a string of valid UTF-8" })
+    }
+
+    /// The text of a number.
+    pub(crate) fn number(&mut self) -> Result<&'a str, JsonError> {
+        self.peek();
+        let rest = &self.text[self.at..];
+        let Some((_, len)) = parse_f32(rest) else {
+            return Err(self.expected("a number"));
+        };
+        self.at += len;
+        std::str::from_utf8(&rest[..len]).map_err(|_| self.expected("a number"))
+    }
+
+    /// An unsigned integer.
+    pub(crate) fn unsigned(&mut self) -> Result<u64, JsonError> {
+        self.peek();
+        let at = self.at;
+        self.number()?.parse().map_err(|_| JsonError::Expected { at, wanted: "an unsigned integer" })
+    }
+
+    /// A string, a number or a boolean.
+    pub(crate) fn scalar(&mut self) -> Result<Scalar<'a>, JsonError> {
+        match self.peek() {
+            Some(b'"') => self.string().map(Scalar::Text),
+            Some(b't') => self.word("true").map(|()| Scalar::Flag(true)),
+            Some(b'f') => self.word("false").map(|()| Scalar::Flag(false)),
+            Some(b'-' | b'0'..=b'9') => self.number().map(Scalar::Number),
+            _ => Err(self.expected("a string, a number or a boolean")),
+        }
+    }
+
+    /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns the
+    /// deepest nesting, which stays within `depth_max`.
+    pub(crate) fn leaves(
+        &mut self,
+        out: &mut Vec<f32>,
+        depth_max: usize,
+        count_max: usize,
+    ) -> Result<usize, JsonError> {
+        if self.peek() != Some(b'[') {
+            return Err(self.expected("an array of numbers"));
+        }
+        let (mut depth, mut deepest, mut count) = (0, 0, 0);
+        loop {
+            match self.peek() {
+                Some(b'[') => {
+                    self.at += 1;
+                    depth += 1;
+                    if depth > depth_max {
+                        return Err(JsonError::TooDeep { at: self.at - 1, depth_max });
+                    }
+                    deepest = deepest.max(depth);
+                    if self.peek() != Some(b']') {
+                        continue;
+                    }
+                }
+                _ => {
+                    let (value, len) =
+                        parse_f32(&self.text[self.at..]).ok_or_else(|| self.expected("a number"))?;
+                    if !value.is_finite() {
+                        return Err(JsonError::Infinite { at: self.at, index: count });
+                    }
+                    if count == count_max {
+                        return Err(JsonError::TooMany { at: self.at, count_max });
+                    }
+                    out.push(value);
+                    count += 1;
+                    self.at += len;
+                }
+            }
+            loop {
+                match self.peek() {
+                    Some(b',') => {
+                        self.at += 1;
+                        break;
+                    }
+                    Some(b']') => {
+                        self.at += 1;
+                        depth -= 1;
+                        if depth == 0 {
+                            return Ok(deepest);
+                        }
+                    }
+                    _ => return Err(self.expected("`,` or `]`")),
+                }
+            }
+        }
+    }
+
+    /// Walks over any value.
+    pub(crate) fn skip(&mut self) -> Result<(), JsonError> {
+        self.skip_within(SKIP_DEPTH_MAX)
+    }
+
+    fn skip_within(&mut self, depth: usize) -> Result<(), JsonError> {
+        match self.peek() {
+            Some(b'{' | b'[') if depth == 0 => {
+                Err(JsonError::TooDeep { at: self.at, depth_max: SKIP_DEPTH_MAX })
+            }
+            Some(b'{') => self.object(|_, inner| inner.skip_within(depth - 1)),
+            Some(b'[') => self.array(|inner| inner.skip_within(depth - 1)),
+            Some(b'n') => self.word("null"),
+            _ => self.scalar().map(drop),
+        }
+    }
+
+    fn word(&mut self, word: &'static str) -> Result<(), JsonError> {
+        if self.text[self.at..].starts_with(word.as_bytes()) {
+            self.at += word.len();
+            Ok(())
+        } else {
+            Err(self.expected(word))
+        }
+    }
+
+    fn take(&mut self, byte: u8, wanted: &'static str) -> Result<(), JsonError> {
+        if self.taken(byte) { Ok(()) } else { Err(self.expected(wanted)) }
+    }
+
+    fn taken(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn expected(&self, wanted: &'static str) -> JsonError {
+        JsonError::Expected { at: self.at.min(self.text.len()), wanted }
+    }
+}
+
+/// Fills a slot that may be filled once.
+pub(crate) fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    name: &'static str,
+    at: usize,
+) -> Result<(), JsonError> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(JsonError::Twice { at, name }),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/json.rs"]
+mod tests;

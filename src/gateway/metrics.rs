@@ -1,0 +1,353 @@
+//! `GET /metrics`: everything that is counted, as Prometheus text; `GET /metrics/gpu`: devices as JSON.
+//!
+//! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::web::{self, Data};
+use peregrine_actors::{BreakerState, DeviceState, Health, ModelStats, Percentiles};
+use serde_json::json;
+
+use super::health::device_view;
+use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
+use super::{Shared, get};
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    get(config, "/metrics", metrics);
+    get(config, "/metrics/gpu", gpu);
+}
+
+async fn metrics(shared: Data<Shared>) -> HttpResponse {
+    let node = &shared.config.node;
+    let mut page = Page::new(&[("region", &node.region), ("node", &node.name)]);
+    page.family("peregrine_uptime_seconds", "gauge", "Since the node started.");
+    page.sample("", &[], shared.uptime().as_secs_f64());
+    requests(&mut page, &shared.meter);
+    let stats = shared.system.stats();
+    models(&mut page, &stats, &shared.meter);
+    weights(&mut page, &shared);
+    breakers(&mut page, &shared);
+    let health = shared.system.health();
+    devices(&mut page, &health);
+    actors(&mut page, &health);
+    vitals(&mut page, &health);
+    HttpResponse::Ok()
+        .insert_header(("content-type", "text/plain; version=0.0.4; charset=utf-8"))
+        .body(page.text)
+}
+
+async fn gpu(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    HttpResponse::Ok().json(json!({
+        "devices": health.devices.iter().map(device_view).collect::<Vec<_>>(),
+    }))
+}
+
+fn requests(page: &mut Page, meter: &Meter) {
+    page.family("peregrine_requests_total", "counter", "Answered requests by route and status class.");
+    for route in Route::ALL {
+        for (class, count) in CLASSES.iter().zip(meter.read(route).classes) {
+            page.sample("", &[("route", &route.name()), ("class", class)], count);
+        }
+    }
+    page.family("peregrine_errors_total", "counter", "Requests answered 4xx or 5xx, by route.");
+    for route in Route::ALL {
+        let [_, _, _, client, server] = meter.read(route).classes;
+        page.sample("", &[("route", &route.name())], client + server);
+    }
+    page.family(
+        "peregrine_request_seconds",
+        "histogram",
+        "From the request's head to its answer's, by route.",
+    );
+    for route in Route::ALL {
+        let reading = meter.read(route);
+        for (bound, count) in BOUNDS_S.iter().zip(reading.buckets) {
+            page.sample("_bucket", &[("route", &route.name()), ("le", bound)], count);
+        }
+        let all = reading.buckets[BOUNDS_S.len()];
+        page.sample("_bucket", &[("route", &route.name()), ("le", &"+Inf")], all);
+        page.sample("_sum", &[("route", &route.name())], reading.seconds);
+        page.sample("_count", &[("route", &route.name())], all);
+    }
+    page.family("peregrine_in_flight", "gauge", "Forecast requests inside the node.");
+    page.sample("", &[], meter.in_flight());
+}
+
+fn models(page: &mut Page, stats: &[ModelStats], meter: &Meter) {
+    type Read = fn(&ModelStats) -> u64;
+    let counters: [(&str, &str, Read); 5] = [
+        ("peregrine_forecast_rows_total", "Windows forecast.", |stats| stats.inference_count),
+        ("peregrine_batches_total", "Batches run.", |stats| stats.execution_count),
+        ("peregrine_forecasts_total", "Requests answered with a forecast.", |stats| stats.success.count),
+        (
+            "peregrine_forecast_failures_total",
+            "Requests refused or failed after the model was found.",
+            |stats| stats.fail.count,
+        ),
+        ("peregrine_forecasts_abandoned_total", "Requests whose caller left first.", |stats| stats.abandoned),
+    ];
+    for (name, help, read) in counters {
+        page.family(name, "counter", help);
+        for one in stats {
+            page.sample("", &[("model", &one.model), ("version", &one.version)], read(one));
+        }
+    }
+    type ReadTimes = fn(&ModelStats) -> (&Percentiles, u64);
+    let summaries: [(&str, &str, ReadTimes); 3] = [
+        ("peregrine_forecast_seconds", "From acceptance to answer.", |stats| {
+            (&stats.latency, stats.success.ns)
+        }),
+        ("peregrine_queue_seconds", "From acceptance to the start of the batch.", |stats| {
+            (&stats.queue_latency, stats.queue.ns)
+        }),
+        ("peregrine_compute_seconds", "The batch of a request.", |stats| {
+            let of = &stats.compute_latency;
+            (of, u64::try_from(of.mean.as_nanos()).unwrap_or(u64::MAX).saturating_mul(of.count))
+        }),
+    ];
+    for (name, help, read) in summaries {
+        page.family(name, "summary", help);
+        for one in stats {
+            let (of, sum_ns) = read(one);
+            page.summary(&[("model", &one.model), ("version", &one.version)], of, sum_ns);
+        }
+    }
+    page.family(
+        "peregrine_transfer_seconds",
+        "summary",
+        "Reading the request (parse) and printing the answer (print).",
+    );
+    for one in stats {
+        let transfer = meter.transfer_of(&one.model, one.version);
+        for (stage, took, count) in
+            [("parse", transfer.parse, transfer.parse_count), ("print", transfer.print, transfer.print_count)]
+        {
+            let labels: [(&str, &dyn Display); 3] =
+                [("model", &one.model), ("version", &one.version), ("stage", &stage)];
+            page.sample("_sum", &labels, took.as_secs_f64());
+            page.sample("_count", &labels, count);
+        }
+    }
+    batches(page, stats);
+}
+
+fn batches(page: &mut Page, stats: &[ModelStats]) {
+    page.family("peregrine_batch_rows", "histogram", "Rows of a batch.");
+    for one in stats {
+        let labels: [(&str, &dyn Display); 2] = [("model", &one.model), ("version", &one.version)];
+        let (mut rows_sum, mut seen) = (0_u64, 0_u64);
+        let mut sizes = one.batch_sizes.iter().peekable();
+        for bound in (0..=12).map(|power| 1_usize << power) {
+            while let Some((rows, runs)) = sizes.next_if(|(rows, _)| **rows <= bound) {
+                rows_sum += *rows as u64 * runs.count;
+                seen += runs.count;
+            }
+            page.sample("_bucket", &[labels[0], labels[1], ("le", &bound)], seen);
+        }
+        for (rows, runs) in sizes {
+            rows_sum += *rows as u64 * runs.count;
+            seen += runs.count;
+        }
+        page.sample("_bucket", &[labels[0], labels[1], ("le", &"+Inf")], seen);
+        page.sample("_sum", &labels, rows_sum);
+        page.sample("_count", &labels, seen);
+    }
+    page.family("peregrine_backend_rows_total", "counter", "Windows forecast, by backend.");
+    for one in stats {
+        for backend in &one.backends {
+            let name = backend.backend.name();
+            page.sample(
+                "",
+                &[("model", &one.model), ("version", &one.version), ("backend", &name)],
+                backend.rows,
+            );
+        }
+    }
+    page.family("peregrine_degraded_total", "counter", "Requests answered in place of a GPU.");
+    for one in stats {
+        for backend in &one.backends {
+            let name = backend.backend.name();
+            let labels: [(&str, &dyn Display); 3] =
+                [("model", &one.model), ("version", &one.version), ("backend", &name)];
+            page.sample("", &labels, backend.degraded);
+        }
+    }
+}
+
+fn weights(page: &mut Page, shared: &Shared) {
+    page.family("peregrine_weights_bytes", "gauge", "Weights and biases in f32.");
+    for model in shared.system.models() {
+        page.sample("", &[("model", &model.spec.name), ("version", &model.version)], model.weight_bytes);
+    }
+}
+
+fn breakers(page: &mut Page, shared: &Shared) {
+    let breakers = shared.system.breakers();
+    page.family("peregrine_breaker_state", "gauge", "0 closed, 1 half-open, 2 open.");
+    for one in &breakers {
+        let state = match one.state {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open { .. } => 2,
+        };
+        let backend = one.backend.name();
+        page.sample("", &[("model", &one.model), ("version", &one.version), ("backend", &backend)], state);
+    }
+    page.family("peregrine_breaker_transitions_total", "counter", "Changes of a breaker's state.");
+    for one in &breakers {
+        let backend = one.backend.name();
+        page.sample(
+            "",
+            &[("model", &one.model), ("version", &one.version), ("backend", &backend)],
+            one.transitions,
+        );
+    }
+    page.family("peregrine_breaker_failures_total", "counter", "Failed calls that a breaker saw.");
+    for one in &breakers {
+        let backend = one.backend.name();
+        page.sample(
+            "",
+            &[("model", &one.model), ("version", &one.version), ("backend", &backend)],
+            one.failures,
+        );
+    }
+}
+
+fn devices(page: &mut Page, health: &Health) {
+    page.family("peregrine_device_up", "gauge", "1 while the device serves.");
+    for device in &health.devices {
+        let up = u8::from(device.state == DeviceState::Up);
+        page.sample("", &[("backend", &device.backend.name()), ("device", &device.name)], up);
+    }
+    page.family("peregrine_device_busy_seconds_total", "counter", "Computing; its rate is the utilisation.");
+    for device in &health.devices {
+        page.sample("", &[("backend", &device.backend.name())], device.busy.as_secs_f64());
+    }
+    page.family("peregrine_queue_rows", "gauge", "Rows waiting for a device.");
+    for device in &health.devices {
+        page.sample("", &[("backend", &device.backend.name())], device.queue_rows);
+    }
+    page.family("peregrine_queue_requests", "gauge", "Requests waiting for a device.");
+    for device in &health.devices {
+        page.sample("", &[("backend", &device.backend.name())], device.queue_requests);
+    }
+}
+
+fn actors(page: &mut Page, health: &Health) {
+    page.family("peregrine_mailbox_depth", "gauge", "Messages waiting in an actor's mailbox.");
+    for actor in &health.actors {
+        page.sample("", &[("actor", &actor.name)], actor.depth);
+    }
+    page.family("peregrine_actor_restarts_total", "counter", "Incarnations of an actor after its first.");
+    for actor in &health.actors {
+        page.sample("", &[("actor", &actor.name)], actor.restarts);
+    }
+    page.family("peregrine_dead_letters_total", "counter", "Messages that reached nobody, by reason.");
+    for actor in &health.actors {
+        let letters = &actor.dead_letters;
+        for (reason, count) in [
+            ("full", letters.full),
+            ("closed", letters.closed),
+            ("expired", letters.expired),
+            ("abandoned", letters.abandoned),
+        ] {
+            page.sample("", &[("actor", &actor.name), ("reason", &reason)], count);
+        }
+    }
+}
+
+/// Missing, not zero, until the first sample is taken.
+fn vitals(page: &mut Page, health: &Health) {
+    let Some(vitals) = health.system else { return };
+    page.family("peregrine_cpu_share", "gauge", "Share of all cores in use, 0 to 1.");
+    page.sample("", &[], vitals.cpu_share);
+    page.family("peregrine_process_cpu_share", "gauge", "Share of one core that this process uses.");
+    page.sample("", &[], vitals.process_cpu_share);
+    page.family("peregrine_memory_used_bytes", "gauge", "Memory of the machine in use.");
+    page.sample("", &[], vitals.memory_used_bytes);
+    page.family("peregrine_memory_total_bytes", "gauge", "Memory of the machine.");
+    page.sample("", &[], vitals.memory_total_bytes);
+    page.family("peregrine_process_resident_bytes", "gauge", "Resident memory of this process.");
+    page.sample("", &[], vitals.process_bytes);
+}
+
+/// Prometheus text in the making.
+struct Page {
+    text: String,
+    /// Behind the labels of every sample.
+    common: String,
+    family: &'static str,
+}
+
+impl Page {
+    fn new(common: &[(&str, &dyn Display)]) -> Self {
+        let mut labels = String::new();
+        for (name, value) in common {
+            label(&mut labels, name, value);
+        }
+        Self { text: String::with_capacity(16 << 10), common: labels, family: "" }
+    }
+
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.family = name;
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let mut all = String::new();
+        for (name, text) in labels {
+            label(&mut all, name, text);
+        }
+        all.push_str(&self.common);
+        let family = self.family;
+        self.line(format_args!("{family}{suffix}{{{}}} {value}", all.trim_end_matches(',')));
+    }
+
+    fn summary(&mut self, labels: &[(&str, &dyn Display)], of: &Percentiles, sum_ns: u64) {
+        for (quantile, took) in
+            [("0.5", of.p50), ("0.9", of.p90), ("0.95", of.p95), ("0.99", of.p99), ("0.999", of.p999)]
+        {
+            let mut with = labels.to_vec();
+            with.push(("quantile", &quantile));
+            self.sample("", &with, took.as_secs_f64());
+        }
+        self.sample("_sum", labels, Duration::from_nanos(sum_ns).as_secs_f64());
+        self.sample("_count", labels, of.count);
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+}
+
+/// `name="value",` with the three escapes of the format.
+fn label(out: &mut String, name: &str, value: &dyn Display) {
+    let escaped = value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    out.push_str(name);
+    out.push_str("=\"");
+    out.push_str(&escaped);
+    out.push_str("\",");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_one_line_with_escaped_labels() {
+        let mut page = Page::new(&[("node", &"n")]);
+        page.family("peregrine_x_total", "counter", "X.");
+        page.sample("", &[("model", &"a\"b\\c\nd")], 3);
+        page.sample("_sum", &[], 0.5);
+        assert_eq!(
+            page.text,
+            "# HELP peregrine_x_total X.\n# TYPE peregrine_x_total counter\n\
+             peregrine_x_total{model=\"a\\\"b\\\\c\\nd\",node=\"n\"} 3\nperegrine_x_total_sum{node=\"n\"} 0.5\n"
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! HTTP: routes, bodies, wire forms and errors. Asks [`System`](peregrine_actors::System) and prints what it answers.
+//!
+//! Decides nothing about batching, breaking or devices. Every body is bounded before it is read, every answer that
+//! is not a success carries one sentence in the form its route promises.
+
+mod app;
+mod body;
+mod error;
+mod health;
+mod json;
+mod meter;
+mod metrics;
+mod neural;
+mod numbers;
+mod openapi;
+mod v1;
+mod v2;
+
+use std::io;
+use std::net::SocketAddr;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{self, Next};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
+
+pub(crate) use app::Shared;
+use error::{Problem, ProtocolError, Refusal};
+use meter::Route;
+
+use crate::config::ServerConfig;
+
+/// Binds the address and starts the workers; the server runs while it is awaited.
+pub(crate) fn bind(config: &ServerConfig, shared: web::Data<Shared>) -> io::Result<(Server, SocketAddr)> {
+    let connections_max = config.connections_max.div_ceil(config.workers);
+    let server = HttpServer::new(move || {
+        App::new().wrap(middleware::from_fn(measured)).app_data(shared.clone()).configure(routes)
+    })
+    .workers(config.workers)
+    .max_connections(connections_max)
+    .client_request_timeout(config.header_timeout)
+    .keep_alive(config.keep_alive)
+    .h1_allow_half_closed(false) // a client that goes away has its work dropped
+    .tcp_nodelay(true)
+    .disable_signals()
+    .shutdown_timeout(config.drain.as_secs().max(1))
+    .bind(config.listen)?;
+    let addr = server.addrs().first().copied().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok((server.run(), addr))
+}
+
+/// Every route of a node.
+pub(crate) fn routes(config: &mut web::ServiceConfig) {
+    v2::routes(config);
+    v1::routes(config);
+    neural::routes(config);
+    health::routes(config);
+    metrics::routes(config);
+    openapi::routes(config);
+    config.default_service(web::to(no_such_path));
+}
+
+/// Counts the request, and names the sniffing that browsers must not do.
+async fn measured(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let shared = request.app_data::<web::Data<Shared>>().cloned();
+    let route = Route::of(request.path());
+    let start = shared.as_ref().map(|shared| shared.clock.now());
+    let mut response = next.call(request).await?;
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    if let (Some(shared), Some(start)) = (shared, start) {
+        let took = shared.clock.now().saturating_duration_since(start);
+        shared.meter.record(route, response.status().as_u16(), took);
+    }
+    Ok(response)
+}
+
+async fn no_such_path(request: HttpRequest) -> HttpResponse {
+    refuse(&request, Refusal::NoSuchPath)
+}
+
+/// In the form that the path's readers expect.
+fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
+    if request.path() == "/v2" || request.path().starts_with("/v2/") {
+        ProtocolError(refusal).error_response()
+    } else {
+        Problem(refusal).error_response()
+    }
+}
+
+/// A path that answers GET (and HEAD) only.
+fn get<F, Args>(config: &mut web::ServiceConfig, path: &str, handler: F)
+where
+    F: actix_web::Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    let resource = web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler));
+    config.service(resource.default_service(web::to(only_get)));
+}
+
+/// A path that answers POST only.
+fn post<F, Args>(config: &mut web::ServiceConfig, path: &str, handler: F)
+where
+    F: actix_web::Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: actix_web::Responder + 'static,
+{
+    config.service(web::resource(path).route(web::post().to(handler)).default_service(web::to(only_post)));
+}
+
+async fn only_get(request: HttpRequest) -> HttpResponse {
+    refuse(&request, Refusal::Method { allow: "GET, HEAD" })
+}
+
+async fn only_post(request: HttpRequest) -> HttpResponse {
+    refuse(&request, Refusal::Method { allow: "POST" })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The routes of the service that this one replaces: a symbol in, numbers out.
+//!
+//! Parameters come as a JSON body or as a query; the body wins where both name one.
+
+use std::time::Duration;
+
+use actix_web::web::{self, Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use peregrine_actors::Forecast;
+use peregrine_shaders::{Backend, Windows, head};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::app::unix_millis;
+use super::error::{Problem, Refusal};
+use super::v1::parse::BadForecast;
+use super::{Shared, post};
+
+/// More symbols than any caller of the old service sent.
+const SYMBOLS_MAX: usize = 1024;
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    post(config, "/neural/predict", predict);
+    post(config, "/neural/batch_predict", batch_predict);
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Wish {
+    symbol: Option<String>,
+    symbols: Option<Symbols>,
+    horizon: Option<usize>,
+    confidence_level: Option<f64>,
+    model: Option<String>,
+}
+
+/// A JSON list, or a query's `A,B`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Symbols {
+    List(Vec<String>),
+    Joined(String),
+}
+
+impl Symbols {
+    fn into_list(self) -> Vec<String> {
+        match self {
+            Self::List(list) => list,
+            Self::Joined(joined) => joined.split(',').map(|symbol| symbol.trim().to_owned()).collect(),
+        }
+    }
+}
+
+async fn predict(
+    shared: Data<Shared>,
+    request: HttpRequest,
+    mut payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let wish = wish(&shared, &request, &mut payload).await?;
+    let symbol = wish.symbol.clone().ok_or(BadForecast::NoMember("symbol"))?;
+    let answered = answer(&shared, &wish, &[symbol]).await?;
+    let mut one = answered.predictions.into_iter().next().unwrap_or_default();
+    one["latency_ms"] = millis(answered.took).into();
+    one["timestamp"] = answered.timestamp_ms.into();
+    Ok(HttpResponse::Ok().json(one))
+}
+
+async fn batch_predict(
+    shared: Data<Shared>,
+    request: HttpRequest,
+    mut payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let mut wish = wish(&shared, &request, &mut payload).await?;
+    let symbols = wish.symbols.take().ok_or(BadForecast::NoMember("symbols"))?.into_list();
+    if symbols.is_empty() || symbols.len() > SYMBOLS_MAX {
+        return Err(BadForecast::Member { name: "symbols", want: "1 to 1024 symbols" }.into());
+    }
+    let answered = answer(&shared, &wish, &symbols).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "predictions": answered.predictions,
+        "total_latency_ms": millis(answered.took),
+        "avg_latency_ms": millis(answered.took) / symbols.len() as f64,
+        "symbols_count": symbols.len(),
+        "timestamp": answered.timestamp_ms,
+    })))
+}
+
+struct Answered {
+    predictions: Vec<Value>,
+    took: Duration,
+    timestamp_ms: u64,
+}
+
+async fn wish(shared: &Shared, request: &HttpRequest, payload: &mut Payload) -> Result<Wish, Refusal> {
+    let malformed =
+        || BadForecast::Member { name: "request", want: "a JSON object or a query of known parameters" };
+    let body = shared.body(request.headers(), payload).await?;
+    let query = web::Query::<Wish>::from_query(request.query_string()).map_err(|_| malformed())?.into_inner();
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(query);
+    }
+    let body: Wish = serde_json::from_slice(&body).map_err(|_| malformed())?;
+    Ok(Wish {
+        symbol: body.symbol.or(query.symbol),
+        symbols: body.symbols.or(query.symbols),
+        horizon: body.horizon.or(query.horizon),
+        confidence_level: body.confidence_level.or(query.confidence_level),
+        model: body.model.or(query.model),
+    })
+}
+
+async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answered, Refusal> {
+    let start = shared.clock.now();
+    let _admitted = shared.admit()?;
+    let model = shared.model(wish.model.as_deref(), None)?;
+    let spec = &model.spec;
+    let horizon = wish.horizon.unwrap_or(spec.horizon);
+    if horizon == 0 || horizon > spec.horizon {
+        return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());
+    }
+    let level = wish.confidence_level.map(percent).transpose()?;
+    let column = shared.config.data.column_of(&spec.name);
+    let mut windows = Windows::default();
+    for symbol in symbols {
+        windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.window);
+    }
+    let forecast = shared.forecast(&model, None, windows, shared.deadline(None)).await?;
+    let rows = forecast.values.chunks_exact(spec.answer_len());
+    let predictions =
+        symbols.iter().zip(rows).map(|(symbol, row)| one(&forecast, symbol, row, horizon, level));
+    let predictions = predictions.collect::<Result<_, _>>()?;
+    let took = shared.clock.now().saturating_duration_since(start);
+    Ok(Answered { predictions, took, timestamp_ms: unix_millis(shared.clock.wall()) })
+}
+
+fn one(
+    forecast: &Forecast,
+    symbol: &str,
+    row: &[f32],
+    horizon: usize,
+    level: Option<f64>,
+) -> Result<Value, Refusal> {
+    let spec = &forecast.spec;
+    let mut value = json!({
+        "symbol": symbol,
+        "prediction": &head::median(spec, row)[..horizon],
+        "gpu_utilized": forecast.backend == Backend::Gpu,
+        "model": spec.name,
+        "model_version": forecast.version.to_string(),
+        "degraded": forecast.degraded,
+    });
+    if let Some(level) = level {
+        let (low, high) = head::bounds(spec, row, level).ok_or(BadForecast::Level { level })?;
+        value["confidence_level"] = level.into();
+        value["lower"] = low[..horizon].into();
+        value["upper"] = high[..horizon].into();
+    }
+    Ok(value)
+}
+
+/// Callers write 0.95 or 95.
+fn percent(level: f64) -> Result<f64, BadForecast> {
+    let percent = if level < 1.0 { level * 100.0 } else { level };
+    if percent > 0.0 && percent < 100.0 {
+        Ok((percent * 1e6).round() / 1e6)
+    } else {
+        Err(BadForecast::Member { name: "confidence_level", want: "between 0 and 1, or a percentage" })
+    }
+}
+
+fn millis(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
+}

@@ -1,0 +1,413 @@
+//! `GET /openapi.json`: OpenAPI 3.1 of every route that exists, from one table; `GET /docs`: a browser for it that
+//! needs nothing from outside.
+
+use actix_web::HttpResponse;
+use actix_web::web;
+use serde_json::{Map, Value, json};
+
+use super::get;
+
+const DOCS: &str = include_str!("docs.html");
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    get(config, "/openapi.json", openapi);
+    get(config, "/docs", docs);
+}
+
+async fn openapi() -> HttpResponse {
+    HttpResponse::Ok().json(document())
+}
+
+async fn docs() -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header(("content-type", "text/html; charset=utf-8"))
+        .insert_header(("content-security-policy", "default-src 'self' 'unsafe-inline'"))
+        .body(DOCS)
+}
+
+/// One operation: method, path, tag, summary, request schema, answer schema, further statuses.
+pub(super) struct Operation {
+    pub(super) method: &'static str,
+    pub(super) path: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    request: Option<&'static str>,
+    answer: &'static str,
+    refusals: &'static [u16],
+}
+
+const fn operation(
+    method: &'static str,
+    path: &'static str,
+    tag: &'static str,
+    summary: &'static str,
+    request: Option<&'static str>,
+    answer: &'static str,
+    refusals: &'static [u16],
+) -> Operation {
+    Operation { method, path, tag, summary, request, answer, refusals }
+}
+
+const FORECASTING: &[u16] = &[400, 404, 408, 413, 415, 422, 429, 503, 504];
+const NAMED: &[u16] = &[400, 404];
+const READY: &[u16] = &[503];
+const V2: &str = "open inference protocol";
+const V1: &str = "native";
+const OLD: &str = "compatibility";
+const OBSERVE: &str = "observe";
+
+/// Everything that is served. A test asks each of them.
+pub(super) const OPERATIONS: &[Operation] = &[
+    operation("get", "/v2", V2, "Server metadata", None, "ServerMetadata", &[]),
+    operation("get", "/v2/health/live", V2, "Can the process answer at all", None, "Live", READY),
+    operation("get", "/v2/health/ready", V2, "Can every model answer", None, "ServerReady", READY),
+    operation("get", "/v2/models/stats", V2, "Statistics of all models", None, "Statistics", &[]),
+    operation("get", "/v2/models/{model}", V2, "Model metadata", None, "ModelMetadata", NAMED),
+    operation("get", "/v2/models/{model}/ready", V2, "Does the model serve", None, "ModelReady", &[404, 503]),
+    operation("get", "/v2/models/{model}/config", V2, "Model configuration", None, "Any", NAMED),
+    operation("get", "/v2/models/{model}/stats", V2, "Statistics of a model", None, "Statistics", NAMED),
+    operation(
+        "post",
+        "/v2/models/{model}/infer",
+        V2,
+        "Inference",
+        Some("InferRequest"),
+        "InferResponse",
+        FORECASTING,
+    ),
+    operation(
+        "get",
+        "/v2/models/{model}/versions/{version}",
+        V2,
+        "Version metadata",
+        None,
+        "ModelMetadata",
+        NAMED,
+    ),
+    operation(
+        "get",
+        "/v2/models/{model}/versions/{version}/ready",
+        V2,
+        "Does it serve",
+        None,
+        "ModelReady",
+        NAMED,
+    ),
+    operation(
+        "get",
+        "/v2/models/{model}/versions/{version}/config",
+        V2,
+        "Version configuration",
+        None,
+        "Any",
+        NAMED,
+    ),
+    operation(
+        "get",
+        "/v2/models/{model}/versions/{version}/stats",
+        V2,
+        "Its statistics",
+        None,
+        "Statistics",
+        NAMED,
+    ),
+    operation(
+        "post",
+        "/v2/models/{model}/versions/{version}/infer",
+        V2,
+        "Inference by a version",
+        Some("InferRequest"),
+        "InferResponse",
+        FORECASTING,
+    ),
+    operation(
+        "post",
+        "/v2/repository/index",
+        V2,
+        "Models that could serve",
+        Some("IndexRequest"),
+        "Index",
+        &[400],
+    ),
+    operation(
+        "post",
+        "/v2/repository/models/{model}/load",
+        V2,
+        "Load or reload",
+        Some("Any"),
+        "Any",
+        &[400, 404, 501],
+    ),
+    operation("post", "/v2/repository/models/{model}/unload", V2, "Unload", Some("Any"), "Any", NAMED),
+    operation(
+        "post",
+        "/v1/forecast",
+        V1,
+        "Forecast series",
+        Some("ForecastRequest"),
+        "Forecasts",
+        FORECASTING,
+    ),
+    operation("get", "/v1/models", V1, "Models served and in the repositories", None, "Any", &[]),
+    operation("get", "/v1/models/{model}", V1, "One model", None, "Model", NAMED),
+    operation("post", "/v1/models/{model}/load", V1, "Load or reload", None, "Model", NAMED),
+    operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", NAMED),
+    operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
+    operation(
+        "post",
+        "/neural/predict",
+        OLD,
+        "Forecast a symbol",
+        Some("Predict"),
+        "Prediction",
+        FORECASTING,
+    ),
+    operation(
+        "post",
+        "/neural/batch_predict",
+        OLD,
+        "Forecast symbols",
+        Some("BatchPredict"),
+        "Predictions",
+        FORECASTING,
+    ),
+    operation("get", "/health", OBSERVE, "Health with reasons", None, "Any", READY),
+    operation("get", "/health/live", OBSERVE, "Is the process worth keeping", None, "Live", READY),
+    operation("get", "/health/ready", OBSERVE, "Can it answer", None, "Any", READY),
+    operation("get", "/health/gpu", OBSERVE, "Is the GPU that was asked for up", None, "Any", READY),
+    operation("get", "/health/cluster", OBSERVE, "Members and their state", None, "Any", READY),
+    operation("get", "/status", OBSERVE, "Everything in one", None, "Any", &[]),
+    operation("get", "/metrics", OBSERVE, "Prometheus text", None, "Text", &[]),
+    operation("get", "/metrics/gpu", OBSERVE, "Devices", None, "Any", &[]),
+    operation("get", "/openapi.json", OBSERVE, "This document", None, "Any", &[]),
+    operation("get", "/docs", OBSERVE, "A browser for this document", None, "Text", &[]),
+];
+
+pub(super) fn document() -> Value {
+    let mut paths = Map::new();
+    for one in OPERATIONS {
+        let path = paths.entry(one.path).or_insert_with(|| json!({}));
+        path[one.method] = view(one);
+    }
+    let tags = [V2, V1, OLD, OBSERVE].map(|name| json!({ "name": name }));
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "peregrine",
+            "version": env!("CARGO_PKG_VERSION"),
+            "summary": env!("CARGO_PKG_DESCRIPTION"),
+            "license": { "name": env!("CARGO_PKG_LICENSE"), "identifier": env!("CARGO_PKG_LICENSE") },
+        },
+        "servers": [{ "url": "/" }],
+        "tags": tags,
+        "paths": paths,
+        "components": { "schemas": schemas() },
+    })
+}
+
+fn view(one: &Operation) -> Value {
+    let protocol = one.tag == V2;
+    let parameters: Vec<Value> = ["model", "version"]
+        .into_iter()
+        .filter(|name| one.path.contains(&format!("{{{name}}}")))
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    let mut responses = Map::new();
+    let content = match one.answer {
+        "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        "InferResponse" => json!({
+            "application/json": { "schema": reference(one.answer) },
+            "application/octet-stream": { "schema": { "type": "string", "contentEncoding": "binary" } },
+        }),
+        name => json!({ "application/json": { "schema": reference(name) } }),
+    };
+    responses.insert("200".to_owned(), json!({ "description": "Done", "content": content }));
+    for status in one.refusals {
+        let (kind, schema) = if protocol {
+            ("application/json", "ProtocolError")
+        } else {
+            ("application/problem+json", "Problem")
+        };
+        let mut response = json!({
+            "description": meaning(*status),
+            "content": { kind: { "schema": reference(schema) } },
+        });
+        if *status == 429 {
+            response["headers"] =
+                json!({ "Retry-After": { "description": "Seconds", "schema": { "type": "integer" } } });
+        }
+        responses.insert(status.to_string(), response);
+    }
+    let id = format!("{}{}", one.method, one.path.replace(['/', '{', '}', '.'], "_"));
+    let mut view = json!({
+        "operationId": id,
+        "tags": [one.tag],
+        "summary": one.summary,
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if let Some(schema) = one.request {
+        let required = matches!(schema, "InferRequest" | "ForecastRequest");
+        let mut content = json!({ "application/json": { "schema": reference(schema) } });
+        if schema == "InferRequest" {
+            content["application/octet-stream"] =
+                json!({ "schema": { "type": "string", "contentEncoding": "binary" } });
+            view["parameters"].as_array_mut().into_iter().for_each(|list| {
+                list.push(json!({
+                    "name": "Inference-Header-Content-Length",
+                    "in": "header",
+                    "description": "Bytes of JSON before raw tensors; 0: the body is one raw window",
+                    "schema": { "type": "integer", "minimum": 0 },
+                }));
+            });
+        }
+        view["requestBody"] = json!({ "required": required, "content": content });
+    }
+    view
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "Malformed",
+        404 => "Unknown model, version or symbol",
+        408 => "The body came too slowly",
+        413 => "Too large",
+        415 => "Unknown content encoding",
+        422 => "Well-formed but not forecastable: names series and index",
+        429 => "Overloaded: come back after Retry-After",
+        501 => "Not supported",
+        503 => "Not available now",
+        _ => "Deadline exceeded",
+    }
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn schemas() -> Value {
+    let numbers = json!({ "type": "array", "items": { "type": "number" } });
+    let nested = json!({ "type": "array", "description": "flat, or nested as the shape says" });
+    let text = json!({ "type": "string" });
+    let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    let tensor = object(
+        &["name", "datatype", "shape"],
+        json!({
+            "name": text, "datatype": { "const": "FP32" }, "shape": list(json!({ "type": "integer" })),
+            "parameters": { "type": "object" }, "data": nested,
+        }),
+    );
+    let prediction = json!({
+        "symbol": text, "prediction": numbers, "lower": numbers, "upper": numbers,
+        "confidence_level": { "type": "number" }, "latency_ms": { "type": "number" },
+        "timestamp": { "type": "integer", "description": "milliseconds since 1970" },
+        "gpu_utilized": { "type": "boolean" }, "model": text, "model_version": text, "degraded": { "type": "boolean" },
+    });
+    json!({
+        "Any": { "type": "object" },
+        "Live": object(&["live"], json!({ "live": { "type": "boolean" } })),
+        "ServerReady": object(&["ready"], json!({ "live": { "type": "boolean" }, "ready": { "type": "boolean" } })),
+        "ModelReady": object(&["name", "ready"], json!({ "name": text, "ready": { "type": "boolean" } })),
+        "ServerMetadata": object(&["name", "version", "extensions"],
+            json!({ "name": text, "version": text, "extensions": list(text.clone()) })),
+        "ModelMetadata": object(&["name", "platform", "inputs", "outputs"], json!({
+            "name": text, "versions": list(text.clone()), "platform": text,
+            "inputs": list(tensor.clone()), "outputs": list(tensor.clone()),
+        })),
+        "InferRequest": object(&["inputs"], json!({
+            "id": text, "parameters": { "type": "object", "properties": {
+                "timeout": { "type": "integer", "minimum": 0, "description": "microseconds" },
+                "binary_data_output": { "type": "boolean" },
+            } },
+            "inputs": list(tensor.clone()),
+            "outputs": list(object(&["name"], json!({ "name": { "const": "forecast" }, "parameters": { "type": "object" } }))),
+        })),
+        "InferResponse": object(&["model_name", "outputs"], json!({
+            "id": text, "model_name": text, "model_version": text,
+            "parameters": object(&["backend", "degraded"], json!({
+                "backend": { "enum": ["cpu", "gpu"] }, "degraded": { "type": "boolean" },
+            })),
+            "outputs": list(tensor),
+        })),
+        "Statistics": object(&["model_stats"], json!({ "model_stats": list(json!({ "type": "object" })) })),
+        "IndexRequest": object(&[], json!({ "ready": { "type": "boolean" } })),
+        "Index": list(object(&["name", "state"], json!({
+            "name": text, "version": text, "reason": text,
+            "state": { "enum": ["UNKNOWN", "READY", "UNAVAILABLE", "LOADING", "UNLOADING"] },
+        }))),
+        "ForecastRequest": object(&["series"], json!({
+            "model": { "type": "string", "description": "default: the configured one" },
+            "version": { "type": "integer", "minimum": 1 },
+            "series": { "type": "array", "minItems": 1, "items": object(&[], json!({
+                "id": text,
+                "values": { "type": "array", "items": { "type": "number" }, "description": "the model's window, oldest first" },
+                "symbol": { "type": "string", "description": "instead of values: a series of this node" },
+                "mask": numbers, "hist_exog": nested, "futr_exog": nested, "stat_exog": numbers,
+            })) },
+            "horizon": { "type": "integer", "minimum": 1 },
+            "levels": { "type": "array", "maxItems": 32,
+                "items": { "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 100 } },
+            "deadline_ms": { "type": "integer", "minimum": 1 },
+        })),
+        "Forecasts": object(&["model", "forecasts"], json!({
+            "model": text, "model_version": text, "horizon": { "type": "integer" },
+            "forecasts": list(object(&["id", "prediction_id", "intervals", "backend", "degraded"], json!({
+                "id": text, "prediction_id": text, "mean": numbers, "median": numbers,
+                "intervals": list(object(&["level", "lo", "hi"],
+                    json!({ "level": { "type": "number" }, "lo": numbers, "hi": numbers }))),
+                "model_version": text, "backend": text, "degraded": { "type": "boolean" }, "region": text,
+                "timing_ms": object(&["queue", "compute", "transfer", "total"], json!({
+                    "queue": { "type": "number" }, "compute": { "type": "number" },
+                    "transfer": { "type": "number" }, "total": { "type": "number" },
+                })),
+                "batch_rows": { "type": "integer" },
+            }))),
+        })),
+        "Model": object(&["name", "version", "state"], json!({
+            "name": text, "version": text, "state": text, "family": text, "window": { "type": "integer" },
+            "horizon": { "type": "integer" }, "columns": list(text.clone()), "hist_exog": list(text.clone()),
+            "futr_exog": list(text.clone()), "stat_exog": list(text.clone()),
+            "weight_bytes": { "type": "integer" }, "sha256": text,
+        })),
+        "Predict": object(&["symbol"], json!({
+            "symbol": text, "horizon": { "type": "integer", "minimum": 1 },
+            "confidence_level": { "type": "number" }, "model": text,
+        })),
+        "BatchPredict": object(&["symbols"], json!({
+            "symbols": list(text.clone()), "horizon": { "type": "integer", "minimum": 1 },
+            "confidence_level": { "type": "number" }, "model": text,
+        })),
+        "Prediction": object(&["symbol", "prediction", "latency_ms", "timestamp", "gpu_utilized", "model"], prediction.clone()),
+        "Predictions": object(&["predictions", "total_latency_ms", "avg_latency_ms", "symbols_count", "timestamp"], json!({
+            "predictions": list(object(&["symbol", "prediction", "gpu_utilized", "model"], prediction)),
+            "total_latency_ms": { "type": "number" }, "avg_latency_ms": { "type": "number" },
+            "symbols_count": { "type": "integer" }, "timestamp": { "type": "integer" },
+        })),
+        "Problem": object(&["type", "title", "status", "detail"], json!({
+            "type": text, "title": text, "status": { "type": "integer" }, "detail": text,
+            "series": text, "index": { "type": "integer" },
+        })),
+        "ProtocolError": object(&["error"], json!({ "error": text })),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reference_has_its_schema_and_every_id_is_unique() {
+        let document = document();
+        let text = document.to_string();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+        }
+        let mut ids: Vec<String> =
+            OPERATIONS.iter().map(|one| view(one)["operationId"].to_string()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), OPERATIONS.len());
+    }
+}

@@ -1,0 +1,128 @@
+//! A node on a free port, asked over a socket as a stranger would.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::openapi::OPERATIONS;
+use crate::config::{Overrides, Sources, resolve};
+use crate::node::Node;
+
+const MODEL: &str = "nhits-vol-quantile";
+
+#[test]
+fn everything_in_the_document_is_served() {
+    let node = node();
+    for one in OPERATIONS {
+        let path = one.path.replace("{model}", MODEL).replace("{version}", "1");
+        let (status, body) = ask(&node, &one.method.to_uppercase(), &path, "", b"");
+        let unknown = matches!(status, 404 | 405 | 500);
+        assert!(!unknown || path.ends_with("unload"), "{} {path}: {status} {body}", one.method);
+        if path.ends_with("/unload") {
+            let (status, body) = ask(&node, "POST", &path.replace("unload", "load"), "", b"");
+            assert_eq!(status, 200, "{path}: {body}");
+        }
+    }
+    node.stop();
+}
+
+#[test]
+fn refusals_have_the_form_of_their_route() {
+    let node = node();
+    for (method, path, head, body, status, form) in [
+        ("GET", "/nothing", "", "", 404, "application/problem+json"),
+        ("DELETE", "/v1/forecast", "", "", 405, "application/problem+json"),
+        ("POST", "/v1/forecast", "", "{", 400, "application/problem+json"),
+        ("GET", "/v2/nothing", "", "", 404, "application/json"),
+        ("POST", "/v2", "", "", 405, "application/json"),
+        ("POST", "/v2/models/none/infer", "", "{}", 404, "application/json"),
+        ("POST", "/v2/models/nhits-vol-quantile/infer", "", "{}", 400, "application/json"),
+        ("GET", "/v2/models/nhits-vol-quantile/versions/x", "", "", 400, "application/json"),
+        ("GET", "/v2/models/nhits-vol-quantile/versions/9", "", "", 404, "application/json"),
+        ("POST", "/v1/forecast", "content-encoding: br\r\n", "x", 415, "application/problem+json"),
+        ("POST", "/v1/forecast", "content-encoding: gzip\r\n", "x", 400, "application/problem+json"),
+        ("POST", "/neural/predict?symbol=NONE", "", "", 404, "application/problem+json"),
+    ] {
+        let (got, answer) = ask(&node, method, path, head, body.as_bytes());
+        assert_eq!(got, status, "{method} {path}: {answer}");
+        assert!(answer.contains(&format!("content-type: {form}\r\n")), "{method} {path}: {answer}");
+    }
+    node.stop();
+}
+
+#[test]
+fn a_gibibyte_announced_is_refused_unread() {
+    let node = node();
+    let mut stream = connect(&node);
+    stream.write_all(b"POST /v1/forecast HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n").unwrap();
+    let answer = read(&mut stream);
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    node.stop();
+}
+
+#[test]
+fn a_series_that_cannot_be_forecast_is_named() {
+    let node = node();
+    let body = r#"{"series":[{"id":"A","values":[1,2]}]}"#;
+    let (status, answer) = ask(&node, "POST", "/v1/forecast", "", body.as_bytes());
+    assert_eq!(status, 422, "{answer}");
+    assert!(answer.contains(r#""series":"A""#) && answer.contains(r#""index":2"#), "{answer}");
+    node.stop();
+}
+
+#[test]
+fn a_symbol_is_forecast_by_every_dialect() {
+    let node = node();
+    let body = br#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD"}],"levels":[80]}"#;
+    let (status, answer) = ask(&node, "POST", "/v1/forecast", "", body);
+    assert!(status == 200 && answer.contains(r#""intervals":[{"level":80,"#), "{answer}");
+    let (status, answer) = ask(&node, "POST", "/neural/batch_predict?symbols=USD,GBP&horizon=3", "", b"");
+    assert!(status == 200 && answer.contains(r#""symbols_count":2"#), "{answer}");
+    let values = ["0.5"; 128].join(",");
+    let body =
+        format!(r#"{{"inputs":[{{"name":"y","datatype":"FP32","shape":[1,128],"data":[{values}]}}]}}"#);
+    let path = format!("/v2/models/{MODEL}/infer");
+    let (status, answer) = ask(&node, "POST", &path, "", body.as_bytes());
+    assert!(status == 200 && answer.contains(r#""shape":[1,20,5]"#), "{answer}");
+    node.stop();
+}
+
+fn node() -> Node {
+    let overrides = Overrides {
+        listen: Some("127.0.0.1:0".to_owned()),
+        backend: Some("cpu".to_owned()),
+        models: Vec::new(),
+    };
+    let sources = Sources { files: Vec::new(), environment: Vec::new(), overrides };
+    Node::start(resolve(&sources).unwrap().config).unwrap()
+}
+
+fn ask(node: &Node, method: &str, path: &str, head: &str, body: &[u8]) -> (u16, String) {
+    let mut stream = connect(node);
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+    let answer = read(&mut stream);
+    let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok());
+    (status.unwrap_or_else(|| panic!("{method} {path}: {answer}")), answer)
+}
+
+fn connect(node: &Node) -> TcpStream {
+    let stream = TcpStream::connect(node.addr).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// A refusal may reset a connection whose body was not read; what came before counts.
+fn read(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => return String::from_utf8_lossy(&answer).into_owned(),
+            Ok(len) => answer.extend_from_slice(&chunk[..len]),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The native routes: forecasts by series, models, breakers.
+
+mod models;
+pub(crate) mod parse;
+pub(crate) mod print;
+
+use actix_web::web::{self, Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use peregrine_actors::BreakerState;
+use serde_json::json;
+
+use self::parse::{BadForecast, ForecastBody, WindowsError, forecast_body, windows};
+use self::print::{Answer, answer};
+use super::error::{Problem, Refusal, row_at_fault};
+use super::{Shared, get, post};
+
+pub(crate) fn routes(config: &mut web::ServiceConfig) {
+    post(config, "/v1/forecast", forecast);
+    get(config, "/v1/models", models::list);
+    get(config, "/v1/models/{model}", models::one);
+    post(config, "/v1/models/{model}/load", models::load);
+    post(config, "/v1/models/{model}/unload", models::unload);
+    get(config, "/v1/breakers", breakers);
+}
+
+async fn forecast(
+    shared: Data<Shared>,
+    request: HttpRequest,
+    mut payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let arrived = shared.clock.now();
+    let text = shared.body(request.headers(), &mut payload).await?;
+    let _admitted = shared.admit()?;
+    let mut body = forecast_body(&text)?;
+    let model = shared.model(body.model.as_deref(), body.version)?;
+    let spec = &model.spec;
+    let horizon = body.horizon.unwrap_or(spec.horizon);
+    if horizon > spec.horizon {
+        return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());
+    }
+    let levels = body.levels.take().unwrap_or_else(|| print::own_levels(spec));
+    if let Some(&level) = levels.iter().find(|&&level| !print::offers(&spec.head, level)) {
+        return Err(BadForecast::Level { level }.into());
+    }
+    let deadline = shared.deadline(body.deadline);
+    let column = shared.config.data.column_of(&spec.name);
+    let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {
+        WindowsError::Body(error) => Refusal::from(error),
+        WindowsError::Symbol(error) => error.into(),
+    })?;
+    let forecast = shared
+        .forecast(&model, body.version, windows, deadline)
+        .await
+        .map_err(|error| with_label(error, &body))?;
+    let total = shared.clock.now().saturating_duration_since(arrived);
+    let printed = answer(&Answer {
+        forecast: &forecast,
+        series: &body.series,
+        horizon,
+        levels: &levels,
+        total,
+        region: &shared.config.node.region,
+        prediction_id: &|| shared.prediction_id(),
+    });
+    Ok(HttpResponse::Ok().insert_header(("content-type", "application/json")).body(printed))
+}
+
+/// Names the series by the caller's own id.
+fn with_label(error: peregrine_actors::ForecastError, body: &ForecastBody<'_>) -> Refusal {
+    match row_at_fault(&error).and_then(|row| Some(body.series.get(row)?.label(row))) {
+        Some(series) => Refusal::Series { series, source: error },
+        None => error.into(),
+    }
+}
+
+async fn breakers(shared: Data<Shared>) -> HttpResponse {
+    let list = shared.system.breakers().into_iter().map(|breaker| {
+        let retry_ms = match breaker.state {
+            BreakerState::Open { remaining } => Some(remaining.as_secs_f64() * 1e3),
+            BreakerState::Closed | BreakerState::HalfOpen => None,
+        };
+        json!({
+            "model": breaker.model,
+            "version": breaker.version,
+            "backend": breaker.backend.name(),
+            "state": breaker.state.name(),
+            "probe_in_ms": retry_ms,
+            "failures": breaker.failures,
+            "transitions": breaker.transitions,
+            "reason": breaker.reason,
+        })
+    });
+    HttpResponse::Ok().json(json!({ "breakers": list.collect::<Vec<_>>() }))
+}

@@ -1,0 +1,86 @@
+//! Models by the native routes: list, one, load, unload.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path, Query};
+use peregrine_actors::{ForecastError, ModelStatus};
+use serde_json::{Value, json};
+
+use super::{Problem, Shared};
+use crate::gateway::error::Refusal;
+
+/// `?version=`
+#[derive(Debug, serde::Deserialize)]
+pub(super) struct VersionQuery {
+    version: Option<u32>,
+}
+
+pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> {
+    let served = shared.system.models();
+    let mut models: Vec<Value> = served.iter().map(|model| view(model)).collect();
+    for entry in shared.repository().await? {
+        if !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
+            models.push(
+                json!({ "name": entry.name, "version": entry.version.to_string(), "state": "unavailable" }),
+            );
+        }
+    }
+    let repositories: Vec<String> =
+        shared.repositories().iter().map(|folder| folder.display().to_string()).collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "default": shared.config.models.default,
+        "repositories": repositories,
+        "models": models,
+    })))
+}
+
+pub(super) async fn one(
+    shared: Data<Shared>,
+    model: Path<String>,
+    query: Query<VersionQuery>,
+) -> Result<HttpResponse, Problem> {
+    let found = shared.system.find(&model, query.version)?;
+    Ok(HttpResponse::Ok().json(view(&found)))
+}
+
+pub(super) async fn load(shared: Data<Shared>, model: Path<String>) -> Result<HttpResponse, Problem> {
+    shared.load(&model).await?;
+    let found = shared.system.find(&model, None)?;
+    Ok(HttpResponse::Ok().json(view(&found)))
+}
+
+pub(super) async fn unload(
+    shared: Data<Shared>,
+    model: Path<String>,
+    query: Query<VersionQuery>,
+) -> Result<HttpResponse, Problem> {
+    if !shared.system.unload(&model, query.version).await {
+        let unknown = match query.version {
+            Some(version) => ForecastError::UnknownVersion { model: model.into_inner(), version },
+            None => ForecastError::UnknownModel(model.into_inner()),
+        };
+        return Err(Refusal::from(unknown).into());
+    }
+    Ok(HttpResponse::Ok().json(json!({ "name": *model, "state": "unavailable" })))
+}
+
+fn is_entry(model: &ModelStatus, name: &str, version: u32) -> bool {
+    model.spec.name == name && model.version == version
+}
+
+fn view(model: &ModelStatus) -> Value {
+    let spec = &model.spec;
+    json!({
+        "name": spec.name,
+        "version": model.version.to_string(),
+        "state": model.state.name(),
+        "family": spec.family.class(),
+        "window": spec.window,
+        "horizon": spec.horizon,
+        "columns": spec.columns,
+        "hist_exog": spec.hist_exog,
+        "futr_exog": spec.futr_exog,
+        "stat_exog": spec.stat_exog,
+        "weight_bytes": model.weight_bytes,
+        "sha256": model.digest,
+    })
+}

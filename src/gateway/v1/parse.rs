@@ -1,0 +1,253 @@
+//! The body of `POST /v1/forecast`: read by the gateway's own tokenizer, fitted to a model.
+//!
+//! Pure. Every mistake names the series by the id the caller gave it, or by its place when it gave none.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use peregrine_shaders::{ModelSpec, Windows};
+
+use crate::gateway::json::{Cursor, JsonError, once};
+use crate::series_store::{SeriesStore, SymbolError};
+
+/// Deepest array of a series: `hist_exog [L, X]`.
+const DEPTH_MAX: usize = 2;
+/// More interval levels than anyone reads.
+const LEVELS_MAX: usize = 32;
+
+/// A native request as written.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct ForecastBody<'a> {
+    pub(crate) model: Option<Cow<'a, str>>,
+    pub(crate) version: Option<u32>,
+    pub(crate) series: Vec<SeriesBody<'a>>,
+    pub(crate) horizon: Option<usize>,
+    /// Percent.
+    pub(crate) levels: Option<Vec<f64>>,
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// One series as written.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct SeriesBody<'a> {
+    pub(crate) id: Option<Cow<'a, str>>,
+    pub(crate) symbol: Option<Cow<'a, str>>,
+    values: Option<Vec<f32>>,
+    mask: Option<Vec<f32>>,
+    hist_exog: Option<Vec<f32>>,
+    futr_exog: Option<Vec<f32>>,
+    stat_exog: Option<Vec<f32>>,
+}
+
+/// The caller's request is malformed or cannot be forecast.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum BadForecast {
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    #[error("the request has no `{0}`")]
+    NoMember(&'static str),
+    #[error("`{name}` must be {want}")]
+    Member { name: &'static str, want: &'static str },
+    #[error("series `{series}` must have either `values` or `symbol`")]
+    ValuesOrSymbol { series: String },
+    #[error("series `{series}`: `{tensor}` is too large for FP32 at index {index}")]
+    Infinite { series: String, tensor: &'static str, index: usize },
+    #[error("series `{series}`: `{tensor}` holds {got} numbers where the model needs {want}")]
+    Length { series: String, tensor: &'static str, got: usize, want: usize },
+    #[error("the model forecasts {horizon_max} steps, not {horizon}")]
+    Horizon { horizon: usize, horizon_max: usize },
+    #[error("the model gives no {level} % interval")]
+    Level { level: f64 },
+}
+
+impl BadForecast {
+    /// Is it the form that is wrong, or what it says?
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self, Self::Json(_) | Self::NoMember(_) | Self::Member { .. } | Self::ValuesOrSymbol { .. })
+    }
+
+    /// The series and the index at fault.
+    pub(crate) fn place(&self) -> (Option<String>, Option<usize>) {
+        match self {
+            Self::Infinite { series, index, .. } => (Some(series.clone()), Some(*index)),
+            Self::Length { series, got, want, .. } => (Some(series.clone()), Some(*got.min(want))),
+            Self::ValuesOrSymbol { series } => (Some(series.clone()), None),
+            _ => (None, None),
+        }
+    }
+}
+
+/// Reads the text of a native request.
+pub(crate) fn forecast_body(text: &[u8]) -> Result<ForecastBody<'_>, BadForecast> {
+    let mut cursor = Cursor::new(text);
+    let (mut model, mut version, mut horizon, mut levels, mut deadline) = (None, None, None, None, None);
+    let mut series = None;
+    cursor.object(|key, cursor| {
+        let at = cursor.at();
+        match key {
+            "model" => Ok(once(&mut model, cursor.string()?, "model", at)?),
+            "version" => Ok(once(&mut version, version_number(cursor)?, "version", at)?),
+            "horizon" => {
+                let steps = usize::try_from(cursor.unsigned()?).unwrap_or(usize::MAX);
+                if steps == 0 {
+                    return Err(BadForecast::Member { name: "horizon", want: "at least 1" });
+                }
+                Ok(once(&mut horizon, steps, "horizon", at)?)
+            }
+            "levels" => Ok(once(&mut levels, level_list(cursor)?, "levels", at)?),
+            "deadline_ms" => {
+                let millis = cursor.unsigned()?;
+                if millis == 0 {
+                    return Err(BadForecast::Member { name: "deadline_ms", want: "at least 1" });
+                }
+                Ok(once(&mut deadline, Duration::from_millis(millis), "deadline_ms", at)?)
+            }
+            "series" => Ok(once(&mut series, series_list(cursor)?, "series", at)?),
+            _ => Ok(cursor.skip()?),
+        }
+    })?;
+    cursor.end()?;
+    let series = series.ok_or(BadForecast::NoMember("series"))?;
+    if series.is_empty() {
+        return Err(BadForecast::Member { name: "series", want: "at least one series" });
+    }
+    Ok(ForecastBody { model, version, series, horizon, levels, deadline })
+}
+
+/// Fits the series to a model; `column` is the data column that the model forecasts.
+pub(crate) fn windows(
+    series: &mut [SeriesBody<'_>],
+    spec: &ModelSpec,
+    store: &SeriesStore,
+    column: &str,
+) -> Result<Windows, WindowsError> {
+    let mut windows = Windows::default();
+    let span = spec.window + spec.horizon;
+    for (place, one) in series.iter_mut().enumerate() {
+        if let Some(symbol) = &one.symbol {
+            windows.append(&store.latest(symbol, column, spec)?.windows, spec.window);
+            continue;
+        }
+        let row = Windows {
+            rows: 1,
+            y: one.part("values", |one| &mut one.values, spec.window, place)?,
+            mask: match &one.mask {
+                Some(_) => Some(one.part("mask", |one| &mut one.mask, spec.window, place)?),
+                None => None,
+            },
+            hist_exog: one.part(
+                "hist_exog",
+                |one| &mut one.hist_exog,
+                spec.window * spec.hist_exog.len(),
+                place,
+            )?,
+            futr_exog: one.part("futr_exog", |one| &mut one.futr_exog, span * spec.futr_exog.len(), place)?,
+            stat_exog: one.part("stat_exog", |one| &mut one.stat_exog, spec.stat_exog.len(), place)?,
+        };
+        if place == 0 { windows = row } else { windows.append(&row, spec.window) }
+    }
+    Ok(windows)
+}
+
+/// Why series did not become windows.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WindowsError {
+    #[error(transparent)]
+    Body(#[from] BadForecast),
+    #[error(transparent)]
+    Symbol(#[from] SymbolError),
+}
+
+impl SeriesBody<'_> {
+    /// The id, the symbol, or the place in the request.
+    pub(crate) fn label(&self, place: usize) -> String {
+        self.id.as_deref().or(self.symbol.as_deref()).map_or_else(|| place.to_string(), str::to_owned)
+    }
+
+    /// Takes a tensor out, if it has the wanted length.
+    fn part(
+        &mut self,
+        tensor: &'static str,
+        slot: impl Fn(&mut Self) -> &mut Option<Vec<f32>>,
+        want: usize,
+        place: usize,
+    ) -> Result<Vec<f32>, BadForecast> {
+        let numbers = slot(self).take().unwrap_or_default();
+        if numbers.len() != want {
+            return Err(BadForecast::Length { series: self.label(place), tensor, got: numbers.len(), want });
+        }
+        Ok(numbers)
+    }
+}
+
+fn series_list<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<SeriesBody<'a>>, BadForecast> {
+    let mut list = Vec::new();
+    cursor.array(|cursor| {
+        list.push(one_series(cursor, list.len())?);
+        Ok::<(), BadForecast>(())
+    })?;
+    Ok(list)
+}
+
+fn one_series<'a>(cursor: &mut Cursor<'a>, place: usize) -> Result<SeriesBody<'a>, BadForecast> {
+    let mut series = SeriesBody::default();
+    cursor.object(|key, cursor| {
+        let at = cursor.at();
+        match key {
+            "id" => Ok(once(&mut series.id, cursor.string()?, "id", at)?),
+            "symbol" => Ok(once(&mut series.symbol, cursor.string()?, "symbol", at)?),
+            "values" => numbers(cursor, &mut series, "values", |series| &mut series.values, place),
+            "mask" => numbers(cursor, &mut series, "mask", |series| &mut series.mask, place),
+            "hist_exog" => numbers(cursor, &mut series, "hist_exog", |series| &mut series.hist_exog, place),
+            "futr_exog" => numbers(cursor, &mut series, "futr_exog", |series| &mut series.futr_exog, place),
+            "stat_exog" => numbers(cursor, &mut series, "stat_exog", |series| &mut series.stat_exog, place),
+            _ => Ok(cursor.skip()?),
+        }
+    })?;
+    if series.values.is_some() == series.symbol.is_some() {
+        return Err(BadForecast::ValuesOrSymbol { series: series.label(place) });
+    }
+    Ok(series)
+}
+
+fn numbers<'a>(
+    cursor: &mut Cursor<'a>,
+    series: &mut SeriesBody<'a>,
+    tensor: &'static str,
+    slot: impl for<'s> Fn(&'s mut SeriesBody<'a>) -> &'s mut Option<Vec<f32>>,
+    place: usize,
+) -> Result<(), BadForecast> {
+    let at = cursor.at();
+    let mut read = Vec::new();
+    match cursor.leaves(&mut read, DEPTH_MAX, usize::MAX) {
+        Ok(_) => Ok(once(slot(series), read, tensor, at)?),
+        Err(JsonError::Infinite { index, .. }) => {
+            Err(BadForecast::Infinite { series: series.label(place), tensor, index })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn version_number(cursor: &mut Cursor<'_>) -> Result<u32, BadForecast> {
+    let wrong = BadForecast::Member { name: "version", want: "a number above zero" };
+    u32::try_from(cursor.unsigned()?).ok().filter(|&version| version > 0).ok_or(wrong)
+}
+
+fn level_list(cursor: &mut Cursor<'_>) -> Result<Vec<f64>, BadForecast> {
+    let mut levels = Vec::new();
+    cursor.array(|cursor| {
+        let level = cursor.number()?.parse().ok().filter(|&level: &f64| level > 0.0 && level < 100.0);
+        levels.push(
+            level.ok_or(BadForecast::Member { name: "levels", want: "percentages between 0 and 100" })?,
+        );
+        if levels.len() > LEVELS_MAX {
+            return Err(BadForecast::Member { name: "levels", want: "at most 32 percentages" });
+        }
+        Ok(())
+    })?;
+    Ok(levels)
+}
+
+#[cfg(test)]
+#[path = "tests/parse.rs"]
+mod tests;

@@ -1,0 +1,65 @@
+//! Native answers read back as JSON.
+
+use std::sync::Arc;
+
+use peregrine_actors::Timing;
+use peregrine_shaders::{Backend, Family, NormalizerKind};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::gateway::v1::parse::forecast_body;
+
+#[test]
+fn intervals_come_by_level_and_the_horizon_is_cut() {
+    let answer = print(&[80.0], 1);
+    let one = &answer["forecasts"][0];
+    assert_eq!((&one["id"], &one["prediction_id"]), (&json!("A\"1"), &json!("p")));
+    assert_eq!(one["median"], json!([1.0]));
+    assert_eq!(one["intervals"], json!([{"level": 80, "lo": [0.5], "hi": [1.5]}]));
+    assert_eq!((&one["backend"], &one["degraded"]), (&json!("cpu"), &json!(true)));
+    assert_eq!(one["timing_ms"], json!({"queue": 1.0, "compute": 2.0, "transfer": 3.0, "total": 6.0}));
+    assert_eq!((&answer["model"], &answer["model_version"]), (&json!("m"), &json!("3")));
+}
+
+#[test]
+fn a_model_offers_the_levels_of_its_columns() {
+    assert_eq!(own_levels(&spec()), [80.0, 95.0]);
+}
+
+fn print(levels: &[f64], horizon: usize) -> Value {
+    let text = br#"{"series":[{"id":"A\"1","symbol":"x"}]}"#;
+    let body = forecast_body(text).unwrap();
+    let forecast = Forecast {
+        spec: Arc::new(spec()),
+        version: 3,
+        values: vec![1.0, 0.25, 0.5, 1.5, 1.75, 2.0, 1.25, 1.5, 2.5, 2.75],
+        backend: Backend::Cpu,
+        degraded: true,
+        timing: Timing { queue: Duration::from_millis(1), compute: Duration::from_millis(2), batch_rows: 1 },
+    };
+    let printed = answer(&Answer {
+        forecast: &forecast,
+        series: &body.series,
+        horizon,
+        levels,
+        total: Duration::from_millis(6),
+        region: "local",
+        prediction_id: &|| "p".to_owned(),
+    });
+    serde_json::from_slice(&printed).unwrap()
+}
+
+fn spec() -> ModelSpec {
+    ModelSpec {
+        name: "m".to_owned(),
+        family: Family::Mlp,
+        horizon: 2,
+        window: 3,
+        normalizer: NormalizerKind::Identity,
+        head: Head::Quantiles(vec![0.5, 0.025, 0.1, 0.9, 0.975]),
+        hist_exog: Vec::new(),
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+        columns: ["median", "lo-95", "lo-80", "hi-80", "hi-95"].map(str::to_owned).to_vec(),
+    }
+}

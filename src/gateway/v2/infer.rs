@@ -1,0 +1,97 @@
+//! One inference: body in, forecast asked for, answer out.
+
+use std::io::Write;
+use std::time::Duration;
+
+use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, VARY};
+use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
+
+use super::parse::infer_request;
+use super::print::{Answer, Printed, answer};
+use super::{ModelPath, ProtocolError, Shared};
+
+/// Where the JSON ends and raw bytes begin.
+const HEADER_LENGTH: &str = "inference-header-content-length";
+/// Smaller answers are not worth packing.
+const PACK_BYTES_MIN: usize = 16 << 10;
+
+pub(super) async fn infer(
+    shared: Data<Shared>,
+    path: Path<ModelPath>,
+    request: HttpRequest,
+    mut payload: Payload,
+) -> Result<HttpResponse, ProtocolError> {
+    let body = shared.body(request.headers(), &mut payload).await?;
+    let version = path.version()?;
+    let model = shared.system.find(&path.model, version)?;
+    let _admitted = shared.admit()?;
+    let start = shared.clock.now();
+    let header_length = request.headers().get(HEADER_LENGTH);
+    // What is not even text cannot be a count.
+    let header_length = header_length.map(|value| value.to_str().unwrap_or("?"));
+    let parsed = infer_request(&body, header_length, &model.spec)?;
+    let parse = shared.clock.now().saturating_duration_since(start);
+    let deadline = shared.deadline(parsed.timeout);
+    let forecast = match shared.forecast(&model, version, parsed.windows, deadline).await {
+        Ok(forecast) => forecast,
+        Err(refused) => {
+            shared.meter.transfer(&model.spec.name, model.version, parse, None);
+            return Err(refused.into());
+        }
+    };
+    let start = shared.clock.now();
+    let printed = answer(
+        &Answer {
+            id: parsed.id.as_deref(),
+            spec: &forecast.spec,
+            version: forecast.version,
+            backend: forecast.backend.name(),
+            degraded: forecast.degraded,
+            values: &forecast.values,
+        },
+        parsed.binary_output,
+    );
+    let print: Duration = shared.clock.now().saturating_duration_since(start);
+    shared.meter.transfer(&model.spec.name, forecast.version, parse, Some(print));
+    Ok(respond(printed, request.headers()))
+}
+
+fn respond(printed: Printed, wishes: &HeaderMap) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    match printed.json_len {
+        Some(json_len) => response
+            .insert_header((CONTENT_TYPE, "application/octet-stream"))
+            .insert_header((HEADER_LENGTH, json_len.to_string())),
+        None => response.insert_header((CONTENT_TYPE, "application/json")),
+    };
+    if printed.body.len() >= PACK_BYTES_MIN
+        && let Some((encoding, packed)) = packed(&printed.body, wishes)
+    {
+        return response
+            .insert_header((CONTENT_ENCODING, encoding))
+            .insert_header((VARY, "accept-encoding"))
+            .body(packed);
+    }
+    response.body(printed.body)
+}
+
+/// The first of the forms we know that the client asks for.
+fn packed(plain: &[u8], wishes: &HeaderMap) -> Option<(&'static str, Vec<u8>)> {
+    let wishes = wishes.get(ACCEPT_ENCODING)?.to_str().ok()?;
+    let encoding = wishes.split(',').find_map(|wish| {
+        let (name, weight) = wish.split_once(';').unwrap_or((wish, ""));
+        let refused = weight.trim().trim_start_matches("q=").parse() == Ok(0.0_f32);
+        ["gzip", "deflate"].into_iter().find(|known| !refused && name.trim().eq_ignore_ascii_case(known))
+    })?;
+    let packed = if encoding == "gzip" {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).and_then(|()| encoder.finish())
+    } else {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).and_then(|()| encoder.finish())
+    };
+    packed.ok().map(|packed| (encoding, packed))
+}

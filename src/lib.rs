@@ -1,0 +1,11 @@
+//! The shell: command line, configuration, node and gateway. Decides nothing about batching, breaking or numbers.
+//!
+//! A library so that `tests/` and `benches/` boot the very node that the binary boots.
+
+pub mod backends;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod node;
+pub mod series_store;

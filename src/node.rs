@@ -1,0 +1,283 @@
+//! One node: start order (catalog, series, system, models, HTTP server) and stop order (the reverse).
+//!
+//! Decides nothing else. A node lives on a thread of its own, so that tests start several in one process.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::web::Data;
+use peregrine_actors::{
+    BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Settings, StartError, System,
+};
+use peregrine_runtime::{Clock, Deadline, SystemClock};
+use peregrine_shaders::LoadError;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::backends::{self, BackendError, Factories};
+use crate::catalog::{self, CatalogError};
+use crate::config::Config;
+use crate::gateway::{self, Shared};
+use crate::series_store::{DataError, SeriesStore};
+
+/// A running node. Dropping it stops it.
+pub struct Node {
+    /// Where it listens; the port is the real one.
+    pub addr: SocketAddr,
+    /// Its actors.
+    pub system: System,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A node did not start, or could not go on; the operator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A repository cannot be listed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A model cannot be read.
+    #[error("model folder {}: {source}", dir.display())]
+    Model {
+        /// Its folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: LoadError,
+    },
+    /// A model was read and not taken into service.
+    #[error("model `{model}`: {source}")]
+    Refused {
+        /// Its name.
+        model: String,
+        /// Why.
+        source: LoadRefused,
+    },
+    /// The default model is in no repository, or of a family that is not known.
+    #[error("models.default is `{0}`, which no repository holds in a form that this build serves")]
+    NoDefault(String),
+    /// The series file cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The device that was asked for is not there.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The actors did not start.
+    #[error("actors: {0}")]
+    System(#[from] StartError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The operating system gives no thread, or no signals.
+    #[error("operating system: {0}")]
+    Os(#[from] io::Error),
+    /// The node's thread died before it was ready.
+    #[error("the node died while it started")]
+    Died,
+}
+
+impl Node {
+    /// Starts a node and returns when it can answer.
+    ///
+    /// # Errors
+    /// See [`NodeError`]; whatever had been started is stopped again.
+    pub fn start(config: Config) -> Result<Self, NodeError> {
+        let factories = backends::factories(&config.backend)?;
+        Self::start_with(config, factories)
+    }
+
+    /// As [`Node::start`], on executors that the caller chose.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn start_with(config: Config, factories: Factories) -> Result<Self, NodeError> {
+        let (ready_to, ready) = mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel();
+        let body = move || {
+            actix_web::rt::System::new().block_on(live(config, factories, ready_to, stopped));
+        };
+        let thread = thread::Builder::new().name("node".to_owned()).spawn(body)?;
+        let (addr, system) = ready.recv().map_err(|_| NodeError::Died)??;
+        Ok(Self { addr, system, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where it answers.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Stops taking requests, lets those inside finish within the configured drain, stops the actors.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("node thread panicked");
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Runs a node until SIGTERM or SIGINT: what `peregrine serve` does. One line on stdout says that it can answer.
+///
+/// # Errors
+/// When it does not start.
+pub fn serve(config: Config) -> Result<(), NodeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Before the node starts: a signal while models load must not be lost.
+    let signal = runtime.block_on(async { signals() })?;
+    let node = Node::start(config)?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "ready {}", node.url())?;
+    stdout.flush()?;
+    drop(stdout);
+    let name = runtime.block_on(signal);
+    info!(signal = name, "stopping");
+    node.stop();
+    info!("stopped");
+    Ok(())
+}
+
+/// Resolves to the name of the first signal that asks the node to stop.
+fn signals() -> io::Result<impl Future<Output = &'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    })
+}
+
+type Started = Result<(SocketAddr, System), NodeError>;
+
+/// The whole life of a node, on its own thread.
+async fn live(
+    config: Config,
+    factories: Factories,
+    ready: mpsc::SyncSender<Started>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let drain = config.server.drain;
+    let (server, addr, system) = match start(config, factories, &clock).await {
+        Ok(started) => started,
+        Err(failed) => {
+            let _ = ready.send(Err(failed)); // the starter waits for it
+            return;
+        }
+    };
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+    if ready.send(Ok((addr, system.clone()))).is_ok() {
+        info!(%addr, "ready");
+        let _ = stopped.await; // a dropped node says stop as well
+    }
+    if tokio::time::timeout(drain + Duration::from_secs(1), handle.stop(true)).await.is_err() {
+        warn!("connections were cut: the drain time is over");
+        handle.stop(false).await;
+    }
+    if let Ok(Err(failed)) = running.await {
+        error!(error = %failed, "http server failed");
+    }
+    system.stop(Deadline::after(clock.now(), drain)).await;
+}
+
+async fn start(
+    config: Config,
+    factories: Factories,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Server, SocketAddr, System), NodeError> {
+    let entries = catalog::scan(&config.models.repositories)?;
+    let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
+    // The seed of a real node is chance; simulations bring their own.
+    let system =
+        System::start(settings(&config), factories.cpu, factories.gpu, clock.clone(), rand::random())?;
+    let drain = config.server.drain;
+    match serve_models(&system, entries, series, config, clock).await {
+        Ok((server, addr)) => Ok((server, addr, system)),
+        Err(failed) => {
+            system.stop(Deadline::after(clock.now(), drain)).await;
+            Err(failed)
+        }
+    }
+}
+
+async fn serve_models(
+    system: &System,
+    entries: Vec<catalog::Entry>,
+    series: SeriesStore,
+    config: Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Server, SocketAddr), NodeError> {
+    for entry in entries {
+        let failed = |source| NodeError::Model { dir: entry.dir.clone(), source };
+        let forecaster = match catalog::load(&entry) {
+            Ok(forecaster) => Arc::new(forecaster),
+            // A repository may hold what a later build can serve; the rest of it is served.
+            Err(unknown @ LoadError::UnknownFamily { .. }) => {
+                warn!(model = entry.name, error = %unknown, "model is not served");
+                continue;
+            }
+            Err(other) => return Err(failed(other)),
+        };
+        let refused = |source| NodeError::Refused { model: entry.name.clone(), source };
+        system.load(forecaster, entry.version).await.map_err(refused)?;
+        info!(model = entry.name, version = entry.version, "model serves");
+    }
+    if let Some(default) = &config.models.default
+        && system.find(default, None).is_err()
+    {
+        return Err(NodeError::NoDefault(default.clone()));
+    }
+    let server = config.server.clone();
+    let shared = Data::new(Shared::new(system.clone(), clock.clone(), series, config));
+    gateway::bind(&server, shared).map_err(|source| NodeError::Listen { listen: server.listen, source })
+}
+
+/// The part of the configuration that the actors are told.
+fn settings(config: &Config) -> Settings {
+    let (batching, breaker) = (&config.batching, &config.breaker);
+    Settings {
+        batching: BatchLimits {
+            rows_max: batching.rows_max,
+            wait_max: batching.wait_max,
+            queue_rows_max: batching.queue_rows_max,
+            request_rows_max: batching.request_rows_max,
+        },
+        breaker: BreakerLimits {
+            window_calls: breaker.window_calls,
+            calls_min: breaker.calls_min,
+            failure_share: breaker.failure_share,
+            slow_share: breaker.slow_share,
+            slow_after: breaker.slow_after,
+            open_for: breaker.open_for,
+            probes: breaker.probes,
+            ..BreakerLimits::default()
+        },
+        policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
+        default_deadline: config.deadline.default,
+        ..Settings::default()
+    }
+}
