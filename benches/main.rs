@@ -1,0 +1,8 @@
+//! One criterion binary. Figures and their conditions: `benches/NOTES.md`.
+
+use criterion::{criterion_group, criterion_main};
+
+mod cpu_executor;
+
+criterion_group!(benches, cpu_executor::forecast);
+criterion_main!(benches);

@@ -1,0 +1,11 @@
+//! What the tests share: a raw HTTP client, the real binary, nodes in this process, and the models' cases.
+
+mod cases;
+mod http;
+mod node;
+mod process;
+
+pub(crate) use cases::Cases;
+pub(crate) use http::{Client, Response, request};
+pub(crate) use node::{PowerSwitch, TestNode, eventually};
+pub(crate) use process::NodeProcess;

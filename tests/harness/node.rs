@@ -1,0 +1,101 @@
+//! A node in this process, on devices that the test can break.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use peregrine::backends::Factories;
+use peregrine::config::{Overrides, Sources, resolve};
+use peregrine::node::Node;
+use peregrine_actors::ExecutorFactory;
+use peregrine_shaders::cpu::CpuExecutor;
+use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions, KillSwitch};
+use peregrine_shaders::{ExecuteError, Executor};
+
+use super::{Response, request};
+
+/// Longest wait for something that must come; reaching it is a failure, never a pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A switch that takes a Vulkan device away and gives it back.
+#[derive(Clone, Default)]
+pub(crate) struct PowerSwitch {
+    off: Arc<AtomicBool>,
+    current: Arc<Mutex<Option<KillSwitch>>>,
+}
+
+impl PowerSwitch {
+    /// Destroys the open device and lets none be opened.
+    pub(crate) fn off(&self) {
+        self.off.store(true, Ordering::SeqCst);
+        let current = self.current.lock().expect("no holder panics");
+        current.as_ref().expect("a device was opened").destroy_device();
+    }
+
+    pub(crate) fn on(&self) {
+        self.off.store(false, Ordering::SeqCst);
+    }
+
+    /// Opens any Vulkan adapter, as long as the power is on.
+    fn factory(&self) -> ExecutorFactory {
+        let switch = self.clone();
+        Arc::new(move || {
+            if switch.off.load(Ordering::SeqCst) {
+                return Err(ExecuteError::DeviceLost("no power".to_owned()));
+            }
+            let options = GpuOptions { adapter: AdapterChoice::Any, timeout: Duration::from_secs(20) };
+            let executor =
+                GpuExecutor::open(&options).map_err(|err| ExecuteError::Refused(err.to_string()))?;
+            *switch.current.lock().expect("no holder panics") = Some(executor.kill_switch());
+            Ok(Box::new(executor) as Box<dyn Executor>)
+        })
+    }
+}
+
+/// A node on a free port, stopped when dropped.
+pub(crate) struct TestNode {
+    pub(crate) node: Node,
+}
+
+impl TestNode {
+    /// The CPU alone, with these keys set: `("BACKEND__THREADS", "1")`.
+    pub(crate) fn on_cpu(keys: &[(&str, &str)]) -> Self {
+        Self::start(None, keys)
+    }
+
+    /// A Vulkan device (software where there is no other) that `switch` can take away.
+    pub(crate) fn on_gpu(switch: &PowerSwitch, keys: &[(&str, &str)]) -> Self {
+        Self::start(Some(switch.factory()), keys)
+    }
+
+    fn start(gpu: Option<ExecutorFactory>, keys: &[(&str, &str)]) -> Self {
+        let environment = keys.iter().map(|(key, value)| (format!("PEREGRINE_{key}"), (*value).to_owned()));
+        let models = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/models").into()];
+        let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), models, ..Overrides::default() };
+        let sources = Sources { files: Vec::new(), environment: environment.collect(), overrides };
+        let config = resolve(&sources).unwrap_or_else(|err| panic!("{err}")).config;
+        let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
+        let node = Node::start_with(config, Factories { cpu, gpu }).unwrap_or_else(|err| panic!("{err}"));
+        Self { node }
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&self, path: &str, body: &str) -> Response {
+        request(self.node.addr, "POST", path, &[], body.as_bytes())
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        request(self.node.addr, "GET", path, &[], b"")
+    }
+}
+
+/// Asks again until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}

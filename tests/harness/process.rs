@@ -1,0 +1,52 @@
+//! The real binary as a child process: what a user runs, with its own memory to measure.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+/// A serving node; killed when dropped.
+pub(crate) struct NodeProcess {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+}
+
+impl NodeProcess {
+    /// Starts `peregrine serve --listen 127.0.0.1:0` with more arguments and waits for its `ready` line.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(arguments)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env("PEREGRINE_LOG__FILTER", "error")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let addr = line.trim().strip_prefix("ready http://").and_then(|addr| addr.parse().ok());
+        let addr = addr.unwrap_or_else(|| panic!("the node said `{line}` instead of `ready http://…`"));
+        Self { child, addr }
+    }
+
+    /// Resident memory now, in MiB.
+    pub(crate) fn resident_mib(&self) -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the node lives");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") / 1024
+    }
+
+    /// Has it ended?
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // It may have ended by itself: then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

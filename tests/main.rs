@@ -1,0 +1,7 @@
+//! One integration binary: real nodes, driven from outside.
+
+mod architecture;
+mod failover;
+mod harness;
+mod hostile;
+mod request_path;

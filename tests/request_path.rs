@@ -1,0 +1,206 @@
+//! Every door gives the same number: `/v2` as JSON and binary, `/v1/forecast`, and the offline CSV.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use peregrine_shaders::{Forecaster, Scratch, Windows, cpu::CpuExecutor};
+
+use crate::harness::{Cases, Client, NodeProcess, request};
+
+const MODELS: [&str; 3] = ["nhits-168x24-quantile", "nhits-vol-quantile", "nbeats-vol-quantile"];
+/// `models/README.md`: what counts as equal.
+const TOLERANCE: f64 = 1e-4;
+
+/// What the library computes without any server: the number that every door must give, bit for bit.
+fn direct(model: &str, windows: &Windows) -> Vec<f32> {
+    let forecaster = Forecaster::load(&Cases::folder(model)).expect("a model that ships");
+    let mut out = Vec::new();
+    forecaster
+        .forecast(&mut CpuExecutor::new(1), windows, &mut Scratch::default(), &mut out)
+        .expect("finite");
+    out
+}
+
+fn row(windows: &Windows, row: usize) -> Windows {
+    let window = windows.y.len() / windows.rows;
+    let range = row * window..(row + 1) * window;
+    let mask = windows.mask.as_ref().map(|mask| mask[range.clone()].to_vec());
+    Windows { rows: 1, y: windows.y[range].to_vec(), mask, ..Windows::default() }
+}
+
+fn list(values: &[f32]) -> String {
+    let mut text = String::from("[");
+    for (i, value) in values.iter().enumerate() {
+        write!(text, "{}{value}", if i > 0 { "," } else { "" }).expect("memory");
+    }
+    text + "]"
+}
+
+fn v2_json(addr: SocketAddr, model: &str, windows: &Windows) -> Vec<f32> {
+    let window = windows.y.len() / windows.rows;
+    let tensor = |name: &str, data: &[f32]| {
+        format!(
+            r#"{{"name":"{name}","shape":[{},{window}],"datatype":"FP32","data":{}}}"#,
+            windows.rows,
+            list(data)
+        )
+    };
+    let mut inputs = vec![tensor("y", &windows.y)];
+    inputs.extend(windows.mask.as_ref().map(|mask| tensor("mask", mask)));
+    let body = format!(r#"{{"id":"7","inputs":[{}]}}"#, inputs.join(","));
+    let answer = request(addr, "POST", &format!("/v2/models/{model}/infer"), &[], body.as_bytes());
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let json = answer.json();
+    assert_eq!(json["id"], "7");
+    assert_eq!(json["model_name"], model);
+    assert_eq!(json["parameters"]["backend"], "cpu");
+    let data = json["outputs"][0]["data"].as_array().expect("flat data");
+    // Shortest round-trip text of an f32 is read as f64 here; narrowing gives the very f32 back.
+    data.iter().map(|n| n.as_f64().expect("a number") as f32).collect()
+}
+
+fn v2_binary(client: &mut Client, model: &str, windows: &Windows) -> Vec<f32> {
+    let window = windows.y.len() / windows.rows;
+    let bytes = windows.y.len() * 4;
+    let tensor = |name: &str| {
+        format!(
+            r#"{{"name":"{name}","shape":[{},{window}],"datatype":"FP32","parameters":{{"binary_data_size":{bytes}}}}}"#,
+            windows.rows
+        )
+    };
+    let mut inputs = vec![tensor("y")];
+    inputs.extend(windows.mask.as_ref().map(|_| tensor("mask")));
+    let json = format!(r#"{{"parameters":{{"binary_data_output":true}},"inputs":[{}]}}"#, inputs.join(","));
+    let mut body = json.clone().into_bytes();
+    body.extend(windows.y.iter().chain(windows.mask.iter().flatten()).flat_map(|value| value.to_le_bytes()));
+    let length = json.len().to_string();
+    let headers = [("Inference-Header-Content-Length", length.as_str())];
+    let answer =
+        client.send("POST", &format!("/v2/models/{model}/infer"), &headers, &body).expect("an answer");
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let split: usize =
+        answer.header("inference-header-content-length").expect("binary").parse().expect("a number");
+    let floats = answer.body[split..].chunks_exact(4);
+    floats.map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
+}
+
+#[test]
+fn v2_json_and_binary_give_the_verified_number() {
+    let node = NodeProcess::start(&["--backend", "cpu"]);
+    let mut client = Client::connect(node.addr).expect("connects");
+    for model in MODELS {
+        let cases = Cases::read(model);
+        let expected = direct(model, &cases.windows);
+        assert_eq!(v2_json(node.addr, model, &cases.windows), expected, "{model} as JSON");
+        assert_eq!(v2_binary(&mut client, model, &cases.windows), expected, "{model} as binary");
+        let answer_len = expected.len() / cases.windows.rows;
+        for r in 0..cases.windows.rows {
+            let error = cases.error(r, &expected[r * answer_len..(r + 1) * answer_len]);
+            assert!(error <= TOLERANCE, "{model} case {r}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn the_native_route_gives_the_same_number_and_says_who_made_it() {
+    let node = NodeProcess::start(&["--backend", "cpu"]);
+    let model = MODELS[0];
+    let cases = Cases::read(model);
+    // Case 0 is a whole real window: the native route has no mask to send.
+    let window = row(&cases.windows, 0);
+    let expected = direct(model, &window);
+    let body = format!(
+        r#"{{"model":"{model}","series":[{{"id":"s","values":{}}}],"levels":[80,95]}}"#,
+        list(&window.y)
+    );
+    let answer = request(node.addr, "POST", "/v1/forecast", &[], body.as_bytes());
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    let median: Vec<f32> = expected.chunks_exact(5).map(|step| step[0]).collect();
+    let json = answer.json();
+    let found = find_array(&json, median.len(), &median);
+    assert!(found, "no member of the answer holds the median {median:?}: {text}");
+    assert!(text.contains("\"backend\":\"cpu\""), "{text}");
+    assert!(text.contains("\"degraded\":false"), "{text}");
+}
+
+/// Is `wanted` somewhere in `json` as an array of numbers?
+fn find_array(json: &serde_json::Value, len: usize, wanted: &[f32]) -> bool {
+    match json {
+        serde_json::Value::Array(items) => {
+            let numbers: Option<Vec<f32>> = items.iter().map(|n| n.as_f64().map(|n| n as f32)).collect();
+            (items.len() == len && numbers.as_deref() == Some(wanted))
+                || items.iter().any(|item| find_array(item, len, wanted))
+        }
+        serde_json::Value::Object(members) => members.values().any(|member| find_array(member, len, wanted)),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_demo_answers_by_symbol() {
+    let node = NodeProcess::start(&["--backend", "cpu"]);
+    for (path, body) in [
+        ("/neural/predict", r#"{"symbol":"USD"}"#),
+        ("/neural/batch_predict", r#"{"symbols":["USD","JPY"]}"#),
+        ("/v1/forecast", r#"{"model":"nbeats-vol-quantile","series":[{"id":"a","symbol":"USD"}]}"#),
+    ] {
+        let answer =
+            request(node.addr, "POST", path, &[("Content-Type", "application/json")], body.as_bytes());
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
+    }
+}
+
+#[test]
+fn a_row_is_the_same_alone_and_among_a_thousand() {
+    let node = NodeProcess::start(&["--backend", "cpu"]);
+    let mut client = Client::connect(node.addr).expect("connects");
+    let model = MODELS[0];
+    let cases = Cases::read(model);
+    let mut crowd = Windows { mask: Some(Vec::new()), ..Windows::default() };
+    for i in 0..1000 {
+        crowd.append(&row(&cases.windows, i % cases.windows.rows), 168);
+    }
+    let together = v2_binary(&mut client, model, &crowd);
+    let answer_len = together.len() / crowd.rows;
+    for r in [0, 1, 5, 6, 7, 31, 499, 998, 999] {
+        let alone = v2_binary(&mut client, model, &row(&crowd, r));
+        assert_eq!(alone, together[r * answer_len..(r + 1) * answer_len], "row {r}");
+    }
+}
+
+#[test]
+fn the_offline_csv_gives_the_same_number() {
+    let model = MODELS[0];
+    let cases = Cases::read(model);
+    let window = row(&cases.windows, 0);
+    let expected = direct(model, &window);
+    let folder = tempfile::tempdir().expect("a folder");
+    let (input, output) = (folder.path().join("in.csv"), folder.path().join("out.csv"));
+    let mut csv = String::from("unique_id,ds,y\n");
+    for (day, value) in window.y.iter().enumerate() {
+        writeln!(csv, "s,{day},{value}").expect("memory");
+    }
+    std::fs::write(&input, csv).expect("writes");
+    let done = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(["forecast", "--model", model, "--input"])
+        .arg(&input)
+        .arg("--output")
+        .arg(&output)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mut reader = csv::Reader::from_path(&output).expect("a CSV");
+    let headers = reader.headers().expect("headers").clone();
+    let first = headers.iter().position(|name| name == "median").expect("a median column");
+    let got: Vec<f32> = reader
+        .records()
+        .flat_map(|record| {
+            let record = record.expect("a record");
+            (first..first + 5).map(|i| record[i].parse().expect("a number")).collect::<Vec<f32>>()
+        })
+        .collect();
+    assert_eq!(got, expected);
+}
