@@ -1,8 +1,8 @@
 //! Things break under load: a device is taken away, actors panic. Nothing accepted is lost, nothing hangs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::harness::{Client, PowerSwitch, TestNode, eventually};
@@ -94,7 +94,8 @@ fn a_device_taken_away_under_load_loses_no_request() {
 fn a_panic_in_any_actor_is_survived() {
     let switch = PowerSwitch::default();
     let node = TestNode::on_gpu(&switch, &[]);
-    let names: Vec<Arc<str>> = node.node.system.tree().snapshot().into_iter().map(|actor| actor.name).collect();
+    let names: Vec<Arc<str>> =
+        node.node.system.tree().snapshot().into_iter().map(|actor| actor.name).collect();
     assert!(names.len() >= 5, "router, breaker, health and two devices at least: {names:?}");
     for name in names {
         let restarts = |node: &TestNode| {

@@ -107,7 +107,8 @@ fn short_digits(text: &[u8], mut at: usize, mut mantissa: u64) -> (u64, usize) {
 #[inline]
 fn leading_digits(eight: u64) -> (u64, usize) {
     let digits = eight ^ 0x3030_3030_3030_3030;
-    let others = (((digits & 0x7F7F_7F7F_7F7F_7F7F) + 0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080;
+    let others =
+        (((digits & 0x7F7F_7F7F_7F7F_7F7F) + 0x7676_7676_7676_7676) | digits) & 0x8080_8080_8080_8080;
     let len = (others.trailing_zeros() / 8) as usize;
     let aligned = if len == 0 { 0 } else { digits << (64 - 8 * len) };
     (eight_digits(aligned), len)

@@ -1,6 +1,5 @@
 //! Whole systems on fake devices: every failure, and what callers see of it.
 
-mod cost;
 mod failures;
 mod fake;
 mod models;

@@ -1,37 +1,41 @@
-//! What one forecast costs; run with `cargo test --release -p peregrine_actors cost -- --ignored --nocapture`.
+//! What one forecast costs on the way through the actors, with and without running in the caller's thread.
+//!
+//! `cargo run --release -p peregrine_actors --example forecast_cost`
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peregrine_actors::{ExecutorFactory, ForecastRequest, Settings, System};
 use peregrine_runtime::{Deadline, SystemClock};
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::{Backend, Executor};
+use peregrine_shaders::{Executor, Forecaster, Windows};
 
-use super::fake::Script;
-use super::{MODEL, forecaster, ramp};
-use crate::{ExecutorFactory, ForecastRequest, Settings, System};
+const MODEL: &str = "nhits-168x24-quantile";
 
-#[test]
-#[ignore = "a measurement, not a claim"]
-fn cost_on_the_cpu() {
+fn main() {
     let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(2)) as Box<dyn Executor>));
     measure("cpu executor", &cpu);
 }
 
-#[test]
-#[ignore = "a measurement, not a claim"]
-fn cost_of_the_way_alone() {
-    measure("fake executor", &Script::new().factory(Backend::Cpu));
+fn forecaster() -> Arc<Forecaster> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/");
+    Arc::new(Forecaster::load(&Path::new(dir).join(MODEL)).expect("a model that ships"))
+}
+
+fn ramp() -> Windows {
+    Windows { rows: 1, y: (0..168).map(|i| (i as f32 * 0.37).sin()).collect(), ..Windows::default() }
 }
 
 fn measure(what: &str, cpu: &ExecutorFactory) {
     for inline in [Settings::default().inline_macs_max, 0] {
         let settings = Settings { inline_macs_max: inline, ..Settings::default() };
-        let system = System::start(settings, Arc::clone(cpu), None, Arc::new(SystemClock), 7).unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(system.load(forecaster(), 1)).unwrap();
+        let system =
+            System::start(settings, Arc::clone(cpu), None, Arc::new(SystemClock), 7).expect("it runs");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it runs");
+        runtime.block_on(system.load(forecaster(), 1)).expect("it runs");
         let mut times: Vec<_> = (0..4000).map(|_| runtime.block_on(timed(&system))).collect();
         times.sort();
         let at = |share: f64| times[(times.len() as f64 * share) as usize];
@@ -42,7 +46,7 @@ fn measure(what: &str, cpu: &ExecutorFactory) {
             for _ in 0..2 {
                 scope.spawn(|| {
                     let runtime =
-                        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it runs");
                     let tasks = (0..4).map(|_| async {
                         let until = Instant::now() + window;
                         while Instant::now() < until {
@@ -62,9 +66,12 @@ fn measure(what: &str, cpu: &ExecutorFactory) {
 }
 
 async fn timed(system: &System) -> Duration {
-    let windows = ramp(1);
+    let windows = ramp();
     let started = Instant::now();
     let deadline = Deadline::after(started, Duration::from_secs(5));
-    system.forecast(ForecastRequest { model: MODEL.into(), version: None, windows, deadline }).await.unwrap();
+    system
+        .forecast(ForecastRequest { model: MODEL.into(), version: None, windows, deadline })
+        .await
+        .expect("it runs");
     started.elapsed()
 }

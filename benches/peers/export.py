@@ -1,0 +1,162 @@
+"""Writes an N-HiTS model folder as ONNX, so that ONNX Runtime can be measured on the same network.
+
+    export.py MODEL_DIR OUT_DIR [--folded]
+
+OUT_DIR/NAME.onnx is the graph as the trainer's own exporter lays it out: reverse, then per block pool, Gemm, Gemm + Relu …,
+slice, subtract, resize, transpose, add. With --folded, OUT_DIR/NAME.folded.onnx has in addition the algebra that
+peregrine does at load (products in float64): the first two layers multiplied, interpolation and transposition in one
+last layer for all blocks, the reversal in the weights, the last block's unused backcast left out. Thus a difference to
+the folded graph is a difference of kernels, not of algebra.
+
+Input `y` [B, L] scaled, output `forecast` [B, h, Q]; B is free. Each graph is run and compared with float64.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+import nhits
+
+TOLERANCE = 1e-5  # of a row's largest output: sums of up to 512 terms in f32
+
+
+class Graph:
+    """Nodes and constants under unique names."""
+
+    def __init__(self) -> None:
+        self.nodes, self.constants = [], []
+
+    def add(self, kind: str, *inputs: str, **attributes) -> str:
+        """Appends a node and returns the name of its output."""
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, value: np.ndarray) -> str:
+        """Adds an initializer."""
+        name = f"const_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def slice(self, x: str, start: int, end: int, axis: int, step: int = 1) -> str:
+        """`x[start:end:step]` along an axis."""
+        bounds = [self.constant(np.array([v], np.int64)) for v in (start, end, axis, step)]
+        return self.add("Slice", x, *bounds)
+
+    def linear(self, x: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        """`x · weightᵀ + bias`, rounded to f32 here."""
+        names = [self.constant(v.astype(np.float32)) for v in (weight, bias)]
+        return self.add("Gemm", x, *names, transB=1)
+
+    def pool(self, x: str, kernel: int) -> str:
+        """Maximum over `kernel` neighbours of `[B, L]`."""
+        axis = self.constant(np.array([1], np.int64))
+        pooled = self.add("MaxPool", self.add("Unsqueeze", x, axis), kernel_shape=[kernel], strides=[kernel], ceil_mode=1)
+        return self.add("Squeeze", pooled, axis)
+
+    def finish(self, model: nhits.Nhits, output: str) -> onnx.ModelProto:
+        """A checked model whose result is `output`."""
+        self.nodes.append(helper.make_node("Identity", [output], ["forecast"], name="forecast"))
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", model.window])
+        z = helper.make_tensor_value_info("forecast", TensorProto.FLOAT, ["batch", model.horizon, model.outputs])
+        graph = helper.make_graph(self.nodes, model.name, [y], [z], self.constants)
+        proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(proto, full_check=True)
+        return proto
+
+
+def plain(model: nhits.Nhits) -> onnx.ModelProto:
+    """The graph as traced: every module of the network is a node or a few."""
+    g, length = Graph(), model.window
+    residual = g.slice("y", -1, np.iinfo(np.int64).min, 1, step=-1)
+    level = g.slice("y", length - 1, length, 1)
+    forecast = g.add("Unsqueeze", level, g.constant(np.array([2], np.int64)))
+    for block in model.blocks:
+        if model.horizon % block.knots:
+            raise SystemExit(f"{model.name}: {block.knots} knots do not divide the horizon")
+        x = g.pool(residual, block.kernel)
+        for index, (weight, bias) in enumerate(block.layers):
+            x = g.linear(x, weight, bias)
+            if 0 < index < len(block.layers) - 1:
+                x = g.add("Relu", x)
+        residual = g.add("Sub", residual, g.slice(x, 0, length, 1))
+        theta = g.slice(x, length, length + model.outputs * block.knots, 1)
+        shape = g.constant(np.array([-1, model.outputs, block.knots], np.int64))
+        scales = g.constant(np.array([1, 1, model.horizon // block.knots], np.float32))
+        steps = g.add("Resize", g.add("Reshape", theta, shape), "", scales, mode="linear",
+                      coordinate_transformation_mode="half_pixel")
+        forecast = g.add("Add", forecast, g.add("Transpose", steps, perm=[0, 2, 1]))
+    return g.finish(model, forecast)
+
+
+def folded(model: nhits.Nhits) -> onnx.ModelProto:
+    """The same function with the fewest multiply-adds: each block leaves its last hidden layer or, where the way
+    through them is cheaper, its knots; one last layer maps all of them to the forecast."""
+    g, length, steps = Graph(), model.window, model.horizon * model.outputs
+    residual, slices, matrices, biases = "y", [], [], []
+    for number, block in enumerate(model.blocks):
+        if length % block.kernel:
+            raise SystemExit(f"{model.name}: pooling by {block.kernel} does not commute with reversal")
+        layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in block.layers]
+        (w0, b0), (w1, b1), *middle, (last_weight, last_bias) = layers
+        first = ((w1 @ w0)[:, ::-1], w1 @ b0 + b1)
+        x = g.pool(residual, block.kernel) if block.kernel > 1 else residual
+        for weight, bias in [first, *middle]:
+            x = g.add("Relu", g.linear(x, weight, bias))
+        if number + 1 < len(model.blocks):
+            backcast = g.linear(x, last_weight[:length][::-1], last_bias[:length][::-1])
+            residual = g.add("Sub", residual, backcast)
+        theta_weight, theta_bias = last_weight[length:], last_bias[length:]
+        basis = np.einsum("tk,qr->tqrk", nhits.interpolation(block.knots, model.horizon), np.eye(model.outputs))
+        basis = basis.reshape(steps, model.outputs * block.knots)
+        knots, units = theta_weight.shape
+        if knots * (units + steps) < steps * units:
+            slices.append(g.linear(x, theta_weight, theta_bias))
+            matrices.append(basis)
+        else:
+            slices.append(x)
+            matrices.append(basis @ theta_weight)
+            biases.append(basis @ theta_bias)
+    joined = g.add("Concat", *slices, axis=1)
+    forecast = g.linear(joined, np.concatenate(matrices, axis=1), sum(biases, np.zeros(steps)))
+    forecast = g.add("Add", forecast, g.slice("y", length - 1, length, 1))
+    shape = g.constant(np.array([-1, model.horizon, model.outputs], np.int64))
+    return g.finish(model, g.add("Reshape", forecast, shape))
+
+
+def check(model: nhits.Nhits, proto: onnx.ModelProto, label: str) -> None:
+    """Compares ONNX Runtime with float64 on fresh walks, at several batch sizes."""
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    rng, worst = np.random.default_rng(), 0.0
+    for rows in (1, 3, 257):
+        walk = rng.standard_normal((rows, model.window)).cumsum(axis=1)
+        y = ((walk - walk.mean(axis=1, keepdims=True)) / walk.std(axis=1, keepdims=True)).astype(np.float32)
+        want, got = nhits.network(model, y), session.run(None, {"y": y})[0]
+        worst = max(worst, (np.abs(got - want).max(axis=(1, 2)) / np.abs(want).max(axis=(1, 2))).max())
+    print(f"{model.name} {label}: worst relative error against float64 {worst:.1e}, {len(proto.graph.node)} nodes")
+    if not worst <= TOLERANCE:
+        raise SystemExit(f"{model.name} {label}: beyond {TOLERANCE}")
+
+
+def main() -> None:
+    """One or two graphs of one model folder."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--folded", action="store_true")
+    args = parser.parse_args()
+    model = nhits.load(args.model)
+    args.out.mkdir(parents=True, exist_ok=True)
+    graphs = {"plain": plain(model)} | ({"folded": folded(model)} if args.folded else {})
+    for label, proto in graphs.items():
+        check(model, proto, label)
+        suffix = ".onnx" if label == "plain" else f".{label}.onnx"
+        onnx.save(proto, args.out / f"{model.name}{suffix}")
+
+
+if __name__ == "__main__":
+    main()
