@@ -2,6 +2,7 @@
 //!
 //! Holds no policy of its own: it walks the rooms in order. Cheap to clone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -29,6 +30,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     rooms: Started,
     loading: parking_lot::Mutex<Vec<Arc<ModelStatus>>>,
+    /// By name and version, kept over unloading: what counts only ever grows. As many as the repository has names.
+    ledgers: parking_lot::Mutex<BTreeMap<(String, u32), Arc<Ledger>>>,
     stopping: AtomicBool,
 }
 
@@ -71,8 +74,9 @@ impl System {
     ) -> Result<Self, StartError> {
         let rooms = supervisor::start(&settings, cpu, gpu, &clock, seed)?;
         let loading = parking_lot::Mutex::new(Vec::new());
+        let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
-        Ok(Self { inner: Arc::new(Inner { settings, clock, rooms, loading, stopping }) })
+        Ok(Self { inner: Arc::new(Inner { settings, clock, rooms, loading, ledgers, stopping }) })
     }
 
     /// Brings a model to the devices, then serves it. What served this name and version before goes on until then,
@@ -277,7 +281,7 @@ impl System {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let report = self.inner.rooms.tree.stop(deadline).await;
         if report.stuck.is_empty() {
-            self.lines().for_each(|line| line.end("the node stopped"));
+            self.lines().for_each(|line| line.shut("the node stopped"));
         } else {
             tracing::warn!(stuck = ?report.stuck, "actors did not stop in time");
         }
@@ -318,10 +322,9 @@ impl System {
             gate
         };
         let (cpu, gpu) = (gate(Backend::Cpu), gate(Backend::Gpu));
-        // A version that is replaced goes on counting.
-        let before = rooms.table.load().find(&status.spec.name, Some(status.version)).cloned();
+        let key = (status.spec.name.clone(), status.version);
         let ledger =
-            before.map_or_else(|_| Arc::new(Ledger::new()), |route| Arc::clone(&route.served.ledger));
+            Arc::clone(self.inner.ledgers.lock().entry(key).or_insert_with(|| Arc::new(Ledger::new())));
         let served = Arc::new(Served {
             forecaster: Arc::clone(forecaster),
             version: status.version,

@@ -253,15 +253,23 @@ impl Line {
 
     /// The actor is gone but will be back: a line with a spare moves there, one without waits.
     pub(crate) fn interrupt(&self, why: &str) {
-        self.close(why, self.spec.spare.is_some());
+        if matches!(&*self.state.borrow(), DeviceState::Down { .. }) {
+            return; // it had stopped before
+        }
+        self.close(why, self.spec.spare.is_some(), false);
     }
 
     /// The device cannot be had: whatever waits is moved or told so.
     pub(crate) fn end(&self, why: &str) {
-        self.close(why, true);
+        self.close(why, true, false);
     }
 
-    fn close(&self, why: &str, clear: bool) {
+    /// The node stops: as [`Self::end`], but nothing is wrong with the device and no circuit has to open.
+    pub(crate) fn shut(&self, why: &str) {
+        self.close(why, true, true);
+    }
+
+    fn close(&self, why: &str, clear: bool, planned: bool) {
         let engine = self.engine.lock().take();
         // A broken executor may panic again on its way out.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(engine)));
@@ -277,11 +285,13 @@ impl Line {
         };
         let was_down = matches!(&*self.state.borrow(), DeviceState::Down { .. });
         if clear || !was_down {
-            tracing::warn!(backend = self.spec.backend.name(), reason = why, "device down");
+            if !planned {
+                tracing::warn!(backend = self.spec.backend.name(), reason = why, "device down");
+            }
             self.state.send_replace(DeviceState::Down { reason: why.to_owned() });
         }
         // A line that merely waits for its next actor goes on accepting, so there is nothing to break.
-        if clear && (accepted || !was_down) {
+        if clear && !planned && (accepted || !was_down) {
             (self.spec.notice)(false, why);
         }
         self.hand_over(left, why);

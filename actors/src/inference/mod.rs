@@ -100,7 +100,7 @@ impl Worker<Order> for Device {
             }
         }
         while self.line.serve()? {}
-        self.line.end("stopped");
+        self.line.shut("stopped");
         Ok(())
     }
 }

@@ -66,3 +66,13 @@ async fn a_row_forecasts_the_same_alone_and_among_a_thousand() {
         assert_eq!(alone.values, together.values[row * row_len..][..row_len], "row {row}");
     }
 }
+
+#[tokio::test]
+async fn counters_only_grow_over_unloading() {
+    let rig = Rig::cpu(|_| {}).await;
+    rig.ask().await.unwrap();
+    assert!(rig.system.unload(MODEL, None).await);
+    rig.system.load(forecaster(), 1).await.unwrap();
+    rig.ask().await.unwrap();
+    assert_eq!(rig.system.stats()[0].success.count, 2);
+}
