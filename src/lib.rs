@@ -7,5 +7,6 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+mod memory;
 pub mod node;
 pub mod series_store;

@@ -24,6 +24,7 @@ use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
 use crate::config::Config;
 use crate::gateway::{self, Shared};
+use crate::memory;
 use crate::series_store::{DataError, SeriesStore};
 
 /// A running node. Dropping it stops it.
@@ -231,6 +232,7 @@ async fn serve_models(
     config: Config,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Server, SocketAddr), NodeError> {
+    memory::for_loading();
     for entry in entries {
         let failed = |source| NodeError::Model { dir: entry.dir.clone(), source };
         let forecaster = match catalog::load(&entry) {
@@ -246,6 +248,7 @@ async fn serve_models(
         system.load(forecaster, entry.version).await.map_err(refused)?;
         info!(model = entry.name, version = entry.version, "model serves");
     }
+    memory::for_serving();
     if let Some(default) = &config.models.default
         && system.find(default, None).is_err()
     {
