@@ -3,6 +3,7 @@
 use criterion::{criterion_group, criterion_main};
 
 mod cpu_executor;
+mod gateway;
 
-criterion_group!(benches, cpu_executor::forecast);
+criterion_group!(benches, cpu_executor::forecast, gateway::bodies);
 criterion_main!(benches);

@@ -5,7 +5,10 @@
 
 use std::borrow::Cow;
 
-use super::numbers::parse_f32;
+#[cfg(target_arch = "x86_64")]
+use super::fractions::Sse41;
+use super::fractions::{Portable, ShortFraction};
+use super::numbers::{parse_f32, parse_f32_by};
 
 /// Nesting that is walked over in members nobody asked for.
 const SKIP_DEPTH_MAX: usize = 32;
@@ -204,6 +207,36 @@ impl<'a> Cursor<'a> {
         depth_max: usize,
         count_max: usize,
     ) -> Result<usize, JsonError> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("sse4.1") {
+            // SAFETY: just detected.
+            return unsafe { self.leaves_sse41(out, depth_max, count_max) };
+        }
+        // SAFETY: the portable way asks nothing of the machine.
+        unsafe { self.leaves_by::<Portable>(out, depth_max, count_max) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "sse4.1")]
+    fn leaves_sse41(
+        &mut self,
+        out: &mut Vec<f32>,
+        depth_max: usize,
+        count_max: usize,
+    ) -> Result<usize, JsonError> {
+        // SAFETY: this function is compiled for, and only called on, machines with SSE 4.1.
+        unsafe { self.leaves_by::<Sse41>(out, depth_max, count_max) }
+    }
+
+    /// # Safety
+    /// The machine must have what `Way` needs.
+    #[inline(always)]
+    unsafe fn leaves_by<Way: ShortFraction>(
+        &mut self,
+        out: &mut Vec<f32>,
+        depth_max: usize,
+        count_max: usize,
+    ) -> Result<usize, JsonError> {
         if self.peek() != Some(b'[') {
             return Err(self.expected("an array of numbers"));
         }
@@ -222,17 +255,8 @@ impl<'a> Cursor<'a> {
                     }
                 }
                 _ => {
-                    let (value, len) =
-                        parse_f32(&self.text[self.at..]).ok_or_else(|| self.expected("a number"))?;
-                    if !value.is_finite() {
-                        return Err(JsonError::Infinite { at: self.at, index: count });
-                    }
-                    if count == count_max {
-                        return Err(JsonError::TooMany { at: self.at, count_max });
-                    }
-                    out.push(value);
-                    count += 1;
-                    self.at += len;
+                    // SAFETY: the caller's promise.
+                    unsafe { self.run_of_numbers::<Way>(out, &mut count, count_max)? };
                 }
             }
             loop {
@@ -252,6 +276,41 @@ impl<'a> Cursor<'a> {
                 }
             }
         }
+    }
+
+    /// One number and those behind it that only a comma parts, as they mostly come: all state stays in registers.
+    ///
+    /// # Safety
+    /// The machine must have what `Way` needs.
+    #[inline(always)]
+    unsafe fn run_of_numbers<Way: ShortFraction>(
+        &mut self,
+        out: &mut Vec<f32>,
+        count: &mut usize,
+        count_max: usize,
+    ) -> Result<(), JsonError> {
+        let (text, mut at, mut index) = (self.text, self.at, *count);
+        loop {
+            // SAFETY: the caller's promise.
+            let Some((value, len)) = (unsafe { parse_f32_by::<Way>(&text[at..]) }) else {
+                return Err(JsonError::Expected { at, wanted: "a number" });
+            };
+            if !value.is_finite() {
+                return Err(JsonError::Infinite { at, index });
+            }
+            if index == count_max {
+                return Err(JsonError::TooMany { at, count_max });
+            }
+            out.push(value);
+            index += 1;
+            at += len;
+            match text.get(at..at + 2) {
+                Some([b',', b'-' | b'0'..=b'9']) => at += 1,
+                _ => break,
+            }
+        }
+        (self.at, *count) = (at, index);
+        Ok(())
     }
 
     /// Walks over any value.

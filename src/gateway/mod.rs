@@ -5,7 +5,9 @@
 
 mod app;
 mod body;
+pub mod codec;
 mod error;
+mod fractions;
 mod health;
 mod json;
 mod meter;

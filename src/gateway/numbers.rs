@@ -2,6 +2,8 @@
 //!
 //! Knows no document: it reads one number at the start of a slice.
 
+use super::fractions::{Portable, ShortFraction};
+
 /// Powers of ten in f64; exact up to 1e22, half a unit in the last place off beyond.
 const POWERS: [f64; 41] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
@@ -15,13 +17,32 @@ const DIGITS_MAX: usize = 19;
 /// Bits of an f64 mantissa that an f32 drops, and the pattern that lies midway between two neighbours.
 const DROPPED_MASK: u64 = (1 << 29) - 1;
 const MIDWAY: u64 = 1 << 28;
-/// The f64 estimate is at most 1.5 units off (integer, power and quotient each half a unit).
+/// The f64 estimate is at most 1.5 units off (integer, power and quotient or product each half a unit).
 const DOUBT: u64 = 4;
 
 /// Reads the JSON number at the start of `text`: its nearest `f32` (infinite when too large) and its length in
 /// bytes. `None` when no JSON number stands there.
-#[inline]
 pub(crate) fn parse_f32(text: &[u8]) -> Option<(f32, usize)> {
+    // SAFETY: the portable way asks nothing of the machine.
+    unsafe { parse_f32_by::<Portable>(text) }
+}
+
+/// As [`parse_f32`], the usual form read by `Way`.
+///
+/// # Safety
+/// The machine must have what `Way` needs.
+#[inline(always)] // the pair comes back in registers only then; through memory it costs as much as the parsing
+pub(crate) unsafe fn parse_f32_by<Way: ShortFraction>(text: &[u8]) -> Option<(f32, usize)> {
+    // SAFETY: the caller's promise.
+    match unsafe { Way::read(text) } {
+        Some(found) => Some(found),
+        None => any_number(text),
+    }
+}
+
+/// Every form that JSON allows.
+#[inline(never)]
+fn any_number(text: &[u8]) -> Option<(f32, usize)> {
     let negative = text.first() == Some(&b'-');
     let integer_at = usize::from(negative);
     let (mut mantissa, mut at) = short_digits(text, integer_at, 0);
@@ -115,8 +136,8 @@ fn leading_digits(eight: u64) -> (u64, usize) {
 }
 
 /// Eight digits, a byte each, first in the lowest: pairs, then fours, then all.
-#[inline]
-fn eight_digits(ones: u64) -> u64 {
+#[inline(always)]
+pub(super) fn eight_digits(ones: u64) -> u64 {
     let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8) & 0x00FF_00FF_00FF_00FF;
     let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_FFFF_0000_FFFF;
     fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xFFFF_FFFF
@@ -152,6 +173,12 @@ fn estimate(mantissa: u64, exponent: i64) -> Option<f32> {
     }
     let power = *POWERS.get(usize::try_from(exponent.unsigned_abs()).ok()?)?;
     let value = if exponent < 0 { mantissa as f64 / power } else { mantissa as f64 * power };
+    certain(value)
+}
+
+/// The `f32` nearest to what `value` estimates, when that is sure.
+#[inline(always)]
+pub(super) fn certain(value: f64) -> Option<f32> {
     let certain = (value.to_bits() & DROPPED_MASK).abs_diff(MIDWAY) > DOUBT;
     let normal = (2.0 * f64::from(f32::MIN_POSITIVE)..f64::from(f32::MAX) / 2.0).contains(&value);
     #[expect(clippy::cast_possible_truncation, reason = "the rounding is what is wanted")]

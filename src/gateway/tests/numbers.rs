@@ -77,9 +77,45 @@ fn random_digits_agree_with_the_standard_library() {
     }
 }
 
+#[test]
+fn short_fractions_among_others_agree_with_the_standard_library() {
+    let mut rng = StdRng::seed_from_u64(3);
+    for _ in 0..400_000 {
+        let (value, places) = (rng.random_range(-2000.0..2000.0_f64), rng.random_range(0..14_usize));
+        check(&format!("{value:.places$}"));
+        let small = value * 1e-9;
+        check(&format!("{small:.places$}"));
+    }
+    for text in
+        ["0.5", "-0.0", "00.5", "1.5e3", "1.5E-3", "12345678.123456", "99999999999.999", "1.", ".5", "1.2.3"]
+    {
+        let alone = parse_f32(text.as_bytes());
+        for among in every_way(format!("{text},1.25,-3.5,0.125]").as_bytes()) {
+            assert_eq!(alone, among, "{text}");
+        }
+    }
+}
+
+/// Alone, and with more behind it: the two take different ways.
 #[track_caller]
 fn check(text: &str) {
-    let (value, len) = parse_f32(text.as_bytes()).unwrap_or_else(|| panic!("{text} is a number"));
     let want: f32 = text.parse().unwrap();
-    assert_eq!((value.to_bits(), len), (want.to_bits(), text.len()), "{text}");
+    for whole in
+        [text.to_owned(), format!("{text},1.25,-3.5e2,0.125]"), format!("{text} \n, 17.5, 3.25, 1.0 ]")]
+    {
+        for found in every_way(whole.as_bytes()) {
+            let (value, len) = found.unwrap_or_else(|| panic!("{text} is a number"));
+            assert_eq!((value.to_bits(), len), (want.to_bits(), text.len()), "{whole}");
+        }
+    }
+}
+
+fn every_way(text: &[u8]) -> Vec<Option<(f32, usize)>> {
+    let mut found = vec![parse_f32(text)];
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("sse4.1") {
+        // SAFETY: just detected.
+        found.push(unsafe { parse_f32_by::<crate::gateway::fractions::Sse41>(text) });
+    }
+    found
 }
