@@ -152,6 +152,26 @@ fn the_demo_answers_by_symbol() {
     }
 }
 
+/// Old and new route print the same digits of the same numbers.
+#[test]
+fn the_compatible_route_prints_what_the_native_one_does() {
+    let node = NodeProcess::start(&["--backend", "cpu"]);
+    let text = |path: &str, body: &str| {
+        let answer = request(node.addr, "POST", path, &[], body.as_bytes());
+        assert_eq!(answer.status, 200, "{path}");
+        String::from_utf8(answer.body).expect("text")
+    };
+    let native = text("/v1/forecast", r#"{"series":[{"id":"a","symbol":"USD"}]}"#);
+    let (_, median) = native.split_once("\"median\":").expect("a median");
+    let (median, _) = median.split_once(']').expect("a list");
+    for (path, body) in
+        [("/neural/predict", r#"{"symbol":"USD"}"#), ("/neural/batch_predict", r#"{"symbols":["USD"]}"#)]
+    {
+        let compatible = text(path, body);
+        assert!(compatible.contains(median), "{path}: {median} is not in {compatible}");
+    }
+}
+
 #[test]
 fn a_row_is_the_same_alone_and_among_a_thousand() {
     let node = NodeProcess::start(&["--backend", "cpu"]);

@@ -8,8 +8,7 @@ use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::Forecast;
 use peregrine_shaders::{Backend, Windows, head};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
@@ -58,10 +57,12 @@ async fn predict(
     let wish = wish(&shared, &request, &mut payload).await?;
     let symbol = wish.symbol.clone().ok_or(BadForecast::NoMember("symbol"))?;
     let answered = answer(&shared, &wish, &[symbol]).await?;
-    let mut one = answered.predictions.into_iter().next().unwrap_or_default();
-    one["latency_ms"] = millis(answered.took).into();
-    one["timestamp"] = answered.timestamp_ms.into();
-    Ok(HttpResponse::Ok().json(one))
+    let prediction = answered.predictions.into_iter().next().map(|prediction| Prediction {
+        latency_ms: Some(millis(answered.took)),
+        timestamp: Some(answered.timestamp_ms),
+        ..prediction
+    });
+    Ok(HttpResponse::Ok().json(prediction)) // one symbol, one prediction
 }
 
 async fn batch_predict(
@@ -75,17 +76,50 @@ async fn batch_predict(
         return Err(BadForecast::Member { name: "symbols", want: "1 to 1024 symbols" }.into());
     }
     let answered = answer(&shared, &wish, &symbols).await?;
-    Ok(HttpResponse::Ok().json(json!({
-        "predictions": answered.predictions,
-        "total_latency_ms": millis(answered.took),
-        "avg_latency_ms": millis(answered.took) / symbols.len() as f64,
-        "symbols_count": symbols.len(),
-        "timestamp": answered.timestamp_ms,
-    })))
+    Ok(HttpResponse::Ok().json(Batch {
+        total_latency_ms: millis(answered.took),
+        avg_latency_ms: millis(answered.took) / symbols.len() as f64,
+        symbols_count: symbols.len(),
+        timestamp: answered.timestamp_ms,
+        predictions: answered.predictions,
+    }))
+}
+
+/// One symbol's answer. Typed, so that each number prints as the `f32` it is.
+#[derive(Serialize)]
+struct Prediction {
+    symbol: String,
+    prediction: Vec<f32>,
+    gpu_utilized: bool,
+    model: String,
+    model_version: String,
+    degraded: bool,
+    #[serde(flatten)]
+    interval: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Interval {
+    confidence_level: f64,
+    lower: Vec<f32>,
+    upper: Vec<f32>,
+}
+
+#[derive(Serialize)]
+struct Batch {
+    predictions: Vec<Prediction>,
+    total_latency_ms: f64,
+    avg_latency_ms: f64,
+    symbols_count: usize,
+    timestamp: u64,
 }
 
 struct Answered {
-    predictions: Vec<Value>,
+    predictions: Vec<Prediction>,
     took: Duration,
     timestamp_ms: u64,
 }
@@ -138,23 +172,27 @@ fn one(
     row: &[f32],
     horizon: usize,
     level: Option<f64>,
-) -> Result<Value, Refusal> {
+) -> Result<Prediction, Refusal> {
     let spec = &forecast.spec;
-    let mut value = json!({
-        "symbol": symbol,
-        "prediction": &head::median(spec, row)[..horizon],
-        "gpu_utilized": forecast.backend == Backend::Gpu,
-        "model": spec.name,
-        "model_version": forecast.version.to_string(),
-        "degraded": forecast.degraded,
+    let mut prediction = head::median(spec, row);
+    prediction.truncate(horizon);
+    let interval = level.map(|level| {
+        let (mut lower, mut upper) = head::bounds(spec, row, level).ok_or(BadForecast::Level { level })?;
+        lower.truncate(horizon);
+        upper.truncate(horizon);
+        Ok::<_, BadForecast>(Interval { confidence_level: level, lower, upper })
     });
-    if let Some(level) = level {
-        let (low, high) = head::bounds(spec, row, level).ok_or(BadForecast::Level { level })?;
-        value["confidence_level"] = level.into();
-        value["lower"] = low[..horizon].into();
-        value["upper"] = high[..horizon].into();
-    }
-    Ok(value)
+    Ok(Prediction {
+        symbol: symbol.to_owned(),
+        prediction,
+        gpu_utilized: forecast.backend == Backend::Gpu,
+        model: spec.name.clone(),
+        model_version: forecast.version.to_string(),
+        degraded: forecast.degraded,
+        interval: interval.transpose()?,
+        latency_ms: None,
+        timestamp: None,
+    })
 }
 
 /// Callers write 0.95 or 95.
