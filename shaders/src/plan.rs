@@ -169,6 +169,18 @@ impl Plan {
         self.buffer_widths[buffer.0]
     }
 
+    /// Holds the caller of [`crate::Executor::run`] to its contract.
+    ///
+    /// # Panics
+    /// When a slice's length does not fit the plan: a programmer's error.
+    pub fn assert_fits(&self, rows: usize, inputs: &[&[f32]], output: &[f32]) {
+        assert_eq!(inputs.len(), self.inputs.len(), "count of inputs");
+        for (input, buffer) in inputs.iter().zip(&self.inputs) {
+            assert_eq!(input.len(), rows * self.width(*buffer), "length of an input");
+        }
+        assert_eq!(output.len(), rows * self.width(self.output), "length of the output");
+    }
+
     /// Multiply-adds of one row: the arithmetic floor.
     #[must_use]
     pub fn row_macs(&self) -> usize {

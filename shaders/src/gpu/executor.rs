@@ -162,12 +162,8 @@ impl Executor for GpuExecutor {
         inputs: &[&[f32]],
         output: &mut [f32],
     ) -> Result<(), ExecuteError> {
-        assert_eq!(inputs.len(), plan.inputs.len(), "count of inputs");
-        for (input, buffer) in inputs.iter().zip(&plan.inputs) {
-            assert_eq!(input.len(), rows * plan.width(*buffer), "length of an input");
-        }
+        plan.assert_fits(rows, inputs, output);
         let output_width = plan.width(plan.output);
-        assert_eq!(output.len(), rows * output_width, "length of the output");
 
         self.load(plan)?;
         let started = Instant::now();
