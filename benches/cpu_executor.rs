@@ -9,19 +9,15 @@ use peregrine_shaders::{Forecaster, Scratch, Windows};
 
 const MODEL: &str = "models/nhits-168x24-quantile";
 
-/// A seeded random walk per row: real windows are walks too, and zeros would hide unwritten outputs.
+/// A random walk: real windows are walks too.
 fn windows(rows: usize, window: usize) -> Windows {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut noise = super::noise();
     let mut level = -2.5_f32;
-    let y = (0..rows * window)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            level += ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 0.1;
-            level
-        })
-        .collect();
+    let mut step = || {
+        level += (noise() - 0.5) * 0.1;
+        level
+    };
+    let y = (0..rows * window).map(|_| step()).collect();
     Windows { rows, y, ..Windows::default() }
 }
 

@@ -27,14 +27,8 @@ fn spec() -> ModelSpec {
 
 /// Values of log volatility with all the digits that an `f32` has.
 fn values(count: usize) -> Vec<f32> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 24) as f32
-    };
-    (0..count).map(|_| next() - 3.0).collect()
+    let mut noise = super::noise();
+    (0..count).map(|_| noise() - 3.0).collect()
 }
 
 fn json(rows: usize) -> Vec<u8> {

@@ -89,8 +89,9 @@ pub fn open_all(
         return Ok(vec![open(choice, threads, gpu_timeout)?]);
     }
     let mut all: Vec<Box<dyn Executor>> = vec![Box::new(CpuExecutor::new(threads))];
+    let here = gpu::adapters();
     for (software, adapter) in [(false, AdapterChoice::Hardware), (true, AdapterChoice::Software)] {
-        if gpu::adapters().iter().any(|facts| facts.software == software) {
+        if here.iter().any(|facts| facts.software == software) {
             all.push(open_adapter(&GpuOptions { adapter, timeout: gpu_timeout })?);
         }
     }

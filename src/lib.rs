@@ -10,3 +10,5 @@ pub mod gateway;
 mod memory;
 pub mod node;
 pub mod series_store;
+#[cfg(test)]
+mod testing;

@@ -200,9 +200,8 @@ fn comes_after(ds: &str, before: &str) -> bool {
 mod tests {
     use std::io::Write;
 
-    use peregrine_shaders::{Family, Head, NormalizerKind};
-
     use super::*;
+    use crate::testing::point_spec;
 
     const GOOD: &str = "unique_id,ds,a,b\nX,1,10,-1\nX,2,11,-2\nX,3,12,-3\nY,1,5,5\n";
 
@@ -255,16 +254,8 @@ mod tests {
 
     fn spec(window: usize, hist_exog: &[&str]) -> ModelSpec {
         ModelSpec {
-            name: "m".to_owned(),
-            family: Family::Mlp,
-            horizon: 1,
-            window,
-            normalizer: NormalizerKind::Identity,
-            head: Head::Point,
             hist_exog: hist_exog.iter().map(|&name| name.to_owned()).collect(),
-            futr_exog: Vec::new(),
-            stat_exog: Vec::new(),
-            columns: vec!["y".to_owned()],
+            ..point_spec(window, 1)
         }
     }
 }

@@ -178,9 +178,8 @@ fn number(text: &str, line: u64, column: &str) -> Result<Option<f32>, TableError
 
 #[cfg(test)]
 mod tests {
-    use peregrine_shaders::{Family, Head, NormalizerKind};
-
     use super::*;
+    use crate::testing::point_spec;
 
     #[test]
     fn the_last_window_is_taken_and_columns_stand_in_any_order() {
@@ -243,18 +242,7 @@ mod tests {
     }
 
     fn plain() -> ModelSpec {
-        ModelSpec {
-            name: "m".to_owned(),
-            family: Family::Mlp,
-            horizon: 2,
-            window: 2,
-            normalizer: NormalizerKind::Identity,
-            head: Head::Point,
-            hist_exog: Vec::new(),
-            futr_exog: Vec::new(),
-            stat_exog: Vec::new(),
-            columns: vec!["y".to_owned()],
-        }
+        point_spec(2, 2)
     }
 
     fn exogenous() -> ModelSpec {

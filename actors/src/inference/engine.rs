@@ -48,6 +48,11 @@ impl Engine {
         Self { executor, scratch: Scratch::default(), gathered: Windows::default(), out: Vec::new() }
     }
 
+    /// Drops the executor, which may panic again on its way out if it is broken.
+    pub(crate) fn discard(self) {
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
+    }
+
     /// Runs anything on the executor; a panic becomes an error.
     pub(crate) fn contain<T>(
         &mut self,

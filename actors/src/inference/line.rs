@@ -56,6 +56,17 @@ struct Desk {
     accepts: bool,
 }
 
+/// How a line loses its executor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// Another will come: what is queued waits for it.
+    Waits,
+    /// None may come: what is queued goes elsewhere, the breakers open.
+    Down,
+    /// As down, but nothing is wrong.
+    Planned,
+}
+
 /// Why a line did not take a request.
 pub(crate) enum Refused {
     /// Its queue holds as much as it may.
@@ -256,23 +267,25 @@ impl Line {
         if matches!(&*self.state.borrow(), DeviceState::Down { .. }) {
             return; // it had stopped before
         }
-        self.close(why, self.spec.spare.is_some(), false);
+        self.close(why, if self.spec.spare.is_some() { Closing::Down } else { Closing::Waits });
     }
 
     /// The device cannot be had: whatever waits is moved or told so.
     pub(crate) fn end(&self, why: &str) {
-        self.close(why, true, false);
+        self.close(why, Closing::Down);
     }
 
     /// The node stops: as [`Self::end`], but nothing is wrong with the device and no circuit has to open.
     pub(crate) fn shut(&self, why: &str) {
-        self.close(why, true, true);
+        self.close(why, Closing::Planned);
     }
 
-    fn close(&self, why: &str, clear: bool, planned: bool) {
-        let engine = self.engine.lock().take();
-        // A broken executor may panic again on its way out.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(engine)));
+    fn close(&self, why: &str, closing: Closing) {
+        let clear = closing != Closing::Waits;
+        let planned = closing == Closing::Planned;
+        if let Some(engine) = self.engine.lock().take() {
+            engine.discard();
+        }
         let (left, accepted) = {
             let mut desk = self.desk.lock();
             let accepted = desk.accepts;
@@ -328,8 +341,9 @@ impl Line {
                 }
                 self.hand_over(jobs, &why);
                 if broken.is_fatal() {
-                    let lost = engine.take();
-                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(lost)));
+                    if let Some(lost) = engine.take() {
+                        lost.discard();
+                    }
                     return Err(why.into());
                 }
                 Ok(())

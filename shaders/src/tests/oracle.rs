@@ -47,7 +47,9 @@ struct Memory<'p> {
 impl Memory<'_> {
     fn get(&self, row: usize, view: View, column: usize) -> f64 {
         assert!(column < view.width, "read outside a view");
-        self.buffers[view.buffer.0][row * self.widths[view.buffer.0] + view.offset + column]
+        let value = self.buffers[view.buffer.0][row * self.widths[view.buffer.0] + view.offset + column];
+        assert!(!value.is_nan(), "read before written: {view:?}");
+        value
     }
 
     fn set(&mut self, row: usize, view: View, column: usize, value: f64) {

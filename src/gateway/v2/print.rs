@@ -81,10 +81,10 @@ pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use peregrine_shaders::{Family, Head, NormalizerKind};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::testing::point_spec;
 
     const VALUES: [f32; 4] = [0.1, -2.5, 1e-20, 16_777_216.0];
 
@@ -120,18 +120,7 @@ mod tests {
     }
 
     fn print(id: Option<&str>, binary: bool) -> Printed {
-        let spec = ModelSpec {
-            name: "m".to_owned(),
-            family: Family::Mlp,
-            horizon: 2,
-            window: 3,
-            normalizer: NormalizerKind::Identity,
-            head: Head::Point,
-            hist_exog: Vec::new(),
-            futr_exog: Vec::new(),
-            stat_exog: Vec::new(),
-            columns: vec!["mean".to_owned()],
-        };
+        let spec = point_spec(3, 2);
         answer(
             &Answer { id, spec: &spec, version: 7, backend: "cpu", degraded: true, values: &VALUES },
             binary,

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::shapes::{load, mlp, nbeats, nhits};
 use super::{Interpreter, Model, Rng, oracle_forecast};
-use crate::{Command, Scratch};
+use crate::cpu::CpuExecutor;
+use crate::{Command, Executor, Scratch};
 
 /// Sums of some hundred f32 terms through a few layers.
 const TOLERANCE: f64 = 2e-5;
@@ -16,16 +17,23 @@ fn check(model: &Model) {
         let windows = model.windows(&mut Rng(seed + 100));
         let forecaster = load(&model).unwrap();
         windows.check(forecaster.spec()).unwrap();
-        let mut got = Vec::new();
-        forecaster.forecast(&mut Interpreter, &windows, &mut Scratch::default(), &mut got).unwrap();
         let expected = oracle_forecast(&model, &windows);
-        assert_eq!(got.len(), expected.len());
         let row_len = expected.len() / windows.rows;
-        for (row, (got, expected)) in got.chunks(row_len).zip(expected.chunks(row_len)).enumerate() {
-            let size = expected.iter().fold(0.0, |size: f64, value| size.max(value.abs()));
-            for (at, (&got, &expected)) in got.iter().zip(expected).enumerate() {
-                let off = (f64::from(got) - expected).abs() / size;
-                assert!(off <= TOLERANCE, "seed {seed} row {row} at {at}: {got} wanted {expected} ({off:e})");
+        // In f64 the folding alone is judged, in f32 what is served.
+        for executor in [&mut Interpreter as &mut dyn Executor, &mut CpuExecutor::new(1)] {
+            let mut got = Vec::new();
+            forecaster.forecast(executor, &windows, &mut Scratch::default(), &mut got).unwrap();
+            assert_eq!(got.len(), expected.len());
+            for (row, (got, expected)) in got.chunks(row_len).zip(expected.chunks(row_len)).enumerate() {
+                let size = expected.iter().fold(0.0, |size: f64, value| size.max(value.abs()));
+                for (at, (&got, &expected)) in got.iter().zip(expected).enumerate() {
+                    let off = (f64::from(got) - expected).abs() / size;
+                    let device = executor.device();
+                    assert!(
+                        off <= TOLERANCE,
+                        "{device} seed {seed} row {row} at {at}: {got} wanted {expected} ({off:e})"
+                    );
+                }
             }
         }
     }

@@ -1,8 +1,7 @@
 //! Native bodies as text, requests or named mistakes out.
 
-use peregrine_shaders::{Family, Head, NormalizerKind};
-
 use super::*;
+use crate::testing::point_spec;
 
 #[test]
 fn a_whole_request_is_read() {
@@ -68,16 +67,5 @@ fn check(text: &str, want: BadForecast) {
 }
 
 fn spec() -> ModelSpec {
-    ModelSpec {
-        name: "m".to_owned(),
-        family: Family::Mlp,
-        horizon: 2,
-        window: 3,
-        normalizer: NormalizerKind::Identity,
-        head: Head::Point,
-        hist_exog: Vec::new(),
-        futr_exog: Vec::new(),
-        stat_exog: Vec::new(),
-        columns: vec!["mean".to_owned()],
-    }
+    point_spec(3, 2)
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use peregrine_actors::Timing;
-use peregrine_shaders::{Backend, Family, NormalizerKind};
+use peregrine_shaders::Backend;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::gateway::v1::parse::forecast_body;
+use crate::testing::point_spec;
 
 #[test]
 fn intervals_come_by_level_and_the_horizon_is_cut() {
@@ -51,15 +52,8 @@ fn print(levels: &[f64], horizon: usize) -> Value {
 
 fn spec() -> ModelSpec {
     ModelSpec {
-        name: "m".to_owned(),
-        family: Family::Mlp,
-        horizon: 2,
-        window: 3,
-        normalizer: NormalizerKind::Identity,
         head: Head::Quantiles(vec![0.5, 0.025, 0.1, 0.9, 0.975]),
-        hist_exog: Vec::new(),
-        futr_exog: Vec::new(),
-        stat_exog: Vec::new(),
         columns: ["median", "lo-95", "lo-80", "hi-80", "hi-95"].map(str::to_owned).to_vec(),
+        ..point_spec(3, 2)
     }
 }

@@ -1,8 +1,7 @@
 //! Inference bodies as text, requests or named mistakes out.
 
-use peregrine_shaders::{Family, Head, NormalizerKind};
-
 use super::*;
+use crate::testing::point_spec;
 
 #[test]
 fn flat_and_nested_are_the_same() {
@@ -210,16 +209,5 @@ fn check(text: &str, want: BadInfer) {
 }
 
 fn spec(hist_exog: &[&str]) -> ModelSpec {
-    ModelSpec {
-        name: "m".to_owned(),
-        family: Family::Mlp,
-        horizon: 2,
-        window: 3,
-        normalizer: NormalizerKind::Identity,
-        head: Head::Point,
-        hist_exog: hist_exog.iter().map(|&name| name.to_owned()).collect(),
-        futr_exog: Vec::new(),
-        stat_exog: Vec::new(),
-        columns: vec!["mean".to_owned()],
-    }
+    ModelSpec { hist_exog: hist_exog.iter().map(|&name| name.to_owned()).collect(), ..point_spec(3, 2) }
 }
