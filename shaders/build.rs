@@ -6,6 +6,9 @@ use std::path::Path;
 use naga::front::wgsl;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+/// Appended to every kernel; after it, so that the lines of an error are those of the kernel's file.
+const SHARED: &str = "wgsl/activation.wgsl";
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=wgsl");
@@ -27,7 +30,11 @@ fn main() {
 
 /// `Err("line:column: reason")`.
 fn validate(path: &Path) -> Result<(), String> {
-    let source = fs::read_to_string(path).map_err(|error| format!("1:1: {error}"))?;
+    let read = |path: &Path| fs::read_to_string(path).map_err(|error| format!("1:1: {error}"));
+    let mut source = read(path)?;
+    if !path.ends_with(SHARED) {
+        source.push_str(&read(Path::new(SHARED))?);
+    }
     let at = |location: Option<naga::SourceLocation>| {
         location.map_or("1:1".to_owned(), |l| format!("{}:{}", l.line_number, l.line_position))
     };

@@ -22,8 +22,8 @@ pub use executor::{Backend, ExecuteError, Executor};
 pub use forecaster::{Forecaster, Scratch};
 pub use loader::LoadError;
 pub use plan::{
-    Activation, BufferId, Command, Init, Linear, Move, Plan, PlanBuilder, PlanId, Pool, PoolMode, View,
-    Weights,
+    Activation, Affine, Attention, BufferId, Cell, Command, Init, LayerNorm, Linear, Move, Plan, PlanBuilder,
+    PlanId, Pool, PoolMode, Recurrent, Repeat, View, Weights,
 };
 pub use spec::{Family, Head, ModelSpec, NormalizerKind};
 pub use windows::{WindowError, Windows};

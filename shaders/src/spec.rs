@@ -13,11 +13,38 @@ pub enum Family {
     Dlinear,
     /// Last-value-normalized linear (Zeng et al. 2023).
     Nlinear,
+    /// Time-series Dense Encoder (Das et al. 2023).
+    Tide,
+    /// Mixer over time and series (Chen et al. 2023); forecasts several series at once.
+    Tsmixer,
+    /// Patch time-series transformer (Nie et al. 2023).
+    Patchtst,
+    /// Long short-term memory (Hochreiter & Schmidhuber 1997).
+    Lstm,
+    /// Gated recurrent unit (Cho et al. 2014).
+    Gru,
+    /// Autoregressive recurrent network with a distribution for its head (Salinas et al. 2020).
+    Deepar,
+    /// Temporal convolutional network (Bai et al. 2018).
+    Tcn,
 }
 
 impl Family {
     /// Every family this build can execute.
-    pub const ALL: [Self; 5] = [Self::Nhits, Self::Nbeats, Self::Mlp, Self::Dlinear, Self::Nlinear];
+    pub const ALL: [Self; 12] = [
+        Self::Nhits,
+        Self::Nbeats,
+        Self::Mlp,
+        Self::Dlinear,
+        Self::Nlinear,
+        Self::Tide,
+        Self::Tsmixer,
+        Self::Patchtst,
+        Self::Lstm,
+        Self::Gru,
+        Self::Deepar,
+        Self::Tcn,
+    ];
 
     /// The class name used in `model.json`.
     #[must_use]
@@ -28,6 +55,13 @@ impl Family {
             Self::Mlp => "MLP",
             Self::Dlinear => "DLinear",
             Self::Nlinear => "NLinear",
+            Self::Tide => "TiDE",
+            Self::Tsmixer => "TSMixer",
+            Self::Patchtst => "PatchTST",
+            Self::Lstm => "LSTM",
+            Self::Gru => "GRU",
+            Self::Deepar => "DeepAR",
+            Self::Tcn => "TCN",
         }
     }
 }

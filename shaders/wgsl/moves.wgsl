@@ -1,13 +1,17 @@
-// moves: dst[j] = src[start + j · step] — copies, reversals and broadcasts of columns (`move` is reserved in WGSL).
+// moves: dst[i, j] = src[start + i · step + j · step] — copies, reversals, broadcasts, transposes (`move` is reserved).
 
 struct Moves {
     src_base: u32,
     src_stride: u32,
     dst_base: u32,
     dst_stride: u32,
-    dst_width: u32,
+    outer: u32,
+    inner: u32,
     start: u32,
-    step: i32,
+    src_outer: i32,
+    src_inner: i32,
+    dst_outer: u32,
+    dst_inner: u32,
     pad_0: u32,
 }
 
@@ -24,9 +28,12 @@ struct Batch {
 
 @compute @workgroup_size(64)
 fn moves(@builtin(global_invocation_id) cell: vec3<u32>) {
-    if cell.x < moves_params.dst_width && cell.y < batch.row_count {
-        let column = u32(i32(moves_params.start) + i32(cell.x) * moves_params.step);
-        arena[moves_params.dst_base + cell.y * moves_params.dst_stride + cell.x] =
-            arena[moves_params.src_base + cell.y * moves_params.src_stride + column];
+    if cell.x < moves_params.outer * moves_params.inner && cell.y < batch.row_count {
+        let i = cell.x / moves_params.inner;
+        let j = cell.x % moves_params.inner;
+        let source = u32(i32(moves_params.start) + i32(i) * moves_params.src_outer + i32(j) * moves_params.src_inner);
+        let target_column = i * moves_params.dst_outer + j * moves_params.dst_inner;
+        arena[moves_params.dst_base + cell.y * moves_params.dst_stride + target_column] =
+            arena[moves_params.src_base + cell.y * moves_params.src_stride + source];
     }
 }

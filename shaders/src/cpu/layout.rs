@@ -2,7 +2,7 @@
 //!
 //! Buffers that are never needed at the same time share their columns of the arena.
 
-use crate::{Command, Plan, View};
+use crate::Plan;
 
 /// Columns of the arena start at multiples of a cache line.
 const ALIGN: usize = 16;
@@ -79,23 +79,15 @@ fn lives(plan: &Plan) -> Vec<Option<Life>> {
         extend(&mut lives[input.0], 0, false);
     }
     for (at, command) in plan.commands.iter().enumerate() {
-        let (reads, write) = touched(command);
-        for view in reads.into_iter().flatten() {
+        for view in command.reads().into_iter().flatten() {
             extend(&mut lives[view.buffer.0], at + 1, false);
         }
-        extend(&mut lives[write.buffer.0], at + 1, true);
+        for view in command.writes().into_iter().flatten() {
+            extend(&mut lives[view.buffer.0], at + 1, true);
+        }
     }
     extend(&mut lives[plan.output.0], plan.commands.len() + 1, false);
     lives
-}
-
-/// What a command reads, and what it writes.
-pub(crate) fn touched(command: &Command) -> ([Option<View>; 2], View) {
-    match command {
-        Command::Linear(linear) => ([Some(linear.src), linear.mask], linear.dst),
-        Command::Pool(pool) => ([Some(pool.src), None], pool.dst),
-        Command::Move(step) => ([Some(step.src), None], step.dst),
-    }
 }
 
 fn extend(life: &mut Option<Life>, at: usize, written: bool) {
@@ -168,9 +160,9 @@ mod tests {
     fn an_input_that_is_written_lives_in_the_arena() {
         let mut plan = PlanBuilder::new("written input");
         let (a, b) = (plan.input(5), plan.input(5));
-        plan.move_columns(Move { src: a, dst: b, start: 0, step: 1 });
+        plan.move_columns(Move::copy(a, b));
         let out = plan.buffer(5);
-        plan.move_columns(Move { src: b, dst: out, start: 0, step: 1 });
+        plan.move_columns(Move::copy(b, out));
         let layout = Layout::of(&plan.finish(out));
         assert!(matches!(layout.places[b.buffer.0], Place::Arena { .. }));
     }
@@ -181,7 +173,7 @@ mod tests {
         let mut last = plan.input(40);
         for _ in 0..steps {
             let next = plan.buffer(40);
-            plan.move_columns(Move { src: last, dst: next, start: 0, step: 1 });
+            plan.move_columns(Move::copy(last, next));
             last = next;
         }
         let plan = plan.finish(last);

@@ -451,19 +451,24 @@ impl Rows<*const f32> {
     /// # Safety
     /// The cell lies inside the memory that the rows came from.
     #[inline(always)]
-    unsafe fn at(self, row: usize, column: usize) -> Self {
+    pub(crate) unsafe fn at(self, row: usize, column: usize) -> Self {
         // SAFETY: handed on to the caller.
         Self { ptr: unsafe { self.ptr.add(self.moved(row, column)) }, ..self }
     }
 }
 
 impl Rows<*mut f32> {
+    /// For reading.
+    pub(crate) const fn as_const(self) -> Rows<*const f32> {
+        Rows { ptr: self.ptr.cast_const(), stride: self.stride }
+    }
+
     /// The same rows seen from another cell.
     ///
     /// # Safety
     /// The cell lies inside the memory that the rows came from.
     #[inline(always)]
-    unsafe fn at(self, row: usize, column: usize) -> Self {
+    pub(crate) unsafe fn at(self, row: usize, column: usize) -> Self {
         // SAFETY: handed on to the caller.
         Self { ptr: unsafe { self.ptr.add(self.moved(row, column)) }, ..self }
     }

@@ -4,12 +4,17 @@
 //! result never depends on the number of rows, the number of threads or the vector instructions: see `linear`.
 
 mod activation;
+mod affine;
+mod attention;
+mod lanes;
+mod layer_norm;
 mod layout;
 mod linear;
 mod moves;
 mod pack;
 mod pool;
 mod prepared;
+mod recurrent;
 mod simd;
 
 use std::collections::HashMap;

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::layout::{Layout, Place, touched};
+use super::affine::AffineRow;
+use super::attention::AttentionRow;
+use super::layer_norm::LayerNormRow;
+use super::layout::{Layout, Place};
 use super::linear::{self, Layer, Rows};
 use super::pack::{Aligned, Packed};
 use super::simd::Simd;
-use super::{moves, pool};
-use crate::{Command, Init, Plan, View, Weights};
+use super::{moves, pool, recurrent};
+use crate::{Command, Init, Linear, Plan, Recurrent, View, Weights};
 
 /// Bytes of activations that a tile of rows may take: half of a common second-level cache.
 const TILE_BYTES: usize = 256 << 10;
@@ -18,8 +21,8 @@ const TILE_BLOCKS_MIN: usize = 2;
 /// A plan, ready to run tile by tile.
 pub(crate) struct Prepared {
     plan: Arc<Plan>,
-    /// One for each command; `None` where the command has no weights.
-    layers: Vec<Option<Arc<Packed>>>,
+    /// For each command its matrices, in the order of `Command::weights`.
+    layers: Vec<Vec<Arc<Packed>>>,
     layout: Layout,
     simd: Simd,
     in_width_max: usize,
@@ -31,28 +34,32 @@ pub(crate) struct Prepared {
 #[derive(Default)]
 pub(crate) struct Workspace {
     arena: Aligned,
-    scratch: linear::Scratch,
+    linear: linear::Scratch,
+    recurrent: recurrent::Scratch,
+    /// For one row of attention.
+    shares: Vec<f32>,
 }
 
 impl Prepared {
     /// # Panics
     /// When the plan contradicts itself (it was not made by `PlanBuilder`).
     pub(crate) fn new(plan: &Arc<Plan>, simd: Simd) -> Self {
-        assert_shapes(plan);
+        assert_valid(plan);
         let layout = Layout::of(plan);
         let mut packed: HashMap<*const Weights, Arc<Packed>> = HashMap::new();
-        let layers: Vec<_> = plan
+        let layers: Vec<Vec<_>> = plan
             .commands
             .iter()
-            .map(|command| match command {
-                Command::Linear(linear) => {
-                    let pack = || Arc::new(Packed::new(&linear.weights, simd.panel_width()));
-                    Some(Arc::clone(packed.entry(Arc::as_ptr(&linear.weights)).or_insert_with(pack)))
-                }
-                Command::Pool(_) | Command::Move(_) => None,
+            .map(|command| {
+                let pack = |weights: &Arc<Weights>| {
+                    let pack = || Arc::new(Packed::new(weights, simd.panel_width()));
+                    Arc::clone(packed.entry(Arc::as_ptr(weights)).or_insert_with(pack))
+                };
+                command.weights().map(pack).collect()
             })
             .collect();
-        let in_width_max = layers.iter().flatten().map(|layer| layer.in_width).max().unwrap_or(0);
+        let in_width_max =
+            layers.iter().flatten().map(|layer: &Arc<Packed>| layer.in_width).max().unwrap_or(0);
         let ends: usize = plan.inputs.iter().map(|input| plan.width(*input)).sum();
         let row_bytes = (layout.arena_width + ends + plan.width(plan.output)) * size_of::<f32>();
         let block = simd.block_rows();
@@ -78,7 +85,7 @@ impl Prepared {
             assert!((first_row + rows) * plan.width(*buffer) <= input.len(), "rows of an input");
         }
         workspace.arena.reserve(self.layout.arena_width * rows);
-        workspace.scratch.reserve(self.in_width_max);
+        workspace.linear.reserve(self.in_width_max);
         let tile = Tile {
             prepared: self,
             rows,
@@ -88,8 +95,8 @@ impl Prepared {
             arena: workspace.arena.as_mut_slice().as_mut_ptr(),
         };
         tile.copy_in();
-        for (command, layer) in plan.commands.iter().zip(&self.layers) {
-            tile.run(command, layer.as_deref(), &mut workspace.scratch);
+        for (command, layers) in plan.commands.iter().zip(&self.layers) {
+            tile.run(command, layers, workspace);
         }
         tile.copy_out();
     }
@@ -135,42 +142,95 @@ impl Tile<'_> {
         Rows { ptr: unsafe { base.add(view.offset) }, stride }
     }
 
-    /// Calls `f` with a row of the source and the same row of the destination, for each row.
-    fn each_row(&self, src: View, dst: View, f: impl Fn(&[f32], &mut [f32])) {
-        let (from, to) = (self.source(src), self.destination(dst));
+    /// Calls `f` for each row with what `command` reads there (empty where it reads one view only) and writes.
+    fn each_row(&self, command: &Command, mut f: impl FnMut([&[f32]; 2], [&mut [f32]; 2])) {
+        let sources = command.reads().map(|view| view.map(|view| (self.source(view), view.width)));
+        let destinations = command.writes().map(|view| view.map(|view| (self.destination(view), view.width)));
         for row in 0..self.rows {
-            // SAFETY: both rows lie inside their buffers; the buffers differ and are alive at this command, so the
-            // layout has put them apart.
-            unsafe {
-                let from = std::slice::from_raw_parts(from.ptr.add(row * from.stride), src.width);
-                let to = std::slice::from_raw_parts_mut(to.ptr.add(row * to.stride), dst.width);
-                f(from, to);
+            // SAFETY: the views lie inside their buffers; all of a command's written buffers differ from each other
+            // and from those it reads, and they are alive at this command, so the layout has put them apart.
+            let reads = sources.map(|at| unsafe {
+                at.map_or(&[][..], |(rows, width)| {
+                    std::slice::from_raw_parts(rows.ptr.add(row * rows.stride), width)
+                })
+            });
+            // SAFETY: as above.
+            let writes = destinations.map(|at| unsafe {
+                at.map_or(&mut [][..], |(rows, width)| {
+                    std::slice::from_raw_parts_mut(rows.ptr.add(row * rows.stride), width)
+                })
+            });
+            f(reads, writes);
+        }
+    }
+
+    fn run(&self, command: &Command, layers: &[Arc<Packed>], workspace: &mut Workspace) {
+        let simd = self.prepared.simd;
+        match command {
+            Command::Linear(linear) => self.run_linear(linear, &layers[0], &mut workspace.linear),
+            Command::Recurrent(layer) => self.run_recurrent(layer, layers, workspace),
+            Command::Pool(step) => self.each_row(command, |[src, _], [dst, _]| {
+                pool::pool(src, dst, step.columns, step.kernel, step.mode);
+            }),
+            Command::Move(step) => {
+                self.each_row(command, |[src, _], [dst, _]| moves::move_columns(step, src, dst));
+            }
+            Command::Affine(affine) => self.each_row(command, |[src, add], [dst, _]| {
+                simd.run(AffineRow { command: affine, src, add: affine.add.map(|_| add), dst });
+            }),
+            Command::LayerNorm(norm) => self.each_row(command, |[src, _], [dst, _]| {
+                simd.run(LayerNormRow { command: norm, src, dst });
+            }),
+            Command::Attention(attention) => {
+                let shares = &mut workspace.shares;
+                shares.resize(shares.len().max(attention.steps), 0.0);
+                self.each_row(command, |[qkv, previous], [dst, scores]| {
+                    let previous = attention.previous.map(|_| previous);
+                    simd.run(AttentionRow { command: attention, qkv, previous, scores, dst, shares });
+                });
             }
         }
     }
 
-    fn run(&self, command: &Command, layer: Option<&Packed>, scratch: &mut linear::Scratch) {
-        match command {
-            Command::Linear(linear) => {
-                let layer = Layer {
-                    packed: layer.expect("a linear has packed weights"),
-                    rows: self.rows,
-                    src: self.source(linear.src),
-                    dst: self.destination(linear.dst),
-                    mask: linear.mask.map(|mask| self.source(mask)),
-                    accumulate: linear.init == Init::Accumulate,
-                    activation: linear.activation,
-                };
-                // SAFETY: shapes were checked when the plan was prepared, the layout keeps live buffers apart, the
-                // weights were packed for this level, and the executor offers only levels of this machine.
-                unsafe { linear::run(self.prepared.simd, &layer, scratch) }
+    fn run_linear(&self, linear: &Linear, packed: &Packed, scratch: &mut linear::Scratch) {
+        let (src, dst) = (self.source(linear.src), self.destination(linear.dst));
+        let layer = |rows, src, dst| Layer {
+            packed,
+            rows,
+            src,
+            dst,
+            mask: linear.mask.map(|mask| self.source(mask)),
+            accumulate: linear.init == Init::Accumulate,
+            activation: linear.activation,
+        };
+        let repeat = linear.repeat;
+        // SAFETY: as in `run`; a place of the repeat is a row of columns inside the views.
+        unsafe {
+            if repeat.count == 1 {
+                linear::run(self.prepared.simd, &layer(self.rows, src, dst), scratch);
+                return;
             }
-            Command::Pool(step) => self.each_row(step.src, step.dst, |src, dst| {
-                pool::pool(src, dst, step.columns, step.kernel, step.mode);
-            }),
-            Command::Move(step) => self.each_row(step.src, step.dst, |src, dst| {
-                moves::move_columns(src, dst, step.start, step.step);
-            }),
+            for row in 0..self.rows {
+                let from = Rows { stride: repeat.src_step, ..src.at(row, 0) };
+                let to = Rows { stride: repeat.dst_step, ..dst.at(row, 0) };
+                linear::run(self.prepared.simd, &layer(repeat.count, from, to), scratch);
+            }
+        }
+    }
+
+    fn run_recurrent(&self, command: &Recurrent, layers: &[Arc<Packed>], workspace: &mut Workspace) {
+        let layer = recurrent::Layer {
+            command,
+            recurrent: &layers[0],
+            projection: layers.get(1).map(Arc::as_ref),
+            rows: self.rows,
+            gates: self.source(command.gates),
+            state: self.destination(command.state),
+            dst: self.destination(command.dst),
+        };
+        // SAFETY: as in `run`.
+        unsafe {
+            recurrent::run(self.prepared.simd, &layer, &mut workspace.recurrent, &mut workspace.linear);
         }
     }
 
@@ -208,43 +268,16 @@ impl Tile<'_> {
 }
 
 /// What the kernels rely on. `PlanBuilder` makes only such plans, but a plan's fields are open.
-fn assert_shapes(plan: &Plan) {
+fn assert_valid(plan: &Plan) {
     for buffer in plan.inputs.iter().chain([&plan.output]) {
         assert!(buffer.0 < plan.buffer_widths.len(), "unknown buffer");
     }
     assert!(plan.width(plan.output) > 0, "an output has columns");
     for command in &plan.commands {
-        let (reads, write) = touched(command);
-        for view in reads.into_iter().flatten().chain([write]) {
+        for view in command.reads().into_iter().chain(command.writes()).flatten() {
             let end = view.offset.checked_add(view.width).expect("a view ends");
             assert!(view.width > 0 && end <= plan.width(view.buffer), "a view inside its buffer");
         }
-        for read in reads.into_iter().flatten() {
-            let apart = read.offset + read.width <= write.offset || write.offset + write.width <= read.offset;
-            assert!(read.buffer != write.buffer || apart, "a command in place");
-        }
-        match command {
-            Command::Linear(linear) => {
-                let weights = &linear.weights;
-                assert!(
-                    linear.src.width == weights.in_width && linear.dst.width == weights.out_width,
-                    "linear"
-                );
-                assert!(linear.mask.is_none_or(|mask| mask.width == weights.out_width), "linear mask");
-            }
-            Command::Pool(pool) => {
-                assert!(pool.columns > 0 && pool.kernel > 0, "pool window");
-                assert!(pool.src.width.is_multiple_of(pool.columns), "pool source");
-                let windows = (pool.src.width / pool.columns).div_ceil(pool.kernel);
-                assert_eq!(pool.dst.width, windows * pool.columns, "pool destination");
-            }
-            Command::Move(step) => {
-                let last = step.start as i64 + i64::from(step.step) * (step.dst.width as i64 - 1);
-                assert!(
-                    step.start < step.src.width && (0..step.src.width as i64).contains(&last),
-                    "move source"
-                );
-            }
-        }
+        command.assert_valid();
     }
 }

@@ -13,7 +13,42 @@ pub enum Simd {
     Avx512,
 }
 
+/// Plain loops that are compiled once for every level. `run` must be `#[inline(always)]`, and so must all it calls.
+pub(crate) trait Kernel {
+    /// Does the work.
+    fn run(self);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn run_avx2(kernel: impl Kernel) {
+    kernel.run();
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn run_avx512(kernel: impl Kernel) {
+    kernel.run();
+}
+
 impl Simd {
+    /// Runs a kernel as it was compiled for this level.
+    #[inline(always)]
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        debug_assert!(Self::available().contains(&self));
+        match self {
+            Self::Portable => kernel.run(),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: executors are made only for levels of this machine.
+            Self::Avx2 => unsafe { run_avx2(kernel) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Self::Avx512 => unsafe { run_avx512(kernel) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => unreachable!("not a level of this machine"),
+        }
+    }
+
     /// The levels that this machine can run, slowest first.
     #[must_use]
     pub fn available() -> Vec<Self> {

@@ -177,7 +177,7 @@ impl Stack {
         let residual = several.then(|| {
             let residual = plan.buffer(if unpooled { layout.width() } else { layout.y });
             let src = features.slice(0, residual.width);
-            plan.move_columns(Move { src, dst: residual, start: 0, step: 1 });
+            plan.move_columns(Move::copy(src, residual));
             residual
         });
         Self {
@@ -226,7 +226,7 @@ impl Stack {
         }
         if stat > 0 {
             let src = self.features.slice(y + hist + futr, stat);
-            self.plan.move_columns(Move { src, dst: pooled.slice(width, stat), start: 0, step: 1 });
+            self.plan.move_columns(Move::copy(src, pooled.slice(width, stat)));
         }
         self.pooled.insert(kernel, pooled);
         pooled
@@ -283,7 +283,7 @@ impl Stack {
             Epilogue::Plain(activation) => (Init::Bias, activation, None),
             Epilogue::Residual => (Init::Accumulate, Activation::Identity, self.mask),
         };
-        self.plan.linear(Linear { src, dst, weights, init, activation, mask });
+        self.plan.linear(Linear { init, mask, ..Linear::plain(src, dst, weights, activation) });
         Ok(())
     }
 

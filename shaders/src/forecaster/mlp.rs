@@ -1,7 +1,7 @@
 //! MLP: the flattened window through plain layers.
 
 use crate::loader::{Archive, Blueprint, LoadError};
-use crate::{Activation, Init, Linear, PlanBuilder};
+use crate::{Activation, Linear, PlanBuilder};
 
 use super::dense::{Budget, Dense};
 use super::network::{Anchor, Layout, Network, Order};
@@ -28,7 +28,7 @@ pub(super) fn build(blueprint: &Blueprint, archive: &Archive) -> Result<Network,
         budget.spend(width, src.width)?;
         let weights = Dense::take(archive, &name, width, src.width)?.weights(&name)?;
         let dst = plan.buffer(width);
-        plan.linear(Linear { src, dst, weights, init: Init::Bias, activation, mask: None });
+        plan.linear(Linear::plain(src, dst, weights, activation));
         src = dst;
     }
     Ok(Network { plan: plan.finish(src), order: Order::OldestFirst, anchor: Anchor::None, masked: false })

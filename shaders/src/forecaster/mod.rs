@@ -4,6 +4,7 @@
 //! statistics, the level, the head and the way back to raw units are done here, in f64.
 
 mod block;
+mod deepar;
 mod dense;
 mod dlinear;
 mod interpolation;
@@ -12,10 +13,15 @@ mod nbeats;
 mod network;
 mod nhits;
 mod nlinear;
+mod patchtst;
 mod pipeline;
+mod rnn;
 mod stack_weights;
+mod tcn;
 #[cfg(test)]
 mod tests;
+mod tide;
+mod tsmixer;
 
 use std::path::Path;
 use std::sync::Arc;

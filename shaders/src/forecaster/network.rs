@@ -3,7 +3,7 @@
 use crate::loader::{Archive, Blueprint, LoadError};
 use crate::{Family, ModelSpec, Plan};
 
-use super::{dlinear, mlp, nbeats, nhits, nlinear};
+use super::{deepar, dlinear, mlp, nbeats, nhits, nlinear, patchtst, rnn, tcn, tide, tsmixer};
 
 /// A plan and the contract of its inputs and output.
 ///
@@ -71,6 +71,12 @@ impl Network {
             Family::Mlp => mlp::build(blueprint, archive),
             Family::Dlinear => dlinear::build(blueprint, archive),
             Family::Nlinear => nlinear::build(blueprint, archive),
+            Family::Tide => tide::build(blueprint, archive),
+            Family::Tsmixer => tsmixer::build(blueprint, archive),
+            Family::Patchtst => patchtst::build(blueprint, archive),
+            Family::Lstm | Family::Gru => rnn::build(blueprint, archive),
+            Family::Deepar => deepar::build(blueprint, archive),
+            Family::Tcn => tcn::build(blueprint, archive),
         }?;
         archive.check_all_taken()?;
         Ok(network)

@@ -1,7 +1,7 @@
 //! NLinear: one layer over the differences to the last value.
 
 use crate::loader::{Archive, Blueprint, LoadError};
-use crate::{Activation, Init, Linear, ModelSpec, PlanBuilder};
+use crate::{Activation, Linear, ModelSpec, PlanBuilder};
 
 use super::dense::{Budget, Dense};
 use super::network::{Anchor, Layout, Network, Order};
@@ -19,7 +19,6 @@ pub(super) fn single_layer(spec: &ModelSpec, layer: &Dense, anchor: Anchor) -> R
     let src = plan.input(Layout::of(spec).width());
     let dst = plan.buffer(layer.out_width);
     let weights = layer.weights("linear")?;
-    let (init, activation) = (Init::Bias, Activation::Identity);
-    plan.linear(Linear { src, dst, weights, init, activation, mask: None });
+    plan.linear(Linear::plain(src, dst, weights, Activation::Identity));
     Ok(Network { plan: plan.finish(dst), order: Order::OldestFirst, anchor, masked: false })
 }

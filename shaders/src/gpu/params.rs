@@ -3,8 +3,11 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::layout::Layout;
-use super::weights::Span;
-use crate::{Activation, Init, Linear, Move, Pool, PoolMode, View};
+use super::weights;
+use crate::{
+    Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Pool, PoolMode, Recurrent,
+    View,
+};
 
 /// `Linear` in linear.wgsl.
 #[repr(C)]
@@ -24,8 +27,12 @@ pub(super) struct LinearParams {
     pub(super) accumulates: u32,
     pub(super) activation: u32,
     pub(super) slope: f32,
+    pub(super) place_count: u32,
+    pub(super) src_step: u32,
+    pub(super) dst_step: u32,
     pub(super) pad_0: u32,
     pub(super) pad_1: u32,
+    pub(super) pad_2: u32,
 }
 
 /// `Pool` in pool.wgsl.
@@ -54,10 +61,82 @@ pub(super) struct MovesParams {
     pub(super) src_stride: u32,
     pub(super) dst_base: u32,
     pub(super) dst_stride: u32,
-    pub(super) dst_width: u32,
+    pub(super) outer: u32,
+    pub(super) inner: u32,
     pub(super) start: u32,
-    pub(super) step: i32,
+    pub(super) src_outer: i32,
+    pub(super) src_inner: i32,
+    pub(super) dst_outer: u32,
+    pub(super) dst_inner: u32,
     pub(super) pad_0: u32,
+}
+
+/// `Affine` in affine.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct AffineParams {
+    pub(super) src_base: u32,
+    pub(super) src_stride: u32,
+    pub(super) dst_base: u32,
+    pub(super) dst_stride: u32,
+    pub(super) add_base: u32,
+    pub(super) add_stride: u32,
+    pub(super) has_add: u32,
+    pub(super) width: u32,
+    pub(super) period: u32,
+    pub(super) activation: u32,
+    pub(super) slope: f32,
+    pub(super) pad_0: u32,
+}
+
+/// `LayerNorm` in layer_norm.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct LayerNormParams {
+    pub(super) src_base: u32,
+    pub(super) src_stride: u32,
+    pub(super) dst_base: u32,
+    pub(super) dst_stride: u32,
+    pub(super) group_count: u32,
+    pub(super) group_width: u32,
+    pub(super) epsilon: f32,
+    pub(super) pad_0: u32,
+}
+
+/// `Attention` in attention.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct AttentionParams {
+    pub(super) qkv_base: u32,
+    pub(super) qkv_stride: u32,
+    pub(super) previous_base: u32,
+    pub(super) previous_stride: u32,
+    pub(super) scores_base: u32,
+    pub(super) scores_stride: u32,
+    pub(super) dst_base: u32,
+    pub(super) dst_stride: u32,
+    pub(super) has_previous: u32,
+    pub(super) head_count: u32,
+    pub(super) step_count: u32,
+    pub(super) head_width: u32,
+}
+
+/// `Recurrent` in recurrent.wgsl.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+pub(super) struct RecurrentParams {
+    pub(super) gates_base: u32,
+    pub(super) gates_stride: u32,
+    pub(super) state_base: u32,
+    pub(super) state_stride: u32,
+    pub(super) dst_base: u32,
+    pub(super) dst_stride: u32,
+    pub(super) step_count: u32,
+    pub(super) unit_count: u32,
+    pub(super) out_width: u32,
+    pub(super) is_gru: u32,
+    pub(super) resumes: u32,
+    pub(super) has_projection: u32,
 }
 
 /// `Batch` in every kernel: the only thing that changes from run to run.
@@ -70,16 +149,40 @@ pub(super) struct BatchParams {
     pub(super) pad_2: u32,
 }
 
-const _: () = assert!(size_of::<LinearParams>() == 64);
+/// Every block is bound as this many bytes, the largest of them.
+pub(super) const PARAM_BYTES: usize = size_of::<LinearParams>();
+
+const _: () = assert!(size_of::<LinearParams>() == 80);
 const _: () = assert!(size_of::<PoolParams>() == 48);
-const _: () = assert!(size_of::<MovesParams>() == 32);
+const _: () = assert!(size_of::<MovesParams>() == 48);
+const _: () = assert!(size_of::<AffineParams>() == 48);
+const _: () = assert!(size_of::<LayerNormParams>() == 32);
+const _: () = assert!(size_of::<AttentionParams>() == 48);
+const _: () = assert!(size_of::<RecurrentParams>() == 48);
 const _: () = assert!(size_of::<BatchParams>() == 16);
 
-pub(super) fn linear(linear: &Linear, layout: &Layout, span: &Span) -> LinearParams {
+/// The block of a command, padded with zeros.
+pub(super) fn block(command: &Command, layout: &Layout) -> [u8; PARAM_BYTES] {
+    let mut block = [0; PARAM_BYTES];
+    let mut put = |bytes: &[u8]| block[..bytes.len()].copy_from_slice(bytes);
+    match command {
+        Command::Linear(command) => put(bytemuck::bytes_of(&linear(command, layout))),
+        Command::Pool(command) => put(bytemuck::bytes_of(&pool(command, layout))),
+        Command::Move(command) => put(bytemuck::bytes_of(&moves(command, layout))),
+        Command::Affine(command) => put(bytemuck::bytes_of(&affine(command, layout))),
+        Command::LayerNorm(command) => put(bytemuck::bytes_of(&layer_norm(command, layout))),
+        Command::Attention(command) => put(bytemuck::bytes_of(&attention(command, layout))),
+        Command::Recurrent(command) => put(bytemuck::bytes_of(&recurrent(command, layout))),
+    }
+    block
+}
+
+fn linear(linear: &Linear, layout: &Layout) -> LinearParams {
     let (src_base, src_stride) = layout.place(linear.src);
     let (dst_base, dst_stride) = layout.place(linear.dst);
     let (mask_base, mask_stride) = linear.mask.map_or((0, 0), |mask| layout.place(mask));
     let (activation, slope) = activation(linear.activation);
+    let (in_padded, out_vec4s) = weights::padded(&linear.weights);
     LinearParams {
         src_base,
         src_stride,
@@ -87,19 +190,22 @@ pub(super) fn linear(linear: &Linear, layout: &Layout, span: &Span) -> LinearPar
         dst_stride,
         mask_base,
         mask_stride,
-        in_width: narrow(linear.src.width),
-        in_padded: narrow(span.in_padded),
-        out_width: narrow(linear.dst.width),
-        out_vec4s: narrow(span.out_vec4s),
+        in_width: narrow(linear.weights.in_width),
+        in_padded: narrow(in_padded),
+        out_width: narrow(linear.weights.out_width),
+        out_vec4s: narrow(out_vec4s),
         has_mask: u32::from(linear.mask.is_some()),
         accumulates: u32::from(linear.init == Init::Accumulate),
         activation,
         slope,
+        place_count: narrow(linear.repeat.count),
+        src_step: narrow(linear.repeat.src_step),
+        dst_step: narrow(linear.repeat.dst_step),
         ..LinearParams::default()
     }
 }
 
-pub(super) fn pool(pool: &Pool, layout: &Layout) -> PoolParams {
+fn pool(pool: &Pool, layout: &Layout) -> PoolParams {
     let (src_base, src_stride) = layout.place(pool.src);
     let (dst_base, dst_stride) = layout.place(pool.dst);
     let step_count = pool.src.width / pool.columns;
@@ -118,7 +224,7 @@ pub(super) fn pool(pool: &Pool, layout: &Layout) -> PoolParams {
     }
 }
 
-pub(super) fn moves(step: &Move, layout: &Layout) -> MovesParams {
+fn moves(step: &Move, layout: &Layout) -> MovesParams {
     let (src_base, src_stride) = layout.place(step.src);
     let (dst_base, dst_stride) = layout.place(step.dst);
     MovesParams {
@@ -126,10 +232,91 @@ pub(super) fn moves(step: &Move, layout: &Layout) -> MovesParams {
         src_stride,
         dst_base,
         dst_stride,
-        dst_width: narrow(step.dst.width),
+        outer: narrow(step.counts[0]),
+        inner: narrow(step.counts[1]),
         start: narrow(step.start),
-        step: step.step,
+        src_outer: step.src_steps[0],
+        src_inner: step.src_steps[1],
+        dst_outer: narrow(step.dst_steps[0]),
+        dst_inner: narrow(step.dst_steps[1]),
         ..MovesParams::default()
+    }
+}
+
+fn affine(affine: &Affine, layout: &Layout) -> AffineParams {
+    let (src_base, src_stride) = layout.place(affine.src);
+    let (dst_base, dst_stride) = layout.place(affine.dst);
+    let (add_base, add_stride) = affine.add.map_or((0, 0), |add| layout.place(add));
+    let (activation, slope) = activation(affine.activation);
+    AffineParams {
+        src_base,
+        src_stride,
+        dst_base,
+        dst_stride,
+        add_base,
+        add_stride,
+        has_add: u32::from(affine.add.is_some()),
+        width: narrow(affine.dst.width),
+        period: narrow(affine.scale.len()),
+        activation,
+        slope,
+        ..AffineParams::default()
+    }
+}
+
+fn layer_norm(norm: &LayerNorm, layout: &Layout) -> LayerNormParams {
+    let (src_base, src_stride) = layout.place(norm.src);
+    let (dst_base, dst_stride) = layout.place(norm.dst);
+    LayerNormParams {
+        src_base,
+        src_stride,
+        dst_base,
+        dst_stride,
+        group_count: narrow(norm.dst.width / norm.scale.len()),
+        group_width: narrow(norm.scale.len()),
+        epsilon: norm.epsilon,
+        ..LayerNormParams::default()
+    }
+}
+
+fn attention(attention: &Attention, layout: &Layout) -> AttentionParams {
+    let (qkv_base, qkv_stride) = layout.place(attention.qkv);
+    let (previous_base, previous_stride) = attention.previous.map_or((0, 0), |view| layout.place(view));
+    let (scores_base, scores_stride) = layout.place(attention.scores);
+    let (dst_base, dst_stride) = layout.place(attention.dst);
+    AttentionParams {
+        qkv_base,
+        qkv_stride,
+        previous_base,
+        previous_stride,
+        scores_base,
+        scores_stride,
+        dst_base,
+        dst_stride,
+        has_previous: u32::from(attention.previous.is_some()),
+        head_count: narrow(attention.heads),
+        step_count: narrow(attention.steps),
+        head_width: narrow(attention.dst.width / (attention.steps * attention.heads)),
+    }
+}
+
+fn recurrent(layer: &Recurrent, layout: &Layout) -> RecurrentParams {
+    let (gates_base, gates_stride) = layout.place(layer.gates);
+    let (state_base, state_stride) = layout.place(layer.state);
+    let (dst_base, dst_stride) = layout.place(layer.dst);
+    RecurrentParams {
+        gates_base,
+        gates_stride,
+        state_base,
+        state_stride,
+        dst_base,
+        dst_stride,
+        step_count: narrow(layer.steps),
+        unit_count: narrow(layer.units()),
+        out_width: narrow(layer.out_width()),
+        is_gru: u32::from(layer.cell == Cell::Gru),
+        resumes: u32::from(layer.resumes),
+        has_projection: u32::from(layer.projection.is_some()),
     }
 }
 
@@ -142,6 +329,7 @@ fn activation(activation: Activation) -> (u32, f32) {
         Activation::Selu => (4, 0.0),
         Activation::Leaky(slope) => (5, slope),
         Activation::Sigmoid => (6, 0.0),
+        Activation::Gelu => (7, 0.0),
     }
 }
 

@@ -6,12 +6,12 @@ use super::device::Device;
 use super::kernels::{Kernels, workgroups};
 use super::layout::{self, Layout};
 use super::memory::{BATCH_BYTES, Memory, Need};
-use super::params;
+use super::params::{self, PARAM_BYTES};
 use super::weights::{self, WeightMap};
 use crate::{Command, ExecuteError, Plan};
 
-/// Every parameter block is bound as this many bytes, the largest of them.
-const PARAM_BYTES: usize = size_of::<params::LinearParams>();
+/// Units of a recurrent layer, and width of its output: what recurrent.wgsl has workgroup memory for.
+const RECURRENT_WIDTH_MAX: usize = 1024;
 
 pub(super) struct Prepared {
     pub(super) plan: Arc<Plan>,
@@ -42,12 +42,26 @@ impl Prepared {
                 .unwrap_or(usize::MAX);
         let chunk_rows_max = layout::chunk_rows_max(plan, binding_bytes_max)
             .ok_or_else(|| no_room("the buffers of one row exceed a binding"))?;
-        let widest = plan.commands.iter().map(|command| workgroups(command, 1)[0]).max().unwrap_or(0);
-        if widest > limits.max_compute_workgroups_per_dimension {
+        let groups_max = limits.max_compute_workgroups_per_dimension as usize;
+        let fits = |rows| {
+            let mut all = plan.commands.iter().flat_map(|command| workgroups(command, rows));
+            all.all(|count| count <= groups_max)
+        };
+        if !fits(1) {
             return Err(no_room("a layer is wider than a dispatch"));
         }
+        let chunk_rows_max = std::iter::successors(Some(chunk_rows_max), |rows| Some(rows / 2))
+            .find(|&rows| fits(rows))
+            .unwrap_or(1);
+        let too_wide = |command: &Command| match command {
+            Command::Recurrent(layer) => layer.units().max(layer.out_width()) > RECURRENT_WIDTH_MAX,
+            _ => false,
+        };
+        if plan.commands.iter().any(too_wide) {
+            return Err(no_room("a recurrent layer is wider than workgroup memory"));
+        }
         let map = WeightMap::new(plan, limits.min_storage_buffer_offset_alignment as usize);
-        if map.layers.iter().any(|(_, span)| span.bytes > binding_bytes_max) {
+        if map.owners.iter().any(|(_, span)| span.bytes > binding_bytes_max) {
             return Err(no_room("a matrix exceeds a binding"));
         }
         if map.bytes as u64 > limits.max_buffer_size {
@@ -69,7 +83,7 @@ impl Prepared {
             });
             (weights, params)
         })?;
-        fill(&weights, &map)?;
+        fill(&weights, &map, plan)?;
         let plan = Arc::clone(plan);
         Ok(Self { plan, chunk_rows_max, map, weights, params, param_stride, bound: None })
     }
@@ -107,7 +121,7 @@ impl Prepared {
         let layout = Layout::new(&self.plan, capacity_rows);
         let mut blocks = vec![0; self.plan.commands.len() * self.param_stride];
         for (index, block) in blocks.chunks_exact_mut(self.param_stride).enumerate() {
-            self.write_params(index, &layout, block);
+            block[..PARAM_BYTES].copy_from_slice(&params::block(&self.plan.commands[index], &layout));
         }
         device.queue.write_buffer(&self.params, 0, &blocks);
         let groups = device.create(|raw| {
@@ -122,18 +136,6 @@ impl Prepared {
     pub(super) fn bound(&self) -> (&Layout, &[wgpu::BindGroup]) {
         let bound = self.bound.as_ref().expect("a plan is bound before it is run");
         (&bound.layout, &bound.groups)
-    }
-
-    fn write_params(&self, index: usize, layout: &Layout, block: &mut [u8]) {
-        let mut put = |bytes: &[u8]| block[..bytes.len()].copy_from_slice(bytes);
-        match (&self.plan.commands[index], &self.map.spans[index]) {
-            (Command::Linear(linear), Some(span)) => {
-                put(bytemuck::bytes_of(&params::linear(linear, layout, span)));
-            }
-            (Command::Linear(_), None) => unreachable!("every linear has a span"),
-            (Command::Pool(pool), _) => put(bytemuck::bytes_of(&params::pool(pool, layout))),
-            (Command::Move(step), _) => put(bytemuck::bytes_of(&params::moves(step, layout))),
-        }
     }
 
     fn group(&self, index: usize, raw: &wgpu::Device, kernels: &Kernels, memory: &Memory) -> wgpu::BindGroup {
@@ -160,13 +162,13 @@ impl Prepared {
     }
 }
 
-fn fill(buffer: &wgpu::Buffer, map: &WeightMap) -> Result<(), ExecuteError> {
+fn fill(buffer: &wgpu::Buffer, map: &WeightMap, plan: &Plan) -> Result<(), ExecuteError> {
     {
         let mut view = buffer
             .get_mapped_range_mut(..)
             .map_err(|error| ExecuteError::Refused(format!("weights were not mapped: {error}")))?;
-        for (weights, span) in &map.layers {
-            let packed = weights::pack(weights, span);
+        for (index, span) in &map.owners {
+            let packed = weights::pack(&plan.commands[*index]);
             view.slice(span.byte_offset..span.byte_offset + span.bytes)
                 .copy_from_slice(bytemuck::cast_slice(&packed));
         }

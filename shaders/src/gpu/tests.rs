@@ -6,7 +6,10 @@ use std::sync::Arc;
 use super::adapter::choose;
 use super::kernels::SOURCES;
 use super::layout::{Layout, capacity_rows, chunk_rows_max, chunks};
-use super::params::{BatchParams, LinearParams, MovesParams, PoolParams};
+use super::params::{
+    AffineParams, AttentionParams, BatchParams, LayerNormParams, LinearParams, MovesParams, PoolParams,
+    RecurrentParams,
+};
 use super::weights::{WeightMap, pack};
 use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError};
 use crate::{Activation, Init, Linear, Plan, PlanBuilder, Weights};
@@ -51,7 +54,7 @@ fn names(kinds: &[AdapterKind]) -> Vec<String> {
 
 /// Compares the fields of a `#[repr(C)]` struct with what naga reflects from a kernel.
 macro_rules! check_struct {
-    ($stem:literal, $wgsl:literal, $rust:ty { $($field:ident),* $(,)? }) => {
+    ($stem:expr, $wgsl:literal, $rust:ty { $($field:ident),* $(,)? }) => {
         let rust = vec![$((stringify!($field).to_owned(), offset_of!($rust, $field))),*];
         assert_eq!(rust, reflect($stem, $wgsl, size_of::<$rust>()), "{} of {}", $wgsl, $stem);
     };
@@ -77,8 +80,12 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
             accumulates,
             activation,
             slope,
+            place_count,
+            src_step,
+            dst_step,
             pad_0,
             pad_1,
+            pad_2,
         }
     );
     check_struct!(
@@ -102,11 +109,92 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
     check_struct!(
         "moves",
         "Moves",
-        MovesParams { src_base, src_stride, dst_base, dst_stride, dst_width, start, step, pad_0 }
+        MovesParams {
+            src_base,
+            src_stride,
+            dst_base,
+            dst_stride,
+            outer,
+            inner,
+            start,
+            src_outer,
+            src_inner,
+            dst_outer,
+            dst_inner,
+            pad_0
+        }
     );
-    check_struct!("linear", "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
-    check_struct!("pool", "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
-    check_struct!("moves", "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
+    check_struct!(
+        "affine",
+        "Affine",
+        AffineParams {
+            src_base,
+            src_stride,
+            dst_base,
+            dst_stride,
+            add_base,
+            add_stride,
+            has_add,
+            width,
+            period,
+            activation,
+            slope,
+            pad_0
+        }
+    );
+    check_struct!(
+        "layer_norm",
+        "LayerNorm",
+        LayerNormParams {
+            src_base,
+            src_stride,
+            dst_base,
+            dst_stride,
+            group_count,
+            group_width,
+            epsilon,
+            pad_0
+        }
+    );
+    check_struct!(
+        "attention",
+        "Attention",
+        AttentionParams {
+            qkv_base,
+            qkv_stride,
+            previous_base,
+            previous_stride,
+            scores_base,
+            scores_stride,
+            dst_base,
+            dst_stride,
+            has_previous,
+            head_count,
+            step_count,
+            head_width
+        }
+    );
+    check_struct!(
+        "recurrent",
+        "Recurrent",
+        RecurrentParams {
+            gates_base,
+            gates_stride,
+            state_base,
+            state_stride,
+            dst_base,
+            dst_stride,
+            step_count,
+            unit_count,
+            out_width,
+            is_gru,
+            resumes,
+            has_projection
+        }
+    );
+    for (stem, _) in SOURCES {
+        check_struct!(stem, "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
+    }
 }
 
 /// Names and offsets of a WGSL struct's members; asserts that it is `bytes` long.
@@ -141,7 +229,8 @@ fn every_kernel_on_disk_is_compiled_and_has_its_twin_and_its_tests() {
         stems.push(stem);
     }
     stems.sort();
-    let mut compiled = SOURCES.map(|(stem, _)| stem);
+    // Part of every kernel.
+    let mut compiled: Vec<_> = SOURCES.iter().map(|(stem, _)| *stem).chain(["activation"]).collect();
     compiled.sort_unstable();
     assert_eq!(stems, compiled);
 }
@@ -182,9 +271,9 @@ fn weights_are_transposed_padded_and_followed_by_their_bias() {
     let weights = Arc::new(weights);
     let plan = twice(&weights);
     let map = WeightMap::new(&plan, 64);
-    assert_eq!(map.layers.len(), 1, "a shared layer is uploaded once");
+    assert_eq!(map.owners.len(), 1, "a shared layer is uploaded once");
     assert_eq!(map.spans[0], map.spans[1]);
-    let packed = pack(&weights, &map.layers[0].1);
+    let packed = pack(&plan.commands[0]);
     assert_eq!(packed.len(), 17 * 4);
     assert_eq!(packed[..12], [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
     assert!(packed[12..64].iter().all(|value| *value == 0.0));
@@ -211,6 +300,7 @@ fn twice(weights: &Arc<Weights>) -> Plan {
             init: Init::Bias,
             activation: Activation::Identity,
             mask: None,
+            repeat: crate::Repeat::ONCE,
         });
     }
     plan.finish(second)

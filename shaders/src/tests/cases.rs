@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Activation, Init, Linear, Move, Plan, PlanBuilder, Pool, PoolMode, View, Weights};
+use crate::{Activation, Init, Linear, Move, Plan, PlanBuilder, Pool, PoolMode, Repeat, Weights};
 
 /// A plan and what is fed to it.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Case {
         let before = plan.input(n + 5);
         let mask = plan.input(n + 2);
         let dst = plan.buffer(n + 5);
-        copy(&mut plan, before, dst);
+        plan.move_columns(Move::copy(before, dst));
         plan.linear(Linear {
             src: src.slice(2, k),
             dst: dst.slice(3, n),
@@ -61,6 +61,7 @@ impl Case {
             init,
             activation,
             mask: masked.then(|| mask.slice(1, n)),
+            repeat: Repeat::ONCE,
         });
         Self::of(plan.finish(dst), rows)
     }
@@ -72,7 +73,7 @@ impl Case {
         let pooled = steps.div_ceil(kernel) * columns;
         let before = plan.input(pooled + 3);
         let dst = plan.buffer(pooled + 3);
-        copy(&mut plan, before, dst);
+        plan.move_columns(Move::copy(before, dst));
         let (src, into) = (src.slice(1, steps * columns), dst.slice(2, pooled));
         plan.pool(Pool { src, dst: into, columns, kernel, mode });
         Self::of(plan.finish(dst), rows)
@@ -84,8 +85,8 @@ impl Case {
         let src = plan.input(width + 2);
         let before = plan.input(count + 3);
         let dst = plan.buffer(count + 3);
-        copy(&mut plan, before, dst);
-        plan.move_columns(Move { src: src.slice(1, width), dst: dst.slice(2, count), start, step });
+        plan.move_columns(Move::copy(before, dst));
+        plan.move_columns(Move::strided(src.slice(1, width), dst.slice(2, count), start, step));
         Self::of(plan.finish(dst), rows)
     }
 
@@ -99,10 +100,10 @@ impl Case {
         let reversed_mask = plan.buffer(window);
         let forecast = plan.buffer(outputs);
         let thetas = plan.buffer(3 * theta_f);
-        let reverse = |src, dst| Move { src, dst, start: window - 1, step: -1 };
+        let reverse = |src, dst| Move::strided(src, dst, window - 1, -1);
         plan.move_columns(reverse(y, residual));
         plan.move_columns(reverse(mask, reversed_mask));
-        plan.move_columns(Move { src: y, dst: forecast, start: window - 1, step: 0 });
+        plan.move_columns(Move::strided(y, forecast, window - 1, 0));
         for (stack, kernel) in [2, 2, 1].into_iter().enumerate() {
             let pooled = plan.buffer(window / kernel);
             let middle = plan.buffer(hidden);
@@ -116,6 +117,7 @@ impl Case {
                 init: Init::Bias,
                 activation: Activation::Relu,
                 mask: None,
+                repeat: Repeat::ONCE,
             });
             plan.linear(Linear {
                 src: middle,
@@ -124,6 +126,7 @@ impl Case {
                 init: Init::Bias,
                 activation: Activation::Relu,
                 mask: None,
+                repeat: Repeat::ONCE,
             });
             plan.linear(Linear {
                 src: theta,
@@ -132,6 +135,7 @@ impl Case {
                 init: Init::Accumulate,
                 activation: Activation::Identity,
                 mask: Some(reversed_mask),
+                repeat: Repeat::ONCE,
             });
         }
         plan.linear(Linear {
@@ -141,6 +145,7 @@ impl Case {
             init: Init::Accumulate,
             activation: Activation::Identity,
             mask: None,
+            repeat: Repeat::ONCE,
         });
         Self::of(plan.finish(forecast), rows)
     }
@@ -151,11 +156,6 @@ pub(crate) fn weights(seed: u64, k: usize, n: usize) -> Arc<Weights> {
     let mut noise = Noise(seed);
     let matrix = noise.uniform(k * n, (3.0 / k as f32).sqrt());
     Arc::new(Weights { out_width: n, in_width: k, matrix, bias: noise.uniform(n, 0.5) })
-}
-
-/// Copies a whole view.
-pub(crate) fn copy(plan: &mut PlanBuilder, src: View, dst: View) {
-    plan.move_columns(Move { src, dst, start: 0, step: 1 });
 }
 
 /// SplitMix64.

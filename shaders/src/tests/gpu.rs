@@ -133,7 +133,7 @@ fn a_plan_too_wide_for_the_device_is_out_of_memory_and_harms_no_other() {
     let mut plan = crate::PlanBuilder::new("wide");
     let input = plan.input(1);
     let wide = plan.buffer(1 << 30);
-    plan.move_columns(crate::Move { src: input, dst: wide, start: 0, step: 0 });
+    plan.move_columns(crate::Move::strided(input, wide, 0, 0));
     let wide = std::sync::Arc::new(plan.finish(input));
     with_shared(|executor| {
         let refused = executor.load(&wide);

@@ -2,12 +2,17 @@
 //!
 //! [`executors`] lists who is compared; [`cases`] makes plans and inputs; [`oracle`](mod@oracle) says what is right.
 
+mod activation;
+mod affine;
+mod attention;
 mod cases;
 mod gpu;
+mod layer_norm;
 mod linear;
 mod moves;
 mod oracle;
 mod pool;
+mod recurrent;
 mod whole_plan;
 
 pub(crate) use cases::{Case, LinearShape};

@@ -1,6 +1,9 @@
 //! Interprets a whole plan in f64 with the plainest loops there are: what every executor is compared with.
 
-use crate::{Activation, Command, Init, Linear, Move, Plan, Pool, PoolMode, View};
+use crate::{
+    Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Plan, Pool, PoolMode,
+    Recurrent, View, Weights,
+};
 
 /// The output of `plan` over `rows` rows, `[rows, width of plan.output]`. Cells that the plan never wrote are NaN.
 pub(crate) fn oracle(plan: &Plan, rows: usize, inputs: &[&[f32]]) -> Vec<f64> {
@@ -17,6 +20,10 @@ pub(crate) fn oracle(plan: &Plan, rows: usize, inputs: &[&[f32]]) -> Vec<f64> {
                 Command::Linear(linear) => memory.linear(row, linear),
                 Command::Pool(pool) => memory.pool(row, pool),
                 Command::Move(step) => memory.move_columns(row, step),
+                Command::Affine(affine) => memory.affine(row, affine),
+                Command::LayerNorm(norm) => memory.layer_norm(row, norm),
+                Command::Attention(attention) => memory.attention(row, attention),
+                Command::Recurrent(layer) => memory.recurrent(row, layer),
             }
         }
     }
@@ -36,6 +43,7 @@ pub(crate) fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Leaky(_) if x > 0.0 => x,
         Activation::Leaky(slope) => f64::from(slope) * x,
         Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::Gelu => x * 0.5 * statrs::function::erf::erfc(-x / std::f64::consts::SQRT_2),
     }
 }
 
@@ -58,17 +66,20 @@ impl Memory<'_> {
     }
 
     fn linear(&mut self, row: usize, linear: &Linear) {
-        let weights = &linear.weights;
-        for o in 0..weights.out_width {
-            let mut sum = f64::from(weights.bias[o]);
-            if linear.init == Init::Accumulate {
-                sum += self.get(row, linear.dst, o);
+        let Linear { src, dst, weights, repeat, .. } = linear;
+        for place in 0..repeat.count {
+            let (from, to) = (place * repeat.src_step, place * repeat.dst_step);
+            for o in 0..weights.out_width {
+                let mut sum = f64::from(weights.bias[o]);
+                if linear.init == Init::Accumulate {
+                    sum += self.get(row, *dst, to + o);
+                }
+                for i in 0..weights.in_width {
+                    sum += self.get(row, *src, from + i) * weight(weights, o, i);
+                }
+                let factor = linear.mask.map_or(1.0, |mask| self.get(row, mask, o));
+                self.set(row, *dst, to + o, activate(linear.activation, sum) * factor);
             }
-            for i in 0..weights.in_width {
-                sum += self.get(row, linear.src, i) * f64::from(weights.matrix[o * weights.in_width + i]);
-            }
-            let factor = linear.mask.map_or(1.0, |mask| self.get(row, mask, o));
-            self.set(row, linear.dst, o, activate(linear.activation, sum) * factor);
         }
     }
 
@@ -89,10 +100,127 @@ impl Memory<'_> {
     }
 
     fn move_columns(&mut self, row: usize, step: &Move) {
-        for j in 0..step.dst.width {
-            let from = step.start as i64 + j as i64 * i64::from(step.step);
-            let value = self.get(row, step.src, usize::try_from(from).unwrap());
-            self.set(row, step.dst, j, value);
+        for i in 0..step.counts[0] {
+            for j in 0..step.counts[1] {
+                let from = step.start as i64
+                    + i as i64 * i64::from(step.src_steps[0])
+                    + j as i64 * i64::from(step.src_steps[1]);
+                let value = self.get(row, step.src, usize::try_from(from).unwrap());
+                self.set(row, step.dst, i * step.dst_steps[0] + j * step.dst_steps[1], value);
+            }
         }
     }
+
+    fn affine(&mut self, row: usize, affine: &Affine) {
+        let period = affine.scale.len();
+        for j in 0..affine.dst.width {
+            let (scale, shift) = (f64::from(affine.scale[j % period]), f64::from(affine.shift[j % period]));
+            let value = activate(affine.activation, self.get(row, affine.src, j) * scale + shift);
+            let add = affine.add.map_or(0.0, |add| self.get(row, add, j));
+            self.set(row, affine.dst, j, value + add);
+        }
+    }
+
+    fn layer_norm(&mut self, row: usize, norm: &LayerNorm) {
+        let group = norm.scale.len();
+        for first in (0..norm.src.width).step_by(group) {
+            let x: Vec<f64> = (first..first + group).map(|j| self.get(row, norm.src, j)).collect();
+            let mean = x.iter().sum::<f64>() / group as f64;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / group as f64;
+            for (c, x) in x.into_iter().enumerate() {
+                let unit = (x - mean) / (variance + f64::from(norm.epsilon)).sqrt();
+                let value = unit * f64::from(norm.scale[c]) + f64::from(norm.shift[c]);
+                self.set(row, norm.dst, first + c, value);
+            }
+        }
+    }
+
+    fn attention(&mut self, row: usize, attention: &Attention) {
+        let &Attention { qkv, previous, scores, dst, heads, steps } = attention;
+        let model = dst.width / steps;
+        let width = model / heads;
+        let at = |part: usize, step: usize, head: usize, c: usize| {
+            step * 3 * model + part * model + head * width + c
+        };
+        for head in 0..heads {
+            for query in 0..steps {
+                let row_of_scores = (head * steps + query) * steps;
+                let mut all = Vec::new();
+                for key in 0..steps {
+                    let dot = |c| {
+                        self.get(row, qkv, at(0, query, head, c)) * self.get(row, qkv, at(1, key, head, c))
+                    };
+                    let before =
+                        previous.map_or(0.0, |previous| self.get(row, previous, row_of_scores + key));
+                    all.push((0..width).map(dot).sum::<f64>() + before);
+                }
+                let top = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = all.iter().map(|score| (score - top).exp()).sum();
+                for (key, score) in all.iter().enumerate() {
+                    self.set(row, scores, row_of_scores + key, *score);
+                }
+                for c in 0..width {
+                    let share = |key: usize| (all[key] - top).exp() / total;
+                    let value =
+                        (0..steps).map(|key| share(key) * self.get(row, qkv, at(2, key, head, c))).sum();
+                    self.set(row, dst, query * model + head * width + c, value);
+                }
+            }
+        }
+    }
+
+    fn recurrent(&mut self, row: usize, layer: &Recurrent) {
+        let (units, out) = (layer.units(), layer.out_width());
+        let width = layer.recurrent.out_width;
+        let state_width = layer.state.width;
+        let mut state: Vec<f64> = match layer.resumes {
+            true => (0..state_width).map(|j| self.get(row, layer.state, j)).collect(),
+            false => vec![0.0; state_width],
+        };
+        let sigmoid = |x| activate(Activation::Sigmoid, x);
+        for step in 0..layer.steps {
+            let (h, c) = state.split_at_mut(out);
+            let given: Vec<f64> = (0..width).map(|g| self.get(row, layer.gates, step * width + g)).collect();
+            let own = apply(&layer.recurrent, h);
+            match layer.cell {
+                Cell::Lstm => {
+                    let gate = |gate: usize, u: usize| given[gate * units + u] + own[gate * units + u];
+                    let mut hidden = Vec::new();
+                    for (u, c) in c.iter_mut().enumerate() {
+                        *c = sigmoid(gate(1, u)) * *c + sigmoid(gate(0, u)) * gate(2, u).tanh();
+                        hidden.push(sigmoid(gate(3, u)) * c.tanh());
+                    }
+                    if let Some(projection) = &layer.projection {
+                        hidden = apply(projection, &hidden);
+                    }
+                    h.copy_from_slice(&hidden);
+                }
+                Cell::Gru => {
+                    for u in 0..units {
+                        let r = sigmoid(given[u] + own[u]);
+                        let z = sigmoid(given[units + u] + own[units + u]);
+                        let n = (given[2 * units + u] + r * own[2 * units + u]).tanh();
+                        h[u] = (1.0 - z) * n + z * h[u];
+                    }
+                }
+            }
+            for (u, h) in h.iter().enumerate() {
+                self.set(row, layer.dst, step * out + u, *h);
+            }
+        }
+        for (j, value) in state.into_iter().enumerate() {
+            self.set(row, layer.state, j, value);
+        }
+    }
+}
+
+fn weight(weights: &Weights, o: usize, i: usize) -> f64 {
+    f64::from(weights.matrix[o * weights.in_width + i])
+}
+
+fn apply(weights: &Weights, x: &[f64]) -> Vec<f64> {
+    let output = |o: usize| -> f64 {
+        f64::from(weights.bias[o]) + x.iter().enumerate().map(|(i, x)| x * weight(weights, o, i)).sum::<f64>()
+    };
+    (0..weights.out_width).map(output).collect()
 }
