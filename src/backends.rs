@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peregrine_actors::ExecutorFactory;
+use peregrine_actors::{ExecutorFactory, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{self, AdapterChoice, GpuError, GpuExecutor, GpuOptions};
 use peregrine_shaders::{ExecuteError, Executor};
 
-use crate::config::{BackendChoice, BackendConfig};
+use crate::config::{BackendChoice, BackendConfig, PlacementChoice};
 
 /// What a node is started with.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct Factories {
     pub cpu: ExecutorFactory,
     /// `None`: the CPU alone answers.
     pub gpu: Option<ExecutorFactory>,
+    /// Which of the two runs a request.
+    pub placement: Placement,
 }
 
 /// The device that was asked for is not there; the operator acts.
@@ -57,8 +59,17 @@ pub enum BackendError {
 pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
     let threads = config.threads;
     let cpu: ExecutorFactory = Arc::new(move || Ok(Box::new(CpuExecutor::new(threads)) as Box<dyn Executor>));
-    let gpu = adapter(config.choice, config.gpu_timeout)?.map(gpu_factory);
-    Ok(Factories { cpu, gpu })
+    let adapter = adapter(config.choice, config.gpu_timeout)?;
+    let placement = match (config.placement, &adapter) {
+        (PlacementChoice::Fastest, _) => Placement::Fastest,
+        (PlacementChoice::Gpu, _) => Placement::Gpu,
+        // A software adapter stands in for a GPU, for tests: it would never be the faster one.
+        (PlacementChoice::Auto, Some(options)) if options.adapter == AdapterChoice::Software => {
+            Placement::Gpu
+        }
+        (PlacementChoice::Auto, _) => Placement::Fastest,
+    };
+    Ok(Factories { cpu, gpu: adapter.map(gpu_factory), placement })
 }
 
 /// One executor for offline work: the chosen adapter, or the CPU where `auto` finds no hardware.

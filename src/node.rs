@@ -13,7 +13,7 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::web::Data;
 use peregrine_actors::{
-    BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Settings, StartError, System,
+    BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Settings, StartError, System,
 };
 use peregrine_runtime::{Clock, Deadline, SystemClock};
 use peregrine_shaders::LoadError;
@@ -213,8 +213,13 @@ async fn start(
     let entries = catalog::scan(&config.models.repositories)?;
     let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
     // The seed of a real node is chance; simulations bring their own.
-    let system =
-        System::start(settings(&config), factories.cpu, factories.gpu, clock.clone(), rand::random())?;
+    let system = System::start(
+        settings(&config, factories.placement),
+        factories.cpu,
+        factories.gpu,
+        clock.clone(),
+        rand::random(),
+    )?;
     let drain = config.server.drain;
     match serve_models(&system, entries, series, config, clock).await {
         Ok((server, addr)) => Ok((server, addr, system)),
@@ -260,7 +265,7 @@ async fn serve_models(
 }
 
 /// The part of the configuration that the actors are told.
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, placement: Placement) -> Settings {
     let (batching, breaker) = (&config.batching, &config.breaker);
     Settings {
         batching: BatchLimits {
@@ -280,6 +285,7 @@ fn settings(config: &Config) -> Settings {
             ..BreakerLimits::default()
         },
         policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
+        placement,
         default_deadline: config.deadline.default,
         ..Settings::default()
     }

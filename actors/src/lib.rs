@@ -21,9 +21,9 @@ pub use breaker::BreakerLimits;
 pub use inference::{BatchLimits, ExecutorFactory};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use request::{Forecast, ForecastError, ForecastRequest, Timing};
-pub use settings::{FallbackPolicy, Settings};
+pub use settings::{FallbackPolicy, Placement, Settings};
 pub use status::{
     BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Health, ModelState, ModelStats,
-    ModelStatus, Percentiles, Tally, Vitals,
+    ModelStatus, PaceStatus, Percentiles, Tally, Vitals,
 };
 pub use system::{LoadRefused, System};

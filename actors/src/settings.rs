@@ -14,6 +14,8 @@ pub struct Settings {
     pub breaker: BreakerLimits,
     /// What happens when the GPU cannot serve.
     pub policy: FallbackPolicy,
+    /// Which device runs a request when both could.
+    pub placement: Placement,
     /// For requests that state no deadline.
     pub default_deadline: Duration,
     /// A CPU request of at most this many multiply-adds runs in its caller's thread when the device is idle.
@@ -34,12 +36,22 @@ pub enum FallbackPolicy {
     Allow,
 }
 
+/// Which of two healthy devices runs a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// The GPU, whatever it takes.
+    Gpu,
+    /// The one that is expected to answer first, by what both took of late: see `router/placement.rs`.
+    Fastest,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
             batching: BatchLimits::default(),
             breaker: BreakerLimits::default(),
             policy: FallbackPolicy::Allow,
+            placement: Placement::Gpu,
             default_deadline: Duration::from_secs(2),
             inline_macs_max: 3_000_000,
             load_within: Duration::from_secs(60),

@@ -117,6 +117,21 @@ pub struct BackendStats {
     pub degraded: u64,
 }
 
+/// How long batches of a model take on a device, of late, with the way there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaceStatus {
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub version: u32,
+    /// The device's kind.
+    pub backend: Backend,
+    /// Batches of up to this many rows, and more than half of it.
+    pub rows: usize,
+    /// A moving average.
+    pub took: Duration,
+}
+
 /// True percentiles of a histogram with three significant digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Percentiles {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use peregrine_runtime::{AskError, Clock, Deadline, StartError, Tree, reply_slot};
@@ -12,11 +12,15 @@ use peregrine_shaders::{Backend, ExecuteError, Forecaster};
 
 use crate::breaker::{Gate, Permit};
 use crate::health::{Findings, judge};
-use crate::inference::{ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Refused, Served, Ticket};
+use crate::inference::{
+    ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Pace, Paces, Refused, Served, Ticket,
+};
 use crate::request::{Forecast, ForecastError, ForecastRequest};
-use crate::router::{Route, RouterMail};
-use crate::settings::{FallbackPolicy, Settings};
-use crate::status::{BreakerState, BreakerStatus, DeviceState, Health, ModelState, ModelStats, ModelStatus};
+use crate::router::{Outlook, Route, RouterMail, prefers_cpu};
+use crate::settings::{FallbackPolicy, Placement, Settings};
+use crate::status::{
+    BreakerState, BreakerStatus, DeviceState, Health, ModelState, ModelStats, ModelStatus, PaceStatus,
+};
 use crate::supervisor::{self, Started};
 
 /// A running system of actors that answers forecasts.
@@ -173,6 +177,9 @@ impl System {
             suspect: false,
         };
         let Some(gpu) = &inner.rooms.gpu else { return submit(&inner.rooms.cpu, &route.cpu, job, now) };
+        if self.prefers_cpu(route, gpu, job.windows.rows, now) {
+            return submit(&inner.rooms.cpu, &route.cpu, job, now);
+        }
         let job = match enter(gpu, &route.gpu, now) {
             Some(ticket) => match gpu.submit(Job { ticket, ..job }) {
                 Ok(()) => return Ok(()),
@@ -189,6 +196,23 @@ impl System {
             }
             FallbackPolicy::Never => Err(refusal(gpu, &route.gpu, now)),
         }
+    }
+
+    /// Whether both devices are well and the CPU is expected to answer first.
+    fn prefers_cpu(&self, route: &Route, gpu: &Line, rows: usize, now: Instant) -> bool {
+        let inner = &*self.inner;
+        let cpu = &inner.rooms.cpu;
+        let well = |line: &Line, gate: &Gate| line.is_up() && gate.is_closed();
+        if inner.settings.placement != Placement::Fastest || !well(cpu, &route.cpu) || !well(gpu, &route.gpu)
+        {
+            return false;
+        }
+        let outlook = |line: &Line| Outlook {
+            expected: route.served.pace(line.backend()).expect(rows, now),
+            backlog: line.backlog(),
+        };
+        let turn = route.turns.fetch_add(1, Ordering::Relaxed);
+        prefers_cpu(outlook(cpu), outlook(gpu), turn)
     }
 
     /// Every model, loading or ready, by name and version.
@@ -225,6 +249,31 @@ impl System {
             .iter()
             .map(|route| route.served.ledger.stats(&route.status.spec.name, route.status.version));
         stats.collect()
+    }
+
+    /// Which of two healthy devices runs a request.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.inner.settings.placement
+    }
+
+    /// How fast each model runs where, by which requests are placed.
+    #[must_use]
+    pub fn paces(&self) -> Vec<PaceStatus> {
+        let mut paces = Vec::new();
+        for route in self.inner.rooms.table.load().ready() {
+            for backend in [Backend::Cpu, Backend::Gpu] {
+                let known = route.served.pace(backend).list().into_iter();
+                paces.extend(known.map(|(rows, took)| PaceStatus {
+                    model: route.status.spec.name.clone(),
+                    version: route.status.version,
+                    backend,
+                    rows,
+                    took,
+                }));
+            }
+        }
+        paces
     }
 
     /// Every circuit of the models that are served, for the devices that are configured.
@@ -333,9 +382,10 @@ impl System {
                 cpu: Arc::clone(&cpu) as Arc<dyn Judge>,
                 gpu: Arc::clone(&gpu) as Arc<dyn Judge>,
             },
+            paces: Paces { cpu: Pace::new(self.inner.clock.now()), gpu: Pace::new(self.inner.clock.now()) },
             lines: self.lines().cloned().collect(),
         });
-        Route { served, cpu, gpu, status }
+        Route { served, cpu, gpu, status, turns: AtomicU64::new(0) }
     }
 
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {

@@ -78,6 +78,8 @@ pub(super) struct BackendFile {
     pub(super) threads: Option<usize>,
     /// A GPU batch that takes longer counts as failed.
     pub(super) gpu_timeout: Option<WrittenDuration>,
+    /// Which device runs a request when both could.
+    pub(super) placement: Option<PlacementChoice>,
     /// May the CPU answer, labelled degraded, when the GPU cannot?
     pub(super) fallback: Option<bool>,
 }
@@ -107,6 +109,18 @@ impl BackendChoice {
             Self::Software => "software",
         }
     }
+}
+
+/// Which device runs a request when both could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PlacementChoice {
+    /// `fastest` beside a hardware GPU, `gpu` beside a software adapter
+    Auto,
+    /// The device that is expected to answer first, by what both took of late
+    Fastest,
+    /// The GPU, whatever it takes
+    Gpu,
 }
 
 /// How requests gather into batches.

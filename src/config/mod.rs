@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, Mistake};
-pub use file::{BackendChoice, LogFormat, schema};
+pub use file::{BackendChoice, LogFormat, PlacementChoice, schema};
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
 
@@ -95,6 +95,8 @@ pub struct BackendConfig {
     pub threads: usize,
     /// A GPU batch that takes longer counts as failed.
     pub gpu_timeout: Duration,
+    /// Which device runs a request when both could.
+    pub placement: PlacementChoice,
     /// May the CPU answer, labelled degraded, when the GPU cannot?
     pub fallback: bool,
 }

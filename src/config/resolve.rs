@@ -156,11 +156,13 @@ impl Checker<'_> {
         let choice = self.present("backend.choice", written.choice);
         let threads = self.cores("backend.threads", written.threads);
         let gpu_timeout = self.time("backend.gpu_timeout", written.gpu_timeout, SECOND / 1000..=SECOND * 600);
+        let placement = self.present("backend.placement", written.placement);
         let fallback = self.present("backend.fallback", written.fallback);
         Some(BackendConfig {
             choice: choice?,
             threads: threads?,
             gpu_timeout: gpu_timeout?,
+            placement: placement?,
             fallback: fallback?,
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data};
-use peregrine_actors::{BreakerState, DeviceState, Health, ModelStats, Percentiles};
+use peregrine_actors::{BreakerState, DeviceState, Health, ModelStats, PaceStatus, Percentiles, Placement};
 use serde_json::json;
 
 use super::health::device_view;
@@ -42,7 +42,22 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
     HttpResponse::Ok().json(json!({
         "devices": health.devices.iter().map(device_view).collect::<Vec<_>>(),
+        "placement": match shared.system.placement() {
+            Placement::Gpu => "gpu",
+            Placement::Fastest => "fastest",
+        },
+        "paces": shared.system.paces().iter().map(pace_view).collect::<Vec<_>>(),
     }))
+}
+
+fn pace_view(pace: &PaceStatus) -> serde_json::Value {
+    json!({
+        "model": pace.model,
+        "version": pace.version.to_string(),
+        "backend": pace.backend.name(),
+        "rows": pace.rows,
+        "milliseconds": pace.took.as_secs_f64() * 1e3,
+    })
 }
 
 fn requests(page: &mut Page, meter: &Meter) {

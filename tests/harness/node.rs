@@ -75,7 +75,8 @@ impl TestNode {
         let sources = Sources { files: Vec::new(), environment: environment.collect(), overrides };
         let config = resolve(&sources).unwrap_or_else(|err| panic!("{err}")).config;
         let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-        let node = Node::start_with(config, Factories { cpu, gpu }).unwrap_or_else(|err| panic!("{err}"));
+        let node = Node::start_with(config, Factories { cpu, gpu, placement: Placement::Gpu })
+            .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
     }
 

@@ -73,6 +73,11 @@ impl Gate {
         }
     }
 
+    /// Whether nothing is known against the backend.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == CLOSED
+    }
+
     /// Whether a request may pass now.
     pub(crate) fn permit(self: &Arc<Self>, now: Instant) -> Permit {
         if self.state.load(Ordering::Acquire) == CLOSED {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use peregrine_runtime::{Deadline, ReplySlot};
 use peregrine_shaders::{Backend, Forecaster, PlanId, Windows};
 
-use crate::inference::{Judge, Ledger, Line, Ticket};
+use crate::inference::{Judge, Ledger, Line, Pace, Ticket};
 use crate::request::{Forecast, ForecastError};
 
 /// One version of one model, as devices see it. When its last request is gone, they forget its weights.
@@ -15,6 +15,7 @@ pub(crate) struct Served {
     pub(crate) version: u32,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) judges: Judges,
+    pub(crate) paces: Paces,
     pub(crate) lines: Vec<Arc<Line>>,
 }
 
@@ -24,7 +25,20 @@ pub(crate) struct Judges {
     pub(crate) gpu: Arc<dyn Judge>,
 }
 
+/// How fast it runs, by backend.
+pub(crate) struct Paces {
+    pub(crate) cpu: Pace,
+    pub(crate) gpu: Pace,
+}
+
 impl Served {
+    pub(crate) fn pace(&self, backend: Backend) -> &Pace {
+        match backend {
+            Backend::Cpu => &self.paces.cpu,
+            Backend::Gpu => &self.paces.gpu,
+        }
+    }
+
     pub(crate) fn judge(&self, backend: Backend) -> Arc<dyn Judge> {
         match backend {
             Backend::Cpu => Arc::clone(&self.judges.cpu),

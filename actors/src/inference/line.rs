@@ -44,7 +44,10 @@ pub(crate) struct Line {
     state: watch::Sender<DeviceState>,
     name: Mutex<String>,
     accepts: AtomicBool,
+    /// It has an executor.
+    up: AtomicBool,
     waiting: AtomicUsize,
+    waiting_rows: AtomicUsize,
     busy_ns: AtomicU64,
     row_ns: AtomicU64,
 }
@@ -88,7 +91,9 @@ impl Line {
             state: watch::Sender::new(DeviceState::Starting),
             name: Mutex::new(String::new()),
             accepts: AtomicBool::new(false),
+            up: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
+            waiting_rows: AtomicUsize::new(0),
             busy_ns: AtomicU64::new(0),
             row_ns: AtomicU64::new(0),
             spec,
@@ -100,6 +105,11 @@ impl Line {
     /// Whether the device takes requests.
     pub(crate) fn accepts(&self) -> bool {
         self.accepts.load(Ordering::Acquire)
+    }
+
+    /// Whether the device takes requests and can run them now: one that is being rebuilt may let them wait.
+    pub(crate) fn is_up(&self) -> bool {
+        self.accepts() && self.up.load(Ordering::Acquire)
     }
 
     /// Runs a small request at once if the device is idle, else queues it.
@@ -177,7 +187,7 @@ impl Line {
             item: job,
         };
         desk.batcher.push(waiting);
-        self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+        self.publish_queue(desk);
     }
 
     fn wake(&self, mut desk: parking_lot::MutexGuard<'_, Desk>) {
@@ -187,6 +197,17 @@ impl Line {
             // Full: then the actor has mail, and looks at the line after it.
             let _ = self.spec.door.tell(Order::Wake);
         }
+    }
+
+    fn publish_queue(&self, desk: &Desk) {
+        self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+        self.waiting_rows.store(desk.batcher.rows(), Ordering::Relaxed);
+    }
+
+    /// What the rows that wait will take, by the pace of late. Takes no lock.
+    pub(crate) fn backlog(&self) -> Duration {
+        let rows = self.waiting_rows.load(Ordering::Relaxed) as u64;
+        Duration::from_nanos(rows.saturating_mul(self.row_ns.load(Ordering::Relaxed)))
     }
 
     /// When the queue may have drained, by the pace of late.
@@ -206,7 +227,7 @@ impl Line {
             let mut desk = self.desk.lock();
             let retired = std::mem::take(&mut desk.retired);
             let cut = desk.batcher.cut(self.spec.clock.now(), |job| job.slot.is_abandoned());
-            self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+            self.publish_queue(&desk);
             (retired, cut)
         };
         let now = self.spec.clock.now();
@@ -257,6 +278,7 @@ impl Line {
         name.clone_into(&mut self.name.lock());
         self.desk.lock().accepts = true;
         self.accepts.store(true, Ordering::Release);
+        self.up.store(true, Ordering::Release);
         self.state.send_replace(DeviceState::Up);
         tracing::info!(backend = self.spec.backend.name(), device = name, "device up");
         (self.spec.notice)(true, "");
@@ -283,6 +305,7 @@ impl Line {
     fn close(&self, why: &str, closing: Closing) {
         let clear = closing != Closing::Waits;
         let planned = closing == Closing::Planned;
+        self.up.store(false, Ordering::Release);
         if let Some(engine) = self.engine.lock().take() {
             engine.discard();
         }
@@ -293,7 +316,7 @@ impl Line {
             desk.accepts &= !clear;
             self.accepts.store(desk.accepts, Ordering::Release);
             let left = if clear { desk.batcher.take_all() } else { Vec::new() };
-            self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
+            self.publish_queue(&desk);
             (left, accepted)
         };
         let was_down = matches!(&*self.state.borrow(), DeviceState::Down { .. });
@@ -358,6 +381,10 @@ impl Line {
         self.row_ns.store((self.row_ns.load(Ordering::Relaxed) * 7 + pace) / 8, Ordering::Relaxed);
         let Some(served) = jobs.first().map(|job| Arc::clone(&job.served)) else { return };
         let now = self.spec.clock.now();
+        // The way to the device is part of what a request waits for; it shows where one waited least.
+        let waits = jobs.iter().map(|job| started.saturating_duration_since(job.accepted_at));
+        let way = waits.min().unwrap_or_default();
+        served.pace(backend).record(batch_rows, way + split.total(), now);
         let mut answered = Vec::with_capacity(jobs.len());
         let mut ready = Vec::with_capacity(jobs.len());
         let mut doubted = Vec::new();

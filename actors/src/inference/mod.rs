@@ -9,6 +9,7 @@ mod job;
 mod judge;
 mod ledger;
 mod line;
+mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +20,11 @@ use peregrine_runtime::{Envelope, Failure, Inbox, Received, Worker};
 use peregrine_shaders::{ExecuteError, Executor, Plan};
 
 pub use batch::BatchLimits;
-pub(crate) use job::{Answer, Job, Judges, Served};
+pub(crate) use job::{Answer, Job, Judges, Paces, Served};
 pub(crate) use judge::{Judge, Outcome, Ticket};
 pub(crate) use ledger::Ledger;
 pub(crate) use line::{Line, LineSpec, Refused};
+pub(crate) use pace::{Expected, Pace};
 
 use engine::{Broken, Engine};
 

@@ -2,15 +2,18 @@
 //!
 //! Knows what it routes to only as a [`Route`]; restarted, it goes on with the table as it was published.
 
+mod placement;
 mod table;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use actix::{Actor, Context, Handler, Message};
 use arc_swap::ArcSwap;
 
+pub(crate) use placement::{Outlook, prefers_cpu};
 pub(crate) use table::Table;
 
 use crate::breaker::Gate;
@@ -23,6 +26,8 @@ pub(crate) struct Route {
     pub(crate) cpu: Arc<Gate>,
     pub(crate) gpu: Arc<Gate>,
     pub(crate) status: Arc<ModelStatus>,
+    /// Requests that could have gone to either device.
+    pub(crate) turns: AtomicU64,
 }
 
 /// What callers read.

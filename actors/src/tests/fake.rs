@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use peregrine_runtime::ManualClock;
 use peregrine_shaders::{Backend, ExecuteError, Executor, Plan, PlanId};
 
 use crate::ExecutorFactory;
@@ -13,6 +14,8 @@ use crate::ExecutorFactory;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Mode {
     Good,
+    /// Takes this long by the system's clock, then is good.
+    Slow(Duration),
     /// Waits for another mode, then behaves like that.
     Hang,
     Fail(ExecuteError),
@@ -27,6 +30,7 @@ pub(super) enum Mode {
 pub(super) struct Script {
     state: Mutex<State>,
     changed: Condvar,
+    clock: Arc<ManualClock>,
 }
 
 struct State {
@@ -38,10 +42,10 @@ struct State {
 }
 
 impl Script {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(clock: &Arc<ManualClock>) -> Arc<Self> {
         let state =
             State { mode: Mode::Good, entered: 0, rows: Vec::new(), built: 0, loaded: HashSet::new() };
-        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
+        Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), clock: Arc::clone(clock) })
     }
 
     pub(super) fn set(&self, mode: Mode) {
@@ -123,6 +127,7 @@ impl Executor for Fake {
         let mode = state.mode.clone();
         match mode {
             Mode::Good | Mode::NanForConstant | Mode::Hang => {}
+            Mode::Slow(time) => self.script.clock.advance(time),
             Mode::Fail(error) => return Err(error),
             Mode::Panic => {
                 drop(state);

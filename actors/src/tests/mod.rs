@@ -3,6 +3,7 @@
 mod failures;
 mod fake;
 mod models;
+mod placement;
 mod queueing;
 
 use std::path::PathBuf;
@@ -43,7 +44,8 @@ impl Rig {
         settings.breaker.open_for = Duration::from_secs(60);
         settings.breaker.open_for_max = Duration::from_secs(600);
         change(&mut settings);
-        let (cpu, gpu, clock) = (Script::new(), Script::new(), Arc::new(ManualClock::new()));
+        let clock = Arc::new(ManualClock::new());
+        let (cpu, gpu) = (Script::new(&clock), Script::new(&clock));
         let gpu_factory = with_gpu.then(|| gpu.factory(Backend::Gpu));
         let system =
             System::start(settings, cpu.factory(Backend::Cpu), gpu_factory, clock.clone(), 7).unwrap();
