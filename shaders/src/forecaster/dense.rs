@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::Weights;
 use crate::loader::{Archive, LoadError};
+use crate::{PlanBuilder, View, Weights};
 
 /// Multiply-adds that folding two layers may cost at load.
 const FOLD_WORK_MAX: usize = 1 << 32;
 /// Numbers in all matrices of one plan: 1 GiB in f32.
 pub(super) const PLAN_LEN_MAX: usize = 1 << 28;
+/// Numbers that one row of a batch may take between the commands of a plan: 8 MiB in f32.
+const ROW_LEN_MAX: usize = 1 << 21;
 
 /// `y = matrix · x + bias`.
 #[derive(Clone, Debug)]
@@ -39,6 +41,21 @@ impl Dense {
         let matrix = archive.take(&format!("{name}.weight"), &[out_width, in_width])?;
         let bias = archive.take(&format!("{name}.bias"), &[out_width])?;
         Ok(Self { out_width, in_width, matrix, bias })
+    }
+
+    /// `y = x`.
+    pub(super) fn identity(width: usize) -> Self {
+        let matrix = (0..width * width).map(|at| if at % (width + 1) == 0 { 1.0 } else { 0.0 }).collect();
+        Self { out_width: width, in_width: width, matrix, bias: vec![0.0; width] }
+    }
+
+    /// Every output becomes the mean of all.
+    pub(super) fn averaged(&self) -> Self {
+        let count = self.out_width as f64;
+        let mean = |column: usize| self.matrix[column..].iter().step_by(self.in_width).sum::<f64>() / count;
+        let row: Vec<f64> = (0..self.in_width).map(mean).collect();
+        let bias = self.bias.iter().sum::<f64>() / count;
+        Self { matrix: row.repeat(self.out_width), bias: vec![bias; self.out_width], ..*self }
     }
 
     /// Rows `start .. end` of the outputs.
@@ -134,18 +151,43 @@ impl Sparse {
     }
 }
 
-/// Counts what a plan and the bases it is made from take, in f32 words, before it is allocated.
+/// Counts what a plan and the bases it is made from take, and what its buffers take for each row of a batch, both in
+/// f32 words, before it is allocated.
 #[derive(Default)]
-pub(super) struct Budget(usize);
+pub(super) struct Budget {
+    weights_len: usize,
+    row_len: usize,
+}
 
 impl Budget {
     pub(super) fn spend(&mut self, out_width: usize, in_width: usize) -> Result<(), LoadError> {
-        let len = out_width.saturating_mul(in_width).saturating_add(self.0);
+        let len = out_width.saturating_mul(in_width).saturating_add(self.weights_len);
         if len > PLAN_LEN_MAX {
             return Err(LoadError::TooLarge { what: "the plan's weight count", len, len_max: PLAN_LEN_MAX });
         }
-        self.0 = len;
+        self.weights_len = len;
         Ok(())
+    }
+
+    /// For a buffer of `steps · columns` columns.
+    pub(super) fn spend_row(&mut self, steps: usize, columns: usize) -> Result<(), LoadError> {
+        let len = steps.saturating_mul(columns).saturating_add(self.row_len);
+        if len > ROW_LEN_MAX {
+            return Err(LoadError::TooLarge { what: "the plan's row", len, len_max: ROW_LEN_MAX });
+        }
+        self.row_len = len;
+        Ok(())
+    }
+
+    /// A buffer of `steps · columns` columns, spent.
+    pub(super) fn buffer(
+        &mut self,
+        plan: &mut PlanBuilder,
+        steps: usize,
+        columns: usize,
+    ) -> Result<View, LoadError> {
+        self.spend_row(steps, columns)?;
+        Ok(plan.buffer(steps * columns))
     }
 
     /// For a [`Sparse`] map of `rows` rows.

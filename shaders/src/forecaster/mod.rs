@@ -15,8 +15,11 @@ mod nhits;
 mod nlinear;
 mod patchtst;
 mod pipeline;
+mod recurrent;
+mod recursion;
 mod rnn;
 mod stack_weights;
+mod steps;
 mod tcn;
 #[cfg(test)]
 mod tests;

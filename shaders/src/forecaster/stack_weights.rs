@@ -83,7 +83,7 @@ impl BlockShape {
     }
 }
 
-fn activation(name: &str, slopes: &[f64]) -> Result<Activation, LoadError> {
+pub(super) fn activation(name: &str, slopes: &[f64]) -> Result<Activation, LoadError> {
     Ok(match name {
         "ReLU" => Activation::Relu,
         "Softplus" => Activation::Softplus,

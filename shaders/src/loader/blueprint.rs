@@ -37,6 +37,7 @@ impl Claims {
         let family = Family::ALL.into_iter().find(|family| family.class() == class);
         let family = family.ok_or(LoadError::UnknownFamily { class })?;
         refuse_options(&hparams)?;
+        let window_len = window_len(family, &hparams)?;
         let spec = ModelSpec {
             name,
             family,
@@ -50,7 +51,7 @@ impl Claims {
             stat_exog: hparams.texts("stat_exog_list")?,
         };
         check_spec(&spec)?;
-        if hparams.size("h")? != spec.horizon || hparams.size("input_size")? != spec.window {
+        if hparams.size("h")? != spec.horizon || window_len != spec.window {
             return Err(LoadError::parameter("window", "`h` or `window` contradicts the hyper-parameters"));
         }
         Ok(Blueprint { spec, hparams })
@@ -64,13 +65,37 @@ fn refuse_options(hparams: &Hparams) -> Result<(), LoadError> {
     if hparams.flag("exclude_insample_y")? {
         return Err(LoadError::unsupported("`exclude_insample_y` = true"));
     }
-    if hparams.flag("recurrent")? {
-        return Err(LoadError::unsupported("`recurrent` = true"));
-    }
     if hparams.size_if_set("n_series")?.is_some_and(|count| count != 1) {
         return Err(LoadError::unsupported("`n_series` other than 1"));
     }
     Ok(())
+}
+
+/// Whether each forecast step is fed back as the next observation.
+pub(crate) fn is_recursive(family: Family, hparams: &Hparams) -> Result<bool, LoadError> {
+    let asked = hparams.flag("recurrent")?;
+    match family {
+        Family::Deepar => Ok(true),
+        Family::Lstm | Family::Gru => Ok(asked),
+        _ if asked => Err(LoadError::unsupported(format!("`recurrent` = true in {}", family.class()))),
+        _ => Ok(false),
+    }
+}
+
+/// Values of history that one forecast needs: a recursive model takes one more than its `input_size` says.
+pub(crate) fn window_len(family: Family, hparams: &Hparams) -> Result<usize, LoadError> {
+    let input_size = hparams.size("input_size")?;
+    if !is_recursive(family, hparams)? {
+        return Ok(input_size);
+    }
+    // What an LSTM or GRU keeps is the caller's number, what DeepAR keeps is already one more.
+    let kept = if family == Family::Deepar { input_size + 1 } else { input_size };
+    match hparams.get("inference_input_size").map(serde_json::Value::as_i64) {
+        // The library takes numbers below one for unset.
+        None => Ok(input_size + 1),
+        Some(Some(other)) if other < 1 || usize::try_from(other) == Ok(kept) => Ok(input_size + 1),
+        Some(_) => Err(LoadError::unsupported(format!("`inference_input_size` other than {kept}"))),
+    }
 }
 
 fn check_spec(spec: &ModelSpec) -> Result<(), LoadError> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::blueprint::{Blueprint, Claims};
+use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
 use super::{LoadError, columns, file};
 
@@ -73,10 +73,6 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<(Blueprint, Vec<CaseFile
         refuse_unknown_class(&written.class)?;
         return Err(LoadError::unsupported("multivariate models"));
     }
-    if written.recurrent {
-        refuse_unknown_class(&written.class)?;
-        return Err(LoadError::unsupported("recurrent forecasts"));
-    }
     // Before the loss: an unknown family is the better answer than its unknown loss.
     refuse_unknown_class(&written.class)?;
     let head =
@@ -107,7 +103,11 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<(Blueprint, Vec<CaseFile
     if !agree {
         return Err(LoadError::parameter("hparams", "contradicts scaler_type or the exogenous columns"));
     }
-    Ok((claims.check()?, written.cases))
+    let blueprint = claims.check()?;
+    if blueprint::is_recursive(blueprint.spec.family, &blueprint.hparams)? != written.recurrent {
+        return Err(LoadError::parameter("recurrent", "contradicts the class or the hyper-parameters"));
+    }
+    Ok((blueprint, written.cases))
 }
 
 fn refuse_unknown_class(class: &str) -> Result<(), LoadError> {

@@ -20,6 +20,15 @@ impl Hparams {
         size(name, self.some(name)?)
     }
 
+    /// A size that may also be zero; absent or null is zero.
+    pub(crate) fn count(&self, name: &str) -> Result<usize, LoadError> {
+        match self.get(name) {
+            None => Ok(0),
+            Some(value) if value.as_u64() == Some(0) => Ok(0),
+            Some(value) => size(name, value),
+        }
+    }
+
     /// As [`Self::size`]; `None` when absent or null.
     pub(crate) fn size_if_set(&self, name: &str) -> Result<Option<usize>, LoadError> {
         self.get(name).map(|value| size(name, value)).transpose()
@@ -55,8 +64,13 @@ impl Hparams {
 
     /// Absent or null is false.
     pub(crate) fn flag(&self, name: &str) -> Result<bool, LoadError> {
+        self.flag_or(name, false)
+    }
+
+    /// Absent or null is `unset`.
+    pub(crate) fn flag_or(&self, name: &str, unset: bool) -> Result<bool, LoadError> {
         let Some(value) = self.get(name) else {
-            return Ok(false);
+            return Ok(unset);
         };
         value.as_bool().ok_or_else(|| LoadError::parameter(name, "is not a boolean"))
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::archive::Archive;
-use super::blueprint::{Blueprint, Claims};
+use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
 use super::{LoadError, columns};
 
@@ -23,9 +23,8 @@ pub(crate) fn read(path: &Path, archive: &mut Archive) -> Result<Blueprint, Load
         return Err(LoadError::unsupported(format!("nf_format {format}")));
     }
     let class = field("model_class")?;
-    if !crate::Family::ALL.iter().any(|family| family.class() == class) {
-        return Err(LoadError::UnknownFamily { class });
-    }
+    let family = crate::Family::ALL.into_iter().find(|family| family.class() == class);
+    let family = family.ok_or_else(|| LoadError::UnknownFamily { class: class.clone() })?;
     let hparams: Map<String, Value> = json("hyper_parameters", &field("hyper_parameters")?)?;
     let shared: HashMap<String, Vec<String>> = json("shared", &field("shared")?)?;
     for (kept, dropped) in shared {
@@ -38,7 +37,7 @@ pub(crate) fn read(path: &Path, archive: &mut Archive) -> Result<Blueprint, Load
         name: name(path),
         class,
         horizon: hparams.size("h")?,
-        window: hparams.size("input_size")?,
+        window: blueprint::window_len(family, &hparams)?,
         head: head(&hparams, archive)?,
         columns: None,
         hparams,

@@ -8,7 +8,7 @@ use crate::verify::verify;
 use crate::{Command, Executor, Forecaster};
 
 pub(super) const SHIPPED: [&str; 3] = ["nhits-168x24-quantile", "nhits-vol-quantile", "nbeats-vol-quantile"];
-pub(super) const TESTED: [&str; 8] = [
+pub(super) const TESTED: [&str; 13] = [
     "nhits-ret-quantile",
     "nhits-rate-point",
     "nhits-gk-exog",
@@ -17,6 +17,11 @@ pub(super) const TESTED: [&str; 8] = [
     "mlp-vol-quantile",
     "dlinear-vol-point",
     "nlinear-vol-quantile",
+    "lstm-vol-point",
+    "lstm-vol-recursive",
+    "gru-ret-quantile",
+    "deepar-ret",
+    "tcn-vol-point",
 ];
 
 /// Folder of a model of the repository.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::shapes::{deepar, rnn, tcn};
 use super::{Model, Rng};
 use crate::loader::{Archive, parse_model_json};
 use crate::{Forecaster, LoadError};
@@ -21,6 +22,11 @@ fn small() -> Model {
         ..Model::new("NHITS", 4, 8)
     }
     .randomize(7)
+}
+
+/// One of each way to a plan.
+fn samples() -> [Model; 4] {
+    [small(), rnn("GRU").randomize(7), deepar("StudentT").randomize(7), tcn().randomize(7)]
 }
 
 /// What [`Forecaster::load`] does once the files are read.
@@ -50,32 +56,36 @@ fn mutate(bytes: &mut Vec<u8>, from: usize, rng: &mut Rng) {
 
 #[test]
 fn damaged_weights_are_refused_or_served_but_never_panic() {
-    let (json, weights) = (small().json().to_string(), small().weights());
-    assert!(load(json.as_bytes(), weights.clone()).is_ok());
-    let header_len = 8 + u64::from_le_bytes(*weights.first_chunk().unwrap()) as usize;
-    let mut refused = 0;
-    for seed in 0..MUTATIONS {
-        let mut rng = Rng(seed);
-        let mut bytes = weights.clone();
-        let reach = if seed % 4 == 0 { bytes.len() } else { header_len };
-        mutate(&mut bytes, reach, &mut rng);
-        refused += u64::from(load(json.as_bytes(), bytes).is_err());
+    for model in samples() {
+        let (json, weights) = (model.json().to_string(), model.weights());
+        assert!(load(json.as_bytes(), weights.clone()).is_ok());
+        let header_len = 8 + u64::from_le_bytes(*weights.first_chunk().unwrap()) as usize;
+        let mut refused = 0;
+        for seed in 0..MUTATIONS {
+            let mut rng = Rng(seed);
+            let mut bytes = weights.clone();
+            let reach = if seed % 4 == 0 { bytes.len() } else { header_len };
+            mutate(&mut bytes, reach, &mut rng);
+            refused += u64::from(load(json.as_bytes(), bytes).is_err());
+        }
+        assert!(refused > MUTATIONS / 2, "{}: only {refused} of {MUTATIONS} refused", model.class);
     }
-    assert!(refused > MUTATIONS / 2, "only {refused} of {MUTATIONS} refused");
 }
 
 #[test]
 fn damaged_descriptions_are_refused_or_served_but_never_panic() {
-    let (json, weights) = (small().json().to_string(), small().weights());
-    let mut refused = 0;
-    for seed in 0..MUTATIONS {
-        let mut rng = Rng(seed);
-        let mut bytes = json.clone().into_bytes();
-        let reach = bytes.len();
-        mutate(&mut bytes, reach, &mut rng);
-        refused += u64::from(load(&bytes, weights.clone()).is_err());
+    for model in samples() {
+        let (json, weights) = (model.json().to_string(), model.weights());
+        let mut refused = 0;
+        for seed in 0..MUTATIONS {
+            let mut rng = Rng(seed);
+            let mut bytes = json.clone().into_bytes();
+            let reach = bytes.len();
+            mutate(&mut bytes, reach, &mut rng);
+            refused += u64::from(load(&bytes, weights.clone()).is_err());
+        }
+        assert!(refused > MUTATIONS / 4, "{}: only {refused} of {MUTATIONS} refused", model.class);
     }
-    assert!(refused > MUTATIONS / 4, "only {refused} of {MUTATIONS} refused");
 }
 
 #[test]

@@ -6,10 +6,13 @@ mod hostile;
 mod interpreter;
 mod native;
 mod options;
+mod options_sequence;
 mod oracle;
+mod oracle_sequence;
 mod refusals;
 mod shapes;
 mod synthetic;
+mod synthetic_sequence;
 
 use interpreter::Interpreter;
 use oracle::forecast as oracle_forecast;

@@ -57,8 +57,12 @@ fn load(name: &str, bytes: &[u8]) -> Result<Forecaster, LoadError> {
 
 #[track_caller]
 fn check(name: &str) {
+    same(name, &load(name, &native_bytes(name, |_| ())).unwrap());
+}
+
+#[track_caller]
+fn same(name: &str, from_native: &Forecaster) {
     let from_folder = Forecaster::load(&folder(name)).unwrap();
-    let from_native = load(name, &native_bytes(name, |_| ())).unwrap();
     let (spec, other) = (from_folder.spec(), from_native.spec());
     assert_eq!((&spec.name, spec.family, &spec.head), (&other.name, other.family, &other.head));
     assert_eq!((spec.horizon, spec.window, &spec.columns), (other.horizon, other.window, &other.columns));
@@ -77,7 +81,7 @@ fn check(name: &str) {
         forecaster.forecast(&mut Interpreter, &windows, &mut Scratch::default(), &mut out).unwrap();
         out
     };
-    assert_eq!(run(&from_folder), run(&from_native));
+    assert_eq!(run(&from_folder), run(from_native));
 }
 
 #[test]
@@ -88,8 +92,19 @@ fn native_files_give_the_same_forecaster() {
         "dlinear-vol-point",
         "nhits-ret-quantile",
         "mlp-vol-quantile",
+        "lstm-vol-point",
+        "lstm-vol-recursive",
+        "gru-ret-quantile",
+        "tcn-vol-point",
     ] {
         check(name);
+    }
+}
+
+#[test]
+fn files_that_the_library_itself_saved_give_the_same_forecaster() {
+    for name in ["deepar-ret", "tcn-vol-point", "dlinear-vol-point", "nhits-gk-exog"] {
+        same(name, &Forecaster::load_native(&folder(name).join("native.safetensors")).unwrap());
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{Command, Executor, Scratch};
 const TOLERANCE: f64 = 2e-5;
 
 #[track_caller]
-fn check(model: &Model) {
+pub(super) fn check(model: &Model) {
     for seed in 1..=2 {
         let model = model.clone().randomize(seed);
         let windows = model.windows(&mut Rng(seed + 100));

@@ -1,7 +1,7 @@
 //! The arithmetic as it is written down, in f64, step by step: nothing folded, nothing reordered, nothing shared
 //! with the code it judges.
 
-use super::Model;
+use super::{Model, oracle_sequence};
 use crate::Windows;
 
 /// `[rows, h, C]`
@@ -9,12 +9,12 @@ pub(super) fn forecast(model: &Model, windows: &Windows) -> Vec<f64> {
     (0..windows.rows).flat_map(|row| forecast_row(model, windows, row)).collect()
 }
 
-struct Input {
-    y: Vec<f64>,
+pub(super) struct Input {
+    pub(super) y: Vec<f64>,
     mask: Vec<f64>,
-    hist: Vec<Vec<f64>>,
-    futr: Vec<Vec<f64>>,
-    stat: Vec<f64>,
+    pub(super) hist: Vec<Vec<f64>>,
+    pub(super) futr: Vec<Vec<f64>>,
+    pub(super) stat: Vec<f64>,
 }
 
 fn forecast_row(model: &Model, windows: &Windows, row: usize) -> Vec<f64> {
@@ -44,6 +44,8 @@ fn forecast_row(model: &Model, windows: &Windows, row: usize) -> Vec<f64> {
         "MLP" => mlp(model, &input),
         "DLinear" => dlinear(model, &input),
         "NLinear" => nlinear(model, &input),
+        "LSTM" | "GRU" | "DeepAR" => oracle_sequence::rnn(model, &input),
+        "TCN" => oracle_sequence::tcn(model, &input),
         other => panic!("no oracle for {other}"),
     };
     let (a, s) = if model.scaler == "revin" {
@@ -111,7 +113,7 @@ fn unscaled(scaler: &str, z: f64, a: f64, s: f64) -> f64 {
     }
 }
 
-fn linear(model: &Model, name: &str, x: &[f64]) -> Vec<f64> {
+pub(super) fn linear(model: &Model, name: &str, x: &[f64]) -> Vec<f64> {
     let (shape, w) = &model.tensors[&format!("{name}.weight")];
     let (_, b) = &model.tensors[&format!("{name}.bias")];
     assert_eq!(shape[1], x.len(), "{name}");
@@ -124,6 +126,22 @@ fn softplus(x: f64) -> f64 {
     if x > 20.0 { x } else { (1.0 + x.exp()).ln() }
 }
 
+/// `slope` is that of PReLU.
+pub(super) fn activated(activation: &str, v: f64, slope: f64) -> f64 {
+    match activation {
+        "ReLU" => v.max(0.0),
+        "Softplus" => softplus(v),
+        "Tanh" => v.tanh(),
+        "SELU" if v > 0.0 => 1.0507009873554805 * v,
+        "SELU" => 1.0507009873554805 * 1.6732632423543772 * (v.exp() - 1.0),
+        "LeakyReLU" if v <= 0.0 => 0.01 * v,
+        "PReLU" if v <= 0.0 => slope * v,
+        "LeakyReLU" | "PReLU" => v,
+        "Sigmoid" => 1.0 / (1.0 + (-v).exp()),
+        other => panic!("{other}"),
+    }
+}
+
 fn block_mlp(model: &Model, block: usize, u: &[f64]) -> Vec<f64> {
     let units = model.hparams["mlp_units"].as_array().unwrap().len();
     let step = if model.hparams["dropout_prob_theta"].as_f64().unwrap() > 0.0 { 3 } else { 2 };
@@ -134,16 +152,8 @@ fn block_mlp(model: &Model, block: usize, u: &[f64]) -> Vec<f64> {
         let slope = || f64::from(model.tensors[&format!("{}.weight", name(2 + unit * step))].1[0]);
         for v in &mut x {
             *v = match model.text("activation") {
-                "ReLU" => v.max(0.0),
-                "Softplus" => softplus(*v),
-                "Tanh" => v.tanh(),
-                "SELU" if *v > 0.0 => 1.0507009873554805 * *v,
-                "SELU" => 1.0507009873554805 * 1.6732632423543772 * (v.exp() - 1.0),
-                "LeakyReLU" if *v <= 0.0 => 0.01 * *v,
-                "PReLU" if *v <= 0.0 => slope() * *v,
-                "LeakyReLU" | "PReLU" => *v,
-                "Sigmoid" => 1.0 / (1.0 + (-*v).exp()),
-                other => panic!("{other}"),
+                "PReLU" => activated("PReLU", *v, slope()),
+                other => activated(other, *v, 0.0),
             };
         }
     }

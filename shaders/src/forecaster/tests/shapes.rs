@@ -39,6 +39,42 @@ pub(super) fn mlp() -> Model {
     Model { hparams: json!({"num_layers": 3, "hidden_size": 24}), ..Model::new("MLP", 6, 20) }
 }
 
+pub(super) fn rnn(class: &'static str) -> Model {
+    Model {
+        hparams: json!({
+            "encoder_n_layers": 2, "encoder_hidden_size": 12, "encoder_bias": true, "encoder_dropout": 0.1,
+            "decoder_hidden_size": 9, "decoder_layers": 2, "decoder_activation": null, "recurrent": false,
+            "inference_input_size": null, "h_train": 1,
+        }),
+        ..Model::new(class, 7, 19)
+    }
+}
+
+pub(super) fn recursive(class: &'static str) -> Model {
+    rnn(class).with("recurrent", json!(true))
+}
+
+pub(super) fn deepar(loss: &'static str) -> Model {
+    Model {
+        loss,
+        hparams: json!({
+            "lstm_n_layers": 2, "lstm_hidden_size": 10, "lstm_dropout": 0.1, "decoder_hidden_layers": 0,
+            "decoder_hidden_size": 0, "decoder_activation": null, "trajectory_samples": 100,
+        }),
+        ..Model::new("DeepAR", 6, 17)
+    }
+}
+
+pub(super) fn tcn() -> Model {
+    Model {
+        hparams: json!({
+            "kernel_size": 3, "dilations": [1, 2, 4], "encoder_hidden_size": 8, "encoder_activation": "ReLU",
+            "decoder_hidden_size": 9, "decoder_layers": 2, "decoder_activation": null,
+        }),
+        ..Model::new("TCN", 7, 19)
+    }
+}
+
 impl Model {
     /// With one hyper-parameter changed.
     pub(super) fn with(mut self, name: &str, value: Value) -> Self {

@@ -78,6 +78,10 @@ impl Model {
         self.hparams[name].as_array().unwrap().iter().map(|size| size.as_u64().unwrap() as usize).collect()
     }
 
+    pub(super) fn size(&self, name: &str) -> usize {
+        self.hparams[name].as_u64().unwrap() as usize
+    }
+
     pub(super) fn text(&self, name: &str) -> &str {
         self.hparams[name].as_str().unwrap()
     }
@@ -107,6 +111,7 @@ impl Model {
                 self.layer(&mut rng, "linear_season", out, l);
             }
             "NLinear" => self.layer(&mut rng, "linear", out, l),
+            "LSTM" | "GRU" | "DeepAR" | "TCN" => self.randomize_sequence(&mut rng),
             other => panic!("no weights for {other}"),
         }
         self
@@ -167,7 +172,7 @@ impl Model {
         terms * (1 + self.outputs())
     }
 
-    fn layer(&mut self, rng: &mut Rng, name: &str, out: usize, wide: usize) {
+    pub(super) fn layer(&mut self, rng: &mut Rng, name: &str, out: usize, wide: usize) {
         let spread = (1.5 / wide as f32).sqrt();
         let matrix = (0..out * wide).map(|_| rng.number() * spread).collect();
         let bias = (0..out).map(|_| rng.number() * 0.2).collect();
@@ -179,7 +184,7 @@ impl Model {
         let names = |kind: &str, count: usize| (0..count).map(|i| format!("{kind}{i}")).collect::<Vec<_>>();
         let mut hparams = self.hparams.clone();
         hparams["h"] = json!(self.h);
-        hparams["input_size"] = json!(self.window);
+        hparams["input_size"] = json!(self.window - usize::from(self.recursive()));
         hparams["scaler_type"] = json!(self.scaler);
         hparams["hist_exog_list"] = json!(names("hist", self.hist));
         hparams["futr_exog_list"] = json!(names("futr", self.futr));
@@ -194,7 +199,7 @@ impl Model {
         };
         json!({
             "format": 1, "name": "synthetic", "class": self.class, "h": self.h, "window": self.window,
-            "n_series": 1, "multivariate": false, "recurrent": false, "scaler_type": self.scaler, "loss": loss,
+            "n_series": 1, "multivariate": false, "recurrent": self.recursive(), "scaler_type": self.scaler, "loss": loss,
             "hist_exog": names("hist", self.hist), "futr_exog": names("futr", self.futr),
             "stat_exog": names("stat", self.stat), "hparams": hparams,
         })
