@@ -143,6 +143,7 @@ mod tests {
             family: Family::Nhits,
             horizon: 1,
             window: 4,
+            series: 1,
             normalizer: NormalizerKind::Identity,
             columns: (0..head.answer_width()).map(|column| column.to_string()).collect(),
             head,

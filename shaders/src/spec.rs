@@ -46,6 +46,12 @@ impl Family {
         Self::Tcn,
     ];
 
+    /// Whether one forecast reads and answers several series at once.
+    #[must_use]
+    pub const fn is_multivariate(self) -> bool {
+        matches!(self, Self::Tsmixer)
+    }
+
     /// The class name used in `model.json`.
     #[must_use]
     pub const fn class(self) -> &'static str {
@@ -131,8 +137,10 @@ pub struct ModelSpec {
     pub family: Family,
     /// Steps ahead of one forecast (`h`).
     pub horizon: usize,
-    /// Values of history that one forecast needs (`L`).
+    /// Values of history that one forecast needs (`L`), of each series.
     pub window: usize,
+    /// Series that one forecast reads and answers (`N`); 1 unless the family is multivariate.
+    pub series: usize,
     /// The data normalizer.
     pub normalizer: NormalizerKind,
     /// Meaning of the output columns.
@@ -148,9 +156,32 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Length of one row's answer: horizon × columns.
+    /// Length of one row's history: window × series.
+    #[must_use]
+    pub fn y_len(&self) -> usize {
+        self.window * self.series
+    }
+
+    /// Length of one row's answer: horizon × series × columns.
     #[must_use]
     pub fn answer_len(&self) -> usize {
-        self.horizon * self.columns.len()
+        self.horizon * self.series * self.columns.len()
+    }
+
+    /// Dimensions of one row's history: `[L]`, or `[L, N]` of a multivariate family.
+    #[must_use]
+    pub fn y_dims(&self) -> Vec<usize> {
+        if self.family.is_multivariate() { vec![self.window, self.series] } else { vec![self.window] }
+    }
+
+    /// Dimensions of one row's answer: `[h, C]`; of a multivariate family `[h, N]`, or `[h, N, C]` where there are
+    /// several columns.
+    #[must_use]
+    pub fn answer_dims(&self) -> Vec<usize> {
+        match (self.family.is_multivariate(), self.columns.len()) {
+            (false, columns) => vec![self.horizon, columns],
+            (true, 1) => vec![self.horizon, self.series],
+            (true, columns) => vec![self.horizon, self.series, columns],
+        }
     }
 }

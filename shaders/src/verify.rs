@@ -66,7 +66,7 @@ pub fn verify(dir: &Path, executor: &mut dyn Executor) -> Result<Report, VerifyE
     let (cases, archive) = loader::read_cases(dir)?;
     let spec = forecaster.spec();
     let windows = windows(spec, &archive, cases.len())?;
-    let shape = [cases.len(), spec.horizon, spec.columns.len()];
+    let shape = [vec![cases.len()], spec.answer_dims()].concat();
     let expected = archive.take("expected_f64", &shape)?;
 
     let mut got = Vec::new();
@@ -104,10 +104,11 @@ fn windows(spec: &ModelSpec, archive: &Archive, rows: usize) -> Result<Windows, 
         }
         Ok(archive.take(name, shape)?.into_iter().map(|value| value as f32).collect())
     };
+    let y_shape = [vec![rows], spec.y_dims()].concat();
     let windows = Windows {
         rows,
-        y: take("insample_y", &[rows, spec.window])?,
-        mask: Some(take("insample_mask", &[rows, spec.window])?),
+        y: take("insample_y", &y_shape)?,
+        mask: Some(take("insample_mask", &y_shape)?),
         hist_exog: take("hist_exog", &[rows, spec.window, spec.hist_exog.len()])?,
         futr_exog: take("futr_exog", &[rows, span, spec.futr_exog.len()])?,
         stat_exog: take("stat_exog", &[rows, spec.stat_exog.len()])?,

@@ -7,9 +7,9 @@ use crate::ModelSpec;
 pub struct Windows {
     /// Number of windows, `B`.
     pub rows: usize,
-    /// `[B, L]` history, oldest first.
+    /// `[B, L]` history, oldest first; `[B, L, N]` for a model of several series.
     pub y: Vec<f32>,
-    /// `[B, L]`: 1 = observed, 0 = missing. `None`: all observed.
+    /// As long as `y`: 1 = observed, 0 = missing. `None`: all observed.
     pub mask: Option<Vec<f32>>,
     /// `[B, L, X]`.
     pub hist_exog: Vec<f32>,
@@ -68,14 +68,14 @@ impl Windows {
             return Err(WindowError::Empty);
         }
         let span = spec.window + spec.horizon;
-        self.tensor("y", &self.y, Some(spec.window))?;
+        self.tensor("y", &self.y, Some(spec.y_len()))?;
         self.tensor("hist_exog", &self.hist_exog, spec.window.checked_mul(spec.hist_exog.len()))?;
         self.tensor("futr_exog", &self.futr_exog, span.checked_mul(spec.futr_exog.len()))?;
         self.tensor("stat_exog", &self.stat_exog, Some(spec.stat_exog.len()))?;
         if let Some(mask) = &self.mask {
-            self.tensor("mask", mask, Some(spec.window))?;
+            self.tensor("mask", mask, Some(spec.y_len()))?;
             if let Some(at) = mask.iter().position(|&m| m != 0.0 && m != 1.0) {
-                return Err(WindowError::Mask { row: at / spec.window, index: at % spec.window });
+                return Err(WindowError::Mask { row: at / spec.y_len(), index: at % spec.y_len() });
             }
         }
         Ok(())
@@ -94,14 +94,14 @@ impl Windows {
     }
 
     /// Appends the rows of `other`, which must fit the same model. A missing mask becomes all ones when the other
-    /// side has one. `window` is the model's `L`.
-    pub fn append(&mut self, other: &Self, window: usize) {
+    /// side has one. `y_len` is [`ModelSpec::y_len`].
+    pub fn append(&mut self, other: &Self, y_len: usize) {
         if self.mask.is_some() || other.mask.is_some() {
             let rows = self.rows;
-            let mask = self.mask.get_or_insert_with(|| vec![1.0; rows * window]);
+            let mask = self.mask.get_or_insert_with(|| vec![1.0; rows * y_len]);
             match &other.mask {
                 Some(more) => mask.extend_from_slice(more),
-                None => mask.resize(mask.len() + other.rows * window, 1.0),
+                None => mask.resize(mask.len() + other.rows * y_len, 1.0),
             }
         }
         self.rows += other.rows;

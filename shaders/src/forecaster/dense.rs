@@ -204,7 +204,7 @@ fn add_scaled(row: &mut [f64], weight: f64, other: &[f64]) {
     }
 }
 
-fn rounded(name: &str, values: &[f64]) -> Result<Vec<f32>, LoadError> {
+pub(super) fn rounded(name: &str, values: &[f64]) -> Result<Vec<f32>, LoadError> {
     let numbers: Vec<f32> = values.iter().map(|&value| value as f32).collect();
     match numbers.iter().position(|number| !number.is_finite()) {
         Some(index) => Err(LoadError::NotFinite { name: name.to_owned(), index }),

@@ -3,6 +3,7 @@
 //! Immutable and shared; the executor and the scratch are the caller's. The plan sees normalized numbers only:
 //! statistics, the level, the head and the way back to raw units are done here, in f64.
 
+mod anchor;
 mod block;
 mod deepar;
 mod dense;
@@ -13,8 +14,10 @@ mod nbeats;
 mod network;
 mod nhits;
 mod nlinear;
+mod norm;
 mod patchtst;
 mod pipeline;
+mod recorder;
 mod recurrent;
 mod recursion;
 mod rnn;
@@ -108,7 +111,7 @@ impl Forecaster {
     }
 
     /// Forecasts every row of `windows`, which must have passed [`Windows::check`] against [`Self::spec`]. `out`
-    /// becomes `[rows, h, C]`. Allocates nothing once `scratch` and `out` have grown to the batch.
+    /// becomes `[rows, h, C]`, or `[rows, h, N, C]` with several series. Allocates nothing once `scratch` and `out` have grown to the batch.
     ///
     /// # Errors
     /// What the executor says, or [`ExecuteError::NotFinite`] for the first row whose scaled input or answer leaves

@@ -3,13 +3,14 @@
 use crate::loader::{Archive, Blueprint, LoadError};
 use crate::{Family, ModelSpec, Plan};
 
+use super::anchor::Instance;
 use super::{deepar, dlinear, mlp, nbeats, nhits, nlinear, patchtst, rnn, tcn, tide, tsmixer};
 
 /// A plan and the contract of its inputs and output.
 ///
-/// Input 0, `features`: `[ y (L) | hist (L·X, step-major) | futr ((L+h)·F, step-major) | stat (S) ]`, normalized.
+/// Input 0, `features`: `[ y (L·N, step-major) | hist (L·X, step-major) | futr ((L+h)·F, step-major) | stat (S) ]`, normalized.
 /// Input 1, only when `masked`: the mask (L), in the order of `y`.
-/// Output: `[h, Q]`, step-major, still normalized; the anchor is added by the caller.
+/// Output: `[h, Q·N]`, step-major, still normalized; the anchor is undone by the caller.
 #[derive(Debug)]
 pub(super) struct Network {
     pub(super) plan: Plan,
@@ -25,16 +26,19 @@ pub(super) enum Order {
     NewestFirst,
 }
 
-/// What the last normalized value of the window has to do with the network. It is added in f64, outside the plan:
-/// that saves a command and the rounding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the normalized window itself has to do with the network's numbers. It is computed in f64, outside the plan:
+/// that saves commands and their rounding.
+#[derive(Debug)]
 pub(super) enum Anchor {
     /// Nothing.
     None,
-    /// It is added to every output.
+    /// Its last value is added to every output.
     Level,
-    /// It is taken off every `y` and added to every output.
+    /// Its last value is taken off every `y` and added to every output.
     Difference,
+    /// Every series of it is normalized once more, and every output brought back by the series it belongs to: output
+    /// `j` of a step to series `j mod N`.
+    Instance(Instance),
 }
 
 /// Columns of the `features` input.
@@ -49,7 +53,7 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn of(spec: &ModelSpec) -> Self {
         Self {
-            y: spec.window,
+            y: spec.y_len(),
             hist: spec.window * spec.hist_exog.len(),
             futr: (spec.window + spec.horizon) * spec.futr_exog.len(),
             stat: spec.stat_exog.len(),

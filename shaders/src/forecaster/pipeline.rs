@@ -4,7 +4,7 @@ use crate::normalizer::{Normalizer, Scale, Workspace};
 use crate::{ExecuteError, Windows, head};
 
 use super::Forecaster;
-use super::network::{Anchor, Layout, Order};
+use super::network::{Layout, Order};
 
 /// Reusable buffers of [`Forecaster::forecast`]: the steady state allocates nothing.
 #[derive(Debug, Default)]
@@ -12,17 +12,26 @@ pub struct Scratch {
     pub(super) features: Vec<f32>,
     pub(super) mask: Vec<f32>,
     pub(super) raw: Vec<f32>,
-    rows: Vec<RowScale>,
+    /// Of every row every series.
+    scales: Vec<SeriesScale>,
+    series: Vec<f64>,
     step: Vec<f64>,
     workspace: Workspace,
 }
 
-/// What it takes to bring one row back.
+/// What it takes to bring one series of one row back.
 #[derive(Clone, Copy, Debug)]
-struct RowScale {
+struct SeriesScale {
     outward: Scale,
-    /// Added to the network's outputs: the last normalized value, or zero.
-    level: f64,
+    /// From the network's numbers to normalized ones.
+    back: Scale,
+}
+
+/// The part of [`Scratch`] that one row goes through.
+struct Reused<'a> {
+    scales: &'a mut Vec<SeriesScale>,
+    series: &'a mut Vec<f64>,
+    workspace: &'a mut Workspace,
 }
 
 /// One exogenous or target column set of one row, step-major, and its mask.
@@ -33,18 +42,20 @@ struct Columns<'a> {
     /// Steps that statistics are taken over; the rest is only scaled.
     window: usize,
     mask: Option<&'a [f32]>,
+    /// Whether the mask has as many columns as the values; it has one otherwise.
+    masked_apart: bool,
 }
 
 impl Forecaster {
     /// Fills the plan's inputs.
     pub(super) fn prepare(&self, windows: &Windows, scratch: &mut Scratch) -> Result<(), ExecuteError> {
         let layout = Layout::of(&self.spec);
-        let Scratch { features, mask, raw, rows, workspace, .. } = scratch;
+        let Scratch { features, mask, raw, scales, series, workspace, .. } = scratch;
         features.resize(windows.rows * layout.width(), 0.0);
-        raw.resize(windows.rows * self.spec.horizon * self.spec.head.network_width(), 0.0);
-        rows.clear();
+        raw.resize(windows.rows * self.raw_len(), 0.0);
+        scales.clear();
         for (row, target) in features.chunks_exact_mut(layout.width()).enumerate() {
-            rows.push(self.prepare_row(windows, row, layout, target, workspace));
+            self.prepare_row(windows, row, layout, target, Reused { scales, series, workspace });
             if !target.iter().all(|value| value.is_finite()) {
                 return Err(ExecuteError::NotFinite { row });
             }
@@ -61,35 +72,37 @@ impl Forecaster {
         row: usize,
         layout: Layout,
         target: &mut [f32],
-        workspace: &mut Workspace,
-    ) -> RowScale {
-        let window = self.spec.window;
-        let mask = windows.mask.as_deref().map(|mask| part(mask, row, window));
-        let y = part(&windows.y, row, window);
+        reused: Reused<'_>,
+    ) {
+        let Reused { scales, series, workspace } = reused;
+        let (window, series_count) = (self.spec.window, self.spec.series);
+        let mask = windows.mask.as_deref().map(|mask| part(mask, row, layout.y));
+        let y = part(&windows.y, row, layout.y);
         let (y_target, target) = target.split_at_mut(layout.y);
         let (hist_target, target) = target.split_at_mut(layout.hist);
         let (futr_target, stat_target) = target.split_at_mut(layout.futr);
 
-        let column = Columns { values: y, columns: 1, window, mask };
-        let scale = fit(self.normalizer, column, 0, workspace);
-        let last = self.normalizer.apply(y[window - 1], scale);
-        let (level, taken_off) = match self.anchor {
-            Anchor::None => (0.0, 0.0),
-            Anchor::Level => (last, 0.0),
-            Anchor::Difference => (last, last),
-        };
-        let normalized = |&value: &f32| (self.normalizer.apply(value, scale) - taken_off) as f32;
-        match self.order {
-            Order::OldestFirst => y_target.iter_mut().zip(y).for_each(|(to, from)| *to = normalized(from)),
-            Order::NewestFirst => {
-                y_target.iter_mut().zip(y.iter().rev()).for_each(|(to, from)| *to = normalized(from));
+        let columns = Columns { values: y, columns: series_count, window, mask, masked_apart: true };
+        for at in 0..series_count {
+            let scale = fit(self.normalizer, columns, at, workspace);
+            let values = y.iter().skip(at).step_by(series_count);
+            series.clear();
+            series.extend(values.map(|&value| self.normalizer.apply(value, scale)));
+            let around = self.anchor.around(at, series);
+            let targets = y_target.iter_mut().skip(at).step_by(series_count);
+            let fill = |(to, &from): (&mut f32, &f64)| *to = around.inward(from) as f32;
+            match self.order {
+                Order::OldestFirst => targets.zip(series.iter()).for_each(fill),
+                Order::NewestFirst => targets.zip(series.iter().rev()).for_each(fill),
             }
+            scales.push(SeriesScale { outward: self.normalizer.outward(scale), back: around.back });
         }
         let hist = Columns {
             values: part(&windows.hist_exog, row, layout.hist),
             columns: self.spec.hist_exog.len(),
             window,
             mask,
+            masked_apart: false,
         };
         scale_columns(self.normalizer, hist, hist_target, workspace);
         let futr = Columns {
@@ -97,16 +110,21 @@ impl Forecaster {
             columns: self.spec.futr_exog.len(),
             window,
             mask,
+            masked_apart: false,
         };
         scale_columns(self.normalizer, futr, futr_target, workspace);
         stat_target.copy_from_slice(part(&windows.stat_exog, row, layout.stat));
-        RowScale { outward: self.normalizer.outward(scale), level }
+    }
+
+    /// Width of the plan's output.
+    fn raw_len(&self) -> usize {
+        self.spec.horizon * self.spec.series * self.spec.head.network_width()
     }
 
     fn fill_mask(&self, windows: &Windows, mask: &mut Vec<f32>) {
         mask.clear();
         match &windows.mask {
-            None => mask.resize(windows.rows * self.spec.window, 1.0),
+            None => mask.resize(windows.rows * self.spec.y_len(), 1.0),
             Some(given) if self.order == Order::OldestFirst => mask.extend_from_slice(given),
             Some(given) => given.chunks_exact(self.spec.window).for_each(|row| mask.extend(row.iter().rev())),
         }
@@ -121,14 +139,25 @@ impl Forecaster {
     ) -> Result<(), ExecuteError> {
         let spec = &self.spec;
         let (outputs, columns) = (spec.head.network_width(), spec.columns.len());
-        let Scratch { raw, rows: scales, step, .. } = scratch;
+        let series = spec.series;
+        let Scratch { raw, scales, step, .. } = scratch;
         out.resize(rows * spec.answer_len(), 0.0);
-        let per_row = raw.chunks_exact(spec.horizon * outputs).zip(out.chunks_exact_mut(spec.answer_len()));
-        for (row, ((raw, answer), at)) in per_row.zip(scales.iter()).enumerate() {
-            for (raw, answer) in raw.chunks_exact(outputs).zip(answer.chunks_exact_mut(columns)) {
+        let per_row = raw.chunks_exact(self.raw_len()).zip(out.chunks_exact_mut(spec.answer_len()));
+        for (row, ((raw, answer), scales)) in per_row.zip(scales.chunks_exact(series)).enumerate() {
+            let steps = raw.chunks_exact(outputs * series).zip(answer.chunks_exact_mut(columns * series));
+            for (raw, answer) in steps {
                 step.clear();
-                step.extend(raw.iter().map(|&value| f64::from(value) + at.level));
-                head::answer(&spec.head, step, self.normalizer, at.outward, answer);
+                // The network says all series, output after output …
+                for output in raw.chunks_exact(series) {
+                    let back =
+                        |(&value, at): (&f32, &SeriesScale)| f64::from(value) * at.back.scale + at.back.shift;
+                    step.extend(output.iter().zip(scales).map(back));
+                }
+                // … and the library reads the same list series after series.
+                let answers = step.chunks_exact(outputs).zip(answer.chunks_exact_mut(columns));
+                for ((step, answer), at) in answers.zip(scales) {
+                    head::answer(&spec.head, step, self.normalizer, at.outward, answer);
+                }
             }
             if !answer.iter().all(|value| value.is_finite()) {
                 return Err(ExecuteError::NotFinite { row });
@@ -160,6 +189,8 @@ fn fit(normalizer: Normalizer, from: Columns<'_>, column: usize, workspace: &mut
         let values = from.values.iter().copied().skip(column).step_by(from.columns).take(from.window);
         match from.mask {
             Some(mask) => {
+                let (first, step) = if from.masked_apart { (column, from.columns) } else { (0, 1) };
+                let mask = mask.iter().skip(first).step_by(step);
                 observed.extend(values.zip(mask).filter(|&(_, &mask)| mask == 1.0).map(|(value, _)| value));
             }
             None if from.columns == 1 => observed.extend_from_slice(&from.values[..from.window]),

@@ -18,6 +18,8 @@ const WEIGHTS_BYTES_MAX: u64 = 1 << 30;
 const HEADER_BYTES_MAX: u64 = 16 << 20;
 /// Training state that inference has no use for.
 const IGNORED_PREFIXES: [&str; 4] = ["loss.", "valid_loss.", "__hparams__.", "scaler."];
+/// Batch norms count their training steps.
+const IGNORED_SUFFIX: &str = ".num_batches_tracked";
 
 struct Entry {
     dtype: Dtype,
@@ -108,7 +110,9 @@ impl Archive {
     /// Names the first tensor, in the order of names, that nothing has taken.
     pub(crate) fn check_all_taken(&self) -> Result<(), LoadError> {
         let taken = self.taken.borrow();
-        let ignored = |name: &str| IGNORED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let ignored = |name: &str| {
+            IGNORED_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || name.ends_with(IGNORED_SUFFIX)
+        };
         match self.entries.keys().filter(|name| !taken.contains(*name) && !ignored(name)).min() {
             Some(name) => Err(LoadError::UnusedTensor { name: name.clone() }),
             None => Ok(()),

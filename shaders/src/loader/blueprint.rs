@@ -22,6 +22,8 @@ pub(crate) struct Claims {
     pub(crate) class: String,
     pub(crate) horizon: usize,
     pub(crate) window: usize,
+    /// `n_series`, where the file says it.
+    pub(crate) series: Option<usize>,
     pub(crate) head: Head,
     /// `None`: derived from the head.
     pub(crate) columns: Option<Vec<String>>,
@@ -30,7 +32,7 @@ pub(crate) struct Claims {
 
 impl Claims {
     pub(crate) fn check(self) -> Result<Blueprint, LoadError> {
-        let Self { name, class, horizon, window, head, columns, hparams } = self;
+        let Self { name, class, horizon, window, series, head, columns, hparams } = self;
         if name.is_empty() || name.len() > NAME_LEN_MAX || name.chars().any(char::is_control) {
             return Err(LoadError::parameter("name", "is empty, too long or holds control characters"));
         }
@@ -38,11 +40,13 @@ impl Claims {
         let family = family.ok_or(LoadError::UnknownFamily { class })?;
         refuse_options(&hparams)?;
         let window_len = window_len(family, &hparams)?;
+        let series = series_count(family, series, hparams.size_if_set("n_series")?)?;
         let spec = ModelSpec {
             name,
             family,
             horizon: bounded("h", horizon)?,
             window: bounded("window", window)?,
+            series,
             normalizer: normalizer(hparams.text_if_set("scaler_type")?)?,
             columns: columns.unwrap_or_else(|| columns::names(&head)),
             head,
@@ -64,9 +68,6 @@ fn refuse_options(hparams: &Hparams) -> Result<(), LoadError> {
     }
     if hparams.flag("exclude_insample_y")? {
         return Err(LoadError::unsupported("`exclude_insample_y` = true"));
-    }
-    if hparams.size_if_set("n_series")?.is_some_and(|count| count != 1) {
-        return Err(LoadError::unsupported("`n_series` other than 1"));
     }
     Ok(())
 }
@@ -98,9 +99,26 @@ pub(crate) fn window_len(family: Family, hparams: &Hparams) -> Result<usize, Loa
     }
 }
 
+/// How many series one forecast is about, from the file itself and its hyper-parameters.
+fn series_count(family: Family, claimed: Option<usize>, hparam: Option<usize>) -> Result<usize, LoadError> {
+    if let (Some(claimed), Some(hparam)) = (claimed, hparam)
+        && claimed != hparam
+    {
+        return Err(LoadError::parameter("n_series", "contradicts the hyper-parameters"));
+    }
+    match (family.is_multivariate(), claimed.or(hparam)) {
+        (true, Some(count)) => bounded("n_series", count),
+        (true, None) => Err(LoadError::parameter("n_series", "is missing")),
+        (false, None | Some(1)) => Ok(1),
+        (false, Some(_)) => {
+            Err(LoadError::unsupported(format!("`n_series` other than 1 in {}", family.class())))
+        }
+    }
+}
+
 fn check_spec(spec: &ModelSpec) -> Result<(), LoadError> {
     let exogenous = spec.hist_exog.len() + spec.futr_exog.len() + spec.stat_exog.len();
-    if exogenous > 0 && matches!(spec.family, Family::Nbeats | Family::Dlinear | Family::Nlinear) {
+    if exogenous > 0 && no_exogenous(spec.family) {
         let what = format!("exogenous columns in {}", spec.family.class());
         return Err(LoadError::unsupported(what));
     }
@@ -108,8 +126,17 @@ fn check_spec(spec: &ModelSpec) -> Result<(), LoadError> {
         let problem = format!("names {} columns, wanted {}", spec.columns.len(), spec.head.answer_width());
         return Err(LoadError::parameter("expected_columns", problem));
     }
-    bounded_row("input row", (spec.window + spec.horizon).checked_mul(1 + exogenous))?;
-    bounded_row("output row", spec.horizon.checked_mul(spec.head.network_width().max(spec.columns.len())))
+    if spec.family.is_multivariate() && !matches!(spec.head, Head::Point | Head::Quantiles(_)) {
+        return Err(LoadError::unsupported(format!("a distribution in {}", spec.family.class())));
+    }
+    bounded_row("input row", (spec.window + spec.horizon).checked_mul(spec.series + exogenous))?;
+    let step_len = spec.series.checked_mul(spec.head.network_width().max(spec.columns.len()));
+    bounded_row("output row", step_len.and_then(|len| len.checked_mul(spec.horizon)))
+}
+
+fn no_exogenous(family: Family) -> bool {
+    use Family::{Dlinear, Nbeats, Nlinear, Patchtst, Tsmixer};
+    matches!(family, Nbeats | Dlinear | Nlinear | Patchtst | Tsmixer)
 }
 
 fn bounded(name: &str, value: usize) -> Result<usize, LoadError> {

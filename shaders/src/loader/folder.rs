@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
 use super::{LoadError, columns, file};
+use crate::Family;
 
 const JSON_BYTES_MAX: u64 = 4 << 20;
 
@@ -69,12 +70,12 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<(Blueprint, Vec<CaseFile
     if written.format != 1 {
         return Err(LoadError::unsupported(format!("model.json format {}", written.format)));
     }
-    if written.multivariate || written.n_series.is_some_and(|count| count != 1) {
-        refuse_unknown_class(&written.class)?;
-        return Err(LoadError::unsupported("multivariate models"));
-    }
     // Before the loss: an unknown family is the better answer than its unknown loss.
-    refuse_unknown_class(&written.class)?;
+    let family = known_family(&written.class)?;
+    if written.multivariate != family.is_multivariate() {
+        let what = format!("`multivariate` = {} in {}", written.multivariate, written.class);
+        return Err(LoadError::unsupported(what));
+    }
     let head =
         columns::head(&written.loss.kind, written.loss.quantiles, written.loss.distribution.as_deref())?;
     if head.network_width() != written.loss.output_size {
@@ -91,6 +92,7 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<(Blueprint, Vec<CaseFile
         class: written.class,
         horizon: written.h,
         window: written.window,
+        series: written.n_series,
         head,
         columns: written.expected_columns,
         hparams: Hparams::new(written.hparams),
@@ -110,9 +112,7 @@ pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<(Blueprint, Vec<CaseFile
     Ok((blueprint, written.cases))
 }
 
-fn refuse_unknown_class(class: &str) -> Result<(), LoadError> {
-    match crate::Family::ALL.iter().any(|family| family.class() == class) {
-        true => Ok(()),
-        false => Err(LoadError::UnknownFamily { class: class.to_owned() }),
-    }
+fn known_family(class: &str) -> Result<Family, LoadError> {
+    let known = Family::ALL.into_iter().find(|family| family.class() == class);
+    known.ok_or_else(|| LoadError::UnknownFamily { class: class.to_owned() })
 }

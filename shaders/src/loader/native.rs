@@ -38,6 +38,7 @@ pub(crate) fn read(path: &Path, archive: &mut Archive) -> Result<Blueprint, Load
         class,
         horizon: hparams.size("h")?,
         window: blueprint::window_len(family, &hparams)?,
+        series: hparams.size_if_set("n_series")?,
         head: head(&hparams, archive)?,
         columns: None,
         hparams,

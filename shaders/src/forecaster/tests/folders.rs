@@ -8,7 +8,7 @@ use crate::verify::verify;
 use crate::{Command, Executor, Forecaster};
 
 pub(super) const SHIPPED: [&str; 3] = ["nhits-168x24-quantile", "nhits-vol-quantile", "nbeats-vol-quantile"];
-pub(super) const TESTED: [&str; 13] = [
+pub(super) const TESTED: [&str; 17] = [
     "nhits-ret-quantile",
     "nhits-rate-point",
     "nhits-gk-exog",
@@ -22,6 +22,10 @@ pub(super) const TESTED: [&str; 13] = [
     "gru-ret-quantile",
     "deepar-ret",
     "tcn-vol-point",
+    "tide-vol-quantile",
+    "tide-gk-exog",
+    "patchtst-vol-point",
+    "tsmixer-vol-point",
 ];
 
 /// Folder of a model of the repository.

@@ -6,12 +6,15 @@ mod hostile;
 mod interpreter;
 mod native;
 mod options;
+mod options_mixers;
 mod options_sequence;
 mod oracle;
+mod oracle_mixers;
 mod oracle_sequence;
 mod refusals;
 mod shapes;
 mod synthetic;
+mod synthetic_mixers;
 mod synthetic_sequence;
 
 use interpreter::Interpreter;

@@ -96,6 +96,8 @@ fn native_files_give_the_same_forecaster() {
         "lstm-vol-recursive",
         "gru-ret-quantile",
         "tcn-vol-point",
+        "tide-vol-quantile",
+        "patchtst-vol-point",
     ] {
         check(name);
     }
@@ -103,7 +105,7 @@ fn native_files_give_the_same_forecaster() {
 
 #[test]
 fn files_that_the_library_itself_saved_give_the_same_forecaster() {
-    for name in ["deepar-ret", "tcn-vol-point", "dlinear-vol-point", "nhits-gk-exog"] {
+    for name in ["deepar-ret", "tcn-vol-point", "dlinear-vol-point", "nhits-gk-exog", "tide-gk-exog"] {
         same(name, &Forecaster::load_native(&folder(name).join("native.safetensors")).unwrap());
     }
 }

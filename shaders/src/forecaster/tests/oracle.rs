@@ -1,10 +1,10 @@
 //! The arithmetic as it is written down, in f64, step by step: nothing folded, nothing reordered, nothing shared
 //! with the code it judges.
 
-use super::{Model, oracle_sequence};
+use super::{Model, oracle_mixers, oracle_sequence};
 use crate::Windows;
 
-/// `[rows, h, C]`
+/// `[rows, h, C]`, or `[rows, h, N, C]` of several series
 pub(super) fn forecast(model: &Model, windows: &Windows) -> Vec<f64> {
     (0..windows.rows).flat_map(|row| forecast_row(model, windows, row)).collect()
 }
@@ -18,6 +18,9 @@ pub(super) struct Input {
 }
 
 fn forecast_row(model: &Model, windows: &Windows, row: usize) -> Vec<f64> {
+    if model.class == "TSMixer" {
+        return oracle_mixers::tsmixer(model, windows, row);
+    }
     let (l, span) = (model.window, model.window + model.h);
     let wide = |values: &[f32], from: usize, len: usize| -> Vec<f64> {
         values[from..from + len].iter().map(|&value| f64::from(value)).collect()
@@ -46,14 +49,11 @@ fn forecast_row(model: &Model, windows: &Windows, row: usize) -> Vec<f64> {
         "NLinear" => nlinear(model, &input),
         "LSTM" | "GRU" | "DeepAR" => oracle_sequence::rnn(model, &input),
         "TCN" => oracle_sequence::tcn(model, &input),
+        "TiDE" => oracle_mixers::tide(model, &input),
+        "PatchTST" => oracle_mixers::patchtst(model, &input),
         other => panic!("no oracle for {other}"),
     };
-    let (a, s) = if model.scaler == "revin" {
-        let one = |name: &str| f64::from(model.tensors[name].1[0]);
-        (a + one("scaler.revin_bias"), s * (one("scaler.revin_weight").max(0.0) + 1e-6))
-    } else {
-        (a, s)
-    };
+    let (a, s) = outward(model, (a, s));
     let answer = |step: &[f64]| match model.loss {
         "StudentT" => {
             let loc = step[1] * s + a;
@@ -68,7 +68,16 @@ fn forecast_row(model: &Model, windows: &Windows, row: usize) -> Vec<f64> {
     raw.chunks_exact(model.outputs()).flat_map(answer).collect()
 }
 
-fn statistics(scaler: &str, x: &[f64], mask: &[f64]) -> (f64, f64) {
+/// Shift and scale of the way out.
+pub(super) fn outward(model: &Model, (a, s): (f64, f64)) -> (f64, f64) {
+    if model.scaler != "revin" {
+        return (a, s);
+    }
+    let one = |name: &str| f64::from(model.tensors[name].1[0]);
+    (a + one("scaler.revin_bias"), s * (one("scaler.revin_weight").max(0.0) + 1e-6))
+}
+
+pub(super) fn statistics(scaler: &str, x: &[f64], mask: &[f64]) -> (f64, f64) {
     let seen: Vec<f64> = x.iter().zip(mask).filter(|&(_, &m)| m == 1.0).map(|(&x, _)| x).collect();
     if scaler == "identity" {
         return (0.0, 1.0);
@@ -97,7 +106,7 @@ fn statistics(scaler: &str, x: &[f64], mask: &[f64]) -> (f64, f64) {
     (a, if s == 0.0 { 1.0 } else { s } + 1e-6)
 }
 
-fn scaled(scaler: &str, x: f64, a: f64, s: f64) -> f64 {
+pub(super) fn scaled(scaler: &str, x: f64, a: f64, s: f64) -> f64 {
     match scaler {
         "minmax1" => 2.0 * (x - a) / s - 1.0,
         "invariant" => ((x - a) / s).asinh(),
@@ -105,7 +114,7 @@ fn scaled(scaler: &str, x: f64, a: f64, s: f64) -> f64 {
     }
 }
 
-fn unscaled(scaler: &str, z: f64, a: f64, s: f64) -> f64 {
+pub(super) fn unscaled(scaler: &str, z: f64, a: f64, s: f64) -> f64 {
     match scaler {
         "minmax1" => (z + 1.0) / 2.0 * s + a,
         "invariant" => z.sinh() * s + a,

@@ -52,7 +52,7 @@ fn cubic_interpolation_of_quantiles_is_refused() {
 
 #[test]
 fn unknown_classes_losses_and_scalers_are_refused_by_name() {
-    check(&Model { class: "TiDE", ..nhits().randomize(1) }, "`TiDE`");
+    check(&Model { class: "Informer", ..nhits().randomize(1) }, "`Informer`");
     check(&Model { loss: "GMM", ..nhits().randomize(1) }, "`GMM`");
     check(&Model { scaler: "boxcox", ..nhits().randomize(1) }, "`boxcox`");
 }

@@ -75,6 +75,37 @@ pub(super) fn tcn() -> Model {
     }
 }
 
+pub(super) fn tide() -> Model {
+    Model {
+        hparams: json!({
+            "hidden_size": 20, "decoder_output_dim": 5, "temporal_decoder_dim": 7, "layernorm": true,
+            "num_encoder_layers": 1, "num_decoder_layers": 1, "temporal_width": 3, "dropout": 0.2,
+        }),
+        ..Model::new("TiDE", 6, 20)
+    }
+}
+
+pub(super) fn patchtst() -> Model {
+    Model {
+        hparams: json!({
+            "encoder_layers": 2, "n_heads": 3, "hidden_size": 12, "linear_hidden_size": 20, "patch_len": 8,
+            "stride": 4, "revin": true, "revin_affine": false, "revin_subtract_last": false,
+            "activation": "gelu", "res_attention": true, "batch_normalization": false, "learn_pos_embed": true,
+        }),
+        scaler: "identity",
+        ..Model::new("PatchTST", 6, 32)
+    }
+}
+
+pub(super) fn tsmixer() -> Model {
+    Model {
+        hparams: json!({"n_block": 2, "ff_dim": 9, "dropout": 0.3, "revin": true}),
+        scaler: "identity",
+        series: 7,
+        ..Model::new("TSMixer", 5, 16)
+    }
+}
+
 impl Model {
     /// With one hyper-parameter changed.
     pub(super) fn with(mut self, name: &str, value: Value) -> Self {

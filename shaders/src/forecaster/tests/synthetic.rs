@@ -36,6 +36,7 @@ pub(super) struct Model {
     pub(super) class: &'static str,
     pub(super) h: usize,
     pub(super) window: usize,
+    pub(super) series: usize,
     pub(super) scaler: &'static str,
     pub(super) loss: &'static str,
     pub(super) hist: usize,
@@ -46,6 +47,7 @@ pub(super) struct Model {
 }
 
 const QUANTILES: [f64; 3] = [0.5, 0.1, 0.9];
+const FIVE_QUANTILES: [f64; 5] = [0.5, 0.025, 0.1, 0.9, 0.975];
 
 impl Model {
     /// Without exogenous columns and weights.
@@ -54,6 +56,7 @@ impl Model {
             class,
             h,
             window,
+            series: 1,
             scaler: "standard",
             loss: "MAE",
             hist: 0,
@@ -68,6 +71,7 @@ impl Model {
     pub(super) fn outputs(&self) -> usize {
         match self.loss {
             "MQLoss" => QUANTILES.len(),
+            "HuberMQLoss" => FIVE_QUANTILES.len(),
             "StudentT" => 3,
             "Normal" => 2,
             _ => 1,
@@ -80,6 +84,10 @@ impl Model {
 
     pub(super) fn size(&self, name: &str) -> usize {
         self.hparams[name].as_u64().unwrap() as usize
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.hparams[name].as_bool().unwrap()
     }
 
     pub(super) fn text(&self, name: &str) -> &str {
@@ -112,6 +120,9 @@ impl Model {
             }
             "NLinear" => self.layer(&mut rng, "linear", out, l),
             "LSTM" | "GRU" | "DeepAR" | "TCN" => self.randomize_sequence(&mut rng),
+            "TiDE" => self.randomize_tide(&mut rng),
+            "PatchTST" => self.randomize_patchtst(&mut rng),
+            "TSMixer" => self.randomize_tsmixer(&mut rng),
             other => panic!("no weights for {other}"),
         }
         self
@@ -190,6 +201,9 @@ impl Model {
         hparams["futr_exog_list"] = json!(names("futr", self.futr));
         hparams["stat_exog_list"] = json!(names("stat", self.stat));
         let loss = match self.loss {
+            "HuberMQLoss" => {
+                json!({"type": "HuberMQLoss", "output_size": 5, "quantiles": FIVE_QUANTILES})
+            }
             "MQLoss" => json!({"type": "MQLoss", "output_size": 3, "quantiles": QUANTILES}),
             "StudentT" => json!({"type": "DistributionLoss", "output_size": 3, "distribution": "StudentT",
                                  "param_names": ["-df", "-loc", "-scale"]}),
@@ -199,7 +213,7 @@ impl Model {
         };
         json!({
             "format": 1, "name": "synthetic", "class": self.class, "h": self.h, "window": self.window,
-            "n_series": 1, "multivariate": false, "recurrent": self.recursive(), "scaler_type": self.scaler, "loss": loss,
+            "n_series": self.series, "multivariate": self.class == "TSMixer", "recurrent": self.recursive(), "scaler_type": self.scaler, "loss": loss,
             "hist_exog": names("hist", self.hist), "futr_exog": names("futr", self.futr),
             "stat_exog": names("stat", self.stat), "hparams": hparams,
         })
@@ -225,11 +239,12 @@ impl Model {
     /// Random windows, one constant, one with gaps and a short history.
     pub(super) fn windows(&self, rng: &mut Rng) -> Windows {
         let rows = 6;
-        let mut y: Vec<f32> = (0..rows * self.window).map(|_| 3.0 + 2.0 * rng.number()).collect();
+        let y_len = self.window * self.series;
+        let mut y: Vec<f32> = (0..rows * y_len).map(|_| 3.0 + 2.0 * rng.number()).collect();
         let mut mask = vec![1.0; y.len()];
-        y[..self.window].fill(1.9558);
-        for at in self.window..2 * self.window {
-            if at < self.window + self.window / 3 || rng.below(5) == 0 {
+        y[..y_len].fill(1.9558);
+        for at in y_len..2 * y_len {
+            if at < y_len + y_len / 3 || rng.below(5) == 0 {
                 (y[at], mask[at]) = (0.0, 0.0);
             }
         }
