@@ -16,6 +16,7 @@ fn spec() -> ModelSpec {
         family: Family::Nhits,
         horizon: HORIZON,
         window: WINDOW,
+        series: 1,
         normalizer: NormalizerKind::Standard,
         head: Head::Point,
         hist_exog: Vec::new(),

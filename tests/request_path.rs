@@ -9,6 +9,9 @@ use peregrine_shaders::{Forecaster, Scratch, Windows, cpu::CpuExecutor};
 use crate::harness::{Cases, Client, NodeProcess, request};
 
 const MODELS: [&str; 3] = ["nhits-168x24-quantile", "nhits-vol-quantile", "nbeats-vol-quantile"];
+/// A model that reads and answers several series together.
+const SEVERAL: &str = "tsmixer-vol-point";
+const SERIES: usize = 23;
 /// `models/README.md`: what counts as equal.
 const TOLERANCE: f64 = 1e-4;
 
@@ -37,11 +40,17 @@ fn list(values: &[f32]) -> String {
     text + "]"
 }
 
+/// Dimensions of a row of `y`, as its shape says them.
+fn dims(model: &str, windows: &Windows) -> String {
+    let len = windows.y.len() / windows.rows;
+    if model == SEVERAL { format!("{},{SERIES}", len / SERIES) } else { len.to_string() }
+}
+
 fn v2_json(addr: SocketAddr, model: &str, windows: &Windows) -> Vec<f32> {
-    let window = windows.y.len() / windows.rows;
+    let dims = dims(model, windows);
     let tensor = |name: &str, data: &[f32]| {
         format!(
-            r#"{{"name":"{name}","shape":[{},{window}],"datatype":"FP32","data":{}}}"#,
+            r#"{{"name":"{name}","shape":[{},{dims}],"datatype":"FP32","data":{}}}"#,
             windows.rows,
             list(data)
         )
@@ -61,11 +70,11 @@ fn v2_json(addr: SocketAddr, model: &str, windows: &Windows) -> Vec<f32> {
 }
 
 fn v2_binary(client: &mut Client, model: &str, windows: &Windows) -> Vec<f32> {
-    let window = windows.y.len() / windows.rows;
+    let dims = dims(model, windows);
     let bytes = windows.y.len() * 4;
     let tensor = |name: &str| {
         format!(
-            r#"{{"name":"{name}","shape":[{},{window}],"datatype":"FP32","parameters":{{"binary_data_size":{bytes}}}}}"#,
+            r#"{{"name":"{name}","shape":[{},{dims}],"datatype":"FP32","parameters":{{"binary_data_size":{bytes}}}}}"#,
             windows.rows
         )
     };
@@ -223,4 +232,60 @@ fn the_offline_csv_gives_the_same_number() {
         })
         .collect();
     assert_eq!(got, expected);
+}
+
+#[test]
+fn a_model_of_several_series_answers_them_together_and_by_v2_alone() {
+    let node = NodeProcess::start(&["--backend", "cpu", "--models", "tests/models"]);
+    let mut client = Client::connect(node.addr).expect("connects");
+    let cases = Cases::read(SEVERAL);
+    let expected = direct(SEVERAL, &cases.windows);
+    assert_eq!(v2_json(node.addr, SEVERAL, &cases.windows), expected, "as JSON");
+    assert_eq!(v2_binary(&mut client, SEVERAL, &cases.windows), expected, "as binary");
+    let answer_len = expected.len() / cases.windows.rows;
+    for r in 0..cases.windows.rows {
+        let error = cases.error(r, &expected[r * answer_len..(r + 1) * answer_len]);
+        assert!(error <= TOLERANCE, "case {r}: {error:e}");
+    }
+
+    let metadata = request(node.addr, "GET", &format!("/v2/models/{SEVERAL}"), &[], b"").json();
+    assert_eq!(metadata["inputs"][0]["shape"], serde_json::json!([-1, 64, 23]));
+    assert_eq!(metadata["inputs"][1]["shape"], serde_json::json!([-1, 64, 23]));
+    assert_eq!(metadata["outputs"][0]["shape"], serde_json::json!([-1, 20, 23]));
+
+    let infer = format!("/v2/models/{SEVERAL}/infer");
+    let flat = r#"{"inputs":[{"name":"y","shape":[1,1472],"datatype":"FP32","parameters":{"binary_data_size":0}}]}"#;
+    for (path, body, status, words) in [
+        (infer.as_str(), flat.to_owned(), 400, "[-1, 64, 23]"),
+        (
+            "/v1/forecast",
+            format!(r#"{{"model":"{SEVERAL}","series":[{{"symbol":"USD"}}]}}"#),
+            422,
+            "23 series",
+        ),
+        ("/neural/predict", format!(r#"{{"model":"{SEVERAL}","symbol":"USD"}}"#), 422, "23 series"),
+    ] {
+        let answer = request(node.addr, "POST", path, &[], body.as_bytes());
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, status, "{path}: {text}");
+        assert!(text.contains(words), "{path}: {text}");
+    }
+}
+
+#[test]
+fn the_offline_csv_refuses_a_model_of_several_series() {
+    let done = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args([
+            "forecast",
+            "--model",
+            "tests/models/tsmixer-vol-point",
+            "--input",
+            "models/portfolio_small.csv",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("runs");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("23 series together"), "{said}");
 }

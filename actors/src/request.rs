@@ -26,7 +26,7 @@ pub struct Forecast {
     pub spec: Arc<ModelSpec>,
     /// The version that answered.
     pub version: u32,
-    /// `[rows, h, C]`, row-major.
+    /// `[rows, h, C]`, or `[rows, h, N, C]` of several series; row-major.
     pub values: Vec<f32>,
     /// Where it was computed.
     pub backend: Backend,

@@ -32,6 +32,11 @@ pub(super) enum ForecastCsvError {
     /// The model is.
     #[error("model `{model}`: {source}")]
     Load { model: String, source: LoadError },
+    /// A long table says nothing of which series belong together, and in which order.
+    #[error(
+        "model `{model}` forecasts {series} series together, a CSV holds them one by one: ask a node's /v2 route"
+    )]
+    SeveralSeries { model: String, series: usize },
     /// The network overflows on these values.
     #[error("series `{id}`: the forecast is not finite")]
     NotFinite { id: String },
@@ -44,6 +49,10 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
     let entry = find(&args.model, args.config, args.models)?;
     let forecaster = catalog::load(&entry)
         .map_err(|source| ForecastCsvError::Load { model: args.model.clone(), source })?;
+    let ModelSpec { family, series, .. } = **forecaster.spec();
+    if family.is_multivariate() {
+        return Err(ForecastCsvError::SeveralSeries { model: args.model, series }.into());
+    }
     let of_input = |source| ForecastCsvError::File { file: args.input.clone(), source };
     let input = File::open(&args.input).map_err(of_input)?;
     let series = last_windows(input, forecaster.spec())
@@ -89,7 +98,7 @@ fn forecast(
     for chunk in series.chunks(BATCH_ROWS) {
         let mut batch = Windows::default();
         for one in chunk {
-            batch.append(&one.windows, forecaster.spec().window);
+            batch.append(&one.windows, forecaster.spec().y_len());
         }
         forecaster.forecast(executor, &batch, &mut scratch, &mut out).map_err(|error| match error {
             ExecuteError::NotFinite { row } => ForecastCsvError::NotFinite { id: chunk[row].id.clone() },

@@ -52,6 +52,7 @@ fn row_json(entry: &Entry, loaded: &Result<Forecaster, LoadError>) -> serde_json
                 "state": "ok",
                 "family": spec.family.class(),
                 "window": spec.window,
+                "series": spec.series,
                 "horizon": spec.horizon,
                 "columns": spec.columns,
                 "hist_exog": spec.hist_exog,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
-use super::v1::parse::BadForecast;
+use super::v1::parse::{BadForecast, refuse_several};
 use super::{Shared, post};
 
 /// More symbols than any caller of the old service sent.
@@ -147,6 +147,7 @@ async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answ
     let _admitted = shared.admit()?;
     let model = shared.model(wish.model.as_deref(), None)?;
     let spec = &model.spec;
+    refuse_several(spec)?;
     let horizon = wish.horizon.unwrap_or(spec.horizon);
     if horizon == 0 || horizon > spec.horizon {
         return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());
@@ -155,7 +156,7 @@ async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answ
     let column = shared.config.data.column_of(&spec.name);
     let mut windows = Windows::default();
     for symbol in symbols {
-        windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.window);
+        windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.y_len());
     }
     let forecast = shared.forecast(&model, None, windows, shared.deadline(None)).await?;
     let rows = forecast.values.chunks_exact(spec.answer_len());

@@ -366,6 +366,7 @@ fn schemas() -> Value {
         })),
         "Model": object(&["name", "version", "state"], json!({
             "name": text, "version": text, "state": text, "family": text, "window": { "type": "integer" },
+            "series": { "type": "integer" },
             "horizon": { "type": "integer" }, "columns": list(text.clone()), "hist_exog": list(text.clone()),
             "futr_exog": list(text.clone()), "stat_exog": list(text.clone()),
             "weight_bytes": { "type": "integer" }, "sha256": text,

@@ -21,7 +21,7 @@ pub(crate) struct Engine {
 /// What became of one request of a batch.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Fate {
-    /// `[rows, h, C]`.
+    /// `[rows, h, C]`, or `[rows, h, N, C]` of several series.
     Values(Vec<f32>),
     /// The network overflows at this row of the request.
     NotFinite { row: usize },
@@ -89,7 +89,7 @@ impl Engine {
             [] => return Ok(()),
             [alone] => *alone,
             many => {
-                gather(&mut self.gathered, many, forecaster.spec().window);
+                gather(&mut self.gathered, many, forecaster.spec().y_len());
                 &self.gathered
             }
         };
@@ -124,7 +124,7 @@ impl Engine {
     }
 }
 
-fn gather(into: &mut Windows, requests: &[&Windows], window: usize) {
+fn gather(into: &mut Windows, requests: &[&Windows], y_len: usize) {
     into.rows = 0;
     into.y.clear();
     into.hist_exog.clear();
@@ -132,7 +132,7 @@ fn gather(into: &mut Windows, requests: &[&Windows], window: usize) {
     into.stat_exog.clear();
     into.mask = None;
     for request in requests {
-        into.append(request, window);
+        into.append(request, y_len);
     }
 }
 

@@ -34,6 +34,7 @@ async fn forecast(
     let mut body = forecast_body(&text)?;
     let model = shared.model(body.model.as_deref(), body.version)?;
     let spec = &model.spec;
+    parse::refuse_several(spec)?;
     let horizon = body.horizon.unwrap_or(spec.horizon);
     if horizon > spec.horizon {
         return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());

@@ -75,6 +75,7 @@ fn view(model: &ModelStatus) -> Value {
         "state": model.state.name(),
         "family": spec.family.class(),
         "window": spec.window,
+        "series": spec.series,
         "horizon": spec.horizon,
         "columns": spec.columns,
         "hist_exog": spec.hist_exog,

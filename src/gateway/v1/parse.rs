@@ -58,6 +58,11 @@ pub(crate) enum BadForecast {
     Horizon { horizon: usize, horizon_max: usize },
     #[error("the model gives no {level} % interval")]
     Level { level: f64 },
+    #[error(
+        "model `{model}` forecasts {series} series together, which this route cannot say: send `y` of shape \
+         [-1, {window}, {series}] to /v2/models/{model}/infer"
+    )]
+    SeveralSeries { model: String, window: usize, series: usize },
 }
 
 impl BadForecast {
@@ -114,6 +119,15 @@ pub(crate) fn forecast_body(text: &[u8]) -> Result<ForecastBody<'_>, BadForecast
     Ok(ForecastBody { model, version, series, horizon, levels, deadline })
 }
 
+/// A model of several series reads and answers them together; a route that goes by one series has no place for that.
+pub(crate) fn refuse_several(spec: &ModelSpec) -> Result<(), BadForecast> {
+    if !spec.family.is_multivariate() {
+        return Ok(());
+    }
+    let ModelSpec { name, window, series, .. } = spec;
+    Err(BadForecast::SeveralSeries { model: name.clone(), window: *window, series: *series })
+}
+
 /// Fits the series to a model; `column` is the data column that the model forecasts.
 pub(crate) fn windows(
     series: &mut [SeriesBody<'_>],
@@ -125,7 +139,7 @@ pub(crate) fn windows(
     let span = spec.window + spec.horizon;
     for (place, one) in series.iter_mut().enumerate() {
         if let Some(symbol) = &one.symbol {
-            windows.append(&store.latest(symbol, column, spec)?.windows, spec.window);
+            windows.append(&store.latest(symbol, column, spec)?.windows, spec.y_len());
             continue;
         }
         let row = Windows {
@@ -144,7 +158,7 @@ pub(crate) fn windows(
             futr_exog: one.part("futr_exog", |one| &mut one.futr_exog, span * spec.futr_exog.len(), place)?,
             stat_exog: one.part("stat_exog", |one| &mut one.stat_exog, spec.stat_exog.len(), place)?,
         };
-        if place == 0 { windows = row } else { windows.append(&row, spec.window) }
+        if place == 0 { windows = row } else { windows.append(&row, spec.y_len()) }
     }
     Ok(windows)
 }

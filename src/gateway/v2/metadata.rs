@@ -92,6 +92,6 @@ fn inputs(model: &ModelStatus, tensor: impl Fn(&str, &[usize]) -> Value) -> Vec<
         .collect()
 }
 
-fn output_dims(model: &ModelStatus) -> [usize; 2] {
-    [model.spec.horizon, model.spec.columns.len()]
+fn output_dims(model: &ModelStatus) -> Vec<usize> {
+    model.spec.answer_dims()
 }

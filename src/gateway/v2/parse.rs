@@ -10,7 +10,7 @@ use peregrine_shaders::{ModelSpec, Windows};
 
 use crate::gateway::json::{Cursor, JsonError, Scalar, once};
 
-/// The deepest tensor of ours, `hist_exog [B, L, X]`.
+/// The deepest tensors of ours, `hist_exog [B, L, X]` and the `y [B, L, N]` of several series.
 const RANK_MAX: usize = 3;
 /// `y`, `mask` and the three exogenous ones.
 const INPUTS_MAX: usize = 5;
@@ -115,7 +115,7 @@ fn header_len(text: &str, body_len: usize) -> Result<usize, BadInfer> {
 /// The whole body is one window.
 fn raw_request<'a>(body: &[u8], spec: &ModelSpec) -> Result<InferRequest<'a>, BadInfer> {
     let single = spec.hist_exog.is_empty() && spec.futr_exog.is_empty() && spec.stat_exog.is_empty();
-    let want = spec.window * size_of::<f32>();
+    let want = spec.y_len() * size_of::<f32>();
     if !single || body.len() != want {
         let hint = if single { "takes just that" } else { "needs exogenous inputs as well" };
         return Err(BadInfer::Raw { got: body.len(), want, hint });
@@ -447,7 +447,7 @@ pub(crate) fn takes(slot: usize, spec: &ModelSpec) -> bool {
 /// Name and dimensions behind the batch.
 pub(crate) fn slot_shape(slot: usize, spec: &ModelSpec) -> (&'static str, Vec<usize>) {
     let dims = match slot {
-        0 | 1 => vec![spec.window],
+        0 | 1 => spec.y_dims(),
         2 => vec![spec.window, spec.hist_exog.len()],
         3 => vec![spec.window + spec.horizon, spec.futr_exog.len()],
         _ => vec![spec.stat_exog.len()],

@@ -14,7 +14,7 @@ pub(crate) struct Answer<'a> {
     pub(crate) version: u32,
     pub(crate) backend: &'static str,
     pub(crate) degraded: bool,
-    /// `[rows, h, C]`.
+    /// `[rows, …]`, each row of [`ModelSpec::answer_dims`].
     pub(crate) values: &'a [f32],
 }
 
@@ -39,14 +39,14 @@ pub(crate) fn answer(answer: &Answer<'_>, binary: bool) -> Printed {
     text(&mut body, &spec.name);
     let rest = format!(
         ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",\"degraded\":{}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
-         \"datatype\":\"{DATATYPE}\",\"shape\":[{rows},{},{}]",
-        answer.version,
-        answer.backend,
-        answer.degraded,
-        spec.horizon,
-        spec.columns.len(),
+         \"datatype\":\"{DATATYPE}\",\"shape\":[{rows}",
+        answer.version, answer.backend, answer.degraded,
     );
     body.extend_from_slice(rest.as_bytes());
+    for dimension in spec.answer_dims() {
+        body.extend_from_slice(format!(",{dimension}").as_bytes());
+    }
+    body.push(b']');
     if binary {
         body.extend_from_slice(
             format!(",\"parameters\":{{\"binary_data_size\":{tensor_bytes}}}}}]}}").as_bytes(),
@@ -84,7 +84,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::testing::point_spec;
+    use crate::testing::{point_spec, series_spec};
 
     const VALUES: [f32; 4] = [0.1, -2.5, 1e-20, 16_777_216.0];
 
@@ -117,6 +117,23 @@ mod tests {
         assert_eq!(read.get("id"), None);
         assert_eq!(read["outputs"][0].get("data"), None);
         assert_eq!(tail, VALUES.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn several_series_stand_between_step_and_column() {
+        for (columns, shape) in [(&["y"][..], json!([1, 2, 2])), (&["lo", "hi"][..], json!([1, 1, 2, 2]))] {
+            let spec = series_spec(3, 2 / columns.len(), 2, columns);
+            let whole = Answer {
+                id: None,
+                spec: &spec,
+                version: 7,
+                backend: "cpu",
+                degraded: false,
+                values: &VALUES,
+            };
+            let read: Value = serde_json::from_slice(&answer(&whole, false).body).unwrap();
+            assert_eq!(read["outputs"][0]["shape"], shape);
+        }
     }
 
     fn print(id: Option<&str>, binary: bool) -> Printed {

@@ -1,7 +1,7 @@
 //! Inference bodies as text, requests or named mistakes out.
 
 use super::*;
-use crate::testing::point_spec;
+use crate::testing::{point_spec, series_spec};
 
 #[test]
 fn flat_and_nested_are_the_same() {
@@ -179,6 +179,20 @@ fn what_is_not_json_is_refused() {
     ));
     let trailing = format!("{} x", body("[1,3]", "[1,2,3]"));
     assert!(matches!(infer(&trailing), Err(BadInfer::Json(_))));
+}
+
+#[test]
+fn several_series_are_a_dimension_of_their_own() {
+    let several = series_spec(3, 2, 2, &["y"]);
+    for data in ["[1,2,3,4,5,6]", "[[[1,2],[3,4],[5,6]]]"] {
+        let text = body("[1,3,2]", data);
+        let request = infer_request(text.as_bytes(), None, &several).unwrap();
+        assert_eq!((request.windows.rows, request.windows.y), (1, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+    }
+    for shape in ["[1,6]", "[2,3]", "[1,2,3]"] {
+        let got = infer_request(body(shape, "[1,2,3,4,5,6]").as_bytes(), None, &several).unwrap_err();
+        assert!(matches!(&got, BadInfer::Shape { want, .. } if want == "[-1, 3, 2]"), "{shape}: {got}");
+    }
 }
 
 #[test]
