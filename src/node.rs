@@ -11,12 +11,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use actix_web::dev::Server;
+use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
+use futures_util::stream::{self, Stream, StreamExt as _};
 use peregrine_actors::{
     BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Settings, StartError, System,
 };
 use peregrine_runtime::{Clock, Deadline, SystemClock};
-use peregrine_shaders::LoadError;
+use peregrine_shaders::{Forecaster, LoadError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -238,9 +240,10 @@ async fn serve_models(
     clock: &Arc<dyn Clock>,
 ) -> Result<(Server, SocketAddr), NodeError> {
     memory::for_loading();
-    for entry in entries {
+    let mut loaded = std::pin::pin!(load_all(entries));
+    while let Some((entry, loaded)) = loaded.next().await {
         let failed = |source| NodeError::Model { dir: entry.dir.clone(), source };
-        let forecaster = match catalog::load(&entry) {
+        let forecaster = match loaded {
             Ok(forecaster) => Arc::new(forecaster),
             // A repository may hold what a later build can serve; the rest of it is served.
             Err(unknown @ LoadError::UnknownFamily { .. }) => {
@@ -262,6 +265,20 @@ async fn serve_models(
     let server = config.server.clone();
     let shared = Data::new(Shared::new(system.clone(), clock.clone(), series, config));
     gateway::bind(&server, shared).map_err(|source| NodeError::Listen { listen: server.listen, source })
+}
+
+/// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
+fn load_all(
+    entries: Vec<catalog::Entry>,
+) -> impl Stream<Item = (catalog::Entry, Result<Forecaster, LoadError>)> {
+    let load = |entry: catalog::Entry| async move {
+        let loading = spawn_blocking(move || {
+            let loaded = catalog::load(&entry);
+            (entry, loaded)
+        });
+        loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    };
+    stream::iter(entries).map(load).buffered(backends::cores())
 }
 
 /// The part of the configuration that the actors are told.
