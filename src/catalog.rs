@@ -1,13 +1,17 @@
 //! What lies in the model repositories: folders, names and versions. Reads no weights; the loader does.
 //!
-//! A repository is a folder of model folders. A model folder holds `model.json` or `native.safetensors`, or numbered
-//! sub-folders that do (`3/model.json` is version 3); a folder without numbers is version 1.
+//! A repository is a folder of model folders. A model folder holds `model.json`, `ensemble.json` or
+//! `native.safetensors`, or numbered sub-folders that do (`3/model.json` is version 3); a folder without numbers is
+//! version 1.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use peregrine_shaders::{Forecaster, LoadError};
+
+/// What makes a folder a model folder; the library's own file does so too.
+const FILES: [&str; 2] = ["model.json", "ensemble.json"];
 
 /// One version of one model on disk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,11 +65,10 @@ pub fn find(dir: &Path) -> Result<Vec<Entry>, CatalogError> {
 /// # Errors
 /// What the loader says.
 pub fn load(entry: &Entry) -> Result<Forecaster, LoadError> {
-    let forecaster = if entry.dir.join("model.json").is_file() {
-        Forecaster::load(&entry.dir)?
-    } else {
-        Forecaster::load_native(&entry.dir.join("native.safetensors"))?
-    };
+    let native = entry.dir.join("native.safetensors");
+    let by_folder = FILES.iter().any(|file| entry.dir.join(file).is_file());
+    let forecaster =
+        if by_folder { Forecaster::load(&entry.dir)? } else { Forecaster::load_native(&native)? };
     Ok(forecaster.named(&entry.name))
 }
 
@@ -91,7 +94,7 @@ fn version_number(name: &str) -> Option<u32> {
 /// Is this the folder of one version?
 #[must_use]
 pub fn holds_model(dir: &Path) -> bool {
-    dir.join("model.json").is_file() || dir.join("native.safetensors").is_file()
+    FILES.iter().chain(&["native.safetensors"]).any(|file| dir.join(file).is_file())
 }
 
 /// Sub-folders by name; hidden ones (an import in progress is one) and names that are not UTF-8 are left out.

@@ -254,7 +254,8 @@ fn a_model_of_several_series_answers_them_together_and_by_v2_alone() {
     assert_eq!(metadata["outputs"][0]["shape"], serde_json::json!([-1, 20, 23]));
 
     let infer = format!("/v2/models/{SEVERAL}/infer");
-    let flat = r#"{"inputs":[{"name":"y","shape":[1,1472],"datatype":"FP32","parameters":{"binary_data_size":0}}]}"#;
+    let flat =
+        r#"{"inputs":[{"name":"y","shape":[1,1472],"datatype":"FP32","parameters":{"binary_data_size":0}}]}"#;
     for (path, body, status, words) in [
         (infer.as_str(), flat.to_owned(), 400, "[-1, 64, 23]"),
         (

@@ -95,7 +95,7 @@ impl System {
                 version,
                 digest: forecaster.digest().to_owned(),
                 state,
-                weight_bytes: forecaster.plan().weight_bytes(),
+                weight_bytes: forecaster.weight_bytes(),
             })
         };
         let deadline =
@@ -452,13 +452,16 @@ async fn prepare_on(line: &Line, forecaster: &Forecaster, deadline: Deadline) ->
         Ok(_) => return Err(LoadRefused::DeviceDown { backend }),
         Err(_elapsed) => return Err(LoadRefused::Deadline),
     }
-    match line.address().ask(Order::Prepare(Arc::clone(forecaster.plan())), deadline).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(LoadRefused::Device { backend, error }),
-        Err(AskError::Deadline) => Err(LoadRefused::Deadline),
-        Err(AskError::Closed) => Err(LoadRefused::Stopping),
-        Err(AskError::Failed | AskError::Full) => Err(LoadRefused::DeviceDown { backend }),
+    for plan in forecaster.plans() {
+        match line.address().ask(Order::Prepare(Arc::clone(plan)), deadline).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(LoadRefused::Device { backend, error }),
+            Err(AskError::Deadline) => return Err(LoadRefused::Deadline),
+            Err(AskError::Closed) => return Err(LoadRefused::Stopping),
+            Err(AskError::Failed | AskError::Full) => return Err(LoadRefused::DeviceDown { backend }),
+        }
     }
+    Ok(())
 }
 
 async fn ask(

@@ -27,10 +27,12 @@ pub enum Family {
     Deepar,
     /// Temporal convolutional network (Bai et al. 2018).
     Tcn,
+    /// Several of the others that answer as one.
+    Ensemble,
 }
 
 impl Family {
-    /// Every family this build can execute.
+    /// Every network that this build can execute.
     pub const ALL: [Self; 12] = [
         Self::Nhits,
         Self::Nbeats,
@@ -68,6 +70,7 @@ impl Family {
             Self::Gru => "GRU",
             Self::Deepar => "DeepAR",
             Self::Tcn => "TCN",
+            Self::Ensemble => "Ensemble",
         }
     }
 }

@@ -58,7 +58,7 @@ fn row_json(entry: &Entry, loaded: &Result<Forecaster, LoadError>) -> serde_json
                 "hist_exog": spec.hist_exog,
                 "futr_exog": spec.futr_exog,
                 "stat_exog": spec.stat_exog,
-                "weight_bytes": forecaster.plan().weight_bytes(),
+                "weight_bytes": forecaster.weight_bytes(),
                 "digest": forecaster.digest(),
             })
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peregrine::backends::Factories;
 use peregrine::config::{Overrides, Sources, resolve};
 use peregrine::node::Node;
-use peregrine_actors::ExecutorFactory;
+use peregrine_actors::{ExecutorFactory, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions, KillSwitch};
 use peregrine_shaders::{ExecuteError, Executor};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peregrine_runtime::{Deadline, ReplySlot};
-use peregrine_shaders::{Backend, Forecaster, PlanId, Windows};
+use peregrine_shaders::{Backend, Forecaster, Windows};
 
 use crate::inference::{Judge, Ledger, Line, Pace, Ticket};
 use crate::request::{Forecast, ForecastError};
@@ -46,15 +46,16 @@ impl Served {
         }
     }
 
-    pub(crate) fn plan_id(&self) -> PlanId {
-        self.forecaster.plan().id
+    /// Requests of one key may share a batch: the version's first plan is nobody else's.
+    pub(crate) fn key(&self) -> u64 {
+        self.forecaster.plans().next().map_or(0, |plan| plan.id.0)
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         for line in &self.lines {
-            line.retire(self.forecaster.plan().id);
+            self.forecaster.plans().for_each(|plan| line.retire(plan.id));
         }
     }
 }

@@ -121,7 +121,7 @@ impl Line {
     }
 
     fn run_inline(&self, job: Job) -> Option<Job> {
-        let macs = job.windows.rows.saturating_mul(job.served.forecaster.plan().row_macs());
+        let macs = job.windows.rows.saturating_mul(job.served.forecaster.row_macs());
         if macs >= self.spec.inline_macs_max || self.waiting.load(Ordering::Relaxed) > 0 {
             return Some(job);
         }
@@ -180,7 +180,7 @@ impl Line {
 
     fn put(&self, desk: &mut Desk, job: Job) {
         let waiting = Waiting {
-            key: job.served.plan_id().0,
+            key: job.served.key(),
             rows: job.windows.rows,
             since: job.accepted_at,
             deadline: job.deadline.instant(),

@@ -2,7 +2,7 @@
 //!
 //! Only additions, multiplications, divisions and fused multiply-adds: the same bits at every vector width and at
 //! every place in a row, unlike a vector library with a scalar remainder. Errors against f64 are asserted below.
-#![allow(clippy::excessive_precision, reason = "constants of plan.rs, to the digit")]
+#![allow(clippy::excessive_precision, reason = "constants of plan/command.rs, to the digit")]
 
 use crate::Activation;
 

@@ -1,4 +1,4 @@
-//! A model ready to forecast: its shape, its plan, and the arithmetic around the plan.
+//! A model ready to forecast: one trained network, or an ensemble of them.
 //!
 //! Immutable and shared; the executor and the scratch are the caller's. The plan sees normalized numbers only:
 //! statistics, the level, the head and the way back to raw units are done here, in f64.
@@ -8,6 +8,7 @@ mod block;
 mod deepar;
 mod dense;
 mod dlinear;
+mod ensemble;
 mod interpolation;
 mod mlp;
 mod nbeats;
@@ -27,6 +28,7 @@ mod tcn;
 #[cfg(test)]
 mod tests;
 mod tide;
+mod trained;
 mod tsmixer;
 
 use std::path::Path;
@@ -35,30 +37,36 @@ use std::sync::Arc;
 pub use pipeline::Scratch;
 
 use crate::loader::{self, Archive, Blueprint, LoadError};
-use crate::normalizer::Normalizer;
-use crate::{ExecuteError, Executor, ModelSpec, NormalizerKind, Plan, Windows};
-use network::{Anchor, Network, Order};
+use crate::{ExecuteError, Executor, ModelSpec, Plan, Windows};
+use ensemble::Ensemble;
+use trained::Trained;
 
-/// Spec, plan, normalizer and head of one model.
+/// A model: the shape of its question and answer, and what answers.
 #[derive(Debug)]
 pub struct Forecaster {
     spec: Arc<ModelSpec>,
-    plan: Arc<Plan>,
     digest: String,
-    normalizer: Normalizer,
-    order: Order,
-    anchor: Anchor,
-    masked: bool,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Trained(Box<Trained>),
+    Ensemble(Ensemble),
 }
 
 impl Forecaster {
-    /// Loads a model folder: `model.json` and `weights.safetensors`, both untrusted.
+    /// Loads a model folder: `model.json` and `weights.safetensors`, or `ensemble.json` and the folders that it names
+    /// in the same repository. All of it is untrusted.
     ///
     /// # Errors
     /// When a file is malformed, too large or contradicts itself, or asks for something this build cannot do.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
-        let (blueprint, archive) = loader::read_folder(dir)?;
-        Self::build(blueprint, &archive)
+        if loader::is_ensemble(dir) {
+            let (spec, digest, ensemble) = Ensemble::load(loader::read_ensemble(dir)?)?;
+            return Ok(Self { spec: Arc::new(spec), digest, kind: Kind::Ensemble(ensemble) });
+        }
+        Trained::load(dir).map(Self::from)
     }
 
     /// Loads the library's own `.safetensors`, which carries the hyper-parameters in its header. Untrusted too.
@@ -71,16 +79,7 @@ impl Forecaster {
     }
 
     pub(crate) fn build(blueprint: Blueprint, archive: &Archive) -> Result<Self, LoadError> {
-        let Network { plan, order, anchor, masked } = Network::build(&blueprint, archive)?;
-        Ok(Self {
-            normalizer: normalizer(&blueprint.spec, archive)?,
-            spec: Arc::new(blueprint.spec),
-            plan: Arc::new(plan),
-            digest: archive.digest().to_owned(),
-            order,
-            anchor,
-            masked,
-        })
+        Trained::build(blueprint, archive).map(Self::from)
     }
 
     /// The same model under another name: in a repository a model is called what its folder is called.
@@ -98,20 +97,36 @@ impl Forecaster {
         &self.spec
     }
 
-    /// What executors run. Its inputs are laid out by [`Self::forecast`].
-    #[must_use]
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
+    /// What executors run: one plan, or one of each member.
+    pub fn plans(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        let (one, many) = match &self.kind {
+            Kind::Trained(trained) => (Some(&trained.plan), None),
+            Kind::Ensemble(ensemble) => (None, Some(ensemble.plans())),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
     }
 
-    /// Hex SHA-256 of the weights file.
+    /// Multiply-adds of one row.
+    #[must_use]
+    pub fn row_macs(&self) -> usize {
+        self.plans().map(|plan| plan.row_macs()).sum()
+    }
+
+    /// Bytes of all weights in f32.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.plans().map(|plan| plan.weight_bytes()).sum()
+    }
+
+    /// Hex SHA-256 of the weights file; for an ensemble that of its own file and its members' digests.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
     /// Forecasts every row of `windows`, which must have passed [`Windows::check`] against [`Self::spec`]. `out`
-    /// becomes `[rows, h, C]`, or `[rows, h, N, C]` with several series. Allocates nothing once `scratch` and `out` have grown to the batch.
+    /// becomes `[rows, h, C]`, or `[rows, h, N, C]` with several series. Allocates nothing once `scratch` and `out`
+    /// have grown to the batch.
     ///
     /// # Errors
     /// What the executor says, or [`ExecuteError::NotFinite`] for the first row whose scaled input or answer leaves
@@ -126,28 +141,16 @@ impl Forecaster {
         scratch: &mut Scratch,
         out: &mut Vec<f32>,
     ) -> Result<(), ExecuteError> {
-        self.prepare(windows, scratch)?;
-        let inputs = [scratch.features.as_slice(), scratch.mask.as_slice()];
-        executor.run(&self.plan, windows.rows, &inputs[..1 + usize::from(self.masked)], &mut scratch.raw)?;
-        self.finish(windows.rows, scratch, out)
+        match &self.kind {
+            Kind::Trained(trained) => trained.forecast(executor, windows, scratch, out),
+            Kind::Ensemble(ensemble) => ensemble.forecast(&self.spec, executor, windows, scratch, out),
+        }
     }
 }
 
-fn normalizer(spec: &ModelSpec, archive: &Archive) -> Result<Normalizer, LoadError> {
-    let normalizer = Normalizer::new(spec.normalizer);
-    if spec.normalizer != NormalizerKind::Revin {
-        return Ok(normalizer);
+impl From<Trained> for Forecaster {
+    fn from(trained: Trained) -> Self {
+        let (spec, digest) = (Arc::clone(&trained.spec), trained.digest.clone());
+        Self { spec, digest, kind: Kind::Trained(Box::new(trained)) }
     }
-    // Index 0 is y; only it is needed on the way out.
-    let first = |name: &str| -> Result<f64, LoadError> {
-        let missing = || LoadError::MissingTensor { name: name.to_owned() };
-        let shape = archive.shape(name).ok_or_else(missing)?.to_vec();
-        let first = archive.take(name, &shape)?.first().copied();
-        first.ok_or_else(|| LoadError::TensorShape {
-            name: name.to_owned(),
-            got: shape,
-            want: "at least one number".to_owned(),
-        })
-    };
-    Ok(normalizer.with_affine(first("scaler.revin_weight")?, first("scaler.revin_bias")?))
 }

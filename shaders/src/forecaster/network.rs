@@ -81,6 +81,7 @@ impl Network {
             Family::Lstm | Family::Gru => rnn::build(blueprint, archive),
             Family::Deepar => deepar::build(blueprint, archive),
             Family::Tcn => tcn::build(blueprint, archive),
+            Family::Ensemble => Err(LoadError::UnknownFamily { class: Family::Ensemble.class().to_owned() }),
         }?;
         archive.check_all_taken()?;
         Ok(network)

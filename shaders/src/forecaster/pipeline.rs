@@ -3,10 +3,11 @@
 use crate::normalizer::{Normalizer, Scale, Workspace};
 use crate::{ExecuteError, Windows, head};
 
-use super::Forecaster;
+use super::ensemble;
 use super::network::{Layout, Order};
+use super::trained::Trained;
 
-/// Reusable buffers of [`Forecaster::forecast`]: the steady state allocates nothing.
+/// Reusable buffers of [`Forecaster::forecast`](super::Forecaster::forecast): the steady state allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub(super) features: Vec<f32>,
@@ -17,6 +18,7 @@ pub struct Scratch {
     series: Vec<f64>,
     step: Vec<f64>,
     workspace: Workspace,
+    pub(super) ensemble: ensemble::Workspace,
 }
 
 /// What it takes to bring one series of one row back.
@@ -46,7 +48,7 @@ struct Columns<'a> {
     masked_apart: bool,
 }
 
-impl Forecaster {
+impl Trained {
     /// Fills the plan's inputs.
     pub(super) fn prepare(&self, windows: &Windows, scratch: &mut Scratch) -> Result<(), ExecuteError> {
         let layout = Layout::of(&self.spec);

@@ -5,6 +5,7 @@
 mod archive;
 mod blueprint;
 mod columns;
+mod ensemble;
 mod error;
 mod file;
 mod folder;
@@ -17,6 +18,7 @@ pub use error::LoadError;
 
 pub(crate) use archive::Archive;
 pub(crate) use blueprint::Blueprint;
+pub(crate) use ensemble::{Combine, EnsembleBlueprint, is_ensemble, read_ensemble};
 pub(crate) use folder::CaseFile;
 #[cfg(test)]
 pub(crate) use folder::parse as parse_model_json;

@@ -30,7 +30,7 @@ pub(crate) fn oracle(plan: &Plan, rows: usize, inputs: &[&[f32]]) -> Vec<f64> {
     memory.buffers.swap_remove(plan.output.0)
 }
 
-/// `f(x)` as `plan.rs` defines it.
+/// `f(x)` as `plan/command.rs` defines it.
 pub(crate) fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Identity => x,

@@ -89,7 +89,7 @@ impl Pair {
 
     /// What the graphs compute, by the plan: it takes windows newest first and leaves the level to its caller.
     fn network(&mut self, rows: usize, y: &[f32], buffers: &mut Buffers) {
-        let (spec, plan) = (self.forecaster.spec(), self.forecaster.plan());
+        let (spec, plan) = (self.forecaster.spec(), self.forecaster.plans().next().expect("a network has a plan"));
         buffers.features.clear();
         y.chunks_exact(spec.window).for_each(|row| buffers.features.extend(row.iter().rev()));
         buffers.mask.resize(y.len(), 1.0);

@@ -1,6 +1,7 @@
 //! Stored models against their own expected results, generated models against a literal f64 reading of the
 //! arithmetic, and damaged files against the loader.
 
+mod ensemble;
 mod folders;
 mod hostile;
 mod interpreter;

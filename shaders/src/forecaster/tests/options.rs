@@ -170,7 +170,7 @@ fn linear_families_are_one_command() {
     let hparams = json!({"moving_avg_window": 5});
     for class in ["DLinear", "NLinear"] {
         let model = Model { hparams: hparams.clone(), ..Model::new(class, 5, 24) }.randomize(1);
-        assert!(matches!(load(&model).unwrap().plan().commands[..], [Command::Linear(_)]));
+        assert!(matches!(load(&model).unwrap().plans().next().unwrap().commands[..], [Command::Linear(_)]));
     }
 }
 

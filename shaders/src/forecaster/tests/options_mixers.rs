@@ -206,7 +206,7 @@ fn a_missing_mask_of_several_series_is_a_mask_of_ones() {
 fn norms_that_follow_each_other_are_one_command() {
     let affines = |model: Model| {
         let forecaster = load(&model.randomize(1)).unwrap();
-        let commands = &forecaster.plan().commands;
+        let commands = &forecaster.plans().next().unwrap().commands;
         commands.iter().filter(|command| matches!(command, Command::Affine(_))).count()
     };
     // Positions, then two norms for each of two layers: the last goes into the head, …

@@ -1,4 +1,5 @@
 //! TiDE, PatchTST and TSMixer as they are written down, for [`super::oracle`]: as literal as the rest of it.
+#![allow(clippy::needless_range_loop, reason = "indices as the formulas write them")]
 
 use statrs::function::erf::erfc;
 

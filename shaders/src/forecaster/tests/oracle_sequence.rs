@@ -1,4 +1,5 @@
 //! LSTM, GRU, DeepAR and TCN as they are written down, in f64: one step at a time, nothing folded.
+#![allow(clippy::needless_range_loop, reason = "indices as the formulas write them")]
 
 use super::Model;
 use super::oracle::{Input, activated, linear};

@@ -1,0 +1,199 @@
+//! Several forecasters that answer as one.
+//!
+//! Each member gets the newest part of the window that it was trained on. The middle of the answer is the mean (or
+//! median) of the members' medians, point forecasts counted as such. An interval's bound is that middle plus the mean
+//! (or median) of what the members with quantiles add to their own median: quantiles averaged level by level
+//! (Vincent 1912; Lichtendahl et al. 2013), moved to the common middle. Averages keep the order of levels.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::loader::{Combine, EnsembleBlueprint, LoadError};
+use crate::{ExecuteError, Executor, Family, Head, ModelSpec, NormalizerKind, Plan, Windows};
+
+use super::Scratch;
+use super::trained::Trained;
+
+/// How far from one half the level of a median may lie: levels come from f32 files.
+const LEVEL_SLACK: f64 = 1e-6;
+
+/// The members, in the order of the file.
+#[derive(Debug)]
+pub(super) struct Ensemble {
+    members: Vec<Member>,
+    combine: Combine,
+    /// Column of the median in the answer.
+    middle: usize,
+}
+
+#[derive(Debug)]
+struct Member {
+    trained: Trained,
+    weight: f64,
+}
+
+/// Reused between batches.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    windows: Windows,
+    answers: Vec<Vec<f32>>,
+    terms: Vec<(f64, f64)>,
+}
+
+impl Ensemble {
+    /// Loads the members; the spec is that of the whole.
+    pub(super) fn load(blueprint: EnsembleBlueprint) -> Result<(ModelSpec, String, Self), LoadError> {
+        let EnsembleBlueprint { name, combine, members, bytes } = blueprint;
+        let mut digest = Sha256::new_with_prefix(&bytes);
+        let mut loaded = Vec::with_capacity(members.len());
+        for member in members {
+            let trained = Trained::load(&member.dir)?;
+            digest.update(&trained.digest);
+            loaded.push(Member { trained, weight: member.weight });
+        }
+        let spec = joint_spec(name, &loaded)?;
+        let middle = middle(&spec.head)
+            .ok_or_else(|| LoadError::parameter("members", "have quantiles but no median"))?;
+        let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok((spec, digest, Self { members: loaded, combine, middle }))
+    }
+
+    pub(super) fn plans(&self) -> impl Iterator<Item = &Arc<Plan>> {
+        self.members.iter().map(|member| &member.trained.plan)
+    }
+
+    /// Asks every member and joins the answers. `out` becomes `[rows, h, C]`.
+    pub(super) fn forecast(
+        &self,
+        spec: &ModelSpec,
+        executor: &mut dyn Executor,
+        windows: &Windows,
+        scratch: &mut Scratch,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ExecuteError> {
+        // Members use the rest of the scratch while this part is out on loan.
+        let mut workspace = std::mem::take(&mut scratch.ensemble);
+        let joined = self.join(spec, executor, windows, (scratch, &mut workspace), out);
+        scratch.ensemble = workspace;
+        joined
+    }
+
+    fn join(
+        &self,
+        spec: &ModelSpec,
+        executor: &mut dyn Executor,
+        windows: &Windows,
+        (scratch, workspace): (&mut Scratch, &mut Workspace),
+        out: &mut Vec<f32>,
+    ) -> Result<(), ExecuteError> {
+        let Workspace { windows: cut, answers, terms } = workspace;
+        answers.resize_with(self.members.len(), Vec::new);
+        for (member, answer) in self.members.iter().zip(answers.iter_mut()) {
+            newest(windows, spec.window, member.trained.spec.window, cut);
+            member.trained.forecast(executor, cut, scratch, answer)?;
+        }
+        out.clear();
+        out.resize(windows.rows * spec.answer_len(), 0.0);
+        for (step, target) in out.chunks_exact_mut(spec.columns.len()).enumerate() {
+            self.join_step(answers, step, terms, target);
+        }
+        Ok(())
+    }
+
+    /// `step` counts steps of all rows.
+    fn join_step(&self, answers: &[Vec<f32>], step: usize, terms: &mut Vec<(f64, f64)>, target: &mut [f32]) {
+        let columns = target.len();
+        let own = |index: usize, column: usize| {
+            let width = self.members[index].trained.spec.columns.len();
+            let column = if width == 1 { 0 } else { column };
+            f64::from(answers[index][step * width + column])
+        };
+        let has_column = |index: usize| self.members[index].trained.spec.columns.len() == columns;
+        terms.clear();
+        terms.extend(
+            self.members.iter().enumerate().map(|(index, member)| (own(index, self.middle), member.weight)),
+        );
+        let centre = join(self.combine, terms);
+        for (column, bound) in target.iter_mut().enumerate() {
+            terms.clear();
+            let with_column = self.members.iter().enumerate().filter(|(index, _)| has_column(*index));
+            terms.extend(
+                with_column
+                    .map(|(index, member)| (own(index, column) - own(index, self.middle), member.weight)),
+            );
+            *bound = (centre + join(self.combine, terms)) as f32;
+        }
+    }
+}
+
+/// Weighted mean or median of `(value, weight)`; there is at least one.
+fn join(combine: Combine, terms: &mut [(f64, f64)]) -> f64 {
+    match combine {
+        Combine::Mean => {
+            let weight: f64 = terms.iter().map(|(_, weight)| weight).sum();
+            terms.iter().map(|(value, weight)| value * weight).sum::<f64>() / weight
+        }
+        Combine::Median => {
+            terms.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+            let (low, high) = (terms[(terms.len() - 1) / 2].0, terms[terms.len() / 2].0);
+            low + (high - low) / 2.0
+        }
+    }
+}
+
+/// The last `width` of each row's `window` values.
+fn newest(windows: &Windows, window: usize, width: usize, into: &mut Windows) {
+    let copy = |from: &[f32], to: &mut Vec<f32>| {
+        to.clear();
+        from.chunks_exact(window).for_each(|row| to.extend_from_slice(&row[window - width..]));
+    };
+    into.rows = windows.rows;
+    copy(&windows.y, &mut into.y);
+    match &windows.mask {
+        Some(mask) => copy(mask, into.mask.get_or_insert_default()),
+        None => into.mask = None,
+    }
+}
+
+fn middle(head: &Head) -> Option<usize> {
+    match head {
+        Head::Point => Some(0),
+        Head::Quantiles(levels) => levels.iter().position(|level| (level - 0.5).abs() < LEVEL_SLACK),
+        Head::StudentT | Head::Normal => None,
+    }
+}
+
+fn joint_spec(name: String, members: &[Member]) -> Result<ModelSpec, LoadError> {
+    let specs: Vec<&ModelSpec> = members.iter().map(|member| member.trained.spec.as_ref()).collect();
+    let refuse = |spec: &ModelSpec, problem: &str| {
+        Err(LoadError::parameter("members", format!("`{}` {problem}", spec.name)))
+    };
+    // Every quantile member has the same levels; without one the answer is a point.
+    let shape = specs.iter().copied().find(|spec| spec.head != Head::Point).unwrap_or(specs[0]);
+    for spec in &specs {
+        let exogenous = spec.hist_exog.len() + spec.futr_exog.len() + spec.stat_exog.len();
+        if exogenous > 0 {
+            return refuse(spec, "needs exogenous columns");
+        }
+        if spec.horizon != shape.horizon {
+            return refuse(spec, "has another horizon than the others");
+        }
+        if spec.series != 1 {
+            return refuse(spec, "forecasts several series at once");
+        }
+        match &spec.head {
+            Head::Point => {}
+            Head::Quantiles(_) if spec.head == shape.head => {}
+            Head::Quantiles(_) => return refuse(spec, "has other quantiles than the others"),
+            Head::StudentT | Head::Normal => return refuse(spec, "forecasts a distribution"),
+        }
+    }
+    Ok(ModelSpec {
+        name,
+        family: Family::Ensemble,
+        window: specs.iter().map(|spec| spec.window).max().unwrap_or(0),
+        normalizer: NormalizerKind::Identity,
+        ..shape.clone()
+    })
+}

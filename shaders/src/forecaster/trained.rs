@@ -1,0 +1,77 @@
+//! One trained network: its shape, its plan, and the arithmetic around the plan (`pipeline.rs`).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::loader::{self, Archive, Blueprint, LoadError};
+use crate::normalizer::Normalizer;
+use crate::{ExecuteError, Executor, ModelSpec, NormalizerKind, Plan, Windows};
+
+use super::Scratch;
+use super::network::{Anchor, Network, Order};
+
+/// Spec, plan, normalizer and head of one network.
+#[derive(Debug)]
+pub(super) struct Trained {
+    pub(super) spec: Arc<ModelSpec>,
+    pub(super) plan: Arc<Plan>,
+    pub(super) digest: String,
+    pub(super) normalizer: Normalizer,
+    pub(super) order: Order,
+    pub(super) anchor: Anchor,
+    pub(super) masked: bool,
+}
+
+impl Trained {
+    /// From a folder.
+    pub(super) fn load(dir: &Path) -> Result<Self, LoadError> {
+        let (blueprint, archive) = loader::read_folder(dir)?;
+        Self::build(blueprint, &archive)
+    }
+
+    pub(super) fn build(blueprint: Blueprint, archive: &Archive) -> Result<Self, LoadError> {
+        let Network { plan, order, anchor, masked } = Network::build(&blueprint, archive)?;
+        Ok(Self {
+            normalizer: normalizer(&blueprint.spec, archive)?,
+            spec: Arc::new(blueprint.spec),
+            plan: Arc::new(plan),
+            digest: archive.digest().to_owned(),
+            order,
+            anchor,
+            masked,
+        })
+    }
+
+    /// See [`super::Forecaster::forecast`].
+    pub(super) fn forecast(
+        &self,
+        executor: &mut dyn Executor,
+        windows: &Windows,
+        scratch: &mut Scratch,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ExecuteError> {
+        self.prepare(windows, scratch)?;
+        let inputs = [scratch.features.as_slice(), scratch.mask.as_slice()];
+        executor.run(&self.plan, windows.rows, &inputs[..1 + usize::from(self.masked)], &mut scratch.raw)?;
+        self.finish(windows.rows, scratch, out)
+    }
+}
+
+fn normalizer(spec: &ModelSpec, archive: &Archive) -> Result<Normalizer, LoadError> {
+    let normalizer = Normalizer::new(spec.normalizer);
+    if spec.normalizer != NormalizerKind::Revin {
+        return Ok(normalizer);
+    }
+    // Index 0 is y; only it is needed on the way out.
+    let first = |name: &str| -> Result<f64, LoadError> {
+        let missing = || LoadError::MissingTensor { name: name.to_owned() };
+        let shape = archive.shape(name).ok_or_else(missing)?.to_vec();
+        let first = archive.take(name, &shape)?.first().copied();
+        first.ok_or_else(|| LoadError::TensorShape {
+            name: name.to_owned(),
+            got: shape,
+            want: "at least one number".to_owned(),
+        })
+    };
+    Ok(normalizer.with_affine(first("scaler.revin_weight")?, first("scaler.revin_bias")?))
+}
