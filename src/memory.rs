@@ -43,3 +43,16 @@ fn set_trim_threshold(_bytes: std::ffi::c_int) {}
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn trim() {}
+
+/// Bytes of this machine's memory; all there could be where it cannot be asked.
+#[cfg(unix)]
+pub(crate) fn of_machine() -> u64 {
+    // SAFETY: takes a plain number and reads a constant of the system.
+    let ask = |what| u64::try_from(unsafe { libc::sysconf(what) }).unwrap_or(u64::MAX);
+    ask(libc::_SC_PHYS_PAGES).saturating_mul(ask(libc::_SC_PAGESIZE))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn of_machine() -> u64 {
+    u64::MAX
+}

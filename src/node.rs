@@ -15,7 +15,8 @@ use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use peregrine_actors::{
-    BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Settings, StartError, System,
+    BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Profile, Profiles, Settings,
+    StartError, System, Workload,
 };
 use peregrine_runtime::{Clock, Deadline, SystemClock};
 use peregrine_shaders::{Forecaster, LoadError};
@@ -24,7 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
-use crate::config::Config;
+use crate::config::{Config, ModelsConfig, ProfileChoice, WorkloadChoice};
 use crate::gateway::{self, Shared};
 use crate::memory;
 use crate::series_store::{DataError, SeriesStore};
@@ -282,7 +283,7 @@ fn load_all(
 }
 
 /// The part of the configuration that the actors are told.
-fn settings(config: &Config, placement: Placement) -> Settings {
+pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
     let (batching, breaker) = (&config.batching, &config.breaker);
     Settings {
         batching: BatchLimits {
@@ -303,7 +304,26 @@ fn settings(config: &Config, placement: Placement) -> Settings {
         },
         policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
         placement,
+        profiles: profiles(&config.models),
         default_deadline: config.deadline.default,
         ..Settings::default()
     }
+}
+
+fn profiles(models: &ModelsConfig) -> Profiles {
+    let workload = match models.workload {
+        WorkloadChoice::RealTime => Workload::RealTime,
+        WorkloadChoice::Batch => Workload::Batch,
+        WorkloadChoice::Balanced => Workload::Balanced,
+        WorkloadChoice::MemoryIntensive => Workload::MemoryIntensive,
+    };
+    let profile = |choice: ProfileChoice| match choice {
+        ProfileChoice::Auto => Profile::detect(workload, memory::of_machine()),
+        ProfileChoice::UltraLowLatency => Profile::UltraLowLatency,
+        ProfileChoice::HighThroughput => Profile::HighThroughput,
+        ProfileChoice::Balanced => Profile::Balanced,
+        ProfileChoice::MemoryOptimized => Profile::MemoryOptimized,
+    };
+    let by_model = models.profiles.iter().map(|(model, choice)| (model.clone(), profile(*choice)));
+    Profiles { default: profile(models.profile), by_model: by_model.collect() }
 }

@@ -8,6 +8,7 @@
 mod breaker;
 mod health;
 mod inference;
+mod profile;
 mod request;
 mod router;
 mod settings;
@@ -20,8 +21,9 @@ mod tests;
 pub use breaker::BreakerLimits;
 pub use inference::{BatchLimits, ExecutorFactory};
 pub use peregrine_runtime::{ActorStatus, StartError};
+pub use profile::{Profile, Workload};
 pub use request::{Forecast, ForecastError, ForecastRequest, Timing};
-pub use settings::{FallbackPolicy, Placement, Settings};
+pub use settings::{FallbackPolicy, Placement, Profiles, Settings};
 pub use status::{
     BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Health, ModelState, ModelStats,
     ModelStatus, PaceStatus, Percentiles, Tally, Vitals,

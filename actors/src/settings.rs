@@ -1,9 +1,11 @@
 //! What the owner decides before a system starts: plain values, all of them checked by whoever read them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::breaker::BreakerLimits;
 use crate::inference::BatchLimits;
+use crate::profile::Profile;
 
 /// Everything that can be chosen about a [`System`](crate::System).
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,8 @@ pub struct Settings {
     pub policy: FallbackPolicy,
     /// Which device runs a request when both could.
     pub placement: Placement,
+    /// What models are served for.
+    pub profiles: Profiles,
     /// For requests that state no deadline.
     pub default_deadline: Duration,
     /// A CPU request of at most this many multiply-adds runs in its caller's thread when the device is idle.
@@ -36,6 +40,23 @@ pub enum FallbackPolicy {
     Allow,
 }
 
+/// What models are served for, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profiles {
+    /// Of models that are not named below.
+    pub default: Profile,
+    /// By model.
+    pub by_model: BTreeMap<String, Profile>,
+}
+
+impl Profiles {
+    /// The profile of `model`.
+    #[must_use]
+    pub fn of(&self, model: &str) -> Profile {
+        self.by_model.get(model).copied().unwrap_or(self.default)
+    }
+}
+
 /// Which of two healthy devices runs a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -52,6 +73,7 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             policy: FallbackPolicy::Allow,
             placement: Placement::Gpu,
+            profiles: Profiles::default(),
             default_deadline: Duration::from_secs(2),
             inline_macs_max: 3_000_000,
             load_within: Duration::from_secs(60),

@@ -15,6 +15,7 @@ use crate::health::{Findings, judge};
 use crate::inference::{
     ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Pace, Paces, Refused, Served, Ticket,
 };
+use crate::profile::Terms;
 use crate::request::{Forecast, ForecastError, ForecastRequest};
 use crate::router::{Outlook, Route, RouterMail, prefers_cpu};
 use crate::settings::{FallbackPolicy, Placement, Settings};
@@ -203,7 +204,9 @@ impl System {
         let inner = &*self.inner;
         let cpu = &inner.rooms.cpu;
         let well = |line: &Line, gate: &Gate| line.is_up() && gate.is_closed();
-        if inner.settings.placement != Placement::Fastest || !well(cpu, &route.cpu) || !well(gpu, &route.gpu)
+        if route.served.terms.placement != Placement::Fastest
+            || !well(cpu, &route.cpu)
+            || !well(gpu, &route.gpu)
         {
             return false;
         }
@@ -342,11 +345,12 @@ impl System {
 
     /// Every device that is up must take the model, and those that must serve have to be up.
     async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
+        let keep = !self.terms(&forecaster.spec().name).streams;
         let falls_back = self.inner.settings.policy == FallbackPolicy::Allow;
         for line in self.lines() {
             let backend = line.backend();
             let is_gpu = backend == Backend::Gpu;
-            let result = prepare_on(line, forecaster, deadline).await;
+            let result = prepare_on(line, forecaster, keep, deadline).await;
             match result {
                 Ok(()) => {}
                 Err(LoadRefused::Stopping | LoadRefused::Deadline) => return result,
@@ -383,9 +387,16 @@ impl System {
                 gpu: Arc::clone(&gpu) as Arc<dyn Judge>,
             },
             paces: Paces { cpu: Pace::new(self.inner.clock.now()), gpu: Pace::new(self.inner.clock.now()) },
+            terms: self.terms(&status.spec.name),
             lines: self.lines().cloned().collect(),
         });
         Route { served, cpu, gpu, status, turns: AtomicU64::new(0) }
+    }
+
+    /// How a model is served.
+    fn terms(&self, model: &str) -> Terms {
+        let settings = &self.inner.settings;
+        settings.profiles.of(model).terms(settings)
     }
 
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {
@@ -443,7 +454,12 @@ fn refusal(line: &Line, gate: &Gate, now: Instant) -> ForecastError {
     }
 }
 
-async fn prepare_on(line: &Line, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
+async fn prepare_on(
+    line: &Line,
+    forecaster: &Forecaster,
+    keep: bool,
+    deadline: Deadline,
+) -> Result<(), LoadRefused> {
     let backend = line.backend();
     let mut state = line.watch();
     let built = state.wait_for(|state| *state != DeviceState::Starting);
@@ -453,7 +469,7 @@ async fn prepare_on(line: &Line, forecaster: &Forecaster, deadline: Deadline) ->
         Err(_elapsed) => return Err(LoadRefused::Deadline),
     }
     for plan in forecaster.plans() {
-        match line.address().ask(Order::Prepare(Arc::clone(plan)), deadline).await {
+        match line.address().ask(Order::Prepare { plan: Arc::clone(plan), keep }, deadline).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(LoadRefused::Device { backend, error }),
             Err(AskError::Deadline) => return Err(LoadRefused::Deadline),

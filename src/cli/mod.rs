@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Answers go to stdout, everything else to stderr.
 
+mod bench;
 mod check;
 mod forecast;
 mod import;
@@ -41,6 +42,8 @@ enum Verb {
     Models(ModelsVerb),
     /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
     Forecast(ForecastArgs),
+    /// Measure this machine
+    Bench(BenchArgs),
     /// Print the JSON schema of the configuration
     #[command(hide = true)]
     Schema,
@@ -67,6 +70,28 @@ struct CheckArgs {
     /// Configuration file; later ones win over earlier ones
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct BenchArgs {
+    /// What each profile gives here, inside this process
+    #[arg(long)]
+    profiles: bool,
+    /// Which model is asked; default: the configured one
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Length of each measurement
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -178,6 +203,9 @@ enum CliError {
     /// A table cannot be forecast.
     #[error(transparent)]
     Forecast(#[from] forecast::ForecastCsvError),
+    /// The machine cannot be measured.
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -231,6 +259,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),
         Verb::Models(ModelsVerb::Import(args)) => import::run(&args),
         Verb::Forecast(args) => forecast::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),
     }
 }

@@ -66,6 +66,42 @@ pub(super) struct ModelsFile {
     pub(super) repositories: Option<Vec<PathBuf>>,
     /// The model of requests that name none; empty: the first by name.
     pub(super) default: Option<String>,
+    /// What the load will be like.
+    pub(super) workload: Option<WorkloadChoice>,
+    /// What models are served for, unless `profiles` says otherwise.
+    pub(super) profile: Option<ProfileChoice>,
+    /// Profile by model name.
+    pub(super) profiles: Option<BTreeMap<String, ProfileChoice>>,
+}
+
+/// What the load will be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadChoice {
+    /// Single windows that are wanted at once
+    RealTime,
+    /// Many windows at a time
+    Batch,
+    /// Both
+    Balanced,
+    /// Many models, each of them rarely
+    MemoryIntensive,
+}
+
+/// What a model is served for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileChoice {
+    /// By the workload, and the memory of this machine
+    Auto,
+    /// The time of a single request
+    UltraLowLatency,
+    /// Windows a second
+    HighThroughput,
+    /// Both
+    Balanced,
+    /// Memory: weights of one such model at a time lie ready
+    MemoryOptimized,
 }
 
 /// Where plans run.

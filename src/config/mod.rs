@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::{ConfigError, Mistake};
-pub use file::{BackendChoice, LogFormat, PlacementChoice, schema};
+pub use file::{BackendChoice, LogFormat, PlacementChoice, ProfileChoice, WorkloadChoice, schema};
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
 
@@ -84,6 +84,12 @@ pub struct ModelsConfig {
     pub repositories: Vec<PathBuf>,
     /// The model of requests that name none; `None`: the first by name.
     pub default: Option<String>,
+    /// What the load will be like.
+    pub workload: WorkloadChoice,
+    /// What models are served for.
+    pub profile: ProfileChoice,
+    /// By model name.
+    pub profiles: BTreeMap<String, ProfileChoice>,
 }
 
 /// Where plans run.

@@ -113,10 +113,19 @@ impl Checker<'_> {
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, sources);
         let default = self.default_model(written.models.default, repositories.as_deref());
+        let workload = self.present("models.workload", written.models.workload);
+        let profile = self.present("models.profile", written.models.profile);
+        let profiles = written.models.profiles.unwrap_or_default();
         Some(Config {
             server: server?,
             node: NodeConfig { name: name?, region: region? },
-            models: ModelsConfig { repositories: repositories?, default: default? },
+            models: ModelsConfig {
+                repositories: repositories?,
+                default: default?,
+                workload: workload?,
+                profile: profile?,
+                profiles,
+            },
             backend: backend?,
             batching: batching?,
             breaker: breaker?,

@@ -2,7 +2,7 @@
 //!
 //! Knows no actor, device or clock: time comes in, batches go out. A device asks for a batch whenever it is free, so
 //! a lone request leaves at once and requests gather only while the device is busy. The rules:
-//! - a batch holds requests of one model version, oldest first, up to `rows_max` rows;
+//! - a batch holds requests of one model version, oldest first, up to the `rows_max` of its profile;
 //! - a request is never split: one that is larger than `rows_max` leaves alone;
 //! - the model whose oldest request has waited longest goes first, except that a model with a full batch may
 //!   overtake others that have not yet waited `wait_max`: no model starves;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// How requests gather, and how many may wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
-    /// Rows of one batch.
+    /// Rows of one batch; a model's profile may say otherwise.
     pub rows_max: usize,
     /// How long a request may be overtaken by full batches of other models.
     pub wait_max: Duration,
@@ -41,6 +41,8 @@ pub(crate) struct Waiting<T> {
     /// Which model version it asks; requests of different keys never share a batch.
     pub(crate) key: u64,
     pub(crate) rows: usize,
+    /// Rows that a batch of this model may have.
+    pub(crate) rows_max: usize,
     pub(crate) since: Instant,
     pub(crate) deadline: Instant,
     pub(crate) item: T,
@@ -72,6 +74,7 @@ pub(crate) struct Batcher<T> {
 struct Lane<T> {
     key: u64,
     rows: usize,
+    rows_max: usize,
     queue: VecDeque<Waiting<T>>,
 }
 
@@ -100,7 +103,8 @@ impl<T> Batcher<T> {
         match self.lanes.iter_mut().find(|lane| lane.key == waiting.key) {
             Some(lane) => lane.push(waiting),
             None => {
-                let mut lane = Lane { key: waiting.key, rows: 0, queue: VecDeque::new() };
+                let mut lane =
+                    Lane { key: waiting.key, rows: 0, rows_max: waiting.rows_max, queue: VecDeque::new() };
                 lane.push(waiting);
                 self.lanes.push(lane);
             }
@@ -131,7 +135,7 @@ impl<T> Batcher<T> {
     fn choose(&self, now: Instant) -> Option<usize> {
         let oldest = |full_only: bool| {
             let lanes = self.lanes.iter().enumerate();
-            let fit = lanes.filter(|(_, lane)| !full_only || lane.rows >= self.limits.rows_max);
+            let fit = lanes.filter(|(_, lane)| !full_only || lane.rows >= lane.rows_max);
             fit.filter_map(|(at, lane)| Some((lane.queue.front()?.since, at))).min()
         };
         let (since, at) = oldest(false)?;
@@ -146,7 +150,7 @@ impl<T> Batcher<T> {
         while let Some(front) = lane.queue.front() {
             let left = has_left(&front.item);
             let expired = now >= front.deadline;
-            let fits = cut.batch.is_empty() || cut.rows + front.rows <= self.limits.rows_max;
+            let fits = cut.batch.is_empty() || cut.rows + front.rows <= lane.rows_max;
             if !left && !expired && !fits {
                 break;
             }

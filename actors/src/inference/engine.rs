@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use peregrine_runtime::Clock;
-use peregrine_shaders::{ExecuteError, Executor, Forecaster, Scratch, Windows};
+use peregrine_shaders::{ExecuteError, Executor, Forecaster, PlanId, Scratch, Windows};
 
 use crate::inference::ledger::Split;
 
@@ -16,6 +16,8 @@ pub(crate) struct Engine {
     scratch: Scratch,
     gathered: Windows,
     out: Vec<f32>,
+    /// Plans of the streamed model that was asked last: they leave before another model runs.
+    guests: Vec<PlanId>,
 }
 
 /// What became of one request of a batch.
@@ -45,7 +47,13 @@ impl Broken {
 
 impl Engine {
     pub(crate) fn new(executor: Box<dyn Executor>) -> Self {
-        Self { executor, scratch: Scratch::default(), gathered: Windows::default(), out: Vec::new() }
+        Self {
+            executor,
+            scratch: Scratch::default(),
+            gathered: Windows::default(),
+            out: Vec::new(),
+            guests: Vec::new(),
+        }
     }
 
     /// Drops the executor, which may panic again on its way out if it is broken.
@@ -66,13 +74,34 @@ impl Engine {
     pub(crate) fn run(
         &mut self,
         forecaster: &Arc<Forecaster>,
+        streams: bool,
         requests: &[&Windows],
         clock: &dyn Clock,
     ) -> Result<(Vec<Fate>, Split), Broken> {
+        self.admit(forecaster, streams)?;
         let mut fates = Vec::with_capacity(requests.len());
         let mut split = Split::default();
         caught(AssertUnwindSafe(|| self.run_part(forecaster, requests, clock, &mut fates, &mut split)))?;
         Ok((fates, split))
+    }
+
+    /// Makes room: a streamed model's weights stay until another model is asked.
+    fn admit(&mut self, forecaster: &Forecaster, streams: bool) -> Result<(), Broken> {
+        let next = forecaster.plans().next().map(|plan| plan.id);
+        if self.guests.first().copied() == next {
+            return Ok(());
+        }
+        for guest in std::mem::take(&mut self.guests) {
+            self.contain(|executor| {
+                executor.unload(guest);
+                Ok(())
+            })?;
+        }
+        if streams {
+            // The run itself brings them.
+            self.guests = forecaster.plans().map(|plan| plan.id).collect();
+        }
+        Ok(())
     }
 
     /// Halves a batch that is not finite until the requests to blame stand alone: their mates are not to suffer.

@@ -7,6 +7,7 @@ use peregrine_runtime::{Deadline, ReplySlot};
 use peregrine_shaders::{Backend, Forecaster, Windows};
 
 use crate::inference::{Judge, Ledger, Line, Pace, Ticket};
+use crate::profile::Terms;
 use crate::request::{Forecast, ForecastError};
 
 /// One version of one model, as devices see it. When its last request is gone, they forget its weights.
@@ -16,6 +17,7 @@ pub(crate) struct Served {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) judges: Judges,
     pub(crate) paces: Paces,
+    pub(crate) terms: Terms,
     pub(crate) lines: Vec<Arc<Line>>,
 }
 

@@ -27,7 +27,6 @@ pub(crate) type Notice = Box<dyn Fn(bool, &str) + Send + Sync>;
 pub(crate) struct LineSpec {
     pub(crate) backend: Backend,
     pub(crate) limits: BatchLimits,
-    pub(crate) inline_macs_max: usize,
     pub(crate) clock: Arc<dyn Clock>,
     /// Wakes the device's actor.
     pub(crate) door: Address<Order>,
@@ -122,7 +121,12 @@ impl Line {
 
     fn run_inline(&self, job: Job) -> Option<Job> {
         let macs = job.windows.rows.saturating_mul(job.served.forecaster.row_macs());
-        if macs >= self.spec.inline_macs_max || self.waiting.load(Ordering::Relaxed) > 0 {
+        let terms = &job.served.terms;
+        let macs_max = match self.spec.backend {
+            Backend::Cpu => terms.inline_macs_max,
+            Backend::Gpu => terms.gpu_inline_macs_max,
+        };
+        if macs >= macs_max || self.waiting.load(Ordering::Relaxed) > 0 {
             return Some(job);
         }
         let Some(mut engine) = self.engine.try_lock() else { return Some(job) };
@@ -182,6 +186,7 @@ impl Line {
         let waiting = Waiting {
             key: job.served.key(),
             rows: job.windows.rows,
+            rows_max: job.served.terms.rows_max,
             since: job.accepted_at,
             deadline: job.deadline.instant(),
             item: job,
@@ -257,10 +262,16 @@ impl Line {
         desk.asleep
     }
 
-    /// Brings a plan to the device.
-    pub(crate) fn prepare(&self, plan: &Arc<Plan>) -> Result<(), Broken> {
+    /// Brings a plan to the device; one that is not kept only shows that it can be.
+    pub(crate) fn prepare(&self, plan: &Arc<Plan>, keep: bool) -> Result<(), Broken> {
         match self.engine.lock().as_mut() {
-            Some(engine) => engine.contain(|executor| executor.load(plan)),
+            Some(engine) => engine.contain(|executor| {
+                executor.load(plan)?;
+                if !keep {
+                    executor.unload(plan.id);
+                }
+                Ok(())
+            }),
             None => Err(Broken::Panicked("the executor is gone".to_owned())),
         }
     }
@@ -342,7 +353,7 @@ impl Line {
         let started = clock.now();
         let served = Arc::clone(&first.served);
         let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
-        let ran = running.run(&served.forecaster, &windows, clock.as_ref());
+        let ran = running.run(&served.forecaster, served.terms.streams, &windows, clock.as_ref());
         let judge = served.judge(self.spec.backend);
         match ran {
             Ok((fates, split)) => {

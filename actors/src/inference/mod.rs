@@ -37,8 +37,8 @@ pub type ExecutorFactory = Arc<dyn Fn() -> Result<Box<dyn Executor>, ExecuteErro
 pub(crate) enum Order {
     /// The line is no longer empty.
     Wake,
-    /// Bring a model's weights to the device.
-    Prepare(Arc<Plan>),
+    /// Bring a model's weights to the device; unless they are to be kept, only find out that they fit.
+    Prepare { plan: Arc<Plan>, keep: bool },
     /// The executor broke in a caller's thread.
     Rebuild(String),
 }
@@ -65,7 +65,7 @@ impl Device {
     fn obey(&mut self, envelope: Envelope<Order>) -> Result<(), Failure> {
         match envelope.message {
             Order::Wake => Ok(()),
-            Order::Prepare(plan) => match self.line.prepare(&plan) {
+            Order::Prepare { plan, keep } => match self.line.prepare(&plan, keep) {
                 Ok(()) => {
                     envelope.slot.send(Ok(()));
                     Ok(())

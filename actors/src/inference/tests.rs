@@ -92,7 +92,7 @@ fn no_model_starves_behind_full_batches_of_another() {
     let push = |batcher: &mut Batcher<u64>, key, rows, ms| {
         let since = start + Duration::from_millis(ms);
         let deadline = start + Duration::from_secs(9);
-        batcher.push(Waiting { key, rows, since, deadline, item: key });
+        batcher.push(Waiting { key, rows, rows_max: limits().rows_max, since, deadline, item: key });
     };
     push(&mut batcher, 7, 1, 0);
     let mut served_at = None;
@@ -108,11 +108,34 @@ fn no_model_starves_behind_full_batches_of_another() {
 }
 
 #[test]
+fn each_model_has_batches_of_its_own_length() {
+    let mut batcher = Batcher::new(limits());
+    let now = Instant::now();
+    for (key, rows_max) in [(1, 2), (2, 3)] {
+        for item in 0..6 {
+            batcher.push(Waiting {
+                key,
+                rows: 1,
+                rows_max,
+                since: now,
+                deadline: now + Duration::from_secs(1),
+                item,
+            });
+        }
+    }
+    let mut lengths = Vec::new();
+    while batcher.requests() > 0 {
+        lengths.push(batcher.cut(now, |_| false).batch.len());
+    }
+    assert_eq!(lengths, [2, 2, 2, 3, 3]);
+}
+
+#[test]
 fn the_queue_is_bounded_in_rows_and_an_empty_one_takes_anything() {
     let mut batcher = Batcher::new(limits());
     assert!(batcher.has_room(1000, 0), "empty");
     let now = Instant::now();
-    batcher.push(Waiting { key: 1, rows: 10, since: now, deadline: now, item: () });
+    batcher.push(Waiting { key: 1, rows: 10, rows_max: 100, since: now, deadline: now, item: () });
     assert!(batcher.has_room(6, 0) && !batcher.has_room(7, 0), "16 rows may wait");
     assert!(batcher.has_room(7, 1), "unless there is a reserve");
     assert_eq!(batcher.take_all().len(), 1);
@@ -135,6 +158,7 @@ fn check(arrivals: &[Arrival], cut_ms: u64, expected: &[&[usize]]) {
         batcher.push(Waiting {
             key: arrival.model,
             rows: arrival.rows,
+            rows_max: limits().rows_max,
             since,
             deadline: since + patience,
             item,

@@ -71,7 +71,6 @@ pub(crate) fn start(
         let line = Arc::new(Line::new(LineSpec {
             backend,
             limits: settings.batching.clone(),
-            inline_macs_max: if backend == Backend::Cpu { settings.inline_macs_max } else { 0 },
             clock: Arc::clone(clock),
             door: mailbox.address(),
             spare,

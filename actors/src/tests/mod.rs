@@ -84,8 +84,11 @@ impl Rig {
 }
 
 fn forecaster() -> Arc<Forecaster> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models").join(MODEL);
-    Arc::new(Forecaster::load(&folder).unwrap())
+    Arc::new(Forecaster::load(&folder()).unwrap())
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models").join(MODEL)
 }
 
 /// Windows that differ from row to row.

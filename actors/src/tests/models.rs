@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use peregrine_runtime::SystemClock;
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::{ExecuteError, Executor, Windows};
+use peregrine_shaders::{ExecuteError, Executor, Forecaster, Windows};
 
-use super::{MODEL, Rig, WINDOW, forecaster, ramp, until};
-use crate::{ExecutorFactory, ForecastRequest, LoadRefused, Settings, System};
+use super::{MODEL, Rig, WINDOW, folder, forecaster, ramp, until};
+use crate::{ExecutorFactory, ForecastRequest, LoadRefused, Profile, Settings, System};
 
 #[tokio::test]
 async fn replacing_a_model_under_traffic_loses_nothing() {
@@ -38,6 +38,34 @@ async fn an_unloaded_model_finishes_what_it_accepted_and_leaves_the_device() {
     rig.cpu.set(super::fake::Mode::Good);
     running.await.unwrap().unwrap();
     until("the device forgets it", || rig.cpu.loaded() == 0).await;
+}
+
+#[tokio::test]
+async fn of_models_that_stream_one_at_a_time_is_on_the_device() {
+    let rig = Rig::cpu(|settings| settings.profiles.default = Profile::MemoryOptimized).await;
+    let other = Arc::new(Forecaster::load(&folder()).unwrap().named("other"));
+    rig.system.load(other, 1).await.unwrap();
+    assert_eq!(rig.cpu.loaded(), 0, "they fit, and are not kept");
+    for model in [MODEL, "other", MODEL, MODEL] {
+        let request = ForecastRequest { model: model.into(), ..rig.request(ramp(1)) };
+        rig.system.forecast(request).await.unwrap();
+        assert_eq!(rig.cpu.loaded(), 1, "only `{model}`");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_stays_is_not_moved_by_one_that_streams() {
+    let streams = |settings: &mut Settings| {
+        settings.profiles.by_model.insert("other".into(), Profile::MemoryOptimized);
+    };
+    let rig = Rig::cpu(streams).await;
+    let other = Arc::new(Forecaster::load(&folder()).unwrap().named("other"));
+    rig.system.load(other, 1).await.unwrap();
+    for (model, loaded) in [(MODEL, 1), ("other", 2), (MODEL, 1)] {
+        let request = ForecastRequest { model: model.into(), ..rig.request(ramp(1)) };
+        rig.system.forecast(request).await.unwrap();
+        assert_eq!(rig.cpu.loaded(), loaded, "after `{model}`");
+    }
 }
 
 #[tokio::test]
