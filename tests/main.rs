@@ -5,3 +5,4 @@ mod failover;
 mod harness;
 mod hostile;
 mod request_path;
+mod score;

@@ -71,7 +71,7 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
 }
 
 /// A model folder if the name is one, else the newest version in the repositories.
-fn find(model: &str, config: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<Entry, CliError> {
+pub(super) fn find(model: &str, config: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<Entry, CliError> {
     if catalog::holds_model(Path::new(model)) {
         let found = catalog::find(Path::new(model))?;
         return found.into_iter().last().ok_or_else(|| CliError::Usage(format!("{model}: no model in it")));

@@ -8,6 +8,7 @@ mod forecast;
 mod import;
 mod long_table;
 mod models;
+mod score;
 mod serve;
 mod verify;
 
@@ -105,6 +106,8 @@ enum ModelsVerb {
     Verify(VerifyArgs),
     /// Check a model and copy it into a repository
     Import(ImportArgs),
+    /// Forecast the held-out end of every series and rank models beside naive, HAR and the mean of 500 days
+    Score(ScoreArgs),
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +153,34 @@ struct ImportArgs {
     /// Replace a model of that name
     #[arg(long)]
     force: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ScoreArgs {
+    /// Name in a repository, or a model folder; the others are compared with the first
+    #[arg(required = true, value_name = "MODEL")]
+    names: Vec<String>,
+    /// CSV unique_id,ds,column…, plain or gzip, rows of a series in order of time and without gaps
+    #[arg(long, value_name = "FILE", default_value = "models/fx_vol_daily.csv.gz")]
+    input: PathBuf,
+    /// The column that is forecast
+    #[arg(long, default_value = "logrv5")]
+    column: String,
+    /// Days at the end of every series to forecast: from origins as far apart as the model's horizon is long
+    #[arg(long, value_name = "DAYS", default_value = "500")]
+    holdout: usize,
+    /// Which device computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendChoice,
+    /// Configuration file that names the repositories
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -206,6 +237,9 @@ enum CliError {
     /// The machine cannot be measured.
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    /// Models cannot be scored on a table.
+    #[error(transparent)]
+    Score(#[from] score::ScoreFailure),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -258,6 +292,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Models(ModelsVerb::List(args)) => models::list(args),
         Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),
         Verb::Models(ModelsVerb::Import(args)) => import::run(&args),
+        Verb::Models(ModelsVerb::Score(args)) => score::run(&args),
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),

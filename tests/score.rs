@@ -1,0 +1,66 @@
+//! The accuracy that the reference models were published with is what this build measures.
+//!
+//! Figures: the tables of the training library's own forecasts, on the same days (27 currencies, 25 origins).
+
+use std::fs::File;
+use std::path::Path;
+
+use peregrine::catalog;
+use peregrine::score::{Board, Candidate, Panel, Row, score};
+use peregrine_shaders::cpu::CpuExecutor;
+
+const TOLERANCE: f64 = 5e-4;
+/// Published to a tenth of a percent; a bound that moves by rounding error takes some values with it.
+const COVER_TOLERANCE: f64 = 1e-3;
+
+#[test]
+fn published_accuracy_is_reproduced() {
+    let panel = File::open("models/fx_vol_daily.csv.gz").unwrap();
+    let panel = Panel::read(panel, "logrv5", &[]).unwrap();
+    let candidates: Vec<Candidate> =
+        ["nbeats-vol-quantile", "nhits-vol-quantile"].map(candidate).into_iter().collect();
+    let board = score(&panel, 500, &candidates, &mut CpuExecutor::new(2)).unwrap();
+
+    check(
+        &board,
+        "nbeats-vol-quantile",
+        [Some(0.3435), Some(0.4633), Some(0.0517), Some(0.805), Some(0.950)],
+    );
+    check(&board, "nhits-vol-quantile", [Some(0.3492), Some(0.4665), Some(0.0517), Some(0.804), Some(0.951)]);
+    check(&board, "HAR", [Some(0.3540), Some(0.4734), Some(0.0524), Some(0.786), Some(0.947)]);
+    check(&board, "mean of 500 days", [Some(0.4085), Some(0.5406), Some(0.0598), Some(0.791), Some(0.929)]);
+    check(&board, "naive", [Some(0.4415), None, None, None, None]);
+    assert_eq!(row(&board, "naive").measures.points, 13_500);
+
+    // Published the other way round: NBEATS against HAR −3.7.
+    let t = row(&board, "HAR").t_vs_first.unwrap();
+    assert!((t - 3.7).abs() < 0.05, "{t}");
+}
+
+/// Mean absolute error, root mean squared error, sCRPS, shares within 80 % and 95 %.
+#[track_caller]
+fn check(board: &Board, name: &str, want: [Option<f64>; 5]) {
+    let measures = &row(board, name).measures;
+    let share = |percent: Option<f64>| percent.map(|percent| percent / 100.0);
+    let got = [
+        Some(measures.mae),
+        Some(measures.rmse),
+        measures.scrps,
+        share(measures.cover_80),
+        share(measures.cover_95),
+    ];
+    let tolerances = [TOLERANCE, TOLERANCE, TOLERANCE, COVER_TOLERANCE, COVER_TOLERANCE];
+    for ((got, want), tolerance) in got.iter().zip(want).zip(tolerances) {
+        let Some(want) = want else { continue };
+        assert!(got.is_some_and(|got| (got - want).abs() <= tolerance), "{name}: {got:?}, published {want}");
+    }
+}
+
+fn row<'a>(board: &'a Board, name: &str) -> &'a Row {
+    board.rows.iter().find(|row| row.name == name).expect("a row of that name")
+}
+
+fn candidate(name: &str) -> Candidate {
+    let entry = catalog::find(&Path::new("models").join(name)).expect("a model folder").remove(0);
+    Candidate { name: name.to_owned(), forecaster: catalog::load(&entry).expect("a model") }
+}
