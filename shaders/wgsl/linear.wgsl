@@ -23,9 +23,9 @@ struct Linear {
     place_count: u32,
     src_step: u32,
     dst_step: u32,
+    sinks: u32,
     pad_0: u32,
     pad_1: u32,
-    pad_2: u32,
 }
 
 struct Batch {
@@ -39,6 +39,7 @@ struct Batch {
 @group(0) @binding(1) var<uniform> linear_params: Linear;
 @group(0) @binding(2) var<uniform> batch: Batch;
 @group(0) @binding(3) var<storage, read> weights: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> sink: array<f32>; // what the host reads
 
 // Many lines: 64 lines × 64 outputs by 16 × 8 invocations, each 8 lines × one vec4 of outputs.
 const TILE_LINES: u32 = 64u;
@@ -200,6 +201,10 @@ fn store(line: u32, out: u32, sum: f32) {
             // Masked layers are never repeated: a line is a row.
             value *= arena[linear_params.mask_base + line * linear_params.mask_stride + out];
         }
-        arena[dst_of(line) + out] = value;
+        if linear_params.sinks != 0u {
+            sink[dst_of(line) + out] = value;
+        } else {
+            arena[dst_of(line) + out] = value;
+        }
     }
 }

@@ -2,24 +2,26 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 
+use super::mapped;
 use super::{AdapterFacts, GpuError};
 use crate::ExecuteError;
 
-/// How long a real device is polled before its thread sleeps: sleeping costs 20–30 µs more, and a small batch is
-/// done within this time. A software device needs the cores for itself.
-const SPIN: Duration = Duration::from_micros(300);
+/// How long a real device is polled before its thread sleeps: sleeping costs 20–30 µs more, and a batch of a thousand
+/// rows is done within this time. A software device needs the cores for itself.
+const SPIN: Duration = Duration::from_micros(500);
 
 #[derive(Clone)]
 pub(super) struct Device {
     pub(super) raw: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
+    /// Whether the host writes straight into the device's memory.
+    pub(super) host_reaches_device: bool,
     faults: Arc<Faults>,
     spin: Duration,
 }
@@ -49,29 +51,6 @@ struct Faults {
     uncaptured: Mutex<Option<ExecuteError>>,
 }
 
-/// What became of a mapping that was asked for.
-#[derive(Debug, Default)]
-pub(super) struct MapSlot(AtomicU8);
-
-impl MapSlot {
-    const PENDING: u8 = 0;
-    const READY: u8 = 1;
-    const FAILED: u8 = 2;
-
-    /// Asks for `buffer` to be mapped once the device is done with it; this slot says when it is.
-    pub(super) fn request(self: &Arc<Self>, buffer: &wgpu::Buffer, mode: wgpu::MapMode, bytes: u64) {
-        self.0.store(Self::PENDING, Ordering::Release);
-        let slot = Arc::clone(self);
-        buffer.map_async(mode, ..bytes, move |result| {
-            slot.0.store(if result.is_ok() { Self::READY } else { Self::FAILED }, Ordering::Release);
-        });
-    }
-
-    fn state(&self) -> u8 {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 impl Device {
     pub(super) fn open(adapter: &wgpu::Adapter, facts: &AdapterFacts) -> Result<Self, GpuError> {
         let refused = |reason: String| GpuError::DeviceRefused { adapter: facts.name.clone(), reason };
@@ -94,7 +73,8 @@ impl Device {
             on_error.uncaptured.lock().get_or_insert_with(|| translate(&error));
         }));
         let spin = if facts.software { Duration::ZERO } else { SPIN };
-        Ok(Self { raw, queue, limits, faults, spin })
+        let host_reaches_device = mapped::host_reaches_device(&raw);
+        Ok(Self { raw, queue, limits, host_reaches_device, faults, spin })
     }
 
     pub(super) fn kill_switch(&self) -> KillSwitch {
@@ -145,21 +125,23 @@ impl Device {
         }
     }
 
-    /// Waits until `submission` is done and all `slots` are mapped, until `deadline` at most.
+    /// Waits until `submission` is done, until `timeout` after `started` at most. The device is polled for a while
+    /// first if `newest`: only then does an empty queue tell of this submission.
     pub(super) fn wait(
         &self,
         submission: &SubmissionIndex,
-        slots: &[&MapSlot],
+        newest: bool,
         started: Instant,
         timeout: Duration,
     ) -> Result<(), ExecuteError> {
-        let pending = || slots.iter().any(|slot| slot.state() == MapSlot::PENDING);
         let spin_until = Instant::now() + self.spin.min(timeout);
-        while pending() && Instant::now() < spin_until {
-            self.poll(PollType::Poll).map_err(|_| timed_out(timeout))?;
+        let mut done = false;
+        while newest && !done && Instant::now() < spin_until {
+            let status = self.raw.poll(PollType::Poll).map_err(|_| timed_out(timeout))?;
+            done = status.is_queue_empty();
             std::hint::spin_loop();
         }
-        if pending() || slots.is_empty() {
+        if !done {
             let left = timeout.saturating_sub(started.elapsed());
             let wait = PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(left) };
             match self.poll(wait) {
@@ -170,11 +152,7 @@ impl Device {
                 }
             }
         }
-        self.check_lost()?;
-        if slots.iter().all(|slot| slot.state() == MapSlot::READY) {
-            return Ok(());
-        }
-        Err(ExecuteError::Refused("a staging buffer was not mapped".to_owned()))
+        self.check_lost()
     }
 
     /// Keeps a device that may never finish from being waited for when its last handle is dropped.

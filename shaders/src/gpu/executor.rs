@@ -8,15 +8,18 @@ use std::time::{Duration, Instant};
 
 use super::device::{Device, KillSwitch};
 use super::kernels::Kernels;
-use super::layout;
-use super::memory::{BATCH_BYTES, Memory, Need};
+use super::layout::{self, Layout};
+use super::mapped::{Copier, Mapped};
+use super::memory::{Arena, Memory, Need};
 use super::params::BatchParams;
 use super::prepared::Prepared;
 use super::{GpuError, GpuOptions, adapter};
-use crate::{Backend, ExecuteError, Executor, Plan, PlanId};
+use crate::{Backend, BufferId, ExecuteError, Executor, Plan, PlanId};
 
 /// How long the last handle of a device waits for a submission that timed out, before it leaks the device instead.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// While the device computes one chunk, the host carries the one before and the one after.
+pub(super) const LANES: usize = 2;
 
 /// Runs plans on one Vulkan device. After [`ExecuteError::DeviceLost`] it stays lost: open a new one.
 pub struct GpuExecutor {
@@ -24,10 +27,18 @@ pub struct GpuExecutor {
     timeout: Duration,
     device: Device,
     kernels: Kernels,
+    copier: Copier,
     plans: HashMap<PlanId, Prepared>,
-    memory: Option<Memory>,
+    lanes: [Lane; LANES],
     generation: u64,
-    /// A submission that was given up waiting for; its staging buffers are still its own.
+}
+
+/// What one chunk in flight occupies. A batch of one chunk only ever uses the first lane.
+#[derive(Default)]
+struct Lane {
+    memory: Option<Memory>,
+    /// Set from the submission until it is known to be done, also beyond a run that gave up waiting: until then the
+    /// host keeps off the lane's memory.
     in_flight: Option<wgpu::SubmissionIndex>,
 }
 
@@ -47,12 +58,12 @@ impl GpuExecutor {
         Ok(Self {
             label: format!("{} ({})", facts.name, facts.driver),
             timeout: options.timeout,
+            copier: Copier::new(facts.software),
             device,
             kernels,
             plans: HashMap::new(),
-            memory: None,
+            lanes: <[Lane; LANES]>::default(),
             generation: 0,
-            in_flight: None,
         })
     }
 
@@ -72,63 +83,78 @@ impl GpuExecutor {
         self.timeout = timeout;
     }
 
-    fn run_chunk(
+    /// As if the host could not write into the device's memory.
+    #[cfg(test)]
+    pub(crate) fn set_copied(&mut self) {
+        self.device.host_reaches_device = false;
+    }
+
+    /// Sends the rows of a chunk on their way through a lane that is free.
+    fn start(
         &mut self,
         id: PlanId,
+        lane: usize,
         rows: &Range<usize>,
         inputs: &[&[f32]],
+    ) -> Result<(), ExecuteError> {
+        self.make_room(id, lane, rows.len())?;
+        let prepared = &self.plans[&id];
+        let Lane { memory, in_flight } = &mut self.lanes[lane];
+        let memory = memory.as_mut().expect("room was made");
+        let (layout, groups) = prepared.bound(lane);
+        write_inputs(&prepared.plan, layout, memory, rows, inputs, &self.copier);
+        let commands = encode(&self.device, &self.kernels, prepared, memory, layout, groups, rows.len());
+        *in_flight = Some(self.device.queue.submit([commands]));
+        Ok(())
+    }
+
+    /// Waits for what a lane has in flight, if anything; the lane is free afterwards.
+    fn wait(&mut self, lane: usize, started: Instant, timeout: Duration) -> Result<(), ExecuteError> {
+        let newest = self.lanes.iter().filter(|lane| lane.in_flight.is_some()).count() == 1;
+        if let Some(submission) = &self.lanes[lane].in_flight {
+            self.device.wait(submission, newest, started, timeout)?;
+            self.lanes[lane].in_flight = None;
+        }
+        Ok(())
+    }
+
+    /// Waits for a chunk and copies its results out.
+    fn finish(
+        &mut self,
+        plan: &Plan,
+        lane: usize,
         output: &mut [f32],
         started: Instant,
     ) -> Result<(), ExecuteError> {
-        self.make_room(id, rows.len())?;
-        let prepared = &self.plans[&id];
-        let memory = self.memory.as_ref().expect("room was made");
-        write_upload(&prepared.plan, memory, rows, inputs)?;
-        let commands = encode(&self.device, &self.kernels, prepared, memory, rows.len());
-        let submission = self.device.queue.submit([commands]);
-        let output_bytes = size_of_val(output) as u64;
-        memory.readable.request(&memory.readback, wgpu::MapMode::Read, output_bytes);
-        memory.uploadable.request(&memory.upload, wgpu::MapMode::Write, memory.upload.size());
-        let slots = [&*memory.readable, &*memory.uploadable];
-        if let Err(error) = self.device.wait(&submission, &slots, started, self.timeout) {
-            if matches!(error, ExecuteError::Timeout { .. }) {
-                self.in_flight = Some(submission);
+        self.wait(lane, started, self.timeout)?;
+        let memory = self.lanes[lane].memory.as_ref().expect("the lane was used");
+        let width = plan.width(plan.output);
+        let stride_bytes = layout::stride(width) * size_of::<f32>();
+        if stride_bytes == width * size_of::<f32>() {
+            memory.readback.read(0, bytemuck::cast_slice_mut(output), &self.copier);
+        } else {
+            for (row, output) in output.chunks_exact_mut(width).enumerate() {
+                memory.readback.read(row * stride_bytes, bytemuck::cast_slice_mut(output), &self.copier);
             }
-            return Err(error);
         }
-        {
-            let view = memory.readback.get_mapped_range(..output_bytes).map_err(|error| refused(&error))?;
-            bytemuck::cast_slice_mut(output).copy_from_slice(&view);
-        }
-        memory.readback.unmap();
         Ok(())
     }
 
-    /// Capacity, shared memory and bind groups for a chunk; does nothing at steady state.
-    fn make_room(&mut self, id: PlanId, rows: usize) -> Result<(), ExecuteError> {
+    /// Capacity, memory and bind groups for a chunk; does nothing at steady state.
+    fn make_room(&mut self, id: PlanId, lane: usize, rows: usize) -> Result<(), ExecuteError> {
         let prepared = self.plans.get_mut(&id).expect("a plan is loaded before it is run");
-        let capacity_rows = prepared.capacity_rows(rows);
+        let capacity_rows = prepared.capacity_rows(lane, rows);
         let need = prepared.need(capacity_rows);
-        if !self.memory.as_ref().is_some_and(|memory| memory.holds(need)) {
-            let need = self.memory.as_ref().map_or(need, |memory: &Memory| -> Need { memory.grown(need) });
+        let memory = &mut self.lanes[lane].memory;
+        if !memory.as_ref().is_some_and(|memory| memory.holds(need)) {
+            let need = memory.as_ref().map_or(need, |memory: &Memory| -> Need { memory.grown(need) });
             // The old buffers go first: both together may not fit.
-            self.memory = None;
+            *memory = None;
             self.generation += 1;
-            self.memory = Some(Memory::new(&self.device, need, self.generation)?);
+            *memory = Some(Memory::new(&self.device, need, self.generation)?);
         }
-        let memory = self.memory.as_ref().expect("made above");
-        prepared.bind(&self.device, &self.kernels, memory, capacity_rows)
-    }
-
-    /// Waits for a submission that was given up on, and takes its staging buffers back.
-    fn drain(&mut self, started: Instant) -> Result<(), ExecuteError> {
-        let (Some(submission), Some(memory)) = (&self.in_flight, &self.memory) else {
-            return Ok(());
-        };
-        self.device.wait(submission, &[&memory.readable, &memory.uploadable], started, self.timeout)?;
-        memory.readback.unmap();
-        self.in_flight = None;
-        Ok(())
+        let memory = memory.as_ref().expect("made above");
+        prepared.bind(&self.device, &self.kernels, lane, memory, capacity_rows)
     }
 }
 
@@ -168,82 +194,111 @@ impl Executor for GpuExecutor {
         self.load(plan)?;
         let started = Instant::now();
         let device = self.device.clone();
-        let result = device.guard(|| {
-            self.drain(started)?;
-            for chunk in layout::chunks(rows, self.plans[&plan.id].chunk_rows_max) {
-                let cells = chunk.start * output_width..chunk.end * output_width;
-                self.run_chunk(plan.id, &chunk, inputs, &mut output[cells], started)?;
+        device.guard(|| {
+            for lane in 0..LANES {
+                // Left behind by a run that gave up.
+                self.wait(lane, started, self.timeout)?;
+            }
+            let chunk_rows_max = self.plans[&plan.id].chunk_rows_max;
+            let mut outputs = output.chunks_mut((chunk_rows_max * output_width).max(1));
+            let mut under_way: [Option<&mut [f32]>; LANES] = [const { None }; LANES];
+            let mut lane = 0;
+            for chunk in layout::chunks(rows, chunk_rows_max) {
+                if let Some(output) = under_way[lane].take() {
+                    self.finish(plan, lane, output, started)?;
+                }
+                self.start(plan.id, lane, &chunk, inputs)?;
+                under_way[lane] = outputs.next();
+                lane = (lane + 1) % LANES;
+            }
+            for lane in (lane..lane + LANES).map(|lane| lane % LANES) {
+                if let Some(output) = under_way[lane].take() {
+                    self.finish(plan, lane, output, started)?;
+                }
             }
             Ok(())
-        });
-        if result.is_err() && self.in_flight.is_none() {
-            // Which staging buffer is mapped is not known any more; the next run makes new ones.
-            self.memory = None;
-        }
-        result
+        })
     }
 }
 
 impl Drop for GpuExecutor {
     fn drop(&mut self) {
-        if let Some(submission) = self.in_flight.take() {
-            let device = &self.device;
-            let done = device.guard(|| device.wait(&submission, &[], Instant::now(), FAREWELL));
+        let device = self.device.clone();
+        for lane in 0..LANES {
+            let done = device.guard(|| self.wait(lane, Instant::now(), FAREWELL));
             if matches!(done, Err(ExecuteError::Timeout { .. })) {
                 tracing::error!(device = %self.label, "device hangs, leaking it");
                 device.abandon();
+                return;
             }
         }
     }
 }
 
-/// The batch parameters and the rows of every input, one after the other.
-fn write_upload(
+/// The batch parameters, and the rows of every input where they are read or copied from.
+fn write_inputs(
     plan: &Plan,
-    memory: &Memory,
+    layout: &Layout,
+    memory: &mut Memory,
     rows: &Range<usize>,
     inputs: &[&[f32]],
-) -> Result<(), ExecuteError> {
-    {
-        let mut view = memory.upload.get_mapped_range_mut(..).map_err(|error| refused(&error))?;
-        let mut at = 0;
-        let mut put = |bytes: &[u8]| {
-            view.slice(at..at + bytes.len()).copy_from_slice(bytes);
-            at += bytes.len();
-        };
-        let row_count = u32::try_from(rows.len()).expect("a chunk is short");
-        put(bytemuck::bytes_of(&BatchParams { row_count, ..BatchParams::default() }));
-        for (input, buffer) in inputs.iter().zip(&plan.inputs) {
-            let width = plan.width(*buffer);
-            put(bytemuck::cast_slice(&input[rows.start * width..rows.end * width]));
+    copier: &Copier,
+) {
+    let row_count = u32::try_from(rows.len()).expect("a chunk is short");
+    let batch = BatchParams { row_count, ..BatchParams::default() };
+    memory.batch.write(0, bytemuck::bytes_of(&batch), copier);
+    let mut upload_at = 0;
+    for (input, buffer) in inputs.iter().zip(&plan.inputs) {
+        let width = plan.width(*buffer);
+        let input = &input[rows.start * width..rows.end * width];
+        match &mut memory.arena {
+            Arena::Written(arena) => {
+                write_rows(arena, layout.base(*buffer) * size_of::<f32>(), width, input, copier);
+            }
+            Arena::Copied { upload, .. } => {
+                write_rows(upload, upload_at, width, input, copier);
+                upload_at += rows.len() * layout.stride(*buffer) * size_of::<f32>();
+            }
         }
     }
-    memory.upload.unmap();
-    Ok(())
 }
 
-/// Upload, one dispatch a command, read-back.
+/// Rows of `width` floats, each padded to its stride.
+fn write_rows(to: &mut Mapped, at: usize, width: usize, rows: &[f32], copier: &Copier) {
+    let stride_bytes = layout::stride(width) * size_of::<f32>();
+    if stride_bytes == width * size_of::<f32>() {
+        to.write(at, bytemuck::cast_slice(rows), copier);
+    } else {
+        for (row, cells) in rows.chunks_exact(width).enumerate() {
+            to.write(at + row * stride_bytes, bytemuck::cast_slice(cells), copier);
+        }
+    }
+}
+
+/// One dispatch a command; copies only where a kernel does not reach what the host sees.
 fn encode(
     device: &Device,
     kernels: &Kernels,
     prepared: &Prepared,
     memory: &Memory,
+    layout: &Layout,
+    groups: &[wgpu::BindGroup],
     rows: usize,
 ) -> wgpu::CommandBuffer {
     let plan = &prepared.plan;
-    let (layout, groups) = prepared.bound();
-    let place = |buffer| {
-        let (offset, len) = (layout.base(buffer), rows * plan.width(buffer));
-        ((offset * size_of::<f32>()) as u64, (len * size_of::<f32>()) as u64)
+    let place = |buffer: BufferId| {
+        let floats = [layout.base(buffer), rows * layout.stride(buffer)];
+        floats.map(|count| (count * size_of::<f32>()) as u64)
     };
     let mut encoder =
         device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("batch") });
-    encoder.copy_buffer_to_buffer(&memory.upload, 0, &memory.batch, 0, BATCH_BYTES);
-    let mut at = BATCH_BYTES;
-    for buffer in &plan.inputs {
-        let (offset, bytes) = place(*buffer);
-        encoder.copy_buffer_to_buffer(&memory.upload, at, &memory.arena, offset, bytes);
-        at += bytes;
+    if let Arena::Copied { arena, upload } = &memory.arena {
+        let mut at = 0;
+        for buffer in &plan.inputs {
+            let [offset, bytes] = place(*buffer);
+            encoder.copy_buffer_to_buffer(&upload.buffer, at, arena, offset, bytes);
+            at += bytes;
+        }
     }
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
@@ -254,11 +309,13 @@ fn encode(
             pass.dispatch_workgroups(columns, rows, 1);
         }
     }
-    let (offset, bytes) = place(plan.output);
-    encoder.copy_buffer_to_buffer(&memory.arena, offset, &memory.readback, 0, bytes);
+    let readback = &memory.readback.buffer;
+    if !prepared.sinks {
+        let [offset, bytes] = place(plan.output);
+        encoder.copy_buffer_to_buffer(memory.arena.buffer(), offset, readback, 0, bytes);
+    }
+    // wgpu takes the buffer for the device's own; the host reads it as soon as the submission is done.
+    let seen = wgpu::BufferTransition { buffer: readback, state: wgpu::BufferUses::MAP_READ };
+    encoder.transition_resources([seen].into_iter(), std::iter::empty());
     encoder.finish()
-}
-
-fn refused(error: &wgpu::MapRangeError) -> ExecuteError {
-    ExecuteError::Refused(format!("staging buffer: {error}"))
 }

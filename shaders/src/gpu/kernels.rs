@@ -36,7 +36,7 @@ pub(super) struct Kernels {
     layer_norm: wgpu::ComputePipeline,
     attention: wgpu::ComputePipeline,
     recurrent: wgpu::ComputePipeline,
-    /// Arena, parameters, batch, weights.
+    /// Arena, parameters, batch, weights, and what the host reads.
     pub(super) weighted: wgpu::BindGroupLayout,
     /// Arena, parameters, batch.
     pub(super) weightless: wgpu::BindGroupLayout,
@@ -149,12 +149,13 @@ fn bindings(device: &wgpu::Device, weighted: bool) -> wgpu::BindGroupLayout {
         count: None,
     };
     let mut entries = vec![
-        buffer(0, wgpu::BufferBindingType::Storage { read_only: false }, 4),
+        buffer(0, wgpu::BufferBindingType::Storage { read_only: false }, 16),
         buffer(1, wgpu::BufferBindingType::Uniform, PARAM_BYTES),
         buffer(2, wgpu::BufferBindingType::Uniform, 16),
     ];
     if weighted {
         entries.push(buffer(3, wgpu::BufferBindingType::Storage { read_only: true }, 16));
+        entries.push(buffer(4, wgpu::BufferBindingType::Storage { read_only: false }, 16));
     }
     let label = if weighted { "weighted" } else { "weightless" };
     device

@@ -6,26 +6,31 @@ use crate::{BufferId, Plan};
 
 /// An arena is never larger, whatever the device offers: rows beyond it run in further chunks.
 const ARENA_BYTES_MAX: usize = 256 << 20;
-/// Rows of one chunk: a dispatch counts rows in one dimension of at most 65,535 workgroups.
-const CHUNK_ROWS_MAX: usize = 16_384;
+/// Rows of one chunk: enough to fill a large device, and few enough that the host carries one chunk while the device
+/// computes another.
+const CHUNK_ROWS_MAX: usize = 4096;
 /// The smallest capacity; below it growing would only cost rebinding.
 const CAPACITY_ROWS_MIN: usize = 16;
 
-/// Each buffer is `[capacity, width]`, one after the other.
+/// A row starts at a multiple of this many floats, so that kernels may read four at once.
+const ROW_FLOATS: usize = 4;
+
+/// Each buffer is `[capacity, stride]`, one after the other; a row's last columns are padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     bases: Vec<usize>,
-    widths: Vec<usize>,
+    strides: Vec<usize>,
 }
 
 impl Layout {
     pub(super) fn new(plan: &Plan, capacity_rows: usize) -> Self {
-        let bases = plan.buffer_widths.iter().scan(0, |next, width| {
+        let strides: Vec<usize> = plan.buffer_widths.iter().map(|width| stride(*width)).collect();
+        let bases = strides.iter().scan(0, |next, stride| {
             let base = *next;
-            *next += capacity_rows * width;
+            *next += capacity_rows * stride;
             Some(base)
         });
-        Self { bases: bases.collect(), widths: plan.buffer_widths.clone() }
+        Self { bases: bases.collect(), strides }
     }
 
     /// First float of a buffer.
@@ -34,14 +39,24 @@ impl Layout {
     }
 
     /// Floats from one row of a buffer to the next.
-    pub(super) fn width(&self, buffer: BufferId) -> usize {
-        self.widths[buffer.0]
+    pub(super) fn stride(&self, buffer: BufferId) -> usize {
+        self.strides[buffer.0]
     }
+}
+
+/// Floats from one row to the next of a buffer that is `width` wide.
+pub(super) fn stride(width: usize) -> usize {
+    width.next_multiple_of(ROW_FLOATS)
+}
+
+/// Floats of one row of all buffers.
+pub(super) fn row_floats(plan: &Plan) -> usize {
+    plan.buffer_widths.iter().map(|width| stride(*width)).sum()
 }
 
 /// Largest chunk whose buffers fit a binding of `binding_bytes_max`; `None` when not even one row does.
 pub(super) fn chunk_rows_max(plan: &Plan, binding_bytes_max: usize) -> Option<usize> {
-    let row_bytes = plan.buffer_widths.iter().sum::<usize>() * size_of::<f32>();
+    let row_bytes = row_floats(plan) * size_of::<f32>();
     let fitting = binding_bytes_max.min(ARENA_BYTES_MAX) / row_bytes;
     (fitting > 0).then_some(fitting.min(CHUNK_ROWS_MAX))
 }

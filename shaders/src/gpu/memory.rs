@@ -1,14 +1,14 @@
-//! The device memory that all plans share: the arena, the batch parameters and the two staging buffers.
+//! The memory of one lane, which all plans share: the arena, the batch parameters, and what crosses the bus.
 //!
-//! One batch is in flight at a time, so one set serves every plan; it grows to the largest plan and batch seen.
+//! One batch at a time is in flight in a lane, so one set serves every plan; it grows to the largest plan and batch
+//! seen.
 
-use std::sync::Arc;
-
-use super::device::{Device, MapSlot};
+use super::device::Device;
+use super::mapped::{Mapped, Place};
 use super::params::BatchParams;
 use crate::ExecuteError;
 
-/// Bytes of [`BatchParams`] at the head of the upload.
+/// Bytes of [`BatchParams`].
 pub(super) const BATCH_BYTES: u64 = size_of::<BatchParams>() as u64;
 
 /// How much of everything one chunk needs, in bytes.
@@ -19,43 +19,63 @@ pub(super) struct Need {
     pub(super) readback: u64,
 }
 
+#[derive(Debug)]
 pub(super) struct Memory {
     /// Changes whenever the arena moves: bind groups of an older generation are stale.
     pub(super) generation: u64,
-    pub(super) arena: wgpu::Buffer,
-    pub(super) batch: wgpu::Buffer,
-    /// Mapped between runs.
-    pub(super) upload: wgpu::Buffer,
-    /// Mapped only while its numbers are copied out.
-    pub(super) readback: wgpu::Buffer,
-    pub(super) uploadable: Arc<MapSlot>,
-    pub(super) readable: Arc<MapSlot>,
+    pub(super) arena: Arena,
+    pub(super) batch: Mapped,
+    pub(super) readback: Mapped,
     size: Need,
+}
+
+/// How inputs reach the arena.
+#[derive(Debug)]
+pub(super) enum Arena {
+    /// The host writes them where the kernels read them.
+    Written(Mapped),
+    /// They are copied from `upload`.
+    Copied { arena: wgpu::Buffer, upload: Mapped },
+}
+
+impl Arena {
+    pub(super) fn buffer(&self) -> &wgpu::Buffer {
+        match self {
+            Self::Written(mapped) => &mapped.buffer,
+            Self::Copied { arena, .. } => arena,
+        }
+    }
 }
 
 impl Memory {
     pub(super) fn new(device: &Device, need: Need, generation: u64) -> Result<Self, ExecuteError> {
+        use wgpu::BufferUsages as Usage;
         let size = need.rounded(device);
-        device.create(|raw| {
-            let buffer = |label, size, usage, mapped_at_creation| {
-                raw.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some(label),
-                    size,
-                    usage,
-                    mapped_at_creation,
-                })
+        let usage = Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC;
+        let arena = if device.host_reaches_device {
+            Arena::Written(Mapped::new(device, "arena", size.arena, usage, Place::Device)?)
+        } else {
+            let upload = Mapped::new(device, "upload", size.upload, Usage::COPY_SRC, Place::Host)?;
+            let descriptor = wgpu::BufferDescriptor {
+                label: Some("arena"),
+                size: size.arena,
+                usage,
+                mapped_at_creation: false,
             };
-            use wgpu::BufferUsages as Usage;
-            Self {
-                generation,
-                arena: buffer("arena", size.arena, Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC, false),
-                batch: buffer("batch", BATCH_BYTES, Usage::UNIFORM | Usage::COPY_DST, false),
-                upload: buffer("upload", size.upload, Usage::MAP_WRITE | Usage::COPY_SRC, true),
-                readback: buffer("readback", size.readback, Usage::MAP_READ | Usage::COPY_DST, false),
-                uploadable: Arc::new(MapSlot::default()),
-                readable: Arc::new(MapSlot::default()),
-                size,
-            }
+            Arena::Copied { arena: device.create(|raw| raw.create_buffer(&descriptor))?, upload }
+        };
+        Ok(Self {
+            generation,
+            arena,
+            batch: Mapped::new(device, "batch", BATCH_BYTES, Usage::UNIFORM, Place::Device)?,
+            readback: Mapped::new(
+                device,
+                "readback",
+                size.readback,
+                Usage::STORAGE | Usage::COPY_DST,
+                Place::Host,
+            )?,
+            size,
         })
     }
 
@@ -80,11 +100,12 @@ impl Need {
 
     /// Powers of two, so that growth is rare; the arena stays within one binding.
     fn rounded(self, device: &Device) -> Self {
-        let arena_max = device.limits.max_storage_buffer_binding_size & !3;
+        let arena_max = device.limits.max_storage_buffer_binding_size & !15;
+        let power = |bytes: u64| bytes.next_power_of_two().max(256);
         Self {
-            arena: self.arena.next_power_of_two().min(arena_max).max(self.arena),
-            upload: self.upload.next_power_of_two(),
-            readback: self.readback.next_power_of_two(),
+            arena: power(self.arena).min(arena_max).max(self.arena),
+            upload: power(self.upload),
+            readback: power(self.readback),
         }
     }
 }

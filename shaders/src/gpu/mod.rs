@@ -1,14 +1,17 @@
 //! Runs plans through WGSL on a Vulkan device.
 //!
-//! One batch is one upload, one submission (commands in order, one dispatch each) and one read-back. Everything is
-//! allocated when a plan is loaded or the first batch of a size arrives; afterwards a run allocates nothing on the
-//! device. No fault of a driver leaves this folder as a panic: it becomes an [`ExecuteError`](crate::ExecuteError).
+//! One chunk of a batch is one submission: commands in order, one dispatch each. Where the host reaches the device's
+//! memory it writes the inputs straight into the arena, and the last layer stores its results straight where the host
+//! reads them; copies are for everything else. Two chunks may be under way, so that the host carries one while the
+//! device computes another. Everything is allocated when a plan is loaded or the first batch of a size arrives;
+//! afterwards a run allocates nothing on the device. No fault of a driver leaves this folder as a panic: it becomes an [`ExecuteError`](crate::ExecuteError).
 
 mod adapter;
 mod device;
 mod executor;
 mod kernels;
 mod layout;
+mod mapped;
 mod memory;
 mod params;
 mod prepared;

@@ -30,9 +30,9 @@ pub(super) struct LinearParams {
     pub(super) place_count: u32,
     pub(super) src_step: u32,
     pub(super) dst_step: u32,
+    pub(super) sinks: u32,
     pub(super) pad_0: u32,
     pub(super) pad_1: u32,
-    pub(super) pad_2: u32,
 }
 
 /// `Pool` in pool.wgsl.
@@ -161,12 +161,12 @@ const _: () = assert!(size_of::<AttentionParams>() == 48);
 const _: () = assert!(size_of::<RecurrentParams>() == 48);
 const _: () = assert!(size_of::<BatchParams>() == 16);
 
-/// The block of a command, padded with zeros.
-pub(super) fn block(command: &Command, layout: &Layout) -> [u8; PARAM_BYTES] {
+/// The block of a command, padded with zeros. A layer that sinks writes its destination where the host reads it.
+pub(super) fn block(command: &Command, layout: &Layout, sinks: bool) -> [u8; PARAM_BYTES] {
     let mut block = [0; PARAM_BYTES];
     let mut put = |bytes: &[u8]| block[..bytes.len()].copy_from_slice(bytes);
     match command {
-        Command::Linear(command) => put(bytemuck::bytes_of(&linear(command, layout))),
+        Command::Linear(command) => put(bytemuck::bytes_of(&linear(command, layout, sinks))),
         Command::Pool(command) => put(bytemuck::bytes_of(&pool(command, layout))),
         Command::Move(command) => put(bytemuck::bytes_of(&moves(command, layout))),
         Command::Affine(command) => put(bytemuck::bytes_of(&affine(command, layout))),
@@ -177,7 +177,7 @@ pub(super) fn block(command: &Command, layout: &Layout) -> [u8; PARAM_BYTES] {
     block
 }
 
-fn linear(linear: &Linear, layout: &Layout) -> LinearParams {
+fn linear(linear: &Linear, layout: &Layout, sinks: bool) -> LinearParams {
     let (src_base, src_stride) = layout.place(linear.src);
     let (dst_base, dst_stride) = layout.place(linear.dst);
     let (mask_base, mask_stride) = linear.mask.map_or((0, 0), |mask| layout.place(mask));
@@ -186,7 +186,7 @@ fn linear(linear: &Linear, layout: &Layout) -> LinearParams {
     LinearParams {
         src_base,
         src_stride,
-        dst_base,
+        dst_base: if sinks { 0 } else { dst_base },
         dst_stride,
         mask_base,
         mask_stride,
@@ -201,6 +201,7 @@ fn linear(linear: &Linear, layout: &Layout) -> LinearParams {
         place_count: narrow(linear.repeat.count),
         src_step: narrow(linear.repeat.src_step),
         dst_step: narrow(linear.repeat.dst_step),
+        sinks: u32::from(sinks),
         ..LinearParams::default()
     }
 }
@@ -336,7 +337,7 @@ fn activation(activation: Activation) -> (u32, f32) {
 impl Layout {
     /// First float and row stride of a view.
     fn place(&self, view: View) -> (u32, u32) {
-        (narrow(self.base(view.buffer) + view.offset), narrow(self.width(view.buffer)))
+        (narrow(self.base(view.buffer) + view.offset), narrow(self.stride(view.buffer)))
     }
 }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::device::Device;
+use super::executor::LANES;
 use super::kernels::{Kernels, workgroups};
 use super::layout::{self, Layout};
-use super::memory::{BATCH_BYTES, Memory, Need};
+use super::memory::{Memory, Need};
 use super::params::{self, PARAM_BYTES};
 use super::weights::{self, WeightMap};
-use crate::{Command, ExecuteError, Plan};
+use crate::{Command, ExecuteError, Init, Plan};
 
 /// Units of a recurrent layer, and width of its output: what recurrent.wgsl has workgroup memory for.
 const RECURRENT_WIDTH_MAX: usize = 1024;
@@ -17,14 +18,17 @@ pub(super) struct Prepared {
     pub(super) plan: Arc<Plan>,
     /// Longest chunk that the device can hold.
     pub(super) chunk_rows_max: usize,
+    /// Whether the last layer stores the plan's output where the host reads it.
+    pub(super) sinks: bool,
     map: WeightMap,
     weights: wgpu::Buffer,
     params: wgpu::Buffer,
     param_stride: usize,
-    bound: Option<Bound>,
+    /// By lane.
+    bound: [Option<Bound>; LANES],
 }
 
-/// Bind groups, one a command, for one capacity and one arena.
+/// Bind groups, one a command, for one capacity and the arena of one lane.
 struct Bound {
     capacity_rows: usize,
     generation: u64,
@@ -77,7 +81,7 @@ impl Prepared {
             });
             let params = raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("params"),
-                size: (plan.commands.len().max(1) * param_stride) as u64,
+                size: (LANES * plan.commands.len().max(1) * param_stride) as u64,
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
@@ -85,23 +89,25 @@ impl Prepared {
         })?;
         fill(&weights, &map, plan)?;
         let plan = Arc::clone(plan);
-        Ok(Self { plan, chunk_rows_max, map, weights, params, param_stride, bound: None })
+        let sinks = sinks(&plan);
+        let bound = [const { None }; LANES];
+        Ok(Self { plan, chunk_rows_max, sinks, map, weights, params, param_stride, bound })
     }
 
     /// Rows that the arena must hold for a chunk of `rows`; never shrinks.
-    pub(super) fn capacity_rows(&self, rows: usize) -> usize {
-        let bound_rows = self.bound.as_ref().map_or(0, |bound| bound.capacity_rows);
+    pub(super) fn capacity_rows(&self, lane: usize, rows: usize) -> usize {
+        let bound_rows = self.bound[lane].as_ref().map_or(0, |bound| bound.capacity_rows);
         layout::capacity_rows(rows, self.chunk_rows_max).max(bound_rows)
     }
 
     pub(super) fn need(&self, capacity_rows: usize) -> Need {
         let bytes = |floats: usize| (floats * size_of::<f32>()) as u64;
         let plan = &self.plan;
-        let input_floats = plan.inputs.iter().map(|input| plan.width(*input)).sum::<usize>() * capacity_rows;
+        let input_floats = plan.inputs.iter().map(|input| layout::stride(plan.width(*input))).sum::<usize>();
         Need {
-            arena: bytes(plan.buffer_widths.iter().sum::<usize>() * capacity_rows),
-            upload: BATCH_BYTES + bytes(input_floats),
-            readback: bytes(plan.width(plan.output) * capacity_rows),
+            arena: bytes(layout::row_floats(plan) * capacity_rows),
+            upload: bytes(input_floats * capacity_rows),
+            readback: bytes(layout::stride(plan.width(plan.output)) * capacity_rows),
         }
     }
 
@@ -110,44 +116,58 @@ impl Prepared {
         &mut self,
         device: &Device,
         kernels: &Kernels,
+        lane: usize,
         memory: &Memory,
         capacity_rows: usize,
     ) -> Result<(), ExecuteError> {
         let stale =
             |bound: &Bound| bound.capacity_rows != capacity_rows || bound.generation != memory.generation;
-        if self.bound.as_ref().is_some_and(|bound| !stale(bound)) {
+        if self.bound[lane].as_ref().is_some_and(|bound| !stale(bound)) {
             return Ok(());
         }
         let layout = Layout::new(&self.plan, capacity_rows);
         let mut blocks = vec![0; self.plan.commands.len() * self.param_stride];
         for (index, block) in blocks.chunks_exact_mut(self.param_stride).enumerate() {
-            block[..PARAM_BYTES].copy_from_slice(&params::block(&self.plan.commands[index], &layout));
+            let command = &self.plan.commands[index];
+            let [dst, _] = command.writes();
+            let sinks = self.sinks && dst.is_some_and(|dst| dst.buffer == self.plan.output);
+            block[..PARAM_BYTES].copy_from_slice(&params::block(command, &layout, sinks));
         }
-        device.queue.write_buffer(&self.params, 0, &blocks);
+        device.queue.write_buffer(&self.params, (lane * blocks.len()) as u64, &blocks);
         let groups = device.create(|raw| {
             let indices = 0..self.plan.commands.len();
-            indices.map(|index| self.group(index, raw, kernels, memory)).collect()
+            indices.map(|index| self.group(index, raw, kernels, lane, memory)).collect()
         })?;
-        self.bound = Some(Bound { capacity_rows, generation: memory.generation, layout, groups });
+        self.bound[lane] = Some(Bound { capacity_rows, generation: memory.generation, layout, groups });
         Ok(())
     }
 
     /// Layout and bind groups; `bind` has been called.
-    pub(super) fn bound(&self) -> (&Layout, &[wgpu::BindGroup]) {
-        let bound = self.bound.as_ref().expect("a plan is bound before it is run");
+    pub(super) fn bound(&self, lane: usize) -> (&Layout, &[wgpu::BindGroup]) {
+        let bound = self.bound[lane].as_ref().expect("a plan is bound before it is run");
         (&bound.layout, &bound.groups)
     }
 
-    fn group(&self, index: usize, raw: &wgpu::Device, kernels: &Kernels, memory: &Memory) -> wgpu::BindGroup {
+    fn group(
+        &self,
+        index: usize,
+        raw: &wgpu::Device,
+        kernels: &Kernels,
+        lane: usize,
+        memory: &Memory,
+    ) -> wgpu::BindGroup {
         let range = |buffer, offset: usize, bytes: usize| {
             let size = wgpu::BufferSize::new(bytes as u64);
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64, size })
         };
-        let params = range(&self.params, index * self.param_stride, PARAM_BYTES);
-        let mut entries = vec![memory.arena.as_entire_binding(), params, memory.batch.as_entire_binding()];
+        let block = lane * self.plan.commands.len() + index;
+        let params = range(&self.params, block * self.param_stride, PARAM_BYTES);
+        let arena = memory.arena.buffer().as_entire_binding();
+        let mut entries = vec![arena, params, memory.batch.buffer.as_entire_binding()];
         let mut layout = &kernels.weightless;
         if let Some(span) = &self.map.spans[index] {
             entries.push(range(&self.weights, span.byte_offset, span.bytes));
+            entries.push(memory.readback.buffer.as_entire_binding());
             layout = &kernels.weighted;
         }
         let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
@@ -160,6 +180,18 @@ impl Prepared {
             entries: &entries,
         })
     }
+}
+
+/// Whether one layer writes all of the output, and nothing reads it: then it need not lie in the arena. It would be
+/// slow to be read back through the bus.
+fn sinks(plan: &Plan) -> bool {
+    let is_output = |view: crate::View| view.buffer == plan.output;
+    let writer = |command: &&Command| command.writes().into_iter().flatten().any(is_output);
+    let read = plan.commands.iter().any(|command| command.reads().into_iter().flatten().any(is_output));
+    let mut writers = plan.commands.iter().filter(writer);
+    let (only, none) = (writers.next(), writers.next());
+    let whole = |linear: &crate::Linear| linear.init == Init::Bias && linear.dst.width == plan.width(plan.output);
+    !read && none.is_none() && matches!(only, Some(Command::Linear(linear)) if whole(linear))
 }
 
 fn fill(buffer: &wgpu::Buffer, map: &WeightMap, plan: &Plan) -> Result<(), ExecuteError> {

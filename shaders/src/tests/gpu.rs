@@ -49,7 +49,7 @@ fn a_batch_of_several_chunks_gives_the_same_numbers() {
     let width = all.plan.width(all.plan.output);
     with_shared(|executor| {
         let expected = run_guarded(executor, &all);
-        for (first, rows) in [(0, 1), (16_380, 9), (32_760, 40), (39_999, 1)] {
+        for (first, rows) in [(0, 1), (4090, 9), (8100, 4200), (16_380, 9), (39_999, 1)] {
             let actual = run_guarded(executor, &all.some_rows(first, rows));
             assert_eq!(bits(&actual), bits(&expected[first * width..(first + rows) * width]), "row {first}");
         }
@@ -67,6 +67,17 @@ fn plans_and_batch_sizes_may_alternate() {
             check_on(&mut executor, case, expected, Tolerance { abs: 5e-5, rel: 1e-6 });
         }
         executor.unload(cases[0].plan.id);
+    }
+}
+
+#[test]
+fn a_device_that_the_host_does_not_reach_gives_the_same_bits() {
+    let odd = LinearShape { k: 9, n: 7, init: Init::Bias, activation: Activation::Tanh, masked: true };
+    let mut executor = open();
+    executor.set_copied();
+    for case in [Case::nhits(3), Case::linear(odd, 9000), Case::nhits(70)] {
+        let expected = with_shared(|shared| run_guarded(shared, &case));
+        assert_eq!(bits(&run_guarded(&mut executor, &case)), bits(&expected), "{}", case.name);
     }
 }
 
