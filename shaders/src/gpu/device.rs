@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 
 use super::mapped;
-use super::{AdapterFacts, GpuError};
+use super::{AdapterFacts, AdapterKind, GpuError};
 use crate::ExecuteError;
 
 /// How long a real device is polled before its thread sleeps: sleeping costs 20–30 µs more, and a batch of a thousand
@@ -22,8 +22,20 @@ pub(super) struct Device {
     pub(super) limits: wgpu::Limits,
     /// Whether the host writes straight into the device's memory.
     pub(super) host_reaches_device: bool,
+    pub(super) flows: Flows,
     faults: Arc<Faults>,
     spin: Duration,
+}
+
+/// Whether small batches go through one dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flows {
+    /// They do not: the device runs workgroups one after the other, or may.
+    None,
+    /// By one workgroup, which waits for nobody.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tries the kernel where no device is"))]
+    Solo,
+    Parallel,
 }
 
 /// Destroys a device from any thread, as a fault to be survived: every later run answers `DeviceLost`.
@@ -74,7 +86,8 @@ impl Device {
         }));
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
-        Ok(Self { raw, queue, limits, host_reaches_device, faults, spin })
+        let flows = if facts.kind == AdapterKind::Discrete { Flows::Parallel } else { Flows::None };
+        Ok(Self { raw, queue, limits, host_reaches_device, flows, faults, spin })
     }
 
     pub(super) fn kill_switch(&self) -> KillSwitch {

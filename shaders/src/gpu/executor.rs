@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::device::{Device, KillSwitch};
+use super::flow::Running;
 use super::kernels::Kernels;
 use super::layout::{self, Layout};
 use super::mapped::{Copier, Mapped};
@@ -89,6 +90,31 @@ impl GpuExecutor {
         self.device.host_reaches_device = false;
     }
 
+    /// Small batches by one workgroup, in one dispatch.
+    #[cfg(test)]
+    pub(crate) fn set_solo_flows(&mut self) {
+        self.device.flows = super::device::Flows::Solo;
+    }
+
+    /// As if the workgroups of the last flow had not run at once.
+    #[cfg(test)]
+    pub(crate) fn fail_flow(&mut self) {
+        let memory = self.lanes[0].memory.as_ref().expect("a flow was run");
+        memory.failed.write(0, &[1], &self.copier);
+    }
+
+    /// Whether small batches of a plan go through one dispatch.
+    #[cfg(test)]
+    pub(crate) fn has_flow(&self, plan: PlanId) -> bool {
+        self.plans.get(&plan).is_some_and(|prepared| prepared.flow.is_some())
+    }
+
+    /// Every layer by one variant, whatever the number of rows.
+    #[cfg(test)]
+    pub(crate) fn force_variant(&mut self, index: usize) {
+        self.kernels.forced = Some(super::variants::Variant::ALL[index]);
+    }
+
     /// Sends the rows of a chunk on their way through a lane that is free.
     fn start(
         &mut self,
@@ -98,12 +124,27 @@ impl GpuExecutor {
         inputs: &[&[f32]],
     ) -> Result<(), ExecuteError> {
         self.make_room(id, lane, rows.len())?;
-        let prepared = &self.plans[&id];
+        let prepared = self.plans.get_mut(&id).expect("a plan is loaded before it is run");
         let Lane { memory, in_flight } = &mut self.lanes[lane];
         let memory = memory.as_mut().expect("room was made");
+        let flows = prepared.flows(lane, rows.len());
+        let row_count = u32::try_from(rows.len()).expect("a chunk is short");
+        let batch = match prepared.flow.as_mut().filter(|_| flows) {
+            Some(flow) => flow.next(rows.len(), layout::stride(prepared.plan.width(prepared.plan.output))),
+            None => BatchParams { row_count, ..BatchParams::default() },
+        };
+        memory.batch.write(0, bytemuck::bytes_of(&batch), &self.copier);
+        let prepared = &*prepared;
+        let memory = &*memory;
+        let plan = &prepared.plan;
         let (layout, groups) = prepared.bound(lane);
-        write_inputs(&prepared.plan, layout, memory, rows, inputs, &self.copier);
-        let commands = encode(&self.device, &self.kernels, prepared, memory, layout, groups, rows.len());
+        let flow = prepared.flow.as_ref().filter(|_| flows);
+        let input_floats = plan.inputs.iter().map(|input| plan.width(*input)).sum::<usize>() * rows.len();
+        let commands = self.copier.beside(
+            input_floats * size_of::<f32>(),
+            || write_inputs(plan, layout, memory, rows, inputs, &self.copier),
+            || encode(&self.device, &self.kernels, prepared, flow, memory, layout, groups, rows.len()),
+        );
         *in_flight = Some(self.device.queue.submit([commands]));
         Ok(())
     }
@@ -123,10 +164,16 @@ impl GpuExecutor {
         &mut self,
         plan: &Plan,
         lane: usize,
+        rows: &Range<usize>,
+        inputs: &[&[f32]],
         output: &mut [f32],
         started: Instant,
     ) -> Result<(), ExecuteError> {
         self.wait(lane, started, self.timeout)?;
+        if self.flow_failed(plan, lane) {
+            self.start(plan.id, lane, rows, inputs)?;
+            self.wait(lane, started, self.timeout)?;
+        }
         let memory = self.lanes[lane].memory.as_ref().expect("the lane was used");
         let width = plan.width(plan.output);
         let stride_bytes = layout::stride(width) * size_of::<f32>();
@@ -138,6 +185,22 @@ impl GpuExecutor {
             }
         }
         Ok(())
+    }
+
+    /// Whether the workgroups of a flow did not run at once; then the plan has no flow any more.
+    fn flow_failed(&mut self, plan: &Plan, lane: usize) -> bool {
+        let memory = self.lanes[lane].memory.as_mut().expect("the lane was used");
+        let mut word = [0; size_of::<u32>()];
+        memory.failed.read(0, &mut word, &self.copier);
+        if u32::from_ne_bytes(word) == 0 {
+            return false;
+        }
+        memory.failed.write(0, &[0; size_of::<u32>()], &self.copier);
+        if let Some(prepared) = self.plans.get_mut(&plan.id) {
+            prepared.flow = None;
+        }
+        tracing::warn!(plan = %plan.name, device = %self.label, "workgroups do not run at once, one dispatch a layer from now on");
+        true
     }
 
     /// Capacity, memory and bind groups for a chunk; does nothing at steady state.
@@ -168,10 +231,11 @@ impl Executor for GpuExecutor {
     }
 
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError> {
-        let Self { device, plans, .. } = self;
+        let Self { device, kernels, plans, .. } = self;
         device.guard(|| {
             if let Entry::Vacant(place) = plans.entry(plan.id) {
-                place.insert(Prepared::new(device, plan)?);
+                kernels.prepare(device, plan)?;
+                place.insert(Prepared::new(device, kernels, plan)?);
             }
             Ok(())
         })
@@ -201,19 +265,19 @@ impl Executor for GpuExecutor {
             }
             let chunk_rows_max = self.plans[&plan.id].chunk_rows_max;
             let mut outputs = output.chunks_mut((chunk_rows_max * output_width).max(1));
-            let mut under_way: [Option<&mut [f32]>; LANES] = [const { None }; LANES];
+            let mut under_way: [Option<(Range<usize>, &mut [f32])>; LANES] = [const { None }; LANES];
             let mut lane = 0;
             for chunk in layout::chunks(rows, chunk_rows_max) {
-                if let Some(output) = under_way[lane].take() {
-                    self.finish(plan, lane, output, started)?;
+                if let Some((rows, output)) = under_way[lane].take() {
+                    self.finish(plan, lane, &rows, inputs, output, started)?;
                 }
                 self.start(plan.id, lane, &chunk, inputs)?;
-                under_way[lane] = outputs.next();
+                under_way[lane] = outputs.next().map(|output| (chunk, output));
                 lane = (lane + 1) % LANES;
             }
             for lane in (lane..lane + LANES).map(|lane| lane % LANES) {
-                if let Some(output) = under_way[lane].take() {
-                    self.finish(plan, lane, output, started)?;
+                if let Some((rows, output)) = under_way[lane].take() {
+                    self.finish(plan, lane, &rows, inputs, output, started)?;
                 }
             }
             Ok(())
@@ -235,23 +299,20 @@ impl Drop for GpuExecutor {
     }
 }
 
-/// The batch parameters, and the rows of every input where they are read or copied from.
+/// The rows of every input where they are read or copied from.
 fn write_inputs(
     plan: &Plan,
     layout: &Layout,
-    memory: &mut Memory,
+    memory: &Memory,
     rows: &Range<usize>,
     inputs: &[&[f32]],
     copier: &Copier,
 ) {
-    let row_count = u32::try_from(rows.len()).expect("a chunk is short");
-    let batch = BatchParams { row_count, ..BatchParams::default() };
-    memory.batch.write(0, bytemuck::bytes_of(&batch), copier);
     let mut upload_at = 0;
     for (input, buffer) in inputs.iter().zip(&plan.inputs) {
         let width = plan.width(*buffer);
         let input = &input[rows.start * width..rows.end * width];
-        match &mut memory.arena {
+        match &memory.arena {
             Arena::Written(arena) => {
                 write_rows(arena, layout.base(*buffer) * size_of::<f32>(), width, input, copier);
             }
@@ -264,7 +325,7 @@ fn write_inputs(
 }
 
 /// Rows of `width` floats, each padded to its stride.
-fn write_rows(to: &mut Mapped, at: usize, width: usize, rows: &[f32], copier: &Copier) {
+fn write_rows(to: &Mapped, at: usize, width: usize, rows: &[f32], copier: &Copier) {
     let stride_bytes = layout::stride(width) * size_of::<f32>();
     if stride_bytes == width * size_of::<f32>() {
         to.write(at, bytemuck::cast_slice(rows), copier);
@@ -275,11 +336,13 @@ fn write_rows(to: &mut Mapped, at: usize, width: usize, rows: &[f32], copier: &C
     }
 }
 
-/// One dispatch a command; copies only where a kernel does not reach what the host sees.
+/// One dispatch a command, or one in all; copies only where a kernel does not reach what the host sees.
+#[expect(clippy::too_many_arguments, reason = "parts of two owners, borrowed apart")]
 fn encode(
     device: &Device,
     kernels: &Kernels,
     prepared: &Prepared,
+    flow: Option<&Running>,
     memory: &Memory,
     layout: &Layout,
     groups: &[wgpu::BindGroup],
@@ -302,11 +365,15 @@ fn encode(
     }
     {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for (command, group) in plan.commands.iter().zip(groups) {
-            let (pipeline, [columns, rows]) = kernels.of(command, rows);
-            pass.set_pipeline(pipeline);
-            pass.set_bind_group(0, group, &[]);
-            pass.dispatch_workgroups(columns, rows, 1);
+        if let Some(flow) = flow {
+            flow.record(&mut pass, rows);
+        } else {
+            for (command, group) in plan.commands.iter().zip(groups) {
+                let (pipeline, [columns, rows]) = kernels.of(command, rows);
+                pass.set_pipeline(pipeline);
+                pass.set_bind_group(0, group, &[]);
+                pass.dispatch_workgroups(columns, rows, 1);
+            }
         }
     }
     let readback = &memory.readback.buffer;
@@ -314,8 +381,5 @@ fn encode(
         let [offset, bytes] = place(plan.output);
         encoder.copy_buffer_to_buffer(memory.arena.buffer(), offset, readback, 0, bytes);
     }
-    // wgpu takes the buffer for the device's own; the host reads it as soon as the submission is done.
-    let seen = wgpu::BufferTransition { buffer: readback, state: wgpu::BufferUses::MAP_READ };
-    encoder.transition_resources([seen].into_iter(), std::iter::empty());
     encoder.finish()
 }

@@ -2,10 +2,8 @@
 
 use super::device::Device;
 use super::params::PARAM_BYTES;
-use crate::{Command, ExecuteError};
-
-/// Up to this many rows the plain kernel beats the tiled one; both give the same bits.
-const FEW_ROWS_MAX: usize = 32;
+use super::variants::{Variant, is_plain};
+use crate::{Command, ExecuteError, Plan};
 
 macro_rules! source {
     ($stem:literal) => {
@@ -15,6 +13,9 @@ macro_rules! source {
         )
     };
 }
+
+/// Appended to what is written for a plan as well.
+pub(super) const ACTIVATIONS: &str = include_str!("../../wgsl/activation.wgsl");
 
 /// Every kernel: its stem and its WGSL, the activations appended.
 pub(super) const SOURCES: [(&str, &str); 7] = [
@@ -28,8 +29,12 @@ pub(super) const SOURCES: [(&str, &str); 7] = [
 ];
 
 pub(super) struct Kernels {
-    linear: wgpu::ComputePipeline,
-    linear_few_rows: wgpu::ComputePipeline,
+    plain: Linears,
+    /// Made for the first plan that needs them.
+    general: Option<Linears>,
+    /// Used whatever the number of rows.
+    #[cfg(test)]
+    pub(super) forced: Option<Variant>,
     pool: wgpu::ComputePipeline,
     moves: wgpu::ComputePipeline,
     affine: wgpu::ComputePipeline,
@@ -40,18 +45,43 @@ pub(super) struct Kernels {
     pub(super) weighted: wgpu::BindGroupLayout,
     /// Arena, parameters, batch.
     pub(super) weightless: wgpu::BindGroupLayout,
+    /// Arena, places of the inputs, batch, weights, what the host reads, results on their way, failures.
+    pub(super) flow: wgpu::BindGroupLayout,
 }
+
+/// In the order of [`Variant::ALL`].
+type Linears = [wgpu::ComputePipeline; Variant::ALL.len()];
 
 impl Kernels {
     pub(super) fn compile(device: &Device) -> Result<Self, ExecuteError> {
         device.guard(|| device.create(Self::make))
     }
 
+    /// Compiles what only some plans need.
+    pub(super) fn prepare(&mut self, device: &Device, plan: &Plan) -> Result<(), ExecuteError> {
+        let needs = |command: &Command| match command {
+            Command::Linear(linear) => !is_plain(linear),
+            _ => false,
+        };
+        if self.general.is_none() && plan.commands.iter().any(needs) {
+            self.general = Some(device.create(|device| linears(device, &self.weighted, false))?);
+        }
+        Ok(())
+    }
+
     /// Pipeline and workgroups of one command over `rows` rows.
     pub(super) fn of(&self, command: &Command, rows: usize) -> (&wgpu::ComputePipeline, [u32; 2]) {
+        let mut counts = workgroups(command, rows);
         let pipeline = match command {
-            Command::Linear(linear) if rows * linear.repeat.count <= FEW_ROWS_MAX => &self.linear_few_rows,
-            Command::Linear(_) => &self.linear,
+            Command::Linear(linear) => {
+                let variant = self.variant(linear, rows);
+                counts = variant.workgroups(linear, rows);
+                let all = match &self.general {
+                    Some(general) if !is_plain(linear) => general,
+                    _ => &self.plain,
+                };
+                &all[variant as usize]
+            }
             Command::Pool(_) => &self.pool,
             Command::Move(_) => &self.moves,
             Command::Affine(_) => &self.affine,
@@ -59,19 +89,29 @@ impl Kernels {
             Command::Attention(_) => &self.attention,
             Command::Recurrent(_) => &self.recurrent,
         };
-        let counts = workgroups(command, rows)
-            .map(|count| u32::try_from(count).expect("a plan whose dispatches do not fit is refused"));
-        (pipeline, counts)
+        let narrow = |count| u32::try_from(count).expect("a plan whose dispatches do not fit is refused");
+        (pipeline, counts.map(narrow))
+    }
+
+    fn variant(&self, linear: &crate::Linear, rows: usize) -> Variant {
+        #[cfg(test)]
+        if let Some(forced) = self.forced {
+            return forced;
+        }
+        Variant::choose(linear, rows)
     }
 
     fn make(device: &wgpu::Device) -> Self {
-        let weighted = bindings(device, true);
-        let weightless = bindings(device, false);
-        let [linear, pool, moves, affine, layer_norm, attention, recurrent] =
-            SOURCES.map(|(stem, source)| module(device, stem, source));
+        let weighted = bindings(device, Bindings::Weighted);
+        let weightless = bindings(device, Bindings::Weightless);
+        let [_linear, sources @ ..] = SOURCES;
+        let [pool, moves, affine, layer_norm, attention, recurrent] =
+            sources.map(|(stem, source)| module(device, stem, source));
         Self {
-            linear: pipeline(device, &linear, "linear", &weighted),
-            linear_few_rows: pipeline(device, &linear, "linear_few_rows", &weighted),
+            plain: linears(device, &weighted, true),
+            general: None,
+            #[cfg(test)]
+            forced: None,
             pool: pipeline(device, &pool, "pool", &weightless),
             moves: pipeline(device, &moves, "moves", &weightless),
             affine: pipeline(device, &affine, "affine", &weighted),
@@ -80,6 +120,7 @@ impl Kernels {
             recurrent: pipeline(device, &recurrent, "recurrent", &weighted),
             weighted,
             weightless,
+            flow: bindings(device, Bindings::Flow),
         }
     }
 }
@@ -88,11 +129,7 @@ impl Kernels {
 pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
     const LANES: usize = 64;
     match command {
-        Command::Linear(linear) => {
-            let lines = rows * linear.repeat.count;
-            let tile_lines = if lines <= FEW_ROWS_MAX { 4 } else { 64 };
-            [linear.weights.out_width.div_ceil(64), lines.div_ceil(tile_lines)]
-        }
+        Command::Linear(linear) => Variant::choose(linear, rows).workgroups(linear, rows),
         Command::Pool(pool) => [pool.dst.width.div_ceil(LANES), rows],
         Command::Move(step) => [(step.counts[0] * step.counts[1]).div_ceil(LANES), rows],
         Command::Affine(affine) => [affine.dst.width.div_ceil(LANES), rows],
@@ -102,17 +139,24 @@ pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
     }
 }
 
-fn module(device: &wgpu::Device, stem: &str, source: &str) -> wgpu::ShaderModule {
+fn linears(device: &wgpu::Device, bindings: &wgpu::BindGroupLayout, plain: bool) -> Linears {
+    Variant::ALL.map(|variant| {
+        let module = module(device, variant.entry_point(), &variant.wgsl(plain));
+        pipeline(device, &module, variant.entry_point(), bindings)
+    })
+}
+
+pub(super) fn module(device: &wgpu::Device, stem: &str, source: &str) -> wgpu::ShaderModule {
     let descriptor =
         wgpu::ShaderModuleDescriptor { label: Some(stem), source: wgpu::ShaderSource::Wgsl(source.into()) };
-    // SAFETY: the kernels are ours and validated at build time. Every loop counts up to a bound that is a constant
+    // SAFETY: the kernels are ours, validated when they are built or, where they are written for a plan, by tests. Every loop counts up to a bound that is a constant
     // or a width from the parameters; workgroup memory is indexed by local ids, constants, or units that `Prepared`
-    // holds below its size; arena and weights are indexed behind guards against the row count and the widths, and no
+    // holds below its size, or slices, of which no layer has more than there is room for; arena and weights are indexed behind guards against the row count and the widths, and no
     // kernel divides by a zero: every count and period is asserted positive by the plan.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }
 
-fn pipeline(
+pub(super) fn pipeline(
     device: &wgpu::Device,
     module: &wgpu::ShaderModule,
     entry_point: &str,
@@ -137,7 +181,14 @@ fn pipeline(
     })
 }
 
-fn bindings(device: &wgpu::Device, weighted: bool) -> wgpu::BindGroupLayout {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bindings {
+    Weighted,
+    Weightless,
+    Flow,
+}
+
+fn bindings(device: &wgpu::Device, kind: Bindings) -> wgpu::BindGroupLayout {
     let buffer = |binding, ty, bytes_min| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
@@ -153,11 +204,21 @@ fn bindings(device: &wgpu::Device, weighted: bool) -> wgpu::BindGroupLayout {
         buffer(1, wgpu::BufferBindingType::Uniform, PARAM_BYTES),
         buffer(2, wgpu::BufferBindingType::Uniform, 16),
     ];
-    if weighted {
+    if kind != Bindings::Weightless {
         entries.push(buffer(3, wgpu::BufferBindingType::Storage { read_only: true }, 16));
         entries.push(buffer(4, wgpu::BufferBindingType::Storage { read_only: false }, 16));
     }
-    let label = if weighted { "weighted" } else { "weightless" };
+    if kind == Bindings::Flow {
+        // As long as there are inputs.
+        entries[1] = buffer(1, wgpu::BufferBindingType::Uniform, 0);
+        entries.push(buffer(5, wgpu::BufferBindingType::Storage { read_only: false }, 4));
+        entries.push(buffer(6, wgpu::BufferBindingType::Storage { read_only: false }, 4));
+    }
+    let label = match kind {
+        Bindings::Weighted => "weighted",
+        Bindings::Weightless => "weightless",
+        Bindings::Flow => "flow",
+    };
     device
         .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries })
 }

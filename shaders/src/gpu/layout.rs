@@ -15,6 +15,9 @@ const CAPACITY_ROWS_MIN: usize = 16;
 /// A row starts at a multiple of this many floats, so that kernels may read four at once.
 const ROW_FLOATS: usize = 4;
 
+/// Behind the last buffer: a kernel that reads four columns at once, in tiles, may read past a row's end.
+pub(super) const SLACK_BYTES: usize = 128;
+
 /// Each buffer is `[capacity, stride]`, one after the other; a row's last columns are padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -57,7 +60,7 @@ pub(super) fn row_floats(plan: &Plan) -> usize {
 /// Largest chunk whose buffers fit a binding of `binding_bytes_max`; `None` when not even one row does.
 pub(super) fn chunk_rows_max(plan: &Plan, binding_bytes_max: usize) -> Option<usize> {
     let row_bytes = row_floats(plan) * size_of::<f32>();
-    let fitting = binding_bytes_max.min(ARENA_BYTES_MAX) / row_bytes;
+    let fitting = binding_bytes_max.min(ARENA_BYTES_MAX).saturating_sub(SLACK_BYTES) / row_bytes;
     (fitting > 0).then_some(fitting.min(CHUNK_ROWS_MAX))
 }
 

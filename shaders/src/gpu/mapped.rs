@@ -2,7 +2,8 @@
 //!
 //! wgpu lets the host at a buffer only while the device may not have it, and asks for a mapping, a poll and an
 //! unmapping on each side of every batch. Here the memory is allocated and mapped once and handed to wgpu as a buffer of
-//! its own: wgpu orders the device's accesses, the executor keeps the host off a buffer that a submission may use.
+//! its own: wgpu orders the device's accesses, the executor keeps the host off a buffer that a submission may use. The
+//! memory is coherent, and a finished submission is seen by the host as it is for wgpu's own mappings: by its fence.
 
 use std::ptr::NonNull;
 
@@ -32,6 +33,8 @@ pub(super) struct Mapped {
 
 // SAFETY: `start` points into Vulkan memory, which any thread may use, and which lives until `buffer` is dropped.
 unsafe impl Send for Mapped {}
+// SAFETY: as above; what a shared reference writes is kept apart by the lane's owner, as `write` says.
+unsafe impl Sync for Mapped {}
 
 /// Copies by several threads where that pays.
 #[derive(Debug, Default)]
@@ -66,7 +69,8 @@ impl Mapped {
             let hal = hal.ok_or_else(|| ExecuteError::Refused("not a Vulkan device".to_owned()))?;
             allocate(&hal, bytes, usage_flags, place)?
         };
-        let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
         let buffer = device.create(|wgpu_device| {
             // SAFETY: made just now from this device with the usages of the descriptor, bound to memory of its own that
             // nobody else frees; whoever reads a cell has written it before. wgpu never maps it: it has no such usage.
@@ -79,11 +83,12 @@ impl Mapped {
         Ok(Self { buffer, start, bytes })
     }
 
-    /// Copies `source` to byte `at`. No submission that uses these cells is in flight.
-    pub(super) fn write(&mut self, at: usize, source: &[u8], copier: &Copier) {
+    /// Copies `source` to byte `at`. No submission that uses these cells is in flight, and no other thread is at them:
+    /// both is the business of the one executor that owns the lane.
+    pub(super) fn write(&self, at: usize, source: &[u8], copier: &Copier) {
         assert!(at + source.len() <= self.bytes, "write past a mapped buffer");
-        // SAFETY: asserted to lie inside the mapping, which nobody else writes: `self` is exclusive, and the executor
-        // has waited for the device.
+        // SAFETY: asserted to lie inside the mapping, whose cells only the executor's one writer touches while the lane
+        // has nothing in flight.
         let cells = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(at), source.len()) };
         copier.copy(source, cells);
     }
@@ -109,6 +114,20 @@ impl Copier {
             .thread_name(|index| format!("copier-{index}"))
             .build();
         Self(pool.ok())
+    }
+
+    /// `work`, and beside it on another thread `carry`, if it moves enough bytes.
+    pub(super) fn beside<T>(&self, bytes: usize, carry: impl FnOnce() + Send, work: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            Some(pool) if bytes >= PARALLEL_BYTES_MIN => pool.in_place_scope(|scope| {
+                scope.spawn(|_| carry());
+                work()
+            }),
+            _ => {
+                carry();
+                work()
+            }
+        }
     }
 
     fn copy(&self, source: &[u8], target: &mut [u8]) {
@@ -178,16 +197,17 @@ fn allocate(
         .next()
         .ok_or_else(|| none_left("seen by both sides"))
         .and_then(|(index, _)| {
-            let info = vk::MemoryAllocateInfo::default().allocation_size(needed.size).memory_type_index(index);
+            let info =
+                vk::MemoryAllocateInfo::default().allocation_size(needed.size).memory_type_index(index);
             // SAFETY: the type is one that the buffer allows.
             unsafe { device.allocate_memory(&info, None) }.map_err(|_| none_left("allocated"))
         })
         .and_then(|memory| {
             // SAFETY: fresh memory of a type that the host sees, bound once and mapped once, whole.
             let mapped = unsafe {
-                device.bind_buffer_memory(raw, memory, 0).and_then(|()| {
-                    device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty())
-                })
+                device
+                    .bind_buffer_memory(raw, memory, 0)
+                    .and_then(|()| device.map_memory(memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty()))
             };
             let start = mapped.ok().and_then(|start| NonNull::new(start.cast::<u8>()));
             start.map(|start| (memory, start)).ok_or_else(|| {

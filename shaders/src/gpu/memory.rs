@@ -4,7 +4,7 @@
 //! seen.
 
 use super::device::Device;
-use super::mapped::{Mapped, Place};
+use super::mapped::{Copier, Mapped, Place};
 use super::params::BatchParams;
 use crate::ExecuteError;
 
@@ -26,6 +26,10 @@ pub(super) struct Memory {
     pub(super) arena: Arena,
     pub(super) batch: Mapped,
     pub(super) readback: Mapped,
+    /// Bound where nothing sinks, so that only the last layer touches the host's memory.
+    pub(super) nowhere: wgpu::Buffer,
+    /// Its first word is set by a flow whose workgroups did not all run at once.
+    pub(super) failed: Mapped,
     size: Need,
 }
 
@@ -64,6 +68,14 @@ impl Memory {
             };
             Arena::Copied { arena: device.create(|raw| raw.create_buffer(&descriptor))?, upload }
         };
+        let descriptor = wgpu::BufferDescriptor {
+            label: Some("nowhere"),
+            size: 16,
+            usage: Usage::STORAGE,
+            mapped_at_creation: false,
+        };
+        let failed = Mapped::new(device, "failed", 16, Usage::STORAGE, Place::Host)?;
+        failed.write(0, &[0; 16], &Copier::default());
         Ok(Self {
             generation,
             arena,
@@ -75,6 +87,8 @@ impl Memory {
                 Usage::STORAGE | Usage::COPY_DST,
                 Place::Host,
             )?,
+            failed,
+            nowhere: device.create(|raw| raw.create_buffer(&descriptor))?,
             size,
         })
     }

@@ -9,12 +9,15 @@
 mod adapter;
 mod device;
 mod executor;
+mod flow;
 mod kernels;
 mod layout;
 mod mapped;
 mod memory;
 mod params;
 mod prepared;
+mod tiles;
+mod variants;
 mod weights;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::layout::Layout;
+use super::variants;
 use super::weights;
 use crate::{
     Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Pool, PoolMode, Recurrent,
@@ -31,8 +32,8 @@ pub(super) struct LinearParams {
     pub(super) src_step: u32,
     pub(super) dst_step: u32,
     pub(super) sinks: u32,
+    pub(super) slice_len: u32,
     pub(super) pad_0: u32,
-    pub(super) pad_1: u32,
 }
 
 /// `Pool` in pool.wgsl.
@@ -183,10 +184,12 @@ fn linear(linear: &Linear, layout: &Layout, sinks: bool) -> LinearParams {
     let (mask_base, mask_stride) = linear.mask.map_or((0, 0), |mask| layout.place(mask));
     let (activation, slope) = activation(linear.activation);
     let (in_padded, out_vec4s) = weights::padded(&linear.weights);
+    let dst_base = if sinks { 0 } else { dst_base };
+    let [src_step, dst_step] = [linear.repeat.src_step, linear.repeat.dst_step].map(narrow);
     LinearParams {
         src_base,
         src_stride,
-        dst_base: if sinks { 0 } else { dst_base },
+        dst_base,
         dst_stride,
         mask_base,
         mask_stride,
@@ -199,9 +202,10 @@ fn linear(linear: &Linear, layout: &Layout, sinks: bool) -> LinearParams {
         activation,
         slope,
         place_count: narrow(linear.repeat.count),
-        src_step: narrow(linear.repeat.src_step),
-        dst_step: narrow(linear.repeat.dst_step),
+        src_step,
+        dst_step,
         sinks: u32::from(sinks),
+        slice_len: narrow(variants::slice_len(linear.weights.in_width)),
         ..LinearParams::default()
     }
 }
@@ -321,7 +325,7 @@ fn recurrent(layer: &Recurrent, layout: &Layout) -> RecurrentParams {
     }
 }
 
-fn activation(activation: Activation) -> (u32, f32) {
+pub(super) fn activation(activation: Activation) -> (u32, f32) {
     match activation {
         Activation::Identity => (0, 0.0),
         Activation::Relu => (1, 0.0),
@@ -336,7 +340,7 @@ fn activation(activation: Activation) -> (u32, f32) {
 
 impl Layout {
     /// First float and row stride of a view.
-    fn place(&self, view: View) -> (u32, u32) {
+    pub(super) fn place(&self, view: View) -> (u32, u32) {
         (narrow(self.base(view.buffer) + view.offset), narrow(self.stride(view.buffer)))
     }
 }

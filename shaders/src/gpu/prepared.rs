@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::device::Device;
+use super::device::{Device, Flows};
 use super::executor::LANES;
+use super::flow::{self, Flow, Running};
 use super::kernels::{Kernels, workgroups};
 use super::layout::{self, Layout};
 use super::memory::{Memory, Need};
@@ -24,6 +25,8 @@ pub(super) struct Prepared {
     weights: wgpu::Buffer,
     params: wgpu::Buffer,
     param_stride: usize,
+    /// For small batches, in the first lane; `None` for good once a run failed.
+    pub(super) flow: Option<Running>,
     /// By lane.
     bound: [Option<Bound>; LANES],
 }
@@ -38,7 +41,7 @@ struct Bound {
 
 impl Prepared {
     /// Uploads the weights; refuses what no batch could ever run.
-    pub(super) fn new(device: &Device, plan: &Arc<Plan>) -> Result<Self, ExecuteError> {
+    pub(super) fn new(device: &Device, kernels: &Kernels, plan: &Arc<Plan>) -> Result<Self, ExecuteError> {
         let limits = &device.limits;
         let no_room = |what: &str| ExecuteError::OutOfMemory(format!("plan `{}`: {what}", plan.name));
         let binding_bytes_max =
@@ -91,7 +94,19 @@ impl Prepared {
         let plan = Arc::clone(plan);
         let sinks = sinks(&plan);
         let bound = [const { None }; LANES];
-        Ok(Self { plan, chunk_rows_max, sinks, map, weights, params, param_stride, bound })
+        let flow = match device.flows {
+            Flows::None => None,
+            Flows::Solo => Flow::of(&plan, true),
+            Flows::Parallel => Flow::of(&plan, false),
+        };
+        let flow = flow.and_then(|flow| match Running::new(device, kernels, flow) {
+            Ok(flow) => Some(flow),
+            Err(error) => {
+                tracing::warn!(%error, plan = %plan.name, "no single dispatch, one a layer instead");
+                None
+            }
+        });
+        Ok(Self { plan, chunk_rows_max, sinks, map, weights, params, param_stride, flow, bound })
     }
 
     /// Rows that the arena must hold for a chunk of `rows`; never shrinks.
@@ -105,7 +120,7 @@ impl Prepared {
         let plan = &self.plan;
         let input_floats = plan.inputs.iter().map(|input| layout::stride(plan.width(*input))).sum::<usize>();
         Need {
-            arena: bytes(layout::row_floats(plan) * capacity_rows),
+            arena: bytes(layout::row_floats(plan) * capacity_rows) + layout::SLACK_BYTES as u64,
             upload: bytes(input_floats * capacity_rows),
             readback: bytes(layout::stride(plan.width(plan.output)) * capacity_rows),
         }
@@ -129,17 +144,29 @@ impl Prepared {
         let mut blocks = vec![0; self.plan.commands.len() * self.param_stride];
         for (index, block) in blocks.chunks_exact_mut(self.param_stride).enumerate() {
             let command = &self.plan.commands[index];
-            let [dst, _] = command.writes();
-            let sinks = self.sinks && dst.is_some_and(|dst| dst.buffer == self.plan.output);
-            block[..PARAM_BYTES].copy_from_slice(&params::block(command, &layout, sinks));
+            block[..PARAM_BYTES].copy_from_slice(&params::block(command, &layout, self.sinks(index)));
         }
         device.queue.write_buffer(&self.params, (lane * blocks.len()) as u64, &blocks);
         let groups = device.create(|raw| {
             let indices = 0..self.plan.commands.len();
             indices.map(|index| self.group(index, raw, kernels, lane, memory)).collect()
         })?;
+        if let Some(flow) = self.flow.as_mut().filter(|_| lane == 0) {
+            flow.bind(device, kernels, &self.plan, &layout, capacity_rows, memory)?;
+        }
         self.bound[lane] = Some(Bound { capacity_rows, generation: memory.generation, layout, groups });
         Ok(())
+    }
+
+    /// Whether a chunk goes through one dispatch.
+    pub(super) fn flows(&self, lane: usize, rows: usize) -> bool {
+        lane == 0 && rows <= flow::ROWS_MAX && self.flow.is_some()
+    }
+
+    /// Whether a command writes where the host reads.
+    fn sinks(&self, index: usize) -> bool {
+        let [dst, _] = self.plan.commands[index].writes();
+        self.sinks && dst.is_some_and(|dst| dst.buffer == self.plan.output)
     }
 
     /// Layout and bind groups; `bind` has been called.
@@ -167,7 +194,8 @@ impl Prepared {
         let mut layout = &kernels.weightless;
         if let Some(span) = &self.map.spans[index] {
             entries.push(range(&self.weights, span.byte_offset, span.bytes));
-            entries.push(memory.readback.buffer.as_entire_binding());
+            let sink = if self.sinks(index) { &memory.readback.buffer } else { &memory.nowhere };
+            entries.push(sink.as_entire_binding());
             layout = &kernels.weighted;
         }
         let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
@@ -184,13 +212,14 @@ impl Prepared {
 
 /// Whether one layer writes all of the output, and nothing reads it: then it need not lie in the arena. It would be
 /// slow to be read back through the bus.
-fn sinks(plan: &Plan) -> bool {
+pub(super) fn sinks(plan: &Plan) -> bool {
     let is_output = |view: crate::View| view.buffer == plan.output;
     let writer = |command: &&Command| command.writes().into_iter().flatten().any(is_output);
     let read = plan.commands.iter().any(|command| command.reads().into_iter().flatten().any(is_output));
     let mut writers = plan.commands.iter().filter(writer);
     let (only, none) = (writers.next(), writers.next());
-    let whole = |linear: &crate::Linear| linear.init == Init::Bias && linear.dst.width == plan.width(plan.output);
+    let whole =
+        |linear: &crate::Linear| linear.init == Init::Bias && linear.dst.width == plan.width(plan.output);
     !read && none.is_none() && matches!(only, Some(Command::Linear(linear)) if whole(linear))
 }
 

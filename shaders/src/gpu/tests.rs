@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::adapter::choose;
 use super::kernels::SOURCES;
-use super::layout::{Layout, capacity_rows, chunk_rows_max, chunks};
+use super::layout::{Layout, SLACK_BYTES, capacity_rows, chunk_rows_max, chunks};
 use super::params::{
     AffineParams, AttentionParams, BatchParams, LayerNormParams, LinearParams, MovesParams, PoolParams,
     RecurrentParams,
 };
+use super::variants::{Variant, slice_len};
 use super::weights::{WeightMap, pack};
 use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError};
 use crate::{Activation, Init, Linear, Plan, PlanBuilder, Weights};
@@ -84,8 +85,8 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
             src_step,
             dst_step,
             sinks,
+            slice_len,
             pad_0,
-            pad_1,
         }
     );
     check_struct!(
@@ -236,6 +237,27 @@ fn every_kernel_on_disk_is_compiled_and_has_its_twin_and_its_tests() {
 }
 
 #[test]
+fn every_variant_of_a_layer_is_valid_and_has_its_entry_point() {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    for variant in Variant::ALL {
+        for plain in [false, true] {
+            let module = naga::front::wgsl::parse_str(&variant.wgsl(plain)).unwrap();
+            Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+            assert!(
+                module.entry_points.iter().any(|entry| entry.name == variant.entry_point()),
+                "{variant:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_sum_has_at_most_32_slices() {
+    assert_eq!([1, 32, 1024, 1025, 4096].map(slice_len), [32, 32, 32, 64, 128]);
+    assert!((1..9000).all(|width: usize| width.next_multiple_of(16).div_ceil(slice_len(width)) <= 32));
+}
+
+#[test]
 fn buffers_follow_each_other_without_overlap() {
     let plan = plan_of(&[3, 5, 2]);
     let layout = Layout::new(&plan, 7);
@@ -246,8 +268,8 @@ fn buffers_follow_each_other_without_overlap() {
 #[test]
 fn a_chunk_is_what_fits_the_binding() {
     let plan = plan_of(&[3, 5, 2]); // 64 bytes a row
-    assert_eq!(chunk_rows_max(&plan, 63), None);
-    assert_eq!(chunk_rows_max(&plan, 640), Some(10));
+    assert_eq!(chunk_rows_max(&plan, 63 + SLACK_BYTES), None);
+    assert_eq!(chunk_rows_max(&plan, 640 + SLACK_BYTES), Some(10));
     assert_eq!(chunk_rows_max(&plan, usize::MAX), Some(4096));
 }
 

@@ -5,8 +5,8 @@ use std::mem::{Discriminant, discriminant};
 
 use crate::{Command, Plan, Weights};
 
-/// The depth of linear.wgsl's tile: `in` is padded to a multiple of it, so that its loop has no remainder.
-const TILE_DEPTH: usize = 16;
+/// The depth of a layer's tiles: `in` is padded to a multiple of it, so that no loop has a remainder.
+pub(super) const TILE_DEPTH: usize = 16;
 
 /// Where the constants of a command lie in the plan's weight buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -149,6 +149,49 @@ impl Case {
         });
         Self::of(plan.finish(forecast), rows)
     }
+
+    /// Residual stacks as forecasters record them: pooled, a masked backcast, all forecasts by one last layer.
+    pub(crate) fn stacks(rows: usize) -> Self {
+        let (window, hidden, outputs) = (70, 72, 21);
+        let mut plan = PlanBuilder::new("stacks 70→21");
+        let features = plan.input(window + 3);
+        let mask = plan.input(window);
+        let joined = plan.buffer(4 * hidden);
+        let residual = plan.buffer(window + 3);
+        let middle = plan.buffer(hidden);
+        plan.move_columns(Move::copy(features, residual));
+        for (stack, kernel, mode) in [(0, 3, PoolMode::Max), (1, 2, PoolMode::Mean), (2, 1, PoolMode::Max)] {
+            let mut src = if stack == 0 { features } else { residual };
+            if kernel > 1 {
+                let pooled = window.div_ceil(kernel);
+                let dst = plan.buffer(pooled + 3);
+                let (y, statics) = (src.slice(0, window), src.slice(window, 3));
+                plan.pool(Pool { src: y, dst: dst.slice(0, pooled), columns: 1, kernel, mode });
+                plan.move_columns(Move::strided(statics, dst.slice(pooled, 3), 2, -1));
+                src = dst;
+            }
+            let seed = 10 * stack as u64;
+            let hidden_out = joined.slice(stack * hidden, hidden);
+            let first = weights(seed + 1, src.width, hidden);
+            plan.linear(Linear::plain(src, middle, first, Activation::Relu));
+            let second = weights(seed + 2, hidden, hidden);
+            plan.linear(Linear::plain(middle, hidden_out, second, Activation::Tanh));
+            plan.linear(Linear {
+                init: Init::Accumulate,
+                mask: Some(mask),
+                ..Linear::plain(
+                    hidden_out,
+                    residual.slice(0, window),
+                    weights(seed + 3, hidden, window),
+                    Activation::Leaky(0.01),
+                )
+            });
+        }
+        plan.move_columns(Move::strided(middle, joined.slice(3 * hidden, hidden), hidden - 1, -1));
+        let output = plan.buffer(outputs);
+        plan.linear(Linear::plain(joined, output, weights(9, 4 * hidden, outputs), Activation::Softplus));
+        Self::of(plan.finish(output), rows)
+    }
 }
 
 /// Matrix uniform in ±√(3 / k), so that sums stay near the size of the inputs; bias in ±0.5.

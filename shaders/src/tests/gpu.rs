@@ -82,6 +82,42 @@ fn a_device_that_the_host_does_not_reach_gives_the_same_bits() {
 }
 
 #[test]
+fn every_variant_of_a_layer_gives_the_same_bits() {
+    let odd =
+        LinearShape { k: 169, n: 75, init: Init::Accumulate, activation: Activation::Selu, masked: true };
+    let even = LinearShape { k: 1100, n: 132, init: Init::Bias, activation: Activation::Relu, masked: false };
+    let mut executor = open();
+    for case in [Case::nhits(130), Case::linear(odd, 131), Case::linear(even, 67)] {
+        let expected = with_shared(|shared| run_guarded(shared, &case));
+        for variant in 0..4 {
+            executor.force_variant(variant);
+            let actual = run_guarded(&mut executor, &case);
+            assert_eq!(bits(&actual), bits(&expected), "{}, variant {variant}", case.name);
+        }
+    }
+}
+
+#[test]
+fn a_flow_gives_the_bits_of_its_layers() {
+    let mut executor = open();
+    executor.set_solo_flows();
+    let all = Case::stacks(40);
+    let width = all.plan.width(all.plan.output);
+    let expected = with_shared(|shared| run_guarded(shared, &all));
+    // The words of a run are cleared by the next one, whatever their sizes.
+    for (first, rows) in [(0, 1), (39, 1), (5, 32), (7, 3), (0, 4), (8, 32), (0, 40), (2, 1)] {
+        let actual = run_guarded(&mut executor, &all.some_rows(first, rows));
+        assert!(executor.has_flow(all.plan.id), "the flow of {rows} rows failed");
+        let expected = &expected[first * width..(first + rows) * width];
+        assert_eq!(bits(&actual), bits(expected), "rows {first}..{}", first + rows);
+    }
+    executor.fail_flow();
+    let actual = run_guarded(&mut executor, &all.some_rows(3, 2));
+    assert_eq!(bits(&actual), bits(&expected[3 * width..5 * width]), "by its layers instead");
+    assert!(!executor.has_flow(all.plan.id), "a flow that failed is not tried again");
+}
+
+#[test]
 fn a_batch_of_no_rows_is_no_work() {
     with_shared(|executor| assert!(run_guarded(executor, &Case::nhits(0)).is_empty()));
 }
