@@ -37,6 +37,28 @@ fn published_accuracy_is_reproduced() {
     assert!((t - 3.7).abs() < 0.05, "{t}");
 }
 
+#[test]
+fn the_shipped_ensemble_beats_every_member_and_baseline() {
+    let panel = File::open("models/fx_vol_daily.csv.gz").unwrap();
+    let panel = Panel::read(panel, "logrv5", &[]).unwrap();
+    let names = [
+        "vol-ensemble",
+        "nbeats-vol-quantile",
+        "nhits-vol-quantile",
+        "mlp-vol-quantile",
+        "tide-vol-quantile",
+        "patchtst-vol-point",
+        "tcn-vol-point",
+    ];
+    let candidates: Vec<Candidate> = names.map(candidate).into_iter().collect();
+    let board = score(&panel, 500, &candidates, &mut CpuExecutor::new(2)).unwrap();
+    let ensemble = row(&board, names[0]).measures.mae;
+    assert!(ensemble < 0.343, "{ensemble}");
+    for other in board.rows.iter().filter(|row| row.name != names[0]) {
+        assert!(ensemble < other.measures.mae, "{} has {}", other.name, other.measures.mae);
+    }
+}
+
 /// Mean absolute error, root mean squared error, sCRPS, shares within 80 % and 95 %.
 #[track_caller]
 fn check(board: &Board, name: &str, want: [Option<f64>; 5]) {

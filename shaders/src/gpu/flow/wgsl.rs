@@ -20,7 +20,7 @@ impl Flow {
 
     fn write(&self, to: &mut String, rows: usize) -> std::fmt::Result {
         let inputs = self.input_starts.len().max(1);
-        let input_vec4s = self.layers.iter().map(|layer| layer.input_vec4s()).max().unwrap_or(1);
+        let input_vec4s = self.layers.iter().map(super::Layer::input_vec4s).max().unwrap_or(1);
         let Self { words, workgroups, .. } = self;
         let vec4s = self.layers.iter().map(|layer| layer.vec4s(*workgroups)).sum::<usize>();
         writeln!(
