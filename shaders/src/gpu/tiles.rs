@@ -76,8 +76,6 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
     let src_cell = src_k * {src_rows}u + (src_quad ^ (src_k * 2u));
     let weight_cell = weight_k * {weight_rows}u + weight_vec4;
     var weight_at = weight_k * 4u * out_vec4s + min(tile.x * {out_vec4s}u + weight_vec4, out_vec4s - 1u);
-    // Up to here columns lie in whole vectors of their own.
-    let k_plain = select(0u, linear_params.in_width, PLAIN);
     let src_line = tile.y * {lines}u + src_quad * 4u;
     var k_load = src_k * 4u;",
             src_twice = 2 * src_cells,
@@ -176,8 +174,8 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
 
     /// Takes the next block into registers.
     fn write_load(self, to: &mut String) -> std::fmt::Result {
-        // The usual case apart, so that nothing waits for what was loaded before the arithmetic in between is done.
-        writeln!(to, "        if loads_src {{\n            if k_load + {BLOCK}u <= k_plain {{")?;
+        // Plain sources are masked when they are stored: a branch here would wait for what is loaded.
+        writeln!(to, "        if loads_src {{\n            if PLAIN {{")?;
         for i in 0..BLOCK {
             writeln!(to, "                load_{i} = arena[src_{i} / 4u + k_load / 4u];")?;
         }
@@ -195,13 +193,18 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
     /// Puts the registers into workgroup memory, the source's block transposed.
     fn write_store(self, to: &mut String, src_from: &str, weights_from: &str) -> std::fmt::Result {
         let Self { name, lines, outputs, .. } = self;
-        writeln!(to, "        if loads_src {{")?;
+        writeln!(
+            to,
+            "        if loads_src {{
+            // What lies behind the last column is somebody else's.
+            let held = !PLAIN || k_load < linear_params.in_width + {DEPTH}u;"
+        )?;
         for (k, part) in ["x", "y", "z", "w"].into_iter().enumerate() {
             let cell = k * lines / 4;
             writeln!(
                 to,
                 "            {name}_src[{src_from} + src_cell + {cell}u] = \
-                 vec4<f32>(load_0.{part}, load_1.{part}, load_2.{part}, load_3.{part});"
+                 select(vec4<f32>(), vec4<f32>(load_0.{part}, load_1.{part}, load_2.{part}, load_3.{part}), held);"
             )?;
         }
         writeln!(to, "        }} else {{")?;
