@@ -1,6 +1,6 @@
 //! Scores models on days that they were not trained on, beside baselines that need no network.
 //!
-//! Rolling origins over the held-out end of every series; see [`origins`]. Knows no file, command line or device: a
+//! Rolling origins over the held-out end of every series; see `origins.rs`. Knows no file, command line or device: a
 //! panel, loaded models and an executor come in, a board of figures goes out.
 
 mod baselines;
