@@ -34,7 +34,7 @@ pub(crate) struct Workspace {
 }
 
 impl Scale {
-    const NONE: Self = Self { shift: 0.0, scale: 1.0 };
+    pub(crate) const NONE: Self = Self { shift: 0.0, scale: 1.0 };
 }
 
 impl Normalizer {

@@ -1,5 +1,7 @@
 //! Both sides of the plan: raw windows to normalized inputs, raw outputs to answers.
 
+use rayon::prelude::*;
+
 use crate::normalizer::{Normalizer, Scale, Workspace};
 use crate::{ExecuteError, Windows, head};
 
@@ -15,11 +17,12 @@ pub struct Scratch {
     pub(super) raw: Vec<f32>,
     /// Of every row every series.
     scales: Vec<SeriesScale>,
-    series: Vec<f64>,
-    step: Vec<f64>,
-    workspace: Workspace,
+    reused: Reused,
     pub(super) ensemble: ensemble::Workspace,
 }
+
+/// Numbers in a batch from which on all cores take part: half a millisecond of one core. Below it, waking them costs more.
+const PARALLEL_VALUES_MIN: usize = 1 << 15;
 
 /// What it takes to bring one series of one row back.
 #[derive(Clone, Copy, Debug)]
@@ -29,11 +32,12 @@ struct SeriesScale {
     back: Scale,
 }
 
-/// The part of [`Scratch`] that one row goes through.
-struct Reused<'a> {
-    scales: &'a mut Vec<SeriesScale>,
-    series: &'a mut Vec<f64>,
-    workspace: &'a mut Workspace,
+/// What one row goes through; every thread that takes part has its own.
+#[derive(Debug, Default)]
+struct Reused {
+    series: Vec<f64>,
+    step: Vec<f64>,
+    workspace: Workspace,
 }
 
 /// One exogenous or target column set of one row, step-major, and its mask.
@@ -48,19 +52,33 @@ struct Columns<'a> {
     masked_apart: bool,
 }
 
+impl SeriesScale {
+    const NONE: Self = Self { outward: Scale::NONE, back: Scale::NONE };
+}
+
 impl Trained {
     /// Fills the plan's inputs.
     pub(super) fn prepare(&self, windows: &Windows, scratch: &mut Scratch) -> Result<(), ExecuteError> {
         let layout = Layout::of(&self.spec);
-        let Scratch { features, mask, raw, scales, series, workspace, .. } = scratch;
-        features.resize(windows.rows * layout.width(), 0.0);
+        let Scratch { features, mask, raw, scales, reused, .. } = scratch;
+        let (width, series) = (layout.width(), self.spec.series);
+        features.resize(windows.rows * width, 0.0);
         raw.resize(windows.rows * self.raw_len(), 0.0);
-        scales.clear();
-        for (row, target) in features.chunks_exact_mut(layout.width()).enumerate() {
-            self.prepare_row(windows, row, layout, target, Reused { scales, series, workspace });
-            if !target.iter().all(|value| value.is_finite()) {
-                return Err(ExecuteError::NotFinite { row });
-            }
+        scales.resize(windows.rows * series, SeriesScale::NONE);
+        let prepare =
+            |reused: &mut Reused, (row, (target, scales)): (usize, (&mut [f32], &mut [SeriesScale]))| {
+                self.prepare_row(windows, row, layout, (target, scales), reused);
+                (!target.iter().all(|value| value.is_finite())).then_some(row)
+            };
+        let refused = if windows.rows * width < PARALLEL_VALUES_MIN {
+            let rows = features.chunks_exact_mut(width).zip(scales.chunks_exact_mut(series));
+            rows.enumerate().find_map(|row| prepare(reused, row))
+        } else {
+            let rows = features.par_chunks_exact_mut(width).zip(scales.par_chunks_exact_mut(series));
+            rows.enumerate().map_init(Reused::default, prepare).flatten().min()
+        };
+        if let Some(row) = refused {
+            return Err(ExecuteError::NotFinite { row });
         }
         if self.masked {
             self.fill_mask(windows, mask);
@@ -73,10 +91,10 @@ impl Trained {
         windows: &Windows,
         row: usize,
         layout: Layout,
-        target: &mut [f32],
-        reused: Reused<'_>,
+        (target, scales): (&mut [f32], &mut [SeriesScale]),
+        reused: &mut Reused,
     ) {
-        let Reused { scales, series, workspace } = reused;
+        let Reused { series, workspace, .. } = reused;
         let (window, series_count) = (self.spec.window, self.spec.series);
         let mask = windows.mask.as_deref().map(|mask| part(mask, row, layout.y));
         let y = part(&windows.y, row, layout.y);
@@ -85,7 +103,7 @@ impl Trained {
         let (futr_target, stat_target) = target.split_at_mut(layout.futr);
 
         let columns = Columns { values: y, columns: series_count, window, mask, masked_apart: true };
-        for at in 0..series_count {
+        for (at, row_scale) in scales.iter_mut().enumerate() {
             let scale = fit(self.normalizer, columns, at, workspace);
             let values = y.iter().skip(at).step_by(series_count);
             series.clear();
@@ -97,7 +115,7 @@ impl Trained {
                 Order::OldestFirst => targets.zip(series.iter()).for_each(fill),
                 Order::NewestFirst => targets.zip(series.iter().rev()).for_each(fill),
             }
-            scales.push(SeriesScale { outward: self.normalizer.outward(scale), back: around.back });
+            *row_scale = SeriesScale { outward: self.normalizer.outward(scale), back: around.back };
         }
         let hist = Columns {
             values: part(&windows.hist_exog, row, layout.hist),
@@ -139,33 +157,44 @@ impl Trained {
         scratch: &mut Scratch,
         out: &mut Vec<f32>,
     ) -> Result<(), ExecuteError> {
+        let (raw_len, answer_len) = (self.raw_len(), self.spec.answer_len());
+        let Scratch { raw, scales, reused, .. } = scratch;
+        out.resize(rows * answer_len, 0.0);
+        type Row<'a> = (usize, ((&'a [f32], &'a mut [f32]), &'a [SeriesScale]));
+        let finish = |reused: &mut Reused, (row, ((raw, answer), scales)): Row<'_>| {
+            self.finish_row(raw, answer, scales, &mut reused.step);
+            (!answer.iter().all(|value| value.is_finite())).then_some(row)
+        };
+        let series = self.spec.series;
+        let refused = if rows * raw_len < PARALLEL_VALUES_MIN {
+            let rows = raw.chunks_exact(raw_len).zip(out.chunks_exact_mut(answer_len));
+            rows.zip(scales.chunks_exact(series)).enumerate().find_map(|row| finish(reused, row))
+        } else {
+            let rows = raw.par_chunks_exact(raw_len).zip(out.par_chunks_exact_mut(answer_len));
+            let rows = rows.zip(scales.par_chunks_exact(series)).enumerate();
+            rows.map_init(Reused::default, finish).flatten().min()
+        };
+        refused.map_or(Ok(()), |row| Err(ExecuteError::NotFinite { row }))
+    }
+
+    fn finish_row(&self, raw: &[f32], answer: &mut [f32], scales: &[SeriesScale], step: &mut Vec<f64>) {
         let spec = &self.spec;
-        let (outputs, columns) = (spec.head.network_width(), spec.columns.len());
-        let series = spec.series;
-        let Scratch { raw, scales, step, .. } = scratch;
-        out.resize(rows * spec.answer_len(), 0.0);
-        let per_row = raw.chunks_exact(self.raw_len()).zip(out.chunks_exact_mut(spec.answer_len()));
-        for (row, ((raw, answer), scales)) in per_row.zip(scales.chunks_exact(series)).enumerate() {
-            let steps = raw.chunks_exact(outputs * series).zip(answer.chunks_exact_mut(columns * series));
-            for (raw, answer) in steps {
-                step.clear();
-                // The network says all series, output after output …
-                for output in raw.chunks_exact(series) {
-                    let back =
-                        |(&value, at): (&f32, &SeriesScale)| f64::from(value) * at.back.scale + at.back.shift;
-                    step.extend(output.iter().zip(scales).map(back));
-                }
-                // … and the library reads the same list series after series.
-                let answers = step.chunks_exact(outputs).zip(answer.chunks_exact_mut(columns));
-                for ((step, answer), at) in answers.zip(scales) {
-                    head::answer(&spec.head, step, self.normalizer, at.outward, answer);
-                }
+        let (outputs, columns, series) = (spec.head.network_width(), spec.columns.len(), spec.series);
+        let steps = raw.chunks_exact(outputs * series).zip(answer.chunks_exact_mut(columns * series));
+        for (raw, answer) in steps {
+            step.clear();
+            // The network says all series, output after output …
+            for output in raw.chunks_exact(series) {
+                let back =
+                    |(&value, at): (&f32, &SeriesScale)| f64::from(value) * at.back.scale + at.back.shift;
+                step.extend(output.iter().zip(scales).map(back));
             }
-            if !answer.iter().all(|value| value.is_finite()) {
-                return Err(ExecuteError::NotFinite { row });
+            // … and the library reads the same list series after series.
+            let answers = step.chunks_exact(outputs).zip(answer.chunks_exact_mut(columns));
+            for ((step, answer), at) in answers.zip(scales) {
+                head::answer(&spec.head, step, self.normalizer, at.outward, answer);
             }
         }
-        Ok(())
     }
 }
 
