@@ -1,6 +1,6 @@
 //! How long a batch of one model takes on one device, learned from the batches that ran there.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::status::nanos;
@@ -17,8 +17,10 @@ pub(crate) struct Pace {
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Moving average of a batch; 0: never ran.
+    /// Moving average of a batch; 0: not known yet.
     took_ns: AtomicU64,
+    /// The first batch has run: it compiled kernels and grew buffers, which tells nothing of the next.
+    warm: AtomicBool,
     /// Nanoseconds after birth of the last batch.
     seen_ns: AtomicU64,
 }
@@ -39,6 +41,9 @@ impl Pace {
     /// A batch of `rows` rows took this long and has just ended.
     pub(crate) fn record(&self, rows: usize, took: Duration, now: Instant) {
         let bucket = &self.buckets[bucket(rows)];
+        if !bucket.warm.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let before = bucket.took_ns.load(Ordering::Relaxed);
         let took = nanos(took).max(1);
         // One slow batch is soon forgotten, a device that has become slow is soon noticed.
@@ -47,7 +52,7 @@ impl Pace {
         bucket.seen_ns.store(nanos(now.saturating_duration_since(self.born)), Ordering::Relaxed);
     }
 
-    /// What a batch of `rows` rows will take; `None` if none of about that size ever ran.
+    /// What a batch of `rows` rows will take; `None` before the second of about that size.
     pub(crate) fn expect(&self, rows: usize, now: Instant) -> Option<Expected> {
         let bucket = &self.buckets[bucket(rows)];
         let took_ns = bucket.took_ns.load(Ordering::Relaxed);
@@ -79,9 +84,11 @@ mod tests {
     fn sizes_are_learned_apart() {
         let born = Instant::now();
         let pace = Pace::new(born);
-        assert_eq!(pace.expect(1, born), None);
-        pace.record(1, MS, born + MS);
-        pace.record(100, 8 * MS, born + 3 * MS);
+        for _ in 0..2 {
+            assert_eq!(pace.expect(1, born), None);
+            pace.record(1, MS, born + MS);
+            pace.record(100, 8 * MS, born + 3 * MS);
+        }
         assert_eq!(pace.expect(1, born + 5 * MS), Some(Expected { took: MS, age: 4 * MS }));
         assert_eq!(pace.expect(65, born + 5 * MS).map(|e| e.took), Some(8 * MS));
         assert_eq!(pace.expect(64, born), None);
@@ -93,6 +100,7 @@ mod tests {
         let born = Instant::now();
         let pace = Pace::new(born);
         pace.record(4, MS, born);
+        pace.record(4, MS, born);
         for _ in 0..12 {
             pace.record(4, 5 * MS, born);
         }
@@ -101,9 +109,20 @@ mod tests {
     }
 
     #[test]
+    fn the_first_batch_of_a_size_is_forgotten() {
+        let born = Instant::now();
+        let pace = Pace::new(born);
+        pace.record(1, 900 * MS, born);
+        assert_eq!(pace.expect(1, born), None);
+        pace.record(1, MS, born);
+        assert_eq!(pace.expect(1, born).map(|e| e.took), Some(MS));
+    }
+
+    #[test]
     fn anything_larger_shares_the_last_bucket() {
         let born = Instant::now();
         let pace = Pace::new(born);
+        pace.record(usize::MAX / 4, MS, born);
         pace.record(usize::MAX / 4, MS, born);
         assert_eq!(pace.expect(1 << 20, born).map(|e| e.took), Some(MS));
     }

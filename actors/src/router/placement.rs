@@ -15,7 +15,7 @@ const RETRY_EVERY: u64 = 64;
 /// What is known of one device.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outlook {
-    /// `None`: it never ran a batch of that size.
+    /// `None`: not measured yet.
     pub(crate) expected: Option<Expected>,
     /// Time that the work in front of the request will take.
     pub(crate) backlog: Duration,
@@ -24,7 +24,7 @@ pub(crate) struct Outlook {
 /// Whether the CPU runs the request. `turn` counts requests.
 pub(crate) fn prefers_cpu(cpu: Outlook, gpu: Outlook, turn: u64) -> bool {
     let (Some(on_cpu), Some(on_gpu)) = (cpu.expected, gpu.expected) else {
-        // What never ran runs now, the GPU first: it was asked for.
+        // What was not measured yet runs now, the GPU first: it was asked for.
         return gpu.expected.is_some();
     };
     let cpu_is_faster = cpu.backlog + on_cpu.took < gpu.backlog + on_gpu.took;
