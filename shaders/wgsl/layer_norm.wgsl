@@ -14,9 +14,9 @@ struct LayerNorm {
 
 struct Batch {
     row_count: u32,
-    pad_0: u32,
-    pad_1: u32,
-    pad_2: u32,
+    words_set: u32,
+    rows_before: u32,
+    sink_stride: u32,
 }
 
 @group(0) @binding(0) var<storage, read_write> arena: array<f32>;

@@ -145,9 +145,12 @@ pub(super) struct RecurrentParams {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 pub(super) struct BatchParams {
     pub(super) row_count: u32,
-    pub(super) pad_0: u32,
-    pub(super) pad_1: u32,
-    pub(super) pad_2: u32,
+    /// Which set of words a flow fills, …
+    pub(super) words_set: u32,
+    /// … rows of the run that filled the other one, …
+    pub(super) rows_before: u32,
+    /// … and floats from one row of its output to the next. Kernels of one layer read none of the three.
+    pub(super) sink_stride: u32,
 }
 
 /// Every block is bound as this many bytes, the largest of them.

@@ -194,7 +194,7 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
         }
     );
     for (stem, _) in SOURCES {
-        check_struct!(stem, "Batch", BatchParams { row_count, pad_0, pad_1, pad_2 });
+        check_struct!(stem, "Batch", BatchParams { row_count, words_set, rows_before, sink_stride });
     }
 }
 

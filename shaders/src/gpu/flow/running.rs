@@ -124,9 +124,9 @@ impl Running {
         self.rows_before = rows;
         BatchParams {
             row_count: narrow(rows),
-            pad_0: set,
-            pad_1: narrow(rows_before),
-            pad_2: narrow(sink_stride),
+            words_set: set,
+            rows_before: narrow(rows_before),
+            sink_stride: narrow(sink_stride),
         }
     }
 
