@@ -40,8 +40,13 @@ pub fn interval_columns(head: &Head, level: f64) -> Option<(usize, usize)> {
         return None;
     };
     let (low, high) = tails(level)?;
-    let column = |wanted: f64| levels.iter().position(|level| (level - wanted).abs() < LEVEL_SLACK);
-    Some((column(low)?, column(high)?))
+    Some((level_column(levels, low)?, level_column(levels, high)?))
+}
+
+/// Column of a quantile level, where the model has trained it.
+#[must_use]
+pub fn level_column(levels: &[f64], wanted: f64) -> Option<usize> {
+    levels.iter().position(|level| (level - wanted).abs() < LEVEL_SLACK)
 }
 
 /// Lower and upper bound, per step, of the central interval that holds `level` percent. `row` is one row of a

@@ -1,11 +1,11 @@
 //! Figures of forecasts beside what came. All in f64.
 
+use peregrine_shaders::head::level_column;
+
 /// Levels of the quantiles that baselines and distributions are scored at.
 pub(super) const LEVELS: [f64; 5] = [0.025, 0.1, 0.5, 0.9, 0.975];
 /// The standard normal distribution's quantiles at them.
 pub(super) const NORMAL: [f64; 5] = [-1.959_963_985, -1.281_551_566, 0.0, 1.281_551_566, 1.959_963_985];
-/// Levels read from f32 files are this far from the decimal that was meant.
-const LEVEL_SLACK: f64 = 1e-6;
 
 /// How good the forecasts of one model were.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +51,7 @@ struct Cover {
 
 impl Tally {
     pub(super) fn new(levels: &[f64], origins: usize) -> Self {
-        let at = |wanted: f64| levels.iter().position(|level| (level - wanted).abs() < LEVEL_SLACK);
+        let at = |wanted| level_column(levels, wanted);
         let cover = |low, high| Some(Cover { low_at: at(low)?, high_at: at(high)?, hits: 0 });
         Self {
             levels: levels.to_vec(),

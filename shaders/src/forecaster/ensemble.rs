@@ -9,14 +9,12 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::loader::{Combine, EnsembleBlueprint, LoadError};
+use crate::head::level_column;
+use crate::loader::{Combine, EnsembleBlueprint, LoadError, hex};
 use crate::{ExecuteError, Executor, Family, Head, ModelSpec, NormalizerKind, Plan, Windows};
 
 use super::Scratch;
 use super::trained::Trained;
-
-/// How far from one half the level of a median may lie: levels come from f32 files.
-const LEVEL_SLACK: f64 = 1e-6;
 
 /// The members, in the order of the file.
 #[derive(Debug)]
@@ -55,8 +53,7 @@ impl Ensemble {
         let spec = joint_spec(name, &loaded)?;
         let middle = middle(&spec.head)
             .ok_or_else(|| LoadError::parameter("members", "have quantiles but no median"))?;
-        let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok((spec, digest, Self { members: loaded, combine, middle }))
+        Ok((spec, hex(&digest.finalize()), Self { members: loaded, combine, middle }))
     }
 
     pub(super) fn plans(&self) -> impl Iterator<Item = &Arc<Plan>> {
@@ -159,7 +156,7 @@ fn newest(windows: &Windows, window: usize, width: usize, into: &mut Windows) {
 fn middle(head: &Head) -> Option<usize> {
     match head {
         Head::Point => Some(0),
-        Head::Quantiles(levels) => levels.iter().position(|level| (level - 0.5).abs() < LEVEL_SLACK),
+        Head::Quantiles(levels) => level_column(levels, 0.5),
         Head::StudentT | Head::Normal => None,
     }
 }

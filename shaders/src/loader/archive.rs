@@ -145,6 +145,7 @@ fn header_bytes(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |&prefix| u64::from_le_bytes(prefix))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use error::LoadError;
 
-pub(crate) use archive::Archive;
+pub(crate) use archive::{Archive, hex};
 pub(crate) use blueprint::Blueprint;
 pub(crate) use ensemble::{Combine, EnsembleBlueprint, is_ensemble, read_ensemble};
 pub(crate) use folder::CaseFile;
