@@ -13,18 +13,34 @@
 mod actor;
 mod address;
 mod clock;
+mod cluster;
 mod deadline;
+mod fabric;
 mod mailbox;
 mod reply;
 mod supervision;
+mod wire;
 
 pub use actor::{Failure, Worker};
-pub use address::{Address, AskError, TellError};
+pub use address::{Address, AskError, Refusal, TellError};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use cluster::{
+    Cluster, ClusterConfig, ClusterStats, Detector, Discovery, ExportError, Incarnation, JoinError, Limits,
+    Member, NAME_BYTES_MAX, NameError, NodeId, Region, RttClass, RttTable, Standing, View, drain, group,
+    lease, receptionist, relay, rendezvous, shard, singleton, topics, watchdog,
+};
 pub use deadline::Deadline;
+pub use fabric::{
+    BindError, CertificateNameError, ConnectError, Credentials, CredentialsError, DatagramError, Fabric,
+    Lane, LaneReader, LaneWriter, Link, QuicFabric, QuicOptions, SECRET_BYTES_MIN, SimFabric, SimNetwork,
+    SimOptions, SimPath, Wire,
+};
 pub use mailbox::{DeadLetters, Envelope, Inbox, Mail, Mailbox, Received};
 pub use reply::{Reply, ReplySlot, reply_slot};
 pub use supervision::{
     ActorFailure, ActorKind, ActorState, ActorStatus, Backoff, Budget, ChildSpec, Children, Escalate,
     LastFailure, Outcome, StartError, StopReport, Strategy, Tree,
 };
+pub use wire::{CodecError, FuzzedHeader, RemoteMessage, TypeId, fuzz_header};
+/// For [`remote_message!`]: the codec under names that do not tell which it is.
+pub use wire::{read_bounded as codec_read, write as codec_write};

@@ -9,6 +9,7 @@
 //! with every core busy, and helped asks in neither.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,7 @@ impl<M: Mail> Mailbox<M> {
             panic_next: false,
             asleep: false,
             waker: None,
+            space: Vec::new(),
         };
         Self {
             core: Arc::new(Core {
@@ -72,6 +74,19 @@ pub struct Envelope<M: Mail> {
     pub slot: ReplySlot<M::Result>,
     /// When the answer stops being useful; none for a tell.
     pub deadline: Option<Deadline>,
+}
+
+impl<M: Mail> Envelope<M> {
+    /// A message nobody waits for.
+    pub(crate) fn told(message: M) -> Self {
+        Self { message, slot: ReplySlot::nobody(), deadline: None }
+    }
+}
+
+/// An envelope that was not taken, and why.
+pub(crate) enum NotPushed<M: Mail> {
+    Full(Envelope<M>),
+    Closed(Envelope<M>),
 }
 
 /// What a look into the inbox found.
@@ -241,18 +256,41 @@ struct State<M: Mail> {
     panic_next: bool,
     asleep: bool,
     waker: Option<Waker>,
+    /// Who waits for the queue to have room: readers of links, so few.
+    space: Vec<Waker>,
 }
 
 impl<M: Mail> Core<M> {
+    /// Resolves when the mailbox has room, or will never have any.
+    pub(crate) fn has_room(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if !state.accepts || state.queue.len() < self.capacity {
+                return Poll::Ready(());
+            }
+            if !state.space.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.space.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+    }
+
     pub(crate) fn push(&self, envelope: Envelope<M>) -> Result<(), TellError<M>> {
+        self.try_push(envelope).map_err(|refused| match refused {
+            NotPushed::Full(envelope) => TellError::Full(envelope.message),
+            NotPushed::Closed(envelope) => TellError::Closed(envelope.message),
+        })
+    }
+
+    pub(crate) fn try_push(&self, envelope: Envelope<M>) -> Result<(), NotPushed<M>> {
         let mut state = self.state.lock();
         if !state.accepts {
             self.closed.fetch_add(1, Ordering::Relaxed);
-            return Err(TellError::Closed(envelope.message));
+            return Err(NotPushed::Closed(envelope));
         }
         if state.queue.len() >= self.capacity {
             self.full.fetch_add(1, Ordering::Relaxed);
-            return Err(TellError::Full(envelope.message));
+            return Err(NotPushed::Full(envelope));
         }
         state.queue.push_back(envelope);
         self.wake(state);
@@ -281,6 +319,10 @@ impl<M: Mail> Core<M> {
     fn pop_live(&self, state: &mut MutexGuard<'_, State<M>>) -> Option<Envelope<M>> {
         loop {
             let envelope = state.queue.pop_front()?;
+            // Half empty, not one free: whoever waits then finds room for a while.
+            if !state.space.is_empty() && state.queue.len() <= self.capacity / 2 {
+                state.space.drain(..).for_each(Waker::wake);
+            }
             if envelope.slot.is_abandoned() {
                 self.abandoned.fetch_add(1, Ordering::Relaxed);
             } else if envelope.deadline.is_some_and(|deadline| deadline.expired(self.clock.now())) {
@@ -297,6 +339,9 @@ impl<M: Mail> Core<M> {
     fn wake(&self, mut state: MutexGuard<'_, State<M>>) {
         let asleep = mem::take(&mut state.asleep);
         let waker = state.waker.take();
+        if !state.accepts {
+            state.space.drain(..).for_each(Waker::wake);
+        }
         drop(state);
         if asleep {
             // All: a revoked incarnation may sleep beside the current one.

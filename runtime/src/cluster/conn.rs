@@ -1,0 +1,213 @@
+//! A link that this node dials and keeps: every message it sends goes over links of its own, answers come back on
+//! them.
+//!
+//! Two nodes thus have two links, one each way. That costs a connection and saves an election: the order of what
+//! a node sends never depends on which of two links won.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::cluster::greeting::{self, Greeted};
+use crate::cluster::link::{Outboxes, Path, write_lane};
+use crate::cluster::net::Net;
+use crate::cluster::reader::{Reader, read_lane};
+use crate::fabric::{Lane, Link};
+
+/// How long a link nobody asked for is kept.
+const UNWANTED_AFTER: Duration = Duration::from_secs(10);
+
+pub(crate) struct Conn {
+    pub(crate) addr: SocketAddr,
+    pub(crate) outboxes: Arc<Outboxes>,
+    inner: Mutex<Inner>,
+    /// Rouses the dialler from its wait.
+    nudge: Notify,
+}
+
+struct Inner {
+    state: ConnState,
+    wanted_at: Instant,
+    retired: bool,
+}
+
+#[derive(Clone)]
+pub(crate) enum ConnState {
+    /// The first attempt is not over: what is sent waits for it.
+    Fresh,
+    /// Open.
+    Up(Arc<Up>),
+    /// It failed; another attempt will come.
+    Down,
+}
+
+pub(crate) struct Up {
+    pub(crate) path: Arc<Path>,
+}
+
+impl Conn {
+    /// Starts dialling.
+    pub(crate) fn dial(net: &Arc<Net>, addr: SocketAddr) -> Arc<Self> {
+        let outboxes = Arc::new(Outboxes::new(net.limits.lane_bytes));
+        outboxes.open();
+        let inner = Inner { state: ConnState::Fresh, wanted_at: net.now(), retired: false };
+        let conn = Arc::new(Self { addr, outboxes, inner: Mutex::new(inner), nudge: Notify::new() });
+        net.runtime.spawn(keep(Arc::clone(net), Arc::clone(&conn)));
+        conn
+    }
+
+    pub(crate) fn state(&self) -> ConnState {
+        self.inner.lock().state.clone()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.inner.lock().state, ConnState::Up(_))
+    }
+
+    /// Somebody has a use for it.
+    pub(crate) fn want(&self, now: Instant) {
+        self.inner.lock().wanted_at = now;
+    }
+
+    /// Ends it if nobody has had a use for it; whether it ends.
+    pub(crate) fn retire(&self, now: Instant) -> bool {
+        let mut inner = self.inner.lock();
+        if now.saturating_duration_since(inner.wanted_at) < UNWANTED_AFTER {
+            return false;
+        }
+        inner.retired = true;
+        if let ConnState::Up(up) = &inner.state {
+            up.path.wire.close("not wanted any more");
+        }
+        drop(inner);
+        self.nudge.notify_one();
+        true
+    }
+
+    fn is_retired(&self) -> bool {
+        self.inner.lock().retired
+    }
+
+    fn enter(&self, state: ConnState) {
+        self.inner.lock().state = state;
+    }
+}
+
+/// Dials, serves and dials again, until nobody wants the link or the node stops.
+async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
+    let mut stopping = net.stopping.subscribe();
+    let mut failures = 0_u32;
+    loop {
+        let served = tokio::select! {
+            served = attempt(&net, &conn) => served,
+            _ = stopping.wait_for(|&stop| stop) => {
+                conn.outboxes.close();
+                return;
+            }
+        };
+        conn.enter(ConnState::Down);
+        conn.outboxes.close();
+        let lost = net.pending.fail_link(conn.addr);
+        match served {
+            Ok(reason) => {
+                failures = 0;
+                net.stats.links_lost.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(addr = %conn.addr, reason, asks = lost, "link lost");
+            }
+            Err(reason) => {
+                failures = failures.saturating_add(1);
+                tracing::debug!(addr = %conn.addr, reason, failures, "link did not come about");
+            }
+        }
+        if conn.is_retired() {
+            return;
+        }
+        let (first, longest) = net.limits.redial;
+        let full = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
+        let wait = full.mul_f64(rand::rng().random_range(0.5..=1.0));
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = conn.nudge.notified() => {}
+            _ = stopping.wait_for(|&stop| stop) => return,
+        }
+        if conn.is_retired() {
+            return;
+        }
+    }
+}
+
+/// One life of the link: why it ended, or why it did not begin.
+async fn attempt(net: &Arc<Net>, conn: &Arc<Conn>) -> Result<String, String> {
+    let link = net.fabric.connect(conn.addr).await.map_err(|error| error.to_string())?;
+    let Link { peer, lanes, wire, .. } = link;
+    let [(mut control_in, mut control_out), ask, stream, bulk] = lanes;
+    let greeting = greeting::greet(net, &peer, &mut control_in, &mut control_out);
+    let greeted = match timeout(net.limits.greeting, greeting).await {
+        Ok(Ok(greeted)) => greeted,
+        Ok(Err(error)) => {
+            wire.close("greeting refused");
+            return Err(error.to_string());
+        }
+        Err(_) => {
+            wire.close("no greeting");
+            return Err("no greeting in time".to_owned());
+        }
+    };
+    let Greeted { identity, types, rest, .. } = greeted;
+    if let Some(peer) = net.peer(&identity.id) {
+        *peer.types.lock() = types.into_iter().map(|(id, oldest, newest)| (id, (oldest, newest))).collect();
+    }
+    let path = Arc::new(Path {
+        me: net.me.clone(),
+        peer: identity,
+        wire: Arc::clone(&wire),
+        outboxes: Arc::clone(&conn.outboxes),
+        askings: Default::default(),
+        answers_lost: Default::default(),
+    });
+    conn.outboxes.open();
+    conn.enter(ConnState::Up(Arc::new(Up { path: Arc::clone(&path) })));
+    net.stats.links_opened.fetch_add(1, Ordering::Relaxed);
+    net.reached(&path.peer.id);
+    tracing::info!(node = %path.peer.id, addr = %conn.addr, "link open");
+    let reader = Arc::new(Reader::dialled(net, &path));
+    Ok(serve(reader, [(control_in, control_out), ask, stream, bulk], rest).await)
+}
+
+/// Reads and writes all lanes of a link until one of them ends; why. `control` is what the greeting left unread.
+pub(crate) async fn serve(
+    reader: Arc<Reader>,
+    lanes: [(crate::fabric::LaneReader, crate::fabric::LaneWriter); 4],
+    control: bytes::BytesMut,
+) -> String {
+    let wire = Arc::clone(&reader.path.wire);
+    let outboxes = Arc::clone(&reader.path.outboxes);
+    let mut control = Some(control);
+    let mut reading = FuturesUnordered::new();
+    let mut writing = FuturesUnordered::new();
+    for (lane, (input, output)) in Lane::ALL.into_iter().zip(lanes) {
+        // Tasks of their own, so that a wait on one lane holds up no other.
+        let rest = control.take().unwrap_or_default();
+        reading.push(tokio::spawn(read_lane(Arc::clone(&reader), lane, input, rest)));
+        writing.push(tokio::spawn(write_lane(Arc::clone(&outboxes), lane, output)));
+    }
+    let datagrams = tokio::spawn(Arc::clone(&reader).read_datagrams());
+    let reason = tokio::select! {
+        reason = wire.closed() => reason,
+        Some(ended) = reading.next() => ended.ok().flatten().unwrap_or_else(|| "the peer ended a lane".to_owned()),
+        Some(_) = writing.next() => "a lane takes no more".to_owned(),
+    };
+    wire.close(&reason);
+    datagrams.abort();
+    reading.iter().for_each(tokio::task::JoinHandle::abort);
+    writing.iter().for_each(tokio::task::JoinHandle::abort);
+    reader.path.askings.leave_all();
+    reason
+}

@@ -1,0 +1,381 @@
+//! What all links of a node share, and how a frame finds its way: directly, through a third node, or not at all.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, watch};
+
+use crate::address::{AskError, Refusal};
+use crate::clock::Clock;
+use crate::cluster::conn::{Conn, ConnState};
+use crate::cluster::exports::Exports;
+use crate::cluster::link::{Identity, Path};
+use crate::cluster::order::Orders;
+use crate::cluster::outbox::Unsent;
+use crate::cluster::pending::Pending;
+use crate::cluster::relay::{Relays, Ways};
+use crate::cluster::stats::Stats;
+use crate::cluster::{Fnv, Incarnation, NodeId, RttTable, View};
+use crate::fabric::{Fabric, Lane};
+use crate::wire::{CodecError, Flags, Header};
+
+/// How much a node lets be under way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Asks of this node to one other that wait for their answer.
+    pub asks_per_peer: usize,
+    /// Bytes that may wait to be written to one lane of one link.
+    pub lane_bytes: usize,
+    /// Asks of one other node that are worked on here.
+    pub asks_per_link: usize,
+    /// Longest frame passed on for others.
+    pub relayed_bytes: u32,
+    /// How long a peer may take to greet.
+    pub greeting: Duration,
+    /// Wait before a link that failed is tried again: doubles from the first to the second.
+    pub redial: (Duration, Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            asks_per_peer: 4096,
+            lane_bytes: 8 << 20,
+            asks_per_link: 8192,
+            relayed_bytes: 4 << 20,
+            greeting: Duration::from_secs(1),
+            redial: (Duration::from_millis(50), Duration::from_secs(1)),
+        }
+    }
+}
+
+/// A message of one node's gossip, with the address by which it is known.
+pub(crate) type GossipMail = (SocketAddr, Bytes);
+
+pub(crate) struct Net {
+    pub(crate) me: Identity,
+    pub(crate) cluster: String,
+    pub(crate) advertise: SocketAddr,
+    pub(crate) limits: Limits,
+    pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) exports: Exports,
+    pub(crate) pending: Pending,
+    pub(crate) orders: Orders,
+    pub(crate) stats: Stats,
+    pub(crate) view: watch::Sender<Arc<View>>,
+    /// To the membership.
+    pub(crate) gossip: mpsc::Sender<GossipMail>,
+    /// Lives that ended on purpose, to the membership.
+    pub(crate) goodbyes: mpsc::Sender<(NodeId, Incarnation)>,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) stopping: watch::Sender<bool>,
+    conns: Mutex<HashMap<SocketAddr, Arc<Conn>>>,
+    /// Links that others opened, by the hash of their name.
+    callers: Mutex<HashMap<u64, Arc<Path>>>,
+    peers: Mutex<HashMap<u64, Arc<Peer>>>,
+    relays: Mutex<Relays>,
+    pub(crate) rtts: Mutex<RttTable>,
+}
+
+/// One life of another member, as far as sending to it goes.
+pub(crate) struct Peer {
+    pub(crate) identity: Identity,
+    pub(crate) addr: SocketAddr,
+    /// Layouts it reads, by message type, as its last greeting said.
+    pub(crate) types: Mutex<HashMap<u32, (u16, u16)>>,
+    pub(crate) asks: AtomicUsize,
+    gone: AtomicBool,
+    sequences: [Mutex<u64>; 4],
+}
+
+impl Peer {
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+}
+
+/// The first link of a way.
+pub(crate) struct Way {
+    pub(crate) conn: Arc<Conn>,
+    flags: Flags,
+}
+
+/// What one builds a [`Net`] from.
+pub(crate) struct NetParts {
+    pub(crate) id: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) cluster: String,
+    pub(crate) advertise: SocketAddr,
+    pub(crate) limits: Limits,
+    pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) gossip: mpsc::Sender<GossipMail>,
+    pub(crate) goodbyes: mpsc::Sender<(NodeId, Incarnation)>,
+}
+
+pub(crate) fn node_key(id: &NodeId) -> u64 {
+    Fnv::of(id.as_str().as_bytes())
+}
+
+impl Net {
+    /// Must be called within a tokio runtime.
+    pub(crate) fn new(parts: NetParts, view: View) -> Self {
+        Self {
+            me: Identity { key: node_key(&parts.id), id: parts.id, incarnation: parts.incarnation },
+            cluster: parts.cluster,
+            advertise: parts.advertise,
+            limits: parts.limits,
+            fabric: parts.fabric,
+            clock: parts.clock,
+            exports: Exports::default(),
+            pending: Pending::default(),
+            orders: Orders::default(),
+            stats: Stats::default(),
+            view: watch::Sender::new(Arc::new(view)),
+            gossip: parts.gossip,
+            goodbyes: parts.goodbyes,
+            runtime: tokio::runtime::Handle::current(),
+            stopping: watch::Sender::new(false),
+            conns: Mutex::default(),
+            callers: Mutex::default(),
+            peers: Mutex::default(),
+            relays: Mutex::new(Relays::new()),
+            rtts: Mutex::new(RttTable::new()),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The link to an address, dialled now if there is none.
+    pub(crate) fn conn(self: &Arc<Self>, addr: SocketAddr) -> Arc<Conn> {
+        let mut conns = self.conns.lock();
+        let conn = conns.entry(addr).or_insert_with(|| Conn::dial(self, addr));
+        Arc::clone(conn)
+    }
+
+    pub(crate) fn conns(&self) -> Vec<Arc<Conn>> {
+        self.conns.lock().values().cloned().collect()
+    }
+
+    /// Present life of a member.
+    pub(crate) fn peer(&self, id: &NodeId) -> Option<Arc<Peer>> {
+        self.peers.lock().get(&node_key(id)).filter(|peer| peer.identity.id == *id).cloned()
+    }
+
+    fn peer_by_key(&self, key: u64) -> Option<Arc<Peer>> {
+        self.peers.lock().get(&key).cloned()
+    }
+
+    /// A link that another opened; an earlier one of the same node is closed, so that what it sent last on the
+    /// old link never comes after what it sends on the new one.
+    pub(crate) fn enter_caller(&self, path: &Arc<Path>) {
+        let former = self.callers.lock().insert(path.peer.key, Arc::clone(path));
+        if let Some(former) = former {
+            former.wire.close("superseded");
+        }
+    }
+
+    pub(crate) fn leave_caller(&self, path: &Arc<Path>) {
+        let mut callers = self.callers.lock();
+        if callers.get(&path.peer.key).is_some_and(|present| Arc::ptr_eq(present, path)) {
+            callers.remove(&path.peer.key);
+        }
+    }
+
+    /// Takes over a new view: dials who came, ends what waits for who went. Called by the membership alone.
+    pub(crate) fn enter_view(self: &Arc<Self>, view: Arc<View>) {
+        let mut gone = Vec::new();
+        {
+            let mut peers = self.peers.lock();
+            peers.retain(|_, peer| {
+                let lives = view.get(&peer.identity.id).is_some_and(|member| {
+                    member.incarnation == peer.identity.incarnation && member.addr == peer.addr
+                });
+                if !lives {
+                    peer.gone.store(true, Ordering::Release);
+                    gone.push(Arc::clone(peer));
+                }
+                lives
+            });
+            for member in view.members.values().filter(|member| member.id != self.me.id) {
+                let key = node_key(&member.id);
+                peers.entry(key).or_insert_with(|| {
+                    let identity = Identity { id: member.id.clone(), key, incarnation: member.incarnation };
+                    Arc::new(Peer {
+                        identity,
+                        addr: member.addr,
+                        types: Mutex::default(),
+                        asks: AtomicUsize::new(0),
+                        gone: AtomicBool::new(false),
+                        sequences: Default::default(),
+                    })
+                });
+            }
+        }
+        let now = self.now();
+        for member in view.members.values().filter(|member| member.id != self.me.id) {
+            self.conn(member.addr).want(now);
+        }
+        let addrs: Vec<SocketAddr> = view.members.values().map(|member| member.addr).collect();
+        self.conns.lock().retain(|addr, conn| addrs.contains(addr) || !conn.retire(now));
+        self.rtts.lock().retain(&view);
+        self.orders.retain(&view);
+        self.view.send_replace(view);
+        for peer in gone {
+            self.relays.lock().forget(&peer.identity.id);
+            let lost = self.pending.fail_node(peer.identity.key, peer.identity.incarnation.0);
+            tracing::info!(node = %peer.identity.id, asks = lost, "member is gone");
+        }
+    }
+
+    /// How frames for a peer leave this node now.
+    pub(crate) fn way(self: &Arc<Self>, peer: &Peer) -> Result<Way, AskError> {
+        if peer.is_gone() {
+            return Err(AskError::Closed);
+        }
+        let conn = self.conn(peer.addr);
+        match conn.state() {
+            ConnState::Up(up) if up.path.peer == peer.identity => Ok(Way { conn, flags: Flags::default() }),
+            // Somebody else answers at its address: that life is over, and the membership will say so.
+            ConnState::Up(_) => Err(AskError::Closed),
+            ConnState::Fresh => Ok(Way { conn, flags: Flags::default() }),
+            ConnState::Down => self.detour(peer).ok_or(AskError::Unreachable),
+        }
+    }
+
+    fn detour(&self, peer: &Peer) -> Option<Way> {
+        let view = Arc::clone(&self.view.borrow());
+        let ways = KnownWays { net: self, view: &view };
+        let mut relays = self.relays.lock();
+        let via = relays.choose(&view, &self.me.id, &peer.identity.id, &ways)?;
+        let conn = self.conns.lock().get(&view.get(via)?.addr).cloned()?;
+        Some(Way { conn, flags: Flags::VIA })
+    }
+
+    /// The direct way to a member is back.
+    pub(crate) fn reached(&self, id: &NodeId) {
+        self.relays.lock().forget(id);
+    }
+
+    /// Sends a message on its way, numbered in the order of its lane.
+    pub(crate) fn send(
+        &self,
+        peer: &Peer,
+        way: &Way,
+        header: Header,
+        body: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<(), Unsent<CodecError>> {
+        // Held over the push: numbers rise in the order in which frames lie in the outbox.
+        let mut sequence = peer.sequences[header.lane as usize].lock();
+        let header =
+            Header { flags: way.flags, sequence: *sequence + 1, ..self.addressed(header, &peer.identity) };
+        way.conn.outboxes.lane(header.lane).push(header, body)?;
+        *sequence += 1;
+        if way.flags.has(Flags::VIA) {
+            self.stats.detours.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Sends what needs no number.
+    pub(crate) fn send_unnumbered(self: &Arc<Self>, peer: &Peer, header: Header) {
+        if let Ok(way) = self.way(peer) {
+            let header = Header { flags: way.flags, ..self.addressed(header, &peer.identity) };
+            // Best effort: what is not cancelled ends by its deadline.
+            let _ = way.conn.outboxes.lane(header.lane).push(header, |_| Ok::<(), CodecError>(()));
+        }
+    }
+
+    fn addressed(&self, header: Header, to: &Identity) -> Header {
+        Header {
+            origin: self.me.key,
+            incarnation: self.me.incarnation.0,
+            destination: to.key,
+            destination_incarnation: to.incarnation.0,
+            ..header
+        }
+    }
+
+    /// Passes a frame on to its destination: its one hop.
+    pub(crate) fn forward(&self, header: Header, body: &[u8]) -> Result<(), AskError> {
+        if !header.flags.has(Flags::VIA) {
+            return Err(AskError::Refused(Refusal::NoRoute));
+        }
+        let header = Header { flags: Flags::RELAYED, ..header };
+        let copy = |out: &mut Vec<u8>| -> Result<(), CodecError> {
+            out.extend_from_slice(body);
+            Ok(())
+        };
+        let caller = self.callers.lock().get(&header.destination).cloned();
+        let direct = self.peer_by_key(header.destination).and_then(|peer| {
+            let conn = self.conns.lock().get(&peer.addr).cloned()?;
+            conn.is_up().then_some(conn)
+        });
+        let outboxes = match (&direct, &caller) {
+            (Some(conn), _) => &conn.outboxes,
+            (None, Some(path)) => &path.outboxes,
+            (None, None) => return Err(AskError::Refused(Refusal::NoRoute)),
+        };
+        match outboxes.lane(header.lane).push(header, copy) {
+            Ok(()) => {
+                self.stats.relayed.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Unsent::Full) => Err(AskError::Full),
+            Err(Unsent::Closed | Unsent::Body(_)) => Err(AskError::Refused(Refusal::NoRoute)),
+        }
+    }
+
+    /// Sends a gossip message, or forgets it: the next round says it again.
+    pub(crate) fn send_gossip(self: &Arc<Self>, to: SocketAddr, message: Bytes) {
+        let conn = self.conn(to);
+        conn.want(self.now());
+        let ConnState::Up(up) = conn.state() else { return };
+        if message.len() <= up.path.wire.datagram_bytes_max() {
+            let _ = up.path.wire.send_datagram(message);
+            return;
+        }
+        let header = self.addressed(Header::new(crate::wire::Kind::Gossip, Lane::Control), &up.path.peer);
+        let _ = conn.outboxes.lane(Lane::Control).push(header, |out| -> Result<(), CodecError> {
+            out.extend_from_slice(&message);
+            Ok(())
+        });
+    }
+
+    /// Live members that this node has no link to, for others to know.
+    pub(crate) fn cut_from(&self) -> Vec<NodeId> {
+        let view = Arc::clone(&self.view.borrow());
+        let conns = self.conns.lock();
+        (view.members.values())
+            .filter(|member| member.id != self.me.id)
+            .filter(|member| {
+                conns.get(&member.addr).is_some_and(|conn| matches!(conn.state(), ConnState::Down))
+            })
+            .map(|member| member.id.clone())
+            .collect()
+    }
+}
+
+struct KnownWays<'a> {
+    net: &'a Net,
+    view: &'a View,
+}
+
+impl Ways for KnownWays<'_> {
+    fn connected(&self, to: &NodeId) -> bool {
+        let Some(member) = self.view.get(to) else { return false };
+        self.net.conns.lock().get(&member.addr).is_some_and(|conn| conn.is_up())
+    }
+
+    fn rtt(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
+        if *from == self.net.me.id { self.net.rtts.lock().rtt(to) } else { None }
+    }
+}

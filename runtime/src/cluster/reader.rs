@@ -1,0 +1,330 @@
+//! What comes over a link: frames are checked, taken apart and handed to whom they are for.
+//!
+//! Bytes are hostile even from a member. A frame that breaks the rules ends its link; a message that is not
+//! wanted is refused, with a reason that its sender sees.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt as _;
+
+use crate::address::{AskError, Refusal};
+use crate::cluster::exports::{Call, Export, deadline_of};
+use crate::cluster::link::{Path, reason_from_byte};
+use crate::cluster::net::Net;
+use crate::cluster::order::Order;
+use crate::fabric::{Lane, LaneReader};
+use crate::wire::{CodecError, FRAME_BODY_BYTES_MAX, Flags, FrameError, HEADER_BYTES, Header, Kind};
+
+/// Read at a time; what a peer announces is never allocated before it comes.
+const READ_BYTES: usize = 64 << 10;
+/// Longest gossip message: the bound of its own protocol.
+const GOSSIP_BYTES_MAX: u32 = 65_507;
+
+pub(crate) struct Reader {
+    net: Arc<Net>,
+    pub(crate) path: Arc<Path>,
+    order: Arc<Order>,
+    /// By which gossip knows the peer; nothing on a link that was dialled, where no gossip comes.
+    gossips_as: Option<SocketAddr>,
+    /// Messages nobody waits for that were not taken, until the peer is told.
+    untaken: Mutex<BTreeMap<u8, (AskError, u32)>>,
+}
+
+/// Why a link is given up.
+#[derive(Debug, thiserror::Error)]
+enum Violation {
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("a frame of lane {0:?} came on another")]
+    OtherLane(Lane),
+    #[error("a frame in another's name")]
+    OtherOrigin,
+    #[error("{0:?} does not belong here")]
+    Misplaced(Kind),
+    #[error("a body of {0} bytes that may not be so long")]
+    TooLong(u32),
+}
+
+/// What is done with a body before it has come.
+enum Plan {
+    Keep,
+    Skip(Option<Refusal>),
+}
+
+impl Reader {
+    pub(crate) fn dialled(net: &Arc<Net>, path: &Arc<Path>) -> Self {
+        Self::new(net, path, None)
+    }
+
+    pub(crate) fn accepted(net: &Arc<Net>, path: &Arc<Path>, gossips_as: SocketAddr) -> Self {
+        Self::new(net, path, Some(gossips_as))
+    }
+
+    fn new(net: &Arc<Net>, path: &Arc<Path>, gossips_as: Option<SocketAddr>) -> Self {
+        let order = net.orders.of(path.peer.key, path.peer.incarnation.0);
+        Self { net: Arc::clone(net), path: Arc::clone(path), order, gossips_as, untaken: Mutex::default() }
+    }
+
+    pub(crate) async fn read_datagrams(self: Arc<Self>) {
+        while let Some(datagram) = self.path.wire.recv_datagram().await {
+            self.gossip(datagram);
+        }
+    }
+
+    fn gossip(&self, message: Bytes) {
+        if let Some(from) = self.gossips_as {
+            // Full: gossip is lossy by design, and the next round says it again.
+            let _ = self.net.gossip.try_send((from, message));
+        }
+    }
+
+    /// Before the body is there: whether it is wanted.
+    fn plan(&self, header: &Header) -> Result<Plan, Violation> {
+        let direct = !header.flags.has(Flags::RELAYED);
+        if direct
+            && matches!(header.kind, Kind::Tell | Kind::Ask | Kind::Cancel | Kind::Answer | Kind::Refusal)
+            && header.origin != self.path.peer.key
+        {
+            return Err(Violation::OtherOrigin);
+        }
+        if matches!(header.kind, Kind::Tell | Kind::Ask)
+            && direct
+            && header.incarnation != self.path.peer.incarnation.0
+        {
+            return Err(Violation::OtherOrigin);
+        }
+        let too_long = |max: u32| if header.body_bytes > max { Err(Violation::TooLong(max)) } else { Ok(()) };
+        match header.kind {
+            Kind::Hello | Kind::Welcome => return Err(Violation::Misplaced(header.kind)),
+            Kind::Gossip => too_long(GOSSIP_BYTES_MAX)?,
+            Kind::Goodbye | Kind::Cancel => too_long(0)?,
+            Kind::Refusal => too_long(8)?,
+            Kind::Tell | Kind::Ask | Kind::Answer if header.destination != self.net.me.key => {
+                if header.body_bytes > self.net.limits.relayed_bytes {
+                    return Ok(Plan::Skip(Some(Refusal::TooLarge)));
+                }
+            }
+            Kind::Answer => {
+                if header.body_bytes as usize > self.net.pending.answer_bytes_max(header.correlation) {
+                    return Ok(Plan::Skip(None));
+                }
+            }
+            Kind::Tell | Kind::Ask => match self.net.exports.find(header) {
+                Err(refusal) => return Ok(Plan::Skip(Some(refusal))),
+                Ok(export) => {
+                    if let Some(refusal) = unreadable(header, &*export) {
+                        return Ok(Plan::Skip(Some(refusal)));
+                    }
+                }
+            },
+        }
+        Ok(Plan::Keep)
+    }
+
+    async fn take(&self, header: Header, body: &[u8]) -> Result<(), Violation> {
+        match header.kind {
+            Kind::Gossip => self.gossip(Bytes::copy_from_slice(body)),
+            Kind::Goodbye => {
+                let life = (self.path.peer.id.clone(), self.path.peer.incarnation);
+                // Full: the failure detector finds out by itself, later.
+                let _ = self.net.goodbyes.try_send(life);
+            }
+            _ if header.destination != self.net.me.key => {
+                if let Err(why) = self.net.forward(header, body) {
+                    self.refuse(&header, why);
+                }
+            }
+            Kind::Tell | Kind::Ask => self.deliver(&header, body).await,
+            Kind::Answer => {
+                let outcome = Ok((header.schema, body));
+                self.net.pending.complete(header.correlation, header.origin, outcome);
+            }
+            Kind::Refusal => self.refused(&header, body),
+            Kind::Cancel => self.path.askings.cancel(header.origin, header.correlation),
+            Kind::Hello | Kind::Welcome => return Err(Violation::Misplaced(header.kind)),
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, header: &Header, body: &[u8]) {
+        let export = match self.net.exports.find(header) {
+            Ok(export) => export,
+            Err(refusal) => return self.refuse(header, AskError::Refused(refusal)),
+        };
+        if header.destination_incarnation != self.net.me.incarnation.0 {
+            return self.refuse(header, AskError::Refused(Refusal::OtherLife));
+        }
+        if header.kind == Kind::Tell
+            && let Some(room) = export.room()
+        {
+            room.await;
+        }
+        let relayed_order;
+        let order = if header.flags.has(Flags::RELAYED) {
+            relayed_order = self.net.orders.of(header.origin, header.incarnation);
+            &relayed_order
+        } else {
+            &self.order
+        };
+        // Held while the message is handed over, so that one that came another way cannot slip between.
+        let turn = order.turn(header.lane, header.sequence);
+        if turn.is_none() {
+            return self.refuse(header, AskError::Refused(Refusal::Overtaken));
+        }
+        if header.kind == Kind::Tell {
+            if let Err(why) = export.tell(header.schema, body) {
+                drop(turn);
+                self.refuse(header, why);
+            }
+            return;
+        }
+        let limit = self.net.limits.asks_per_link;
+        let Some(asking) = self.path.askings.enter(header.origin, header.correlation, limit) else {
+            drop(turn);
+            return self.refuse(header, AskError::Full);
+        };
+        let call = Call {
+            path: Arc::clone(&self.path),
+            lane: header.lane,
+            correlation: header.correlation,
+            origin: header.origin,
+            relayed: header.flags.has(Flags::RELAYED),
+            asking,
+        };
+        let deadline = deadline_of(header.budget_us, self.net.now());
+        if let Err(why) = export.ask(header.schema, body, deadline, call) {
+            self.net.stats.refuse(why);
+        }
+    }
+
+    /// Says why a message was not taken: an asker at once, a teller with the next batch.
+    fn refuse(&self, header: &Header, why: AskError) {
+        match header.kind {
+            Kind::Ask => {
+                let relayed = header.flags.has(Flags::RELAYED);
+                let refusal = self.path.answer_header(
+                    Kind::Refusal,
+                    header.lane,
+                    header.correlation,
+                    header.origin,
+                    relayed,
+                );
+                // Who refuses to pass it on answers in the name of whom it was for: the asker waits for that one.
+                let origin =
+                    if header.destination == self.net.me.key { refusal.origin } else { header.destination };
+                let flags = if origin == refusal.origin { refusal.flags } else { Flags::RELAYED };
+                self.path.refuse(Header { origin, flags, ..refusal }, why);
+            }
+            Kind::Tell => {
+                let mut untaken = self.untaken.lock();
+                let entry = untaken.entry(crate::cluster::link::reason_to_byte(why)).or_insert((why, 0));
+                entry.1 = entry.1.saturating_add(1);
+            }
+            _ => return,
+        }
+        self.net.stats.refuse(why);
+    }
+
+    fn refused(&self, header: &Header, body: &[u8]) {
+        let Some((&reason, count)) = body.split_first() else { return };
+        let why = reason_from_byte(reason);
+        if header.correlation == 0 {
+            let count = count.first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes));
+            self.net.stats.tell_refused(why, count.into());
+        } else {
+            self.net.pending.complete(header.correlation, header.origin, Err(why));
+        }
+    }
+
+    /// Tells the peer how many of its tells were not taken.
+    fn report_untaken(&self, lane: Lane) {
+        let untaken = std::mem::take(&mut *self.untaken.lock());
+        for (reason, (_, count)) in untaken {
+            let header = self.path.answer_header(Kind::Refusal, lane, 0, self.path.peer.key, false);
+            // Full: counted here all the same.
+            let _ = self.path.outboxes.lane(lane).push(header, |out| -> Result<(), CodecError> {
+                out.push(reason);
+                out.extend_from_slice(&count.to_le_bytes());
+                Ok(())
+            });
+        }
+    }
+}
+
+fn unreadable(header: &Header, export: &dyn Export) -> Option<Refusal> {
+    let (oldest, newest) = export.versions();
+    if !(oldest..=newest).contains(&header.schema) {
+        Some(Refusal::UnknownVersion)
+    } else if header.body_bytes as usize > export.bytes_max() {
+        Some(Refusal::TooLarge)
+    } else {
+        None
+    }
+}
+
+/// Reads one lane to its end; why it ended, if the peer broke the rules.
+pub(crate) async fn read_lane(
+    reader: Arc<Reader>,
+    lane: Lane,
+    mut input: LaneReader,
+    mut buffer: BytesMut,
+) -> Option<String> {
+    let mut skip = 0_usize;
+    loop {
+        match take_frames(&reader, lane, &mut buffer, &mut skip).await {
+            Ok(()) => {}
+            Err(violation) => {
+                reader.net.stats.violations.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(node = %reader.path.peer.id, error = %violation, "peer broke the rules");
+                return Some(violation.to_string());
+            }
+        }
+        reader.report_untaken(lane);
+        buffer.reserve(READ_BYTES);
+        match input.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return None,
+            Ok(_) => {}
+        }
+    }
+}
+
+async fn take_frames(
+    reader: &Reader,
+    lane: Lane,
+    buffer: &mut BytesMut,
+    skip: &mut usize,
+) -> Result<(), Violation> {
+    loop {
+        let skipped = buffer.len().min(*skip);
+        buffer.advance(skipped);
+        *skip -= skipped;
+        let Some(bytes) = buffer.first_chunk::<HEADER_BYTES>() else { return Ok(()) };
+        let header = Header::read(bytes)?;
+        if header.lane != lane {
+            return Err(Violation::OtherLane(header.lane));
+        }
+        debug_assert!(header.body_bytes <= FRAME_BODY_BYTES_MAX, "checked by Header::read");
+        match reader.plan(&header)? {
+            Plan::Skip(refusal) => {
+                if let Some(refusal) = refusal {
+                    reader.refuse(&header, AskError::Refused(refusal));
+                }
+                buffer.advance(HEADER_BYTES);
+                *skip = header.body_bytes as usize;
+            }
+            Plan::Keep => {
+                let frame_bytes = HEADER_BYTES + header.body_bytes as usize;
+                if buffer.len() < frame_bytes {
+                    return Ok(());
+                }
+                reader.take(header, &buffer[HEADER_BYTES..frame_bytes]).await?;
+                buffer.advance(frame_bytes);
+            }
+        }
+    }
+}

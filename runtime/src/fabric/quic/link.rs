@@ -1,0 +1,152 @@
+//! A QUIC connection as a link: its lanes are told apart, its ends are named.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+
+use crate::cluster::NodeId;
+use crate::fabric::tls::node_of;
+use crate::fabric::{DatagramError, Lane, LaneReader, LaneWriter, Link, Wire};
+
+/// Longest reason that is passed on, either way, in bytes.
+const REASON_BYTES_MAX: usize = 256;
+
+/// Why a connection with good credentials did not become a link.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LinkError {
+    /// It ended.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// A lane did not begin with its number.
+    #[error("a lane does not begin as it must")]
+    Lanes,
+    /// Whoever checked the certificate let it pass without a name.
+    #[error("the certificate names no node")]
+    Nameless,
+}
+
+struct QuicWire {
+    connection: Connection,
+    /// The reason given on this side, which QUIC does not tell us back.
+    closed_here: Mutex<Option<String>>,
+}
+
+/// Opens the lanes of a connection that we have made. A stream exists for the peer once something is sent
+/// on it, so each begins with the number of its lane.
+pub(super) async fn open(connection: Connection) -> Result<Link, LinkError> {
+    let mut streams = Vec::with_capacity(Lane::ALL.len());
+    for lane in Lane::ALL {
+        let (mut send, recv) = connection.open_bi().await?;
+        send.write_all(&[lane as u8]).await.map_err(|_| ended(&connection))?;
+        streams.push((send, recv));
+    }
+    link(connection, streams)
+}
+
+/// Waits for the lanes of a connection that a peer has made, in their order.
+pub(super) async fn answer(connection: Connection) -> Result<Link, LinkError> {
+    let mut streams = Vec::with_capacity(Lane::ALL.len());
+    for _ in Lane::ALL {
+        streams.push(connection.accept_bi().await?);
+    }
+    for (lane, (_, recv)) in Lane::ALL.into_iter().zip(&mut streams) {
+        let mut number = [0];
+        recv.read_exact(&mut number).await.map_err(|_| ended(&connection))?;
+        if number[0] != lane as u8 {
+            return Err(LinkError::Lanes);
+        }
+    }
+    link(connection, streams)
+}
+
+/// A stream fails when the connection has ended, or when the peer gave up that stream alone.
+fn ended(connection: &Connection) -> LinkError {
+    connection.close_reason().map_or(LinkError::Lanes, LinkError::Connection)
+}
+
+fn link(connection: Connection, streams: Vec<(SendStream, RecvStream)>) -> Result<Link, LinkError> {
+    let peer = peer_of(&connection).ok_or(LinkError::Nameless)?;
+    let mut lanes: Vec<(LaneReader, LaneWriter)> = Vec::with_capacity(streams.len());
+    for (lane, (send, recv)) in Lane::ALL.into_iter().zip(streams) {
+        send.set_priority(priority(lane)).map_err(|_| ended(&connection))?;
+        lanes.push((Box::new(recv), Box::new(send)));
+    }
+    let lanes = lanes.try_into().map_err(|_| LinkError::Lanes)?;
+    let mut remote_addr = connection.remote_address();
+    remote_addr.set_ip(remote_addr.ip().to_canonical());
+    let wire = std::sync::Arc::new(QuicWire { connection, closed_here: Mutex::new(None) });
+    Ok(Link { remote_addr, peer, lanes, wire })
+}
+
+fn peer_of(connection: &Connection) -> Option<NodeId> {
+    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    node_of(chain.first()?).ok()
+}
+
+/// Who goes first when not everything can be sent at once.
+fn priority(lane: Lane) -> i32 {
+    match lane {
+        Lane::Control => 3,
+        Lane::Ask => 2,
+        Lane::Stream => 1,
+        Lane::Bulk => 0,
+    }
+}
+
+#[async_trait]
+impl Wire for QuicWire {
+    fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramError> {
+        self.connection.send_datagram(datagram).map_err(|err| match err {
+            SendDatagramError::ConnectionLost(_) => DatagramError::Closed,
+            SendDatagramError::TooLarge
+            | SendDatagramError::Disabled
+            | SendDatagramError::UnsupportedByPeer => {
+                DatagramError::TooLarge { max: self.datagram_bytes_max() }
+            }
+        })
+    }
+
+    async fn recv_datagram(&self) -> Option<Bytes> {
+        self.connection.read_datagram().await.ok()
+    }
+
+    fn datagram_bytes_max(&self) -> usize {
+        self.connection.max_datagram_size().unwrap_or(0)
+    }
+
+    fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    fn close(&self, reason: &str) {
+        let reason = clipped(reason);
+        self.closed_here.lock().get_or_insert_with(|| reason.clone());
+        self.connection.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+
+    async fn closed(&self) -> String {
+        match self.connection.closed().await {
+            ConnectionError::LocallyClosed => {
+                self.closed_here.lock().clone().unwrap_or_else(|| "closed here".to_owned())
+            }
+            ConnectionError::ApplicationClosed(frame) => clipped(&String::from_utf8_lossy(&frame.reason)),
+            other => clipped(&other.to_string()),
+        }
+    }
+}
+
+/// Short and on one line: some of it comes from the peer, and all of it ends up in a log.
+pub(super) fn clipped(reason: &str) -> String {
+    let mut clipped = String::new();
+    for c in reason.chars().filter(|c| !c.is_control()) {
+        if clipped.len() + c.len_utf8() > REASON_BYTES_MAX {
+            break;
+        }
+        clipped.push(c);
+    }
+    clipped
+}

@@ -1,0 +1,286 @@
+//! The network between machines: QUIC, both ends authenticated, one connection for each link.
+//!
+//! Callers shake hands side by side, each in a task with a time limit; what is done with too many of them
+//! is decided in `admission`.
+
+mod admission;
+mod link;
+mod options;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig,
+    TokioRuntime, VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use self::admission::{Admission, Limits, Verdict};
+use self::link::{LinkError, clipped};
+pub use self::options::QuicOptions;
+use self::options::Role;
+use super::tls::Credentials;
+use super::{ConnectError, Fabric, Link};
+
+/// A UDP port through which links are opened and accepted.
+pub struct QuicFabric {
+    endpoint: Endpoint,
+    local_addr: SocketAddr,
+    /// The name that tells a peer we are of its cluster.
+    server_name: String,
+    calling: ByPath<ClientConfig>,
+    links: Mutex<mpsc::Receiver<Link>>,
+    handshake_max: Duration,
+}
+
+/// A port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The options contradict each other.
+    #[error("options: {0}")]
+    Options(&'static str),
+    /// The system does not give us the address.
+    #[error("{addr}: {source}")]
+    Socket {
+        /// Which.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// QUIC cannot be spoken with these credentials.
+    #[error(transparent)]
+    Tls(#[from] NoInitialCipherSuite),
+}
+
+/// One configuration for peers on this machine, one for the others.
+struct ByPath<T> {
+    loopback: T,
+    network: T,
+}
+
+/// What the tasks that answer callers need.
+struct Answering {
+    configs: ByPath<Arc<ServerConfig>>,
+    limits: Limits,
+    handshake_max: Duration,
+    links: mpsc::Sender<Link>,
+}
+
+/// Packets of callers that wait for the accept loop, in bytes: for one, for all.
+const INCOMING_BYTES_MAX: (u64, u64) = (64 * 1024, 4 * 1024 * 1024);
+/// TLS alerts and refused certificates are QUIC errors in this range (RFC 9001).
+const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
+
+impl QuicFabric {
+    /// Opens a port. Has to be called inside a tokio runtime, which then drives it.
+    ///
+    /// # Errors
+    /// The address cannot be had, or options or credentials cannot be used.
+    pub fn bind(
+        listen: SocketAddr,
+        credentials: &Credentials,
+        options: QuicOptions,
+    ) -> Result<Self, BindError> {
+        options.checked()?;
+        let called = Arc::new(QuicServerConfig::try_from(credentials.server_config())?);
+        let caller = Arc::new(QuicClientConfig::try_from(credentials.client_config())?);
+        let answering = ByPath::new(|loopback| {
+            let mut config = ServerConfig::with_crypto(called.clone());
+            config
+                .transport_config(options.transport(Role::Called, loopback))
+                .migration(false) // a node that moves is a new node
+                .max_incoming(options.handshakes_max)
+                .incoming_buffer_size(INCOMING_BYTES_MAX.0)
+                .incoming_buffer_size_total(INCOMING_BYTES_MAX.1);
+            Arc::new(config)
+        });
+        let calling = ByPath::new(|loopback| {
+            let mut config = ClientConfig::new(caller.clone());
+            config.transport_config(options.transport(Role::Caller, loopback));
+            config
+        });
+        let mut config = EndpointConfig::default();
+        config
+            .max_udp_payload_size(options.packet_bytes_max())
+            .map_err(|_| BindError::Options("a packet has 1200 to 8192 bytes"))?;
+        let failed = |source| BindError::Socket { addr: listen, source };
+        let socket = udp_socket(listen, &options).map_err(failed)?;
+        let listener = (*answering.network).clone();
+        let endpoint =
+            Endpoint::new(config, Some(listener), socket, Arc::new(TokioRuntime)).map_err(failed)?;
+        let local_addr = endpoint.local_addr().map_err(failed)?;
+        let (sender, links) = mpsc::channel(options.backlog_max);
+        let answering = Answering {
+            configs: answering,
+            limits: Limits { handshakes_max: options.handshakes_max, undisturbed: options.handshake_max / 4 },
+            handshake_max: options.handshake_max,
+            links: sender,
+        };
+        tokio::spawn(answer_callers(endpoint.clone(), answering));
+        Ok(Self {
+            endpoint,
+            local_addr,
+            server_name: credentials.server_name().to_owned(),
+            calling,
+            links: Mutex::new(links),
+            handshake_max: options.handshake_max,
+        })
+    }
+
+    /// Resolves once every link is gone, after [`Fabric::close`]: their goodbyes are on the way then.
+    /// A process that ends earlier leaves its peers to find out by themselves.
+    pub async fn closed(&self, within: Duration) {
+        let _goodbyes_unsent = timeout(within, self.endpoint.wait_idle()).await;
+    }
+
+    async fn open(&self, calling: Connecting) -> Result<Link, LinkError> {
+        link::open(calling.await?).await
+    }
+}
+
+#[async_trait]
+impl Fabric for QuicFabric {
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    async fn connect(&self, to: SocketAddr) -> Result<Link, ConnectError> {
+        let config = self.calling.to(to).clone();
+        let calling = self
+            .endpoint
+            .connect_with(config, to, &self.server_name)
+            .map_err(|err| ConnectError::Unreachable { addr: to, reason: err.to_string() })?;
+        let within = self.handshake_max;
+        match timeout(within, self.open(calling)).await {
+            Ok(opened) => opened.map_err(|err| connect_error(to, within, &err)),
+            Err(_elapsed) => Err(ConnectError::Timeout { addr: to, within }),
+        }
+    }
+
+    async fn accept(&self) -> Option<Link> {
+        self.links.lock().await.recv().await
+    }
+
+    fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"the node has closed");
+    }
+}
+
+impl Drop for QuicFabric {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<T> ByPath<T> {
+    fn new(make: impl Fn(bool) -> T) -> Self {
+        Self { loopback: make(true), network: make(false) }
+    }
+
+    fn to(&self, peer: SocketAddr) -> &T {
+        if peer.ip().to_canonical().is_loopback() { &self.loopback } else { &self.network }
+    }
+}
+
+fn udp_socket(listen: SocketAddr, options: &QuicOptions) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(false)?; // `[::]` is for peers of both kinds
+    }
+    // Linux grants as much as it may and says nothing; others refuse, and their default has to do.
+    let _refused = socket.set_recv_buffer_size(options.socket_buffer_bytes);
+    let _refused = socket.set_send_buffer_size(options.socket_buffer_bytes);
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
+}
+
+/// Ends when the endpoint is closed, and with it every unfinished handshake.
+async fn answer_callers(endpoint: Endpoint, answering: Answering) {
+    let mut tasks = JoinSet::new();
+    let mut aborts: HashMap<Id, AbortHandle> = HashMap::new();
+    let mut admission = Admission::new(answering.limits);
+    loop {
+        tokio::select! {
+            caller = endpoint.accept() => {
+                let Some(caller) = caller else { return };
+                let (from, now) = (caller.remote_address().ip(), Instant::now().into_std());
+                match admission.judge(from, caller.remote_address_validated(), now) {
+                    Verdict::Admit => {}
+                    Verdict::Replace(oldest) => {
+                        if let Some(oldest) = aborts.remove(&oldest) {
+                            oldest.abort();
+                        }
+                    }
+                    Verdict::Prove => {
+                        // Only fails for a caller that has proven itself.
+                        let _proven = caller.retry();
+                        continue;
+                    }
+                    Verdict::Ignore => {
+                        caller.ignore();
+                        continue;
+                    }
+                }
+                let task = tasks.spawn(answering.task(caller));
+                admission.begin(task.id(), from, now);
+                aborts.insert(task.id(), task);
+            }
+            Some(ended) = tasks.join_next_with_id() => {
+                let id = ended.map_or_else(|failed| failed.id(), |(id, ())| id);
+                admission.end(id);
+                aborts.remove(&id);
+            }
+        }
+    }
+}
+
+impl Answering {
+    /// Shakes hands with one caller and hands its link over, all within the time limit: nobody holds a
+    /// place for longer, and a link that nobody accepts is closed.
+    fn task(&self, caller: Incoming) -> impl Future<Output = ()> + Send + 'static {
+        let config = Arc::clone(self.configs.to(caller.remote_address()));
+        let (links, within) = (self.links.clone(), self.handshake_max);
+        async move {
+            let from = caller.remote_address();
+            let answered = timeout(within, async {
+                let connection = caller.accept_with(config)?.await?;
+                let link = link::answer(connection.clone()).await.inspect_err(|err| {
+                    connection.close(VarInt::from_u32(1), err.to_string().as_bytes());
+                })?;
+                let _fabric_closed = links.send(link).await;
+                Ok::<_, LinkError>(())
+            });
+            match answered.await {
+                Ok(Ok(())) => {}
+                Ok(Err(err)) => debug!(%from, error = %err, "caller refused"),
+                Err(_elapsed) => debug!(%from, "caller too slow"),
+            }
+        }
+    }
+}
+
+fn connect_error(addr: SocketAddr, within: Duration, err: &LinkError) -> ConnectError {
+    let crypto = |code: quinn::TransportErrorCode| CRYPTO_ERRORS.contains(&u64::from(code));
+    let reason = clipped(&err.to_string());
+    match err {
+        LinkError::Connection(ConnectionError::TimedOut) => ConnectError::Timeout { addr, within },
+        LinkError::Connection(ConnectionError::TransportError(err)) if crypto(err.code) => {
+            ConnectError::Refused { addr, reason }
+        }
+        LinkError::Connection(ConnectionError::ConnectionClosed(frame)) if crypto(frame.error_code) => {
+            ConnectError::Refused { addr, reason }
+        }
+        LinkError::Nameless => ConnectError::Refused { addr, reason },
+        LinkError::Connection(_) | LinkError::Lanes => ConnectError::Unreachable { addr, reason },
+    }
+}

@@ -1,0 +1,127 @@
+//! How QUIC is tuned: for a private network whose packets have a known size, and for loopback.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
+
+use super::BindError;
+use crate::fabric::Lane;
+
+/// What can be chosen; the defaults are for machines in one private network over WireGuard.
+#[derive(Clone, Debug)]
+pub struct QuicOptions {
+    /// Longest a handshake may take, lanes included, on either side.
+    pub handshake_max: Duration,
+    /// A peer that is silent for longer is gone.
+    pub idle_max: Duration,
+    /// How often a link without traffic says that it is there. Well below `idle_max`.
+    pub keep_alive_every: Duration,
+    /// Size of a full UDP payload. Nothing probes for more, so every path must carry it.
+    pub packet_bytes: u16,
+    /// The same between two processes of one machine.
+    pub packet_bytes_loopback: u16,
+    /// Whether the kernel cuts large sends into packets. Not every network device of a virtual machine
+    /// does it right; on loopback it is always on.
+    pub segmentation_offload: bool,
+    /// What a peer may send on one lane ahead of its reader, in bytes. A link holds up to four times this
+    /// in either direction.
+    pub lane_window_bytes: u32,
+    /// Datagrams that may wait to be sent or read, in bytes; the oldest make room.
+    pub datagram_buffer_bytes: usize,
+    /// Handshakes of callers under way at once.
+    pub handshakes_max: usize,
+    /// Links that may wait to be accepted.
+    pub backlog_max: usize,
+    /// Asked of the system for the socket; what it grants is good enough.
+    pub socket_buffer_bytes: usize,
+}
+
+impl Default for QuicOptions {
+    fn default() -> Self {
+        Self {
+            handshake_max: Duration::from_secs(1),
+            idle_max: Duration::from_millis(2500),
+            keep_alive_every: Duration::from_millis(500),
+            packet_bytes: 1372, // 1420 of WireGuard less the headers of IPv6 and UDP
+            packet_bytes_loopback: 1372,
+            segmentation_offload: false,
+            lane_window_bytes: 4 * 1024 * 1024,
+            datagram_buffer_bytes: 256 * 1024,
+            handshakes_max: 256,
+            backlog_max: 64,
+            socket_buffer_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+/// Which of the two ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Opens the lanes; nothing may be opened towards it.
+    Caller,
+    /// Lets the lanes be opened, and no stream more.
+    Called,
+}
+
+/// Assumed until measured: with the specification's third of a second, a first packet lost inside one
+/// region would cost the whole handshake its time.
+const RTT_ASSUMED: Duration = Duration::from_millis(50);
+
+/// A packet larger than the first congestion window (12,000 bytes) would never be sent.
+const PACKET_BYTES_MAX: u16 = 8192;
+
+impl QuicOptions {
+    pub(super) fn checked(&self) -> Result<(), BindError> {
+        let sizes = 1200..=PACKET_BYTES_MAX;
+        if !sizes.contains(&self.packet_bytes) || !sizes.contains(&self.packet_bytes_loopback) {
+            return Err(BindError::Options("a packet has 1200 to 8192 bytes"));
+        }
+        if self.keep_alive_every * 2 > self.idle_max {
+            return Err(BindError::Options("keep-alive has to be at most half of the idle time"));
+        }
+        if IdleTimeout::try_from(self.idle_max).is_err() || self.handshake_max.is_zero() {
+            return Err(BindError::Options("a time is out of range"));
+        }
+        if self.handshakes_max == 0 || self.backlog_max == 0 || self.lane_window_bytes == 0 {
+            return Err(BindError::Options("a limit of zero lets nobody in"));
+        }
+        Ok(())
+    }
+
+    /// Largest UDP payload that can arrive.
+    pub(super) fn packet_bytes_max(&self) -> u16 {
+        self.packet_bytes.max(self.packet_bytes_loopback)
+    }
+
+    pub(super) fn transport(&self, role: Role, loopback: bool) -> Arc<TransportConfig> {
+        let lanes = u32::try_from(Lane::ALL.len()).unwrap_or(u32::MAX);
+        let link_window_bytes = u64::from(self.lane_window_bytes) * u64::from(lanes);
+        let packet_bytes = if loopback { self.packet_bytes_loopback } else { self.packet_bytes };
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .max_concurrent_bidi_streams(match role {
+                Role::Caller => VarInt::from_u32(0),
+                Role::Called => VarInt::from_u32(lanes),
+            })
+            .max_idle_timeout(IdleTimeout::try_from(self.idle_max).ok())
+            .keep_alive_interval(Some(self.keep_alive_every))
+            .initial_rtt(RTT_ASSUMED)
+            .mtu_discovery_config(None)
+            // As the smallest too: the first packet is filled up to it, and until a caller's address is
+            // proven no more than three times what it sent may be answered.
+            .min_mtu(packet_bytes)
+            .initial_mtu(packet_bytes)
+            .enable_segmentation_offload(loopback || self.segmentation_offload)
+            .stream_receive_window(VarInt::from_u32(self.lane_window_bytes))
+            // The sum of the lanes, so that lanes nobody reads cannot stop one that is read.
+            .receive_window(VarInt::from_u64(link_window_bytes).unwrap_or(VarInt::MAX))
+            .send_window(link_window_bytes)
+            .datagram_receive_buffer_size(Some(self.datagram_buffer_bytes))
+            .datagram_send_buffer_size(self.datagram_buffer_bytes)
+            .ack_frequency_config(Some(AckFrequencyConfig::default()))
+            .allow_spin(false); // would show the round trip to whoever watches
+        Arc::new(transport)
+    }
+}
