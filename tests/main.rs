@@ -4,6 +4,5 @@ mod architecture;
 mod failover;
 mod harness;
 mod hostile;
-mod reload;
 mod request_path;
 mod score;

@@ -128,11 +128,24 @@ const REASONS: [AskError; 14] = [
 ];
 
 pub(crate) fn reason_to_byte(why: AskError) -> u8 {
-    // Every reason is in the list: a test walks through them.
+    // A reason that is not in the list reads as `Failed`.
     REASONS.iter().position(|&reason| reason == why).map_or(u8::MAX, |at| at as u8)
 }
 
 /// What a refusal says. A reason of a later version is only known to be one.
 pub(crate) fn reason_from_byte(byte: u8) -> AskError {
     REASONS.get(usize::from(byte)).copied().unwrap_or(AskError::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_the_wire() {
+        for reason in REASONS {
+            assert_eq!(reason_from_byte(reason_to_byte(reason)), reason);
+        }
+        assert_eq!(reason_from_byte(200), AskError::Failed, "a reason of a later version is still an end");
+    }
 }

@@ -1,6 +1,5 @@
 //! The native routes: forecasts by series, models, breakers.
 
-mod config;
 mod models;
 pub(crate) mod parse;
 pub(crate) mod print;
@@ -13,7 +12,7 @@ use serde_json::json;
 use self::parse::{BadForecast, ForecastBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
-use super::{Shared, get, get_or_post, post};
+use super::{Shared, get, post};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
@@ -22,7 +21,6 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/models/{model}/load", models::load);
     post(config, "/v1/models/{model}/unload", models::unload);
     get(config, "/v1/breakers", breakers);
-    get_or_post(config, "/v1/config", config::show, config::post);
 }
 
 async fn forecast(
@@ -34,7 +32,7 @@ async fn forecast(
     let text = shared.body(request.headers(), &mut payload).await?;
     let _admitted = shared.admit()?;
     let mut body = forecast_body(&text)?;
-    let model = shared.model(body.model.as_deref(), body.version).await?;
+    let model = shared.model(body.model.as_deref(), body.version)?;
     let spec = &model.spec;
     parse::refuse_several(spec)?;
     let horizon = body.horizon.unwrap_or(spec.horizon);
@@ -46,8 +44,7 @@ async fn forecast(
         return Err(BadForecast::Level { level }.into());
     }
     let deadline = shared.deadline(body.deadline);
-    let config = shared.config();
-    let column = config.data.column_of(&spec.name);
+    let column = shared.config.data.column_of(&spec.name);
     let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {
         WindowsError::Body(error) => Refusal::from(error),
         WindowsError::Symbol(error) => error.into(),
@@ -63,7 +60,7 @@ async fn forecast(
         horizon,
         levels: &levels,
         total,
-        region: config.node.region.as_str(),
+        region: &shared.config.node.region,
         prediction_id: &|| shared.prediction_id(),
     });
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json")).body(printed))
@@ -84,10 +81,9 @@ async fn breakers(shared: Data<Shared>) -> HttpResponse {
             BreakerState::Closed | BreakerState::HalfOpen => None,
         };
         json!({
-            "model": breaker.guards.model().map(|(model, _)| model),
-            "version": breaker.guards.model().map(|(_, version)| version),
-            "backend": breaker.guards.backend(),
-            "node": breaker.guards.node().map(peregrine_runtime::NodeId::as_str),
+            "model": breaker.model,
+            "version": breaker.version,
+            "backend": breaker.backend.name(),
             "state": breaker.state.name(),
             "probe_in_ms": retry_ms,
             "failures": breaker.failures,

@@ -1,4 +1,0 @@
-//! Bytes that are hostile, and nodes that fail.
-
-mod room;
-mod wire;
