@@ -86,7 +86,7 @@ async fn say(net: &Net, kind: Kind, output: &mut (impl AsyncWrite + Unpin)) -> R
         types: net.exports.types(),
     };
     let mut frame = vec![0; HEADER_BYTES];
-    wire::write_hello(&greeting, &mut frame).map_err(|error| GreetingError::Malformed(error.to_string()))?;
+    wire::write(&greeting, &mut frame).map_err(|error| GreetingError::Malformed(error.to_string()))?;
     let mut header = Header::new(kind, Lane::Control);
     header.body_bytes = u32::try_from(frame.len() - HEADER_BYTES).unwrap_or(u32::MAX);
     frame[..HEADER_BYTES].copy_from_slice(&header.to_bytes());

@@ -59,10 +59,6 @@ pub fn read_bounded<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Re
 /// What greetings and records may take.
 const HELLO_BYTES_MAX: usize = 64 << 10;
 
-pub(crate) fn write_hello<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecError> {
-    write(value, out)
-}
-
 pub(crate) fn read_hello<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     read_bounded::<T, HELLO_BYTES_MAX>(bytes)
 }

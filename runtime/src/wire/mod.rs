@@ -11,6 +11,6 @@ mod tests;
 pub use codec::{CodecError, read_bounded, write};
 pub use message::{RemoteMessage, TypeId};
 
-pub(crate) use codec::{CODEC_BINCODE_2, read_hello, write_hello};
+pub(crate) use codec::{CODEC_BINCODE_2, read_hello};
 pub(crate) use frame::{FRAME_BODY_BYTES_MAX, Flags, FrameError, HEADER_BYTES, Header, Kind};
 pub use frame::{FuzzedHeader, fuzz_header};

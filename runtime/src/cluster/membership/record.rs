@@ -37,7 +37,7 @@ impl Record {
     pub(crate) fn to_text(&self) -> String {
         let mut bytes = Vec::new();
         // Plain data; serde has nothing to object to.
-        let _ = wire::write_hello(self, &mut bytes);
+        let _ = wire::write(self, &mut bytes);
         let mut text = String::with_capacity(bytes.len() * 2);
         for byte in bytes {
             text.push(char::from(DIGITS[usize::from(byte >> 4)]));
