@@ -64,6 +64,7 @@ pub(crate) struct Net {
     pub(crate) limits: Limits,
     pub(crate) fabric: Arc<dyn Fabric>,
     pub(crate) clock: Arc<dyn Clock>,
+    started: Instant,
     pub(crate) exports: Exports,
     pub(crate) pending: Pending,
     pub(crate) orders: Orders,
@@ -132,6 +133,7 @@ impl Net {
             advertise: parts.advertise,
             limits: parts.limits,
             fabric: parts.fabric,
+            started: parts.clock.now(),
             clock: parts.clock,
             exports: Exports::default(),
             pending: Pending::default(),
@@ -193,6 +195,9 @@ impl Net {
     /// Takes over a new view: dials who came, ends what waits for who went. Called by the membership alone.
     pub(crate) fn enter_view(self: &Arc<Self>, view: Arc<View>) {
         let mut gone = Vec::new();
+        // A life that is met again remembers the last number; no message takes less than a nanosecond.
+        let since_start = self.now().saturating_duration_since(self.started);
+        let first = u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX >> 1);
         {
             let mut peers = self.peers.lock();
             peers.retain(|_, peer| {
@@ -215,7 +220,7 @@ impl Net {
                         types: Mutex::default(),
                         asks: AtomicUsize::new(0),
                         gone: AtomicBool::new(false),
-                        sequences: Default::default(),
+                        sequences: std::array::from_fn(|_| Mutex::new(first)),
                     })
                 });
             }
