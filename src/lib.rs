@@ -9,6 +9,7 @@ pub mod config;
 pub mod gateway;
 mod memory;
 pub mod node;
+pub mod reload;
 pub mod score;
 pub mod series_store;
 #[cfg(test)]

@@ -25,9 +25,10 @@ use tracing::{error, info, warn};
 
 use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
-use crate::config::{Config, ModelsConfig, ProfileChoice, WorkloadChoice};
+use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
 use crate::gateway::{self, Shared};
 use crate::memory;
+use crate::reload::{Current, Reload, Room, Staged};
 use crate::series_store::{DataError, SeriesStore};
 
 /// A running node. Dropping it stops it.
@@ -36,6 +37,8 @@ pub struct Node {
     pub addr: SocketAddr,
     /// Its actors.
     pub system: System,
+    /// Its configuration.
+    pub reload: Arc<Reload>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,24 +98,29 @@ impl Node {
     ///
     /// # Errors
     /// See [`NodeError`]; whatever had been started is stopped again.
-    pub fn start(config: Config) -> Result<Self, NodeError> {
-        let factories = backends::factories(&config.backend)?;
-        Self::start_with(config, factories)
+    pub fn start(resolved: Resolved) -> Result<Self, NodeError> {
+        let factories = backends::factories(&resolved.config.backend)?;
+        Self::start_with(resolved, factories, Vec::new())
     }
 
-    /// As [`Node::start`], on executors that the caller chose.
+    /// As [`Node::start`], on executors that the caller chose, and with rooms of the caller's that must agree to
+    /// another configuration.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub fn start_with(config: Config, factories: Factories) -> Result<Self, NodeError> {
+    pub fn start_with(
+        resolved: Resolved,
+        factories: Factories,
+        rooms: Vec<Box<dyn Room>>,
+    ) -> Result<Self, NodeError> {
         let (ready_to, ready) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let body = move || {
-            actix_web::rt::System::new().block_on(live(config, factories, ready_to, stopped));
+            actix_web::rt::System::new().block_on(live(resolved, factories, rooms, ready_to, stopped));
         };
         let thread = thread::Builder::new().name("node".to_owned()).spawn(body)?;
-        let (addr, system) = ready.recv().map_err(|_| NodeError::Died)??;
-        Ok(Self { addr, system, stop: Some(stop), thread: Some(thread) })
+        let (addr, system, reload) = ready.recv().map_err(|_| NodeError::Died)??;
+        Ok(Self { addr, system, reload, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it answers.
@@ -143,27 +151,42 @@ impl Drop for Node {
 }
 
 /// Runs a node until SIGTERM or SIGINT: what `peregrine serve` does. One line on stdout says that it can answer.
+/// SIGHUP reads the configuration again.
 ///
 /// # Errors
 /// When it does not start.
-pub fn serve(config: Config) -> Result<(), NodeError> {
+pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the node starts: a signal while models load must not be lost.
-    let signal = runtime.block_on(async { signals() })?;
-    let node = Node::start(config)?;
+    let (signal, mut hangups) = runtime.block_on(async { io::Result::Ok((signals()?, hangups()?)) })?;
+    let factories = backends::factories(&resolved.config.backend)?;
+    let node = Node::start_with(resolved, factories, rooms)?;
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "ready {}", node.url())?;
     stdout.flush()?;
     drop(stdout);
-    let name = runtime.block_on(signal);
+    let name = runtime.block_on(async {
+        let mut signal = std::pin::pin!(signal);
+        loop {
+            tokio::select! {
+                name = &mut signal => break name,
+                // What comes of it is logged and counted; nobody waits for it.
+                Some(()) = hangups.recv() => drop(node.reload.reread()),
+            }
+        }
+    });
     info!(signal = name, "stopping");
     node.stop();
     info!("stopped");
     Ok(())
 }
 
-/// Resolves to the name of the first signal that asks the node to stop.
-fn signals() -> io::Result<impl Future<Output = &'static str>> {
+fn hangups() -> io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+}
+
+/// Resolves to the name of the first signal that asks the process to stop.
+pub(crate) fn signals() -> io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
@@ -174,18 +197,19 @@ fn signals() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
-type Started = Result<(SocketAddr, System), NodeError>;
+type Started = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
 
 /// The whole life of a node, on its own thread.
 async fn live(
-    config: Config,
+    resolved: Resolved,
     factories: Factories,
+    rooms: Vec<Box<dyn Room>>,
     ready: mpsc::SyncSender<Started>,
     stopped: oneshot::Receiver<()>,
 ) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let drain = config.server.drain;
-    let (server, addr, system) = match start(config, factories, &clock).await {
+    let drain = resolved.config.server.drain;
+    let (server, addr, system, reload) = match start(resolved, factories, rooms, &clock).await {
         Ok(started) => started,
         Err(failed) => {
             let _ = ready.send(Err(failed)); // the starter waits for it
@@ -194,7 +218,7 @@ async fn live(
     };
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
-    if ready.send(Ok((addr, system.clone()))).is_ok() {
+    if ready.send(Ok((addr, system.clone(), reload))).is_ok() {
         info!(%addr, "ready");
         let _ = stopped.await; // a dropped node says stop as well
     }
@@ -209,23 +233,26 @@ async fn live(
 }
 
 async fn start(
-    config: Config,
+    resolved: Resolved,
     factories: Factories,
+    rooms: Vec<Box<dyn Room>>,
     clock: &Arc<dyn Clock>,
-) -> Result<(Server, SocketAddr, System), NodeError> {
-    let entries = catalog::scan(&config.models.repositories)?;
+) -> Result<(Server, SocketAddr, System, Arc<Reload>), NodeError> {
+    let config = &resolved.config;
+    let mut entries = catalog::scan(&config.models.repositories)?;
+    entries.retain(|entry| config.holding(&entry.name) != Holding::No);
     let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
     // The seed of a real node is chance; simulations bring their own.
     let system = System::start(
-        settings(&config, factories.placement),
+        settings(config, factories.placement),
         factories.cpu,
         factories.gpu,
         clock.clone(),
         rand::random(),
     )?;
     let drain = config.server.drain;
-    match serve_models(&system, entries, series, config, clock).await {
-        Ok((server, addr)) => Ok((server, addr, system)),
+    match serve_models(&system, entries, series, resolved, rooms, clock).await {
+        Ok((server, addr, reload)) => Ok((server, addr, system, reload)),
         Err(failed) => {
             system.stop(Deadline::after(clock.now(), drain)).await;
             Err(failed)
@@ -237,9 +264,11 @@ async fn serve_models(
     system: &System,
     entries: Vec<catalog::Entry>,
     series: SeriesStore,
-    config: Config,
+    resolved: Resolved,
+    mut rooms: Vec<Box<dyn Room>>,
     clock: &Arc<dyn Clock>,
-) -> Result<(Server, SocketAddr), NodeError> {
+) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
+    let config = &resolved.config;
     memory::for_loading();
     let mut loaded = std::pin::pin!(load_all(entries));
     while let Some((entry, loaded)) = loaded.next().await {
@@ -259,13 +288,54 @@ async fn serve_models(
     }
     memory::for_serving();
     if let Some(default) = &config.models.default
+        && config.holding(default) != Holding::No
         && system.find(default, None).is_err()
     {
         return Err(NodeError::NoDefault(default.clone()));
     }
     let server = config.server.clone();
-    let shared = Data::new(Shared::new(system.clone(), clock.clone(), series, config));
-    gateway::bind(&server, shared).map_err(|source| NodeError::Listen { listen: server.listen, source })
+    let current = Current::new(config.clone());
+    let columns = series.columns().to_vec();
+    rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
+    let reload = Arc::new(Reload::new(resolved, rooms));
+    let shared = Shared::new(system.clone(), clock.clone(), series, current, Arc::clone(&reload));
+    let bound = gateway::bind(&server, Data::new(shared));
+    let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
+    Ok((server, addr, reload))
+}
+
+/// What requests are read by: limits, deadlines, the default model and the columns of the data.
+struct GatewayRoom {
+    system: System,
+    /// Of the data; empty without data.
+    columns: Vec<String>,
+    current: Current,
+}
+
+impl Room for GatewayRoom {
+    fn name(&self) -> &'static str {
+        "gateway"
+    }
+
+    fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
+        let now = self.current.get();
+        if next.models.default != now.models.default
+            && let Some(default) = &next.models.default
+            && next.holding(default) != Holding::No
+            && self.system.find(default, None).is_err()
+        {
+            return Err(format!("model `{default}` is not served"));
+        }
+        let known = |column: &&String| self.columns.is_empty() || self.columns.contains(*column);
+        let new = [&next.data.column].into_iter().chain(next.data.columns.values());
+        let was = |column: &&String| {
+            now.data.column == **column || now.data.columns.values().any(|known| known == *column)
+        };
+        if let Some(column) = new.into_iter().find(|column| !known(column) && !was(column)) {
+            return Err(format!("the data have no column `{column}`"));
+        }
+        Ok(self.current.stage(next))
+    }
 }
 
 /// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.

@@ -111,6 +111,12 @@ pub enum SymbolError {
 }
 
 impl SeriesStore {
+    /// Names of the columns that every series has.
+    #[must_use]
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
     /// Reads `unique_id,ds,column…`, rows of a series in rising `ds`.
     ///
     /// # Errors

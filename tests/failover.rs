@@ -57,7 +57,8 @@ impl Tally {
 fn gpu_breaker(node: &TestNode) -> peregrine_actors::BreakerStatus {
     let breakers = node.node.system.breakers();
     let found = breakers.into_iter().find(|breaker| {
-        breaker.backend == peregrine_shaders::Backend::Gpu && breaker.model == "nbeats-vol-quantile"
+        breaker.guards.backend() == "gpu"
+            && breaker.guards.model().is_some_and(|(model, _)| model == "nbeats-vol-quantile")
     });
     found.expect("the model has a gpu breaker")
 }

@@ -4,5 +4,6 @@ mod architecture;
 mod failover;
 mod harness;
 mod hostile;
+mod reload;
 mod request_path;
 mod score;

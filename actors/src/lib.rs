@@ -9,6 +9,7 @@ mod breaker;
 mod health;
 mod inference;
 mod profile;
+mod remote;
 mod request;
 mod router;
 mod settings;
@@ -22,10 +23,13 @@ pub use breaker::BreakerLimits;
 pub use inference::{BatchLimits, ExecutorFactory};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use profile::{Profile, Workload};
-pub use request::{Forecast, ForecastError, ForecastRequest, Timing};
-pub use settings::{FallbackPolicy, Placement, Profiles, Settings};
+pub use remote::{
+    HedgeLimits, Peers, Prefer, Provider, RemoteAnswer, RemoteForecast, RemoteRefusal, RetryLimits, WireError,
+};
+pub use request::{Forecast, ForecastError, ForecastRequest, ServedBy, Timing};
+pub use settings::{FallbackPolicy, Placement, Profiles, RoutingSettings, Settings};
 pub use status::{
-    BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Health, ModelState, ModelStats,
-    ModelStatus, PaceStatus, Percentiles, Tally, Vitals,
+    BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Guarded, Health, ModelState,
+    ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats, Tally, Vitals,
 };
 pub use system::{LoadRefused, System};

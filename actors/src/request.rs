@@ -1,9 +1,10 @@
 //! A question, its answer, and every way it can end without one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peregrine_runtime::Deadline;
+use peregrine_runtime::{Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
 
 /// Windows to be forecast by one model.
@@ -28,12 +29,48 @@ pub struct Forecast {
     pub version: u32,
     /// `[rows, h, C]`, or `[rows, h, N, C]` of several series; row-major.
     pub values: Vec<f32>,
-    /// Where it was computed.
+    /// The kind of device that computed it.
     pub backend: Backend,
+    /// The node of that device.
+    pub served_by: ServedBy,
     /// The CPU stood in for a GPU that was asked for.
     pub degraded: bool,
     /// Where the time went.
     pub timing: Timing,
+}
+
+/// The node that computed a forecast.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServedBy {
+    /// This one.
+    Here,
+    /// Another one.
+    Peer {
+        /// Its name.
+        node: NodeId,
+        /// Where it is.
+        region: Region,
+    },
+}
+
+impl Forecast {
+    /// `cpu`, `gpu`, or `remote:` and the region of the node that answered.
+    #[must_use]
+    pub fn backend_label(&self) -> Cow<'static, str> {
+        match &self.served_by {
+            ServedBy::Here => Cow::Borrowed(self.backend.name()),
+            ServedBy::Peer { region, .. } => Cow::Owned(format!("remote:{region}")),
+        }
+    }
+
+    /// Name of the other node that answered, if one did.
+    #[must_use]
+    pub fn peer(&self) -> Option<&str> {
+        match &self.served_by {
+            ServedBy::Here => None,
+            ServedBy::Peer { node, .. } => Some(node.as_str()),
+        }
+    }
 }
 
 /// Where the time of one request went.

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use peregrine_runtime::Region;
+
 use crate::breaker::BreakerLimits;
 use crate::inference::BatchLimits;
 use crate::profile::Profile;
+use crate::remote::{HedgeLimits, Prefer, RetryLimits};
 
 /// Everything that can be chosen about a [`System`](crate::System).
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,41 @@ pub struct Settings {
     pub load_within: Duration,
     /// How often the machine's load is sampled.
     pub sample_every: Duration,
+    /// How other nodes are asked.
+    pub routing: RoutingSettings,
+}
+
+/// How forecasts are had from other nodes, where there are any.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoutingSettings {
+    /// Which of several nodes is asked first.
+    pub prefer: Prefer,
+    /// Models that are answered by the nodes of a region, even where they could be here: the region of each.
+    pub regions_by_model: BTreeMap<String, Region>,
+    /// When a second node is asked because the first is late.
+    pub hedge: HedgeLimits,
+    /// How often another node is asked because one refused.
+    pub retry: RetryLimits,
+    /// A longer round trip crosses an ocean: after the first ask at most one more goes that far.
+    pub ocean_rtt: Duration,
+    /// Requests of this node that one other may hold.
+    pub in_flight_max: usize,
+    /// Requests of this node that a region may hold; regions that are not named: no limit of their own.
+    pub region_in_flight_max: BTreeMap<Region, usize>,
+}
+
+impl Default for RoutingSettings {
+    fn default() -> Self {
+        Self {
+            prefer: Prefer::default(),
+            regions_by_model: BTreeMap::new(),
+            hedge: HedgeLimits::default(),
+            retry: RetryLimits::default(),
+            ocean_rtt: Duration::from_millis(75),
+            in_flight_max: 256,
+            region_in_flight_max: BTreeMap::new(),
+        }
+    }
 }
 
 /// Whether the CPU may stand in for a GPU that was asked for.
@@ -78,6 +116,7 @@ impl Default for Settings {
             inline_macs_max: 3_000_000,
             load_within: Duration::from_secs(60),
             sample_every: Duration::from_secs(1),
+            routing: RoutingSettings::default(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What can be seen of a system from outside: plain values, taken at one moment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peregrine_runtime::ActorStatus;
+use peregrine_runtime::{ActorStatus, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec};
 
 /// One version of one model.
@@ -156,12 +157,8 @@ pub struct Percentiles {
 /// One circuit as it is now.
 #[derive(Clone, Debug)]
 pub struct BreakerStatus {
-    /// The model.
-    pub model: String,
-    /// The version.
-    pub version: u32,
-    /// The backend it guards.
-    pub backend: Backend,
+    /// What it guards.
+    pub guards: Guarded,
     /// What it lets through.
     pub state: BreakerState,
     /// Failed calls so far.
@@ -170,6 +167,63 @@ pub struct BreakerStatus {
     pub transitions: u64,
     /// Why it opened last; empty if never.
     pub reason: String,
+}
+
+/// What a circuit guards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guarded {
+    /// One model version on a device of this node.
+    Device {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+        /// The device's kind.
+        backend: Backend,
+    },
+    /// All that is asked of another node.
+    Peer {
+        /// Which one.
+        node: NodeId,
+    },
+}
+
+impl Guarded {
+    /// The kind of device, or `"remote"`.
+    #[must_use]
+    pub const fn backend(&self) -> &'static str {
+        match self {
+            Self::Device { backend, .. } => backend.name(),
+            Self::Peer { .. } => "remote",
+        }
+    }
+
+    /// The other node.
+    #[must_use]
+    pub const fn node(&self) -> Option<&NodeId> {
+        match self {
+            Self::Device { .. } => None,
+            Self::Peer { node } => Some(node),
+        }
+    }
+
+    /// The model and its version.
+    #[must_use]
+    pub fn model(&self) -> Option<(&str, u32)> {
+        match self {
+            Self::Device { model, version, .. } => Some((model, *version)),
+            Self::Peer { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device { model, version, backend } => write!(f, "{model}/{version} on {}", backend.name()),
+            Self::Peer { node } => write!(f, "node {node}"),
+        }
+    }
 }
 
 /// What a circuit lets through.
@@ -196,6 +250,50 @@ impl BreakerState {
             Self::HalfOpen => "half-open",
         }
     }
+}
+
+/// What was asked of other nodes so far.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteStats {
+    /// Requests that were to be answered elsewhere.
+    pub requests: u64,
+    /// Of those, the answered ones.
+    pub answered: u64,
+    /// Asks made because an earlier one was refused or lost.
+    pub retries: u64,
+    /// Such asks that the budget did not allow.
+    pub retries_refused: u64,
+    /// Asks made because an earlier one was late.
+    pub hedges: u64,
+    /// Of those, the ones that answered first.
+    pub hedge_wins: u64,
+    /// Such asks that the budget did not allow.
+    pub hedges_refused: u64,
+    /// By node, in the order of their names.
+    pub peers: Vec<PeerStats>,
+}
+
+/// What was asked of one other node so far.
+#[derive(Clone, Debug)]
+pub struct PeerStats {
+    /// Its name.
+    pub node: NodeId,
+    /// Where it is.
+    pub region: Region,
+    /// Asks sent to it.
+    pub asks: u64,
+    /// Asks that it answered.
+    pub answered: u64,
+    /// Asks that it refused while it was well.
+    pub refused: u64,
+    /// Asks that failed, its wrong answers included.
+    pub failed: u64,
+    /// Asks given up because another node had answered, or the caller had left.
+    pub cancelled: u64,
+    /// Asks on their way now.
+    pub in_flight: usize,
+    /// Of answered asks, there and back.
+    pub latency: Percentiles,
 }
 
 /// One device as it is now.

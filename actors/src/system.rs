@@ -2,13 +2,15 @@
 //!
 //! Holds no policy of its own: it walks the rooms in order. Cheap to clone.
 
+mod elsewhere;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use peregrine_runtime::{AskError, Clock, Deadline, StartError, Tree, reply_slot};
-use peregrine_shaders::{Backend, ExecuteError, Forecaster};
+use peregrine_shaders::{Backend, ExecuteError, Forecaster, Windows};
 
 use crate::breaker::{Gate, Permit};
 use crate::health::{Findings, judge};
@@ -16,11 +18,13 @@ use crate::inference::{
     ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Pace, Paces, Refused, Served, Ticket,
 };
 use crate::profile::Terms;
+use crate::remote::Remote;
 use crate::request::{Forecast, ForecastError, ForecastRequest};
 use crate::router::{Outlook, Route, RouterMail, prefers_cpu};
 use crate::settings::{FallbackPolicy, Placement, Settings};
 use crate::status::{
-    BreakerState, BreakerStatus, DeviceState, Health, ModelState, ModelStats, ModelStatus, PaceStatus,
+    BreakerState, BreakerStatus, DeviceState, Guarded, Health, ModelState, ModelStats, ModelStatus,
+    PaceStatus,
 };
 use crate::supervisor::{self, Started};
 
@@ -38,6 +42,8 @@ struct Inner {
     /// By name and version, kept over unloading: what counts only ever grows. As many as the repository has names.
     ledgers: parking_lot::Mutex<BTreeMap<(String, u32), Arc<Ledger>>>,
     stopping: AtomicBool,
+    /// Where forecasts are had that this node cannot make; empty until it is part of a cluster.
+    remote: OnceLock<Remote>,
 }
 
 /// Why a model was not loaded.
@@ -81,7 +87,8 @@ impl System {
         let loading = parking_lot::Mutex::new(Vec::new());
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
-        Ok(Self { inner: Arc::new(Inner { settings, clock, rooms, loading, ledgers, stopping }) })
+        let remote = OnceLock::new();
+        Ok(Self { inner: Arc::new(Inner { settings, clock, rooms, loading, ledgers, stopping, remote }) })
     }
 
     /// Brings a model to the devices, then serves it. What served this name and version before goes on until then,
@@ -119,33 +126,42 @@ impl System {
         self.ask_router(mail, deadline).await.unwrap_or(false)
     }
 
-    /// Answers a request. Dropping the future drops its work if that has not begun.
+    /// Answers a request, on this node or another. Dropping the future drops its work if that has not begun.
     ///
     /// # Errors
     /// See [`ForecastError`]; it ends by the request's deadline whatever happens. Needs a tokio timer around it.
     pub async fn forecast(&self, request: ForecastRequest) -> Result<Forecast, ForecastError> {
         let now = self.inner.clock.now();
-        let route = {
-            let table = self.inner.rooms.table.load();
-            Arc::clone(table.find(&request.model, request.version)?)
-        };
+        let found = self.inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone);
+        match (found, self.inner.remote.get()) {
+            (Ok(route), None) => {
+                self.local(&route, request, now).await.map_err(|refused| self.counted(&route, *refused, now))
+            }
+            (Ok(route), Some(remote)) => self.near_or_far(remote, &route, request, now).await,
+            (Err(unknown), Some(remote)) => self.far(remote, request, unknown, now).await,
+            (Err(unknown), None) => Err(unknown),
+        }
+    }
+
+    /// Answers on a device of this node.
+    async fn local(
+        &self,
+        route: &Route,
+        request: ForecastRequest,
+        now: Instant,
+    ) -> Result<Forecast, Box<NotHere>> {
         let deadline = request.deadline;
         let (slot, reply) = reply_slot();
-        if let Err(error) = self.admit(&route, request, slot, now) {
-            route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(now));
-            return Err(error);
-        }
-        match reply.before(deadline).await {
-            Ok(answer) => answer,
-            Err(AskError::Deadline) => {
-                route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(now));
-                Err(ForecastError::DeadlineExceeded)
+        self.admit(route, request, slot, now)?;
+        let error = match reply.before(deadline).await {
+            // The devices count what they answer.
+            Ok(answer) => {
+                return answer.map_err(|error| Box::new(NotHere { error, windows: None, is_counted: true }));
             }
-            Err(_failed) => {
-                route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(now));
-                Err(ForecastError::unavailable("the device failed while it had the request"))
-            }
-        }
+            Err(AskError::Deadline) => ForecastError::DeadlineExceeded,
+            Err(_failed) => ForecastError::unavailable("the device failed while it had the request"),
+        };
+        Err(NotHere::with(None)(error))
     }
 
     fn admit(
@@ -154,19 +170,9 @@ impl System {
         request: ForecastRequest,
         slot: peregrine_runtime::ReplySlot<crate::inference::Answer>,
         now: Instant,
-    ) -> Result<(), ForecastError> {
+    ) -> Result<(), Box<NotHere>> {
         let inner = &*self.inner;
-        let max = inner.settings.batching.request_rows_max;
-        if request.windows.rows > max {
-            return Err(ForecastError::TooManyRows { rows: request.windows.rows, max });
-        }
-        request.windows.check(&route.status.spec)?;
-        if request.deadline.expired(now) {
-            return Err(ForecastError::DeadlineExceeded);
-        }
-        if inner.stopping.load(Ordering::Relaxed) {
-            return Err(ForecastError::unavailable("the node is stopping"));
-        }
+        self.check(&request, &route.status, now).map_err(NotHere::with(None))?;
         let job = Job {
             served: Arc::clone(&route.served),
             windows: request.windows,
@@ -184,9 +190,7 @@ impl System {
         let job = match enter(gpu, &route.gpu, now) {
             Some(ticket) => match gpu.submit(Job { ticket, ..job }) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Full { retry_after_ms }) => {
-                    return Err(ForecastError::Overloaded { retry_after_ms });
-                }
+                Err(Refused::Full { retry_after_ms, job }) => return Err(full(retry_after_ms, *job)),
                 Err(Refused::Down(job)) => *job,
             },
             None => job,
@@ -195,8 +199,43 @@ impl System {
             FallbackPolicy::Allow => {
                 submit(&inner.rooms.cpu, &route.cpu, Job { degraded: true, ticket: None, ..job }, now)
             }
-            FallbackPolicy::Never => Err(refusal(gpu, &route.gpu, now)),
+            FallbackPolicy::Never => Err(NotHere::with(Some(job.windows))(refusal(gpu, &route.gpu, now))),
         }
+    }
+
+    /// Notes in the model's ledger that a request has failed, if that was not done where it did.
+    fn counted(&self, route: &Route, refused: NotHere, since: Instant) -> ForecastError {
+        if !refused.is_counted {
+            route.served.ledger.failed(self.inner.clock.now().saturating_duration_since(since));
+        }
+        refused.error
+    }
+
+    /// Whether a request could be answered by anybody.
+    fn check(
+        &self,
+        request: &ForecastRequest,
+        model: &ModelStatus,
+        now: Instant,
+    ) -> Result<(), ForecastError> {
+        self.check_size(request)?;
+        request.windows.check(&model.spec)?;
+        self.check_time(request.deadline, now)
+    }
+
+    fn check_size(&self, request: &ForecastRequest) -> Result<(), ForecastError> {
+        let (rows, max) = (request.windows.rows, self.inner.settings.batching.request_rows_max);
+        if rows > max { Err(ForecastError::TooManyRows { rows, max }) } else { Ok(()) }
+    }
+
+    fn check_time(&self, deadline: Deadline, now: Instant) -> Result<(), ForecastError> {
+        if deadline.expired(now) {
+            return Err(ForecastError::DeadlineExceeded);
+        }
+        if self.inner.stopping.load(Ordering::Relaxed) {
+            return Err(ForecastError::unavailable("the node is stopping"));
+        }
+        Ok(())
     }
 
     /// Whether both devices are well and the CPU is expected to answer first.
@@ -279,9 +318,17 @@ impl System {
         paces
     }
 
-    /// Every circuit of the models that are served, for the devices that are configured.
+    /// Every circuit of the models that are served, for the devices that are configured, and those of other nodes.
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerStatus> {
+        let mut breakers = self.device_breakers();
+        if let Some(remote) = self.inner.remote.get() {
+            breakers.extend(remote.breakers(self.inner.clock.now()));
+        }
+        breakers
+    }
+
+    fn device_breakers(&self) -> Vec<BreakerStatus> {
         let now = self.inner.clock.now();
         let ready = self.inner.rooms.table.load().ready();
         let gates = ready.iter().flat_map(|route| {
@@ -296,7 +343,8 @@ impl System {
     pub fn health(&self) -> Health {
         let inner = &*self.inner;
         let devices: Vec<_> = self.lines().map(|line| line.status()).collect();
-        let open = self.breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
+        let open =
+            self.device_breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
         let verdict = judge(Findings {
             tree_ended: inner.rooms.tree.outcome().is_some(),
             stopping: inner.stopping.load(Ordering::Relaxed),
@@ -368,9 +416,11 @@ impl System {
     fn route(&self, forecaster: &Arc<Forecaster>, status: Arc<ModelStatus>) -> Route {
         let rooms = &self.inner.rooms;
         let gate = |backend| {
-            let key = (status.spec.name.as_str(), status.version, backend);
+            let guards =
+                Guarded::Device { model: status.spec.name.clone(), version: status.version, backend };
             let limits = self.inner.settings.breaker.clone();
-            let gate = Arc::new(Gate::new(key, limits, Arc::clone(&self.inner.clock), rooms.breaker.clone()));
+            let (clock, breaker) = (Arc::clone(&self.inner.clock), Some(rooms.breaker.clone()));
+            let gate = Arc::new(Gate::new(guards, limits, clock, breaker));
             rooms.gates.add(&gate);
             gate
         };
@@ -404,6 +454,21 @@ impl System {
     }
 }
 
+/// A request that no device here answered.
+struct NotHere {
+    error: ForecastError,
+    /// What it asked, if no device has begun with it.
+    windows: Option<Windows>,
+    /// The model's ledger knows already.
+    is_counted: bool,
+}
+
+impl NotHere {
+    fn with(windows: Option<Windows>) -> impl FnOnce(ForecastError) -> Box<Self> {
+        move |error| Box::new(Self { error, windows, is_counted: false })
+    }
+}
+
 /// A model that is on its way; dropped, it no longer is.
 struct Announcement<'a> {
     inner: &'a Inner,
@@ -432,12 +497,18 @@ fn enter(line: &Line, gate: &Arc<Gate>, now: Instant) -> Option<Option<Ticket>> 
 }
 
 /// Sends a request to the device that has no substitute.
-fn submit(line: &Line, gate: &Arc<Gate>, job: Job, now: Instant) -> Result<(), ForecastError> {
-    let Some(ticket) = enter(line, gate, now) else { return Err(refusal(line, gate, now)) };
+fn submit(line: &Line, gate: &Arc<Gate>, job: Job, now: Instant) -> Result<(), Box<NotHere>> {
+    let Some(ticket) = enter(line, gate, now) else {
+        return Err(NotHere::with(Some(job.windows))(refusal(line, gate, now)));
+    };
     line.submit(Job { ticket, ..job }).map_err(|refused| match refused {
-        Refused::Full { retry_after_ms } => ForecastError::Overloaded { retry_after_ms },
-        Refused::Down(_) => refusal(line, gate, now),
+        Refused::Full { retry_after_ms, job } => full(retry_after_ms, *job),
+        Refused::Down(job) => NotHere::with(Some(job.windows))(refusal(line, gate, now)),
     })
+}
+
+fn full(retry_after_ms: u32, job: Job) -> Box<NotHere> {
+    NotHere::with(Some(job.windows))(ForecastError::Overloaded { retry_after_ms })
 }
 
 fn refusal(line: &Line, gate: &Gate, now: Instant) -> ForecastError {

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod cluster;
 mod forecast;
 mod import;
 mod long_table;
@@ -36,6 +37,8 @@ struct CommandLine {
 enum Verb {
     /// Run a node; this is also what happens without a verb
     Serve(ServeArgs),
+    /// Run every node of a topology on this machine, each a process of its own
+    Cluster(ClusterArgs),
     /// Check a configuration and print its resolved form
     Check(CheckArgs),
     /// Work with model repositories
@@ -64,6 +67,19 @@ struct ServeArgs {
     /// Which device answers
     #[arg(long, value_enum)]
     backend: Option<BackendChoice>,
+}
+
+#[derive(Debug, Args)]
+struct ClusterArgs {
+    /// Configuration file with [[nodes]], e.g. configs/cluster-local.toml; later ones win over earlier ones
+    #[arg(long, required = true, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
+    /// List the nodes as JSON once all of them answer
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -288,6 +304,7 @@ where
 fn dispatch(verb: Verb) -> Result<(), CliError> {
     match verb {
         Verb::Serve(args) => serve::run(args),
+        Verb::Cluster(args) => cluster::run(args),
         Verb::Check(args) => check::run(args),
         Verb::Models(ModelsVerb::List(args)) => models::list(args),
         Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),

@@ -1,29 +1,52 @@
 //! `peregrine serve`: the configuration, the log, then a node until it is told to stop.
 
 use std::io;
+use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use super::{CliError, ServeArgs};
-use crate::config::{self, LogConfig, LogFormat, Overrides, Sources};
+use crate::config::{self, Config, LogConfig, LogFormat, Overrides, Sources};
 use crate::node;
+use crate::reload::{Room, Staged};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let backend = args.backend.map(|choice| choice.name().to_owned());
     let overrides = Overrides { listen: args.listen, backend, models: args.models };
-    let config = config::resolve(&Sources::of_process(args.config, overrides))?.config;
-    start_log(&config.log);
-    Ok(node::serve(config)?)
+    let resolved = config::resolve(&Sources::of_process(args.config, overrides))?;
+    let log = start_log(&resolved.config.log);
+    Ok(node::serve(resolved, vec![Box::new(log)])?)
+}
+
+/// Which events are logged; can be changed while the node runs.
+struct LogRoom(Handle<Targets, Registry>);
+
+impl Room for LogRoom {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
+        let filter: Targets = next.log.filter.parse().map_err(|error| format!("log.filter: {error}"))?;
+        let handle = self.0.clone();
+        Ok(Box::new(move || {
+            if let Err(error) = handle.reload(filter) {
+                tracing::warn!(%error, "another log is in use: its filter stays");
+            }
+        }))
+    }
 }
 
 /// On stderr; stdout is for answers. A subscriber that is there already stays.
-fn start_log(config: &LogConfig) {
+fn start_log(config: &LogConfig) -> LogRoom {
     // The filter has been checked; `info` is what it falls back to.
     let filter = config.filter.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(io::stderr);
     let registry = tracing_subscriber::registry();
     let started = match config.format {
@@ -33,4 +56,5 @@ fn start_log(config: &LogConfig) {
     if let Err(error) = started {
         tracing::warn!(%error, "log not replaced");
     }
+    LogRoom(handle)
 }

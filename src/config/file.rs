@@ -8,7 +8,13 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
 use super::units::{WrittenDuration, WrittenSize};
+
+/// Sections that are lists of tables.
+pub(super) const LISTS: [&str; 1] = ["nodes"];
+/// Sections whose keys are tables themselves, or positions of tables.
+pub(super) const NESTED: [&str; 3] = ["nodes", "placement", "regions"];
 
 /// Configuration of a peregrine node.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -24,6 +30,14 @@ pub(super) struct ConfigFile {
     pub(super) deadline: DeadlineFile,
     pub(super) data: DataFile,
     pub(super) log: LogFile,
+    pub(super) cluster: ClusterFile,
+    pub(super) routing: RoutingFile,
+    /// What is known of regions, by name.
+    pub(super) regions: BTreeMap<String, RegionFile>,
+    /// Where models are held, by name; one without an entry is held everywhere.
+    pub(super) placement: BTreeMap<String, PlacementFile>,
+    /// The processes of `peregrine cluster`.
+    pub(super) nodes: Numbered<NodeEntryFile>,
 }
 
 /// Where and how much the gateway accepts.

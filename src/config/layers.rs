@@ -11,8 +11,13 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Spanned, Table, Value};
 
-use super::file::ConfigFile;
+use super::file::{ConfigFile, LISTS, NESTED};
 use super::{BUILT_IN, Mistake};
+
+/// Longer reports help nobody, and whoever posts a layer chooses how much is wrong with it.
+const MISTAKES_MAX: usize = 256;
+/// Keys that posted layers may add up to.
+const LEAVES_MAX: usize = 4096;
 
 /// Variables of the environment that begin so are configuration, `__` between section and key.
 const PREFIX: &str = "PEREGRINE_";
@@ -68,6 +73,13 @@ pub enum Origin {
         /// From 1, in characters.
         column: usize,
     },
+    /// In a text that was posted to the running node.
+    Posted {
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+    },
     /// A variable of the environment.
     Variable(String),
     /// An option of the command line.
@@ -80,6 +92,7 @@ impl fmt::Display for Origin {
             Self::BuiltIn { line, column } => write!(f, "built-in local.toml:{line}:{column}"),
             Self::File { file, line: 0, .. } => write!(f, "{}", file.display()),
             Self::File { file, line, column } => write!(f, "{}:{line}:{column}", file.display()),
+            Self::Posted { line, column } => write!(f, "posted text:{line}:{column}"),
             Self::Variable(name) => f.write_str(name),
             Self::Flag(flag) => f.write_str(flag),
         }
@@ -137,6 +150,16 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
     leaves
 }
 
+/// A text that was posted, over what is there.
+pub(super) fn add_posted(text: &str, leaves: &mut Leaves, mistakes: &mut Vec<Mistake>) {
+    add_text(text, &|line, column| Origin::Posted { line, column }, leaves, mistakes);
+    if leaves.len() > LEAVES_MAX {
+        let origin = Origin::Posted { line: 1, column: 1 };
+        let message = format!("the configuration would have more than {LEAVES_MAX} keys");
+        mistakes.push(Mistake { origin, key: String::new(), message });
+    }
+}
+
 type Place<'a> = &'a dyn Fn(usize, usize) -> Origin;
 
 fn add_text(text: &str, place: Place<'_>, leaves: &mut Leaves, mistakes: &mut Vec<Mistake>) {
@@ -156,6 +179,9 @@ fn add_text(text: &str, place: Place<'_>, leaves: &mut Leaves, mistakes: &mut Ve
     }
     let mut written = Vec::new();
     flatten(root.get_ref(), &mut Vec::new(), &mut written);
+    for list in LISTS.iter().filter(|list| root.get_ref().contains_key(**list)) {
+        leaves.retain(|path, _| path[0] != **list); // like every list, it replaces the weaker one as a whole
+    }
     for leaf in written {
         let path: Vec<String> = leaf.path.iter().map(|(key, _)| key.clone()).collect();
         match misfit(&path, &leaf.value) {
@@ -199,7 +225,30 @@ fn flatten(table: &DeTable<'_>, path: &mut Vec<(String, Range<usize>)>, out: &mu
         path.push((key.get_ref().to_string(), key.span()));
         match value.get_ref() {
             DeValue::Table(inner) if !inner.is_empty() => flatten(inner, path, out),
+            DeValue::Array(entries) if path.len() == 1 && LISTS.contains(&path[0].0.as_str()) => {
+                flatten_list(value, entries, path, out);
+            }
             _ => out.push(Written { path: path.clone(), value: plain(value), value_at: value.span().start }),
+        }
+        path.pop();
+    }
+}
+
+/// Each entry under its position.
+fn flatten_list(
+    list: &Spanned<DeValue<'_>>,
+    entries: &[Spanned<DeValue<'_>>],
+    path: &mut Vec<(String, Range<usize>)>,
+    out: &mut Vec<Written>,
+) {
+    if entries.is_empty() {
+        out.push(Written { path: path.clone(), value: plain(list), value_at: list.span().start });
+    }
+    for (position, entry) in entries.iter().enumerate() {
+        path.push((position.to_string(), entry.span()));
+        match entry.get_ref() {
+            DeValue::Table(inner) if !inner.is_empty() => flatten(inner, path, out),
+            _ => out.push(Written { path: path.clone(), value: plain(entry), value_at: entry.span().start }),
         }
         path.pop();
     }
@@ -219,7 +268,12 @@ struct Misfit {
 }
 
 fn misfit(path: &[String], value: &Value) -> Option<Misfit> {
-    if path.len() == 1 && value.is_array() {
+    let is_table = match path {
+        [section] => !LISTS.contains(&section.as_str()),
+        [section, _] => NESTED.contains(&section.as_str()),
+        _ => false,
+    };
+    if is_table && value.is_array() {
         // Serde would take a list for a section's values in the order of its fields.
         let message = "invalid type: list, expected a table".to_owned();
         return misfit(path, &Value::Table(Table::new())).or(Some(Misfit { depth: None, message }));
@@ -238,11 +292,38 @@ fn misfit(path: &[String], value: &Value) -> Option<Misfit> {
 }
 
 fn key_until(path: &[String], depth: Option<usize>) -> String {
-    path[..depth.map_or(path.len(), |depth| depth + 1)].join(".")
+    key_of(&path[..depth.map_or(path.len(), |depth| depth + 1)])
+}
+
+/// Dotted, as TOML would write it.
+pub(crate) fn key_of<T: AsRef<str>>(path: &[T]) -> String {
+    let parts: Vec<String> = path.iter().map(|part| quoted(part.as_ref())).collect();
+    parts.join(".")
+}
+
+/// As a TOML key.
+pub(super) fn quoted(key: &str) -> String {
+    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if bare { key.to_owned() } else { Value::String(key.to_owned()).to_string() }
+}
+
+/// The reverse of [`key_of`].
+pub(super) fn path_of(key: &str) -> Vec<String> {
+    if !key.contains(['"', '\'']) {
+        return key.split('.').map(str::to_owned).collect();
+    }
+    let mut path = Vec::new();
+    let mut value = toml::from_str::<Table>(&format!("{key} = 0")).map(Value::Table).ok();
+    while let Some(Value::Table(table)) = value {
+        let (part, inner) = table.into_iter().next().unzip();
+        path.extend(part);
+        value = inner;
+    }
+    path
 }
 
 fn push_once(mistakes: &mut Vec<Mistake>, mistake: Mistake) {
-    if !mistakes.contains(&mistake) {
+    if mistakes.len() < MISTAKES_MAX && !mistakes.contains(&mistake) {
         mistakes.push(mistake);
     }
 }

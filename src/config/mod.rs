@@ -2,13 +2,19 @@
 //!
 //! Built-in `configs/local.toml` < files in order < `PEREGRINE_…` variables < command line; see `layers.rs`.
 
+mod cluster;
+mod cluster_file;
 mod error;
 mod file;
 mod layers;
 mod paths;
 mod resolve;
+mod secret;
 #[cfg(test)]
 mod tests;
+mod topology;
+#[cfg(test)]
+mod topology_tests;
 mod units;
 
 use std::collections::BTreeMap;
@@ -16,10 +22,19 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peregrine_runtime::{NodeId, Region};
+
+pub use cluster::{
+    ClusterConfig, Credentials, DetectorConfig, Holding, NodeEntry, PlacementConfig, RegionConfig,
+    RoutingConfig, Seed,
+};
+pub use cluster_file::{DeviceChoice, PreferChoice, RoleChoice};
 pub use error::{ConfigError, Mistake};
 pub use file::{BackendChoice, LogFormat, PlacementChoice, ProfileChoice, WorkloadChoice, schema};
+pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
+pub use secret::Secret;
 
 /// The built-in configuration: one node, the models and data that ship.
 pub const BUILT_IN: &str = include_str!("../../configs/local.toml");
@@ -45,6 +60,16 @@ pub struct Config {
     pub data: DataConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[cluster]`; `None`: this node is alone.
+    pub cluster: Option<ClusterConfig>,
+    /// `[routing]`
+    pub routing: RoutingConfig,
+    /// `[regions.…]`
+    pub regions: BTreeMap<Region, RegionConfig>,
+    /// `[placement.…]`, by model; one without an entry is held everywhere.
+    pub placement: BTreeMap<String, PlacementConfig>,
+    /// `[[nodes]]`
+    pub nodes: Vec<NodeEntry>,
 }
 
 /// Where and how much the gateway accepts.
@@ -72,9 +97,9 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeConfig {
     /// In answers, logs and metrics.
-    pub name: String,
+    pub name: NodeId,
     /// In answers, logs and metrics.
-    pub region: String,
+    pub region: Region,
 }
 
 /// What is served.

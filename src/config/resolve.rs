@@ -1,29 +1,43 @@
 //! From as written to as used: bounds, addresses, folders; every mistake is collected, none hides another.
 
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peregrine_runtime::{NodeId, Region};
 use toml::Value;
 
-use super::file::{BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, ServerFile};
-use super::layers::{Leaves, Sources, assemble, gather};
+use super::file::{
+    BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, LISTS, ServerFile,
+};
+use super::layers::{Leaves, Sources, add_posted, assemble, gather, key_of, path_of, quoted};
+use super::secret::{REDACTED, is_secret};
 use super::units::{WrittenDuration, WrittenSize};
 use super::{
-    BackendConfig, BatchingConfig, BreakerConfig, Config, ConfigError, DataConfig, DeadlineConfig, Leaf,
-    LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, paths,
+    BackendChoice, BackendConfig, BatchingConfig, BreakerConfig, Config, ConfigError, DataConfig,
+    DeadlineConfig, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, paths,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A checked configuration that remembers where each value came from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Resolved {
     /// As used.
     pub config: Config,
     leaves: Leaves,
+    sources: Sources,
+}
+
+/// Without the written values, among which a secret may be.
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolved").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 /// Reads, merges and checks all layers.
@@ -32,9 +46,22 @@ pub struct Resolved {
 /// Every mistake of every layer.
 pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
     let mut mistakes = Vec::new();
-    let mut leaves = gather(sources, &mut mistakes);
+    let leaves = gather(sources, &mut mistakes);
+    checked(leaves, mistakes, &sources.overrides.models, sources)
+}
+
+/// `added` repositories come before the written ones.
+fn checked(
+    mut leaves: Leaves,
+    mut mistakes: Vec<Mistake>,
+    added: &[PathBuf],
+    sources: &Sources,
+) -> Result<Resolved, ConfigError> {
+    let environment = &sources.environment;
     let config = match assemble(&leaves) {
-        Ok(written) => Checker { leaves: &mut leaves, mistakes: &mut mistakes }.config(written, sources),
+        Ok(written) => {
+            Checker { leaves: &mut leaves, mistakes: &mut mistakes }.config(written, added, environment)
+        }
         Err(error) => {
             let origin = Origin::BuiltIn { line: 1, column: 1 };
             mistakes.push(Mistake { origin, key: String::new(), message: error.message().to_owned() });
@@ -42,7 +69,7 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
         }
     };
     match config {
-        Some(config) if mistakes.is_empty() => Ok(Resolved { config, leaves }),
+        Some(config) if mistakes.is_empty() => Ok(Resolved { config, leaves, sources: sources.clone() }),
         _ => {
             mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
             Err(ConfigError { mistakes })
@@ -51,6 +78,42 @@ pub fn resolve(sources: &Sources) -> Result<Resolved, ConfigError> {
 }
 
 impl Resolved {
+    /// Where it was read.
+    #[must_use]
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// With one more layer of TOML above all others. Reads none of them again.
+    ///
+    /// # Errors
+    /// Every mistake of the text, and of what it makes of the whole.
+    pub fn over(&self, text: &str) -> Result<Self, ConfigError> {
+        let (mut leaves, mut mistakes) = (self.leaves.clone(), Vec::new());
+        add_posted(text, &mut leaves, &mut mistakes);
+        checked(leaves, mistakes, &[], &self.sources) // added repositories are among the written ones by now
+    }
+
+    /// Paths of the values that are not the same in `other`, in order.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<Vec<String>> {
+        fn value<'a>(leaves: &'a Leaves, path: &[String]) -> Option<&'a Value> {
+            leaves.get(path).map(|leaf| &leaf.value).filter(|value| !value.is_table())
+        }
+        let paths: BTreeSet<&Vec<String>> = self.leaves.keys().chain(other.leaves.keys()).collect();
+        let differs = |path: &&&Vec<String>| value(&self.leaves, path) != value(&other.leaves, path);
+        paths.iter().filter(differs).map(|path| (*path).clone()).collect()
+    }
+
+    /// Is there a cluster secret, or a certificate?
+    #[must_use]
+    pub fn gives_credentials(&self) -> bool {
+        ["cluster.secret", "cluster.ca"].iter().any(|key| {
+            let text = self.leaves.get(&path_of(key)).and_then(|leaf| leaf.value.as_str());
+            text.is_some_and(|text| !text.is_empty())
+        })
+    }
+
     /// The resolved form as TOML, each value with its origin.
     #[must_use]
     pub fn to_toml(&self) -> String {
@@ -60,17 +123,24 @@ impl Resolved {
             .filter_map(|(path, leaf)| path.split_last().map(|(key, section)| (section, key, leaf)))
             .filter(|(.., leaf)| !leaf.value.is_table())
             .collect();
-        keys.sort_by_key(|(section, key, _)| (*section, *key));
+        let position = |part: &String| (part.parse::<usize>().unwrap_or(usize::MAX), part.clone());
+        keys.sort_by_cached_key(|(section, key, _)| {
+            (section.iter().map(position).collect::<Vec<_>>(), (*key).clone())
+        });
         let mut text = String::new();
         let mut open: &[String] = &[];
         for (section, key, leaf) in keys {
             if section != open {
                 let gap = if text.is_empty() { "" } else { "\n" };
-                let header: Vec<String> = section.iter().map(|key| quoted(key)).collect();
-                text.push_str(&format!("{gap}[{}]\n", header.join(".")));
+                let header = match section {
+                    [list, _] if LISTS.contains(&list.as_str()) => format!("[[{list}]]"),
+                    section => format!("[{}]", key_of(section)),
+                };
+                text.push_str(&format!("{gap}{header}\n"));
                 open = section;
             }
-            let assignment = format!("{} = {}", quoted(key), leaf.value);
+            let path: Vec<String> = section.iter().chain([key]).cloned().collect();
+            let assignment = format!("{} = {}", quoted(key), shown(&path, leaf));
             text.push_str(&format!("{assignment:<44} # {}\n", leaf.origin));
         }
         text
@@ -80,30 +150,42 @@ impl Resolved {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let entries = self.leaves.iter().filter(|(_, leaf)| !leaf.value.is_table()).map(|(path, leaf)| {
-            let entry = serde_json::json!({ "value": leaf.value, "origin": leaf.origin.to_string() });
-            (path.join("."), entry)
+            let value = shown(path, leaf);
+            let entry = serde_json::json!({ "value": value, "origin": leaf.origin.to_string() });
+            (key_of(path), entry)
         });
         serde_json::Value::Object(entries.collect())
     }
 }
 
-/// As a TOML key.
-fn quoted(key: &str) -> String {
-    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-    if bare { key.to_owned() } else { Value::String(key.to_owned()).to_string() }
+/// Nobody is shown a secret; that there is none may be seen.
+fn shown(path: &[String], leaf: &Leaf) -> Value {
+    match &leaf.value {
+        Value::String(text) if text.is_empty() => leaf.value.clone(),
+        _ if is_secret(path) => Value::String(REDACTED.to_owned()),
+        value => value.clone(),
+    }
 }
 
-struct Checker<'a> {
+/// Checks written values one by one and collects what is wrong with them.
+pub(super) struct Checker<'a> {
     leaves: &'a mut Leaves,
     mistakes: &'a mut Vec<Mistake>,
 }
 
 impl Checker<'_> {
     /// `None` only with a mistake.
-    fn config(&mut self, written: ConfigFile, sources: &Sources) -> Option<Config> {
+    fn config(
+        &mut self,
+        written: ConfigFile,
+        added: &[PathBuf],
+        environment: &[(String, String)],
+    ) -> Option<Config> {
         let server = self.server(written.server);
-        let name = self.label("node.name", written.node.name);
-        let region = self.label("node.region", written.node.region);
+        let name = self.present("node.name", written.node.name);
+        let name = name.and_then(|name| self.named(NodeId::new(&name), "node.name"));
+        let region = self.present("node.region", written.node.region);
+        let region = region.and_then(|region| self.named(Region::new(&region), "node.region"));
         let backend = self.backend(&written.backend);
         let batching = self.batching(&written.batching);
         let breaker = self.breaker(&written.breaker);
@@ -111,12 +193,20 @@ impl Checker<'_> {
         let data = self.data(written.data);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
-        let repositories = self.repositories(written.models.repositories, sources);
+        let repositories = self.repositories(written.models.repositories, added);
         let default = self.default_model(written.models.default, repositories.as_deref());
         let workload = self.present("models.workload", written.models.workload);
         let profile = self.present("models.profile", written.models.profile);
         let profiles = written.models.profiles.unwrap_or_default();
-        Some(Config {
+        let roles = written.cluster.roles.clone().unwrap_or_default();
+        let chosen = written.backend.choice.unwrap_or(BackendChoice::Auto);
+        let nodes_len = written.nodes.0.len();
+        let cluster = self.cluster(written.cluster, environment, nodes_len);
+        let routing = self.routing(&written.routing);
+        let regions = self.regions(written.regions);
+        let placement = self.placement(written.placement);
+        let nodes = self.nodes(written.nodes, &roles, chosen);
+        let config = Config {
             server: server?,
             node: NodeConfig { name: name?, region: region? },
             models: ModelsConfig {
@@ -132,16 +222,19 @@ impl Checker<'_> {
             deadline: deadline?,
             data: data?,
             log: LogConfig { format: format?, filter: filter? },
-        })
+            cluster: cluster?,
+            routing: routing?,
+            regions: regions?,
+            placement: placement?,
+            nodes: nodes?,
+        };
+        self.topology(&config);
+        Some(config)
     }
 
     fn server(&mut self, written: ServerFile) -> Option<ServerConfig> {
-        let listen = self.present("server.listen", written.listen).and_then(|text| {
-            let parsed = text.parse::<SocketAddr>().ok();
-            self.require(parsed, "server.listen", || {
-                format!("`{text}` is not an address and port such as 127.0.0.1:8080 or [::]:8080")
-            })
-        });
+        let listen = self.present("server.listen", written.listen);
+        let listen = listen.and_then(|text| self.socket("server.listen", &text));
         let workers = self.cores("server.workers", written.workers);
         let body = self.within("server.body_max", written.body_max.map(|WrittenSize(n)| n), 1024..=1 << 30);
         let connections = self.within("server.connections_max", written.connections_max, 1..=1_000_000);
@@ -247,10 +340,9 @@ impl Checker<'_> {
         Some(DataConfig { file, column: column?, columns })
     }
 
-    fn repositories(&mut self, written: Option<Vec<PathBuf>>, sources: &Sources) -> Option<Vec<PathBuf>> {
+    fn repositories(&mut self, written: Option<Vec<PathBuf>>, added: &[PathBuf]) -> Option<Vec<PathBuf>> {
         const KEY: &str = "models.repositories";
         let written = self.present(KEY, written)?;
-        let added = &sources.overrides.models;
         let origin = self.origin(KEY);
         let found = paths::repositories(added, &written, &origin);
         let flags = |_: &PathBuf| Origin::Flag("--models");
@@ -287,12 +379,15 @@ impl Checker<'_> {
         Some(None)
     }
 
-    fn label(&mut self, key: &str, written: Option<String>) -> Option<String> {
-        let text = self.present(key, written)?;
-        let fits = !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_graphic());
-        self.require(fits.then(|| text.clone()), key, || {
-            format!("`{text}` is not 1 to 64 printable ASCII letters")
+    pub(super) fn socket(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+        self.require(text.parse().ok(), key, || {
+            format!("`{text}` is not an address and port such as 127.0.0.1:8080 or [::]:8080")
         })
+    }
+
+    /// What a constructor made of a name, or its own words.
+    pub(super) fn named<T, E: Display>(&mut self, made: Result<T, E>, key: &str) -> Option<T> {
+        made.map_err(|error| self.mistake(key, error.to_string())).ok()
     }
 
     fn filter(&mut self, written: Option<String>) -> Option<String> {
@@ -307,12 +402,21 @@ impl Checker<'_> {
     }
 
     fn share(&mut self, key: &str, written: Option<f64>) -> Option<f64> {
-        let share = self.present(key, written)?;
-        let fits = share > 0.0 && share <= 1.0;
-        self.require(fits.then_some(share), key, || format!("{share} is not above 0 and at most 1"))
+        self.number(key, written, |share| share > 0.0 && share <= 1.0, "above 0 and at most 1")
     }
 
-    fn time(
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        written: Option<f64>,
+        fits: impl FnOnce(f64) -> bool,
+        range: &str,
+    ) -> Option<f64> {
+        let number = self.present(key, written)?;
+        self.require(fits(number).then_some(number), key, || format!("{number} is not {range}"))
+    }
+
+    pub(super) fn time(
         &mut self,
         key: &str,
         written: Option<WrittenDuration>,
@@ -324,7 +428,12 @@ impl Checker<'_> {
         })
     }
 
-    fn within(&mut self, key: &str, written: Option<usize>, range: RangeInclusive<usize>) -> Option<usize> {
+    pub(super) fn within(
+        &mut self,
+        key: &str,
+        written: Option<usize>,
+        range: RangeInclusive<usize>,
+    ) -> Option<usize> {
         let number = self.present(key, written)?;
         self.require(range.contains(&number).then_some(number), key, || {
             format!("{number} is not within {} and {}", range.start(), range.end())
@@ -342,7 +451,7 @@ impl Checker<'_> {
         Some(cores)
     }
 
-    fn present<T>(&mut self, key: &str, written: Option<T>) -> Option<T> {
+    pub(super) fn present<T>(&mut self, key: &str, written: Option<T>) -> Option<T> {
         let refused = self.mistakes.iter().any(|mistake| mistake.key == key);
         if written.is_none() && !refused {
             self.mistake(key, "is missing".to_owned());
@@ -350,31 +459,39 @@ impl Checker<'_> {
         written
     }
 
-    fn require<T>(&mut self, checked: Option<T>, key: &str, message: impl FnOnce() -> String) -> Option<T> {
+    pub(super) fn require<T>(
+        &mut self,
+        checked: Option<T>,
+        key: &str,
+        message: impl FnOnce() -> String,
+    ) -> Option<T> {
         if checked.is_none() {
             self.mistake(key, message());
         }
         checked
     }
 
-    fn mistake(&mut self, key: &str, message: String) {
+    pub(super) fn mistake(&mut self, key: &str, message: String) {
         let origin = self.origin(key);
         self.mistakes.push(Mistake { origin, key: key.to_owned(), message });
     }
 
     fn origin(&self, key: &str) -> Origin {
-        let leaf = self.leaves.get(&path_of(key));
+        let path = path_of(key);
+        let below = || self.leaves.range(path.clone()..).next().filter(|(at, _)| at.starts_with(&path));
+        let beside = || {
+            let section = &path[..path.len().saturating_sub(1)];
+            self.leaves.range(section.to_vec()..).next().filter(|(at, _)| at.starts_with(section))
+        };
+        // A key that is not there is missing where its section is.
+        let leaf = self.leaves.get(&path).or_else(|| Some(below().or_else(beside)?.1));
         leaf.map_or(Origin::BuiltIn { line: 1, column: 1 }, |leaf| leaf.origin.clone())
     }
 
-    fn replace(&mut self, key: &str, value: Value, origin: Option<Origin>) {
+    pub(super) fn replace(&mut self, key: &str, value: Value, origin: Option<Origin>) {
         if let Some(leaf) = self.leaves.get_mut(&path_of(key)) {
             leaf.value = value;
             leaf.origin = origin.unwrap_or_else(|| leaf.origin.clone());
         }
     }
-}
-
-fn path_of(key: &str) -> Vec<String> {
-    key.split('.').map(str::to_owned).collect()
 }

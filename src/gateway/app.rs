@@ -16,6 +16,7 @@ use super::error::Refusal;
 use super::meter::{Admitted, Meter};
 use crate::catalog::{self, Entry};
 use crate::config::Config;
+use crate::reload::{Current, Reload};
 use crate::series_store::SeriesStore;
 
 /// Shared by all workers of a node.
@@ -23,17 +24,29 @@ pub(crate) struct Shared {
     pub(crate) system: System,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: SeriesStore,
-    pub(crate) config: Config,
+    config: Current,
+    pub(crate) reload: Arc<Reload>,
     pub(crate) meter: Meter,
     started: SystemTime,
     predictions: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn new(system: System, clock: Arc<dyn Clock>, series: SeriesStore, config: Config) -> Self {
+    pub(crate) fn new(
+        system: System,
+        clock: Arc<dyn Clock>,
+        series: SeriesStore,
+        config: Current,
+        reload: Arc<Reload>,
+    ) -> Self {
         let started = clock.wall();
         let predictions = AtomicU64::new(0);
-        Self { system, clock, series, config, meter: Meter::default(), started, predictions }
+        Self { system, clock, series, config, reload, meter: Meter::default(), started, predictions }
+    }
+
+    /// The configuration in use; a request asks once where two of its steps must agree.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.get()
     }
 
     /// How long this node has been up.
@@ -46,19 +59,19 @@ impl Shared {
         headers: &HeaderMap,
         payload: &mut web::Payload,
     ) -> Result<Bytes, BodyError> {
-        let limits =
-            BodyLimits { bytes_max: self.config.server.body_bytes_max, within: self.config.deadline.max };
+        let config = self.config();
+        let limits = BodyLimits { bytes_max: config.server.body_bytes_max, within: config.deadline.max };
         body::read(headers, payload, limits).await
     }
 
     pub(crate) fn admit(&self) -> Result<Admitted<'_>, Refusal> {
-        let requests_max = self.config.server.in_flight_max;
+        let requests_max = self.config().server.in_flight_max;
         self.meter.admit(requests_max).ok_or(Refusal::TooManyInFlight { requests_max })
     }
 
     /// What the caller wished, within what the node allows.
     pub(crate) fn deadline(&self, wished: Option<Duration>) -> Deadline {
-        let limits = &self.config.deadline;
+        let limits = self.config().deadline.clone();
         Deadline::after(self.clock.now(), wished.map_or(limits.default, |wished| wished.min(limits.max)))
     }
 
@@ -74,13 +87,14 @@ impl Shared {
     }
 
     /// The model of a native request: named, configured, or the first by name.
-    pub(crate) fn model(
+    pub(crate) async fn model(
         &self,
         name: Option<&str>,
         version: Option<u32>,
     ) -> Result<Arc<ModelStatus>, Refusal> {
-        if let Some(name) = name.or(self.config.models.default.as_deref()) {
-            return Ok(self.system.find(name, version)?);
+        let default = self.config().models.default.clone();
+        if let Some(name) = name.or(default.as_deref()) {
+            return Ok(self.system.locate(name, version, self.deadline(None)).await?);
         }
         let first = self.system.models().into_iter().map(|model| model.spec.name.clone()).min();
         Ok(self.system.find(&first.ok_or(Refusal::NoModel)?, version)?)
@@ -94,7 +108,7 @@ impl Shared {
 
     /// What the repositories hold, loaded or not.
     pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
-        let repositories = self.config.models.repositories.clone();
+        let repositories = self.repositories();
         blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Load(error.to_string()))).await
     }
 
@@ -118,8 +132,8 @@ impl Shared {
     }
 
     /// Where models are looked for.
-    pub(crate) fn repositories(&self) -> &[PathBuf] {
-        &self.config.models.repositories
+    pub(crate) fn repositories(&self) -> Vec<PathBuf> {
+        self.config().models.repositories.clone()
     }
 }
 

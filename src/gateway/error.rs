@@ -14,6 +14,7 @@ use super::body::BodyError;
 use super::json::JsonError;
 use super::v1::parse::BadForecast;
 use super::v2::parse::BadInfer;
+use crate::reload::ReloadRefused;
 use crate::series_store::SymbolError;
 
 /// Why a request got no answer.
@@ -46,6 +47,9 @@ pub(crate) enum Refusal {
     Unsupported(&'static str),
     #[error("the model cannot be loaded: {0}")]
     Load(String),
+    /// The configuration in use stays.
+    #[error(transparent)]
+    Reload(ReloadRefused),
     #[error("no model is served")]
     NoModel,
     #[error("{requests_max} requests are in flight already")]
@@ -71,7 +75,8 @@ impl Refusal {
             Self::NoSuchPath | Self::NotInRepository(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Load(_) => StatusCode::BAD_REQUEST,
+            Self::Load(_) | Self::Reload(ReloadRefused::Invalid(_)) => StatusCode::BAD_REQUEST,
+            Self::Reload(_) => StatusCode::CONFLICT,
             Self::NoModel => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
         }
@@ -202,6 +207,14 @@ impl ResponseError for Problem {
             "status": status.as_u16(),
             "detail": self.0.to_string(),
         });
+        match &self.0 {
+            Refusal::Reload(ReloadRefused::Invalid(error)) => {
+                problem["mistakes"] = error.mistakes.iter().map(ToString::to_string).collect();
+            }
+            Refusal::Reload(ReloadRefused::Fixed { keys }) => problem["keys"] = keys.clone().into(),
+            Refusal::Reload(ReloadRefused::Veto { room, .. }) => problem["room"] = (*room).into(),
+            _ => {}
+        }
         let (series, index) = self.0.place();
         if let Some(series) = series {
             problem["series"] = series.into();

@@ -29,8 +29,8 @@ async fn all(shared: Data<Shared>) -> HttpResponse {
         "ready": health.ready,
         "reasons": health.reasons,
         "devices": devices(&health),
-        "node": shared.config.node.name,
-        "region": shared.config.node.region,
+        "node": shared.config().node.name.as_str(),
+        "region": shared.config().node.region.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": shared.uptime().as_secs_f64(),
     });
@@ -65,8 +65,8 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
 async fn cluster(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
     let member = json!({
-        "node": shared.config.node.name,
-        "region": shared.config.node.region,
+        "node": shared.config().node.name.as_str(),
+        "region": shared.config().node.region.as_str(),
         "state": if health.ready { "ready" } else { "not-ready" },
     });
     verdict(health.ready, &json!({ "members": [member], "reasons": health.reasons }))
@@ -106,8 +106,8 @@ async fn status(shared: Data<Shared>) -> HttpResponse {
         "reasons": health.reasons,
         "timestamp": unix_millis(shared.clock.wall()),
         "system": {
-            "node": shared.config.node.name,
-            "region": shared.config.node.region,
+            "node": shared.config().node.name.as_str(),
+            "region": shared.config().node.region.as_str(),
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": shared.uptime().as_secs_f64(),
             "cpu": health.system.map(|vitals| json!({

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data};
-use peregrine_actors::{BreakerState, DeviceState, Health, ModelStats, PaceStatus, Percentiles, Placement};
+use peregrine_actors::{
+    BreakerState, DeviceState, Guarded, Health, ModelStats, PaceStatus, Percentiles, Placement,
+};
+use peregrine_shaders::Backend;
 use serde_json::json;
 
 use super::health::device_view;
 use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
 use super::{Shared, get};
+use crate::reload::Outcome;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/metrics", metrics);
@@ -20,15 +24,21 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn metrics(shared: Data<Shared>) -> HttpResponse {
-    let node = &shared.config.node;
+    let config = shared.config();
+    let node = &config.node;
     let mut page = Page::new(&[("region", &node.region), ("node", &node.name)]);
     page.family("peregrine_uptime_seconds", "gauge", "Since the node started.");
     page.sample("", &[], shared.uptime().as_secs_f64());
+    page.family("peregrine_reloads_total", "counter", "Attempts to change the configuration, by outcome.");
+    for outcome in Outcome::ALL {
+        page.sample("", &[("outcome", &outcome.name())], shared.reload.count(outcome));
+    }
     requests(&mut page, &shared.meter);
     let stats = shared.system.stats();
     models(&mut page, &stats, &shared.meter);
     weights(&mut page, &shared);
     breakers(&mut page, &shared);
+    remote(&mut page, &shared);
     let health = shared.system.health();
     devices(&mut page, &health);
     actors(&mut page, &health);
@@ -208,26 +218,74 @@ fn breakers(page: &mut Page, shared: &Shared) {
             BreakerState::HalfOpen => 1,
             BreakerState::Open { .. } => 2,
         };
-        let backend = one.backend.name();
-        page.sample("", &[("model", &one.model), ("version", &one.version), ("backend", &backend)], state);
+        page.sample("", &guarded(&one.guards), state);
     }
     page.family("peregrine_breaker_transitions_total", "counter", "Changes of a breaker's state.");
     for one in &breakers {
-        let backend = one.backend.name();
-        page.sample(
-            "",
-            &[("model", &one.model), ("version", &one.version), ("backend", &backend)],
-            one.transitions,
-        );
+        page.sample("", &guarded(&one.guards), one.transitions);
     }
     page.family("peregrine_breaker_failures_total", "counter", "Failed calls that a breaker saw.");
     for one in &breakers {
-        let backend = one.backend.name();
-        page.sample(
-            "",
-            &[("model", &one.model), ("version", &one.version), ("backend", &backend)],
-            one.failures,
-        );
+        page.sample("", &guarded(&one.guards), one.failures);
+    }
+}
+
+fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
+    match guards {
+        Guarded::Device { model, version, backend } => {
+            let backend: &'static dyn Display = match backend {
+                Backend::Cpu => &"cpu",
+                Backend::Gpu => &"gpu",
+            };
+            vec![("model", model), ("version", version), ("backend", backend)]
+        }
+        Guarded::Peer { node } => vec![("backend", &"remote"), ("node", node)],
+    }
+}
+
+fn remote(page: &mut Page, shared: &Shared) {
+    let Some(stats) = shared.system.remote_stats() else { return };
+    page.family(
+        "peregrine_remote_ask_seconds",
+        "summary",
+        "There and back, of asks that another node answered.",
+    );
+    for one in &stats.peers {
+        let labels: [(&str, &dyn Display); 2] = [("node", &one.node), ("region", &one.region)];
+        let of = &one.latency;
+        for (quantile, took) in [("0.5", of.p50), ("0.9", of.p90), ("0.99", of.p99), ("0.999", of.p999)] {
+            page.sample("", &[labels[0], labels[1], ("quantile", &quantile)], took.as_secs_f64());
+        }
+        page.sample("_sum", &labels, of.mean.as_secs_f64() * of.count as f64);
+        page.sample("_count", &labels, of.count);
+    }
+    page.family("peregrine_remote_asks_total", "counter", "Asks of another node, by how they ended.");
+    for one in &stats.peers {
+        let ends = [
+            ("answered", one.answered),
+            ("refused", one.refused),
+            ("failed", one.failed),
+            ("cancelled", one.cancelled),
+        ];
+        for (end, count) in ends {
+            page.sample("", &[("node", &one.node), ("region", &one.region), ("end", &end)], count);
+        }
+    }
+    page.family("peregrine_remote_in_flight", "gauge", "Asks on their way to another node.");
+    for one in &stats.peers {
+        page.sample("", &[("node", &one.node), ("region", &one.region)], one.in_flight);
+    }
+    let totals = [
+        ("peregrine_remote_requests_total", "Requests that other nodes were to answer.", stats.requests),
+        ("peregrine_remote_retries_total", "Asks because an earlier one was refused.", stats.retries),
+        ("peregrine_remote_retries_refused_total", "Retries beyond the budget.", stats.retries_refused),
+        ("peregrine_remote_hedges_total", "Asks because an earlier one was late.", stats.hedges),
+        ("peregrine_remote_hedge_wins_total", "Hedges that answered first.", stats.hedge_wins),
+        ("peregrine_remote_hedges_refused_total", "Hedges beyond the budget.", stats.hedges_refused),
+    ];
+    for (name, help, count) in totals {
+        page.family(name, "counter", help);
+        page.sample("", &[], count);
     }
 }
 

@@ -116,8 +116,26 @@ where
     config.service(web::resource(path).route(web::post().to(handler)).default_service(web::to(only_post)));
 }
 
+/// A path that answers GET (and HEAD) and POST only.
+fn get_or_post<G, GetArgs, P, PostArgs>(config: &mut web::ServiceConfig, path: &str, get: G, post: P)
+where
+    G: actix_web::Handler<GetArgs>,
+    GetArgs: actix_web::FromRequest + 'static,
+    G::Output: actix_web::Responder + 'static,
+    P: actix_web::Handler<PostArgs>,
+    PostArgs: actix_web::FromRequest + 'static,
+    P::Output: actix_web::Responder + 'static,
+{
+    let resource = web::resource(path).route(web::get().to(get.clone())).route(web::head().to(get));
+    config.service(resource.route(web::post().to(post)).default_service(web::to(only_get_or_post)));
+}
+
 async fn only_get(request: HttpRequest) -> HttpResponse {
     refuse(&request, Refusal::Method { allow: "GET, HEAD" })
+}
+
+async fn only_get_or_post(request: HttpRequest) -> HttpResponse {
+    refuse(&request, Refusal::Method { allow: "GET, HEAD, POST" })
 }
 
 async fn only_post(request: HttpRequest) -> HttpResponse {

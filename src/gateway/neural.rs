@@ -93,6 +93,9 @@ struct Prediction {
     gpu_utilized: bool,
     model: String,
     model_version: String,
+    backend: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
     degraded: bool,
     #[serde(flatten)]
     interval: Option<Interval>,
@@ -145,7 +148,7 @@ async fn wish(shared: &Shared, request: &HttpRequest, payload: &mut Payload) -> 
 async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answered, Refusal> {
     let start = shared.clock.now();
     let _admitted = shared.admit()?;
-    let model = shared.model(wish.model.as_deref(), None)?;
+    let model = shared.model(wish.model.as_deref(), None).await?;
     let spec = &model.spec;
     refuse_several(spec)?;
     let horizon = wish.horizon.unwrap_or(spec.horizon);
@@ -153,7 +156,8 @@ async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answ
         return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());
     }
     let level = wish.confidence_level.map(percent).transpose()?;
-    let column = shared.config.data.column_of(&spec.name);
+    let config = shared.config();
+    let column = config.data.column_of(&spec.name);
     let mut windows = Windows::default();
     for symbol in symbols {
         windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.y_len());
@@ -189,6 +193,8 @@ fn one(
         gpu_utilized: forecast.backend == Backend::Gpu,
         model: spec.name.clone(),
         model_version: forecast.version.to_string(),
+        backend: forecast.backend_label().into_owned(),
+        node: forecast.peer().map(str::to_owned),
         degraded: forecast.degraded,
         interval: interval.transpose()?,
         latency_ms: None,

@@ -152,6 +152,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/v1/models/{model}", V1, "One model", None, "Model", NAMED),
     operation("post", "/v1/models/{model}/load", V1, "Load or reload", None, "Model", NAMED),
     operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", NAMED),
+    operation("get", "/v1/config", V1, "Configuration in use, with origins", None, "Configuration", &[]),
+    operation(
+        "post",
+        "/v1/config",
+        V1,
+        "Change keys until the next restart or SIGHUP: all of them or none",
+        Some("ConfigurationText"),
+        "Changed",
+        &[400, 408, 409, 413, 415],
+    ),
     operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
     operation(
         "post",
@@ -247,8 +257,9 @@ fn view(one: &Operation) -> Value {
         "responses": responses,
     });
     if let Some(schema) = one.request {
-        let required = matches!(schema, "InferRequest" | "ForecastRequest");
-        let mut content = json!({ "application/json": { "schema": reference(schema) } });
+        let required = matches!(schema, "InferRequest" | "ForecastRequest" | "ConfigurationText");
+        let kind = if schema == "ConfigurationText" { "application/toml" } else { "application/json" };
+        let mut content = json!({ kind: { "schema": reference(schema) } });
         if schema == "InferRequest" {
             content["application/octet-stream"] =
                 json!({ "schema": { "type": "string", "contentEncoding": "binary" } });
@@ -270,6 +281,7 @@ fn meaning(status: u16) -> &'static str {
     match status {
         400 => "Malformed",
         404 => "Unknown model, version or symbol",
+        409 => "A fixed key, or a veto: nothing has changed",
         408 => "The body came too slowly",
         413 => "Too large",
         415 => "Unknown content encoding",
@@ -302,9 +314,13 @@ fn schemas() -> Value {
         "symbol": text, "prediction": numbers, "lower": numbers, "upper": numbers,
         "confidence_level": { "type": "number" }, "latency_ms": { "type": "number" },
         "timestamp": { "type": "integer", "description": "milliseconds since 1970" },
-        "gpu_utilized": { "type": "boolean" }, "model": text, "model_version": text, "degraded": { "type": "boolean" },
+        "gpu_utilized": { "type": "boolean" }, "model": text, "model_version": text, "backend": text, "node": text, "degraded": { "type": "boolean" },
     });
     json!({
+        "Configuration": { "type": "object", "description": "by key; secrets are redacted",
+            "additionalProperties": object(&["value", "origin"], json!({ "value": {}, "origin": text })) },
+        "ConfigurationText": { "type": "string", "description": "a layer of TOML, as in a configuration file" },
+        "Changed": object(&["changed"], json!({ "changed": list(text.clone()) })),
         "Any": { "type": "object" },
         "Live": object(&["live"], json!({ "live": { "type": "boolean" } })),
         "ServerReady": object(&["ready"], json!({ "live": { "type": "boolean" }, "ready": { "type": "boolean" } })),
@@ -326,7 +342,7 @@ fn schemas() -> Value {
         "InferResponse": object(&["model_name", "outputs"], json!({
             "id": text, "model_name": text, "model_version": text,
             "parameters": object(&["backend", "degraded"], json!({
-                "backend": { "enum": ["cpu", "gpu"] }, "degraded": { "type": "boolean" },
+                "backend": text, "node": text, "degraded": { "type": "boolean" },
             })),
             "outputs": list(tensor),
         })),
@@ -356,7 +372,7 @@ fn schemas() -> Value {
                 "id": text, "prediction_id": text, "mean": numbers, "median": numbers,
                 "intervals": list(object(&["level", "lo", "hi"],
                     json!({ "level": { "type": "number" }, "lo": numbers, "hi": numbers }))),
-                "model_version": text, "backend": text, "degraded": { "type": "boolean" }, "region": text,
+                "model_version": text, "backend": text, "node": text, "degraded": { "type": "boolean" }, "region": text,
                 "timing_ms": object(&["queue", "compute", "transfer", "total"], json!({
                     "queue": { "type": "number" }, "compute": { "type": "number" },
                     "transfer": { "type": "number" }, "total": { "type": "number" },
@@ -388,6 +404,7 @@ fn schemas() -> Value {
         "Problem": object(&["type", "title", "status", "detail"], json!({
             "type": text, "title": text, "status": { "type": "integer" }, "detail": text,
             "series": text, "index": { "type": "integer" },
+            "mistakes": list(text.clone()), "keys": list(text.clone()), "room": text,
         })),
         "ProtocolError": object(&["error"], json!({ "error": text })),
     })

@@ -94,7 +94,7 @@ fn node() -> Node {
         models: Vec::new(),
     };
     let sources = Sources { files: Vec::new(), environment: Vec::new(), overrides };
-    Node::start(resolve(&sources).unwrap().config).unwrap()
+    Node::start(resolve(&sources).unwrap()).unwrap()
 }
 
 fn ask(node: &Node, method: &str, path: &str, head: &str, body: &[u8]) -> (u16, String) {

@@ -73,9 +73,9 @@ impl TestNode {
         let models = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/models").into()];
         let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), models, ..Overrides::default() };
         let sources = Sources { files: Vec::new(), environment: environment.collect(), overrides };
-        let config = resolve(&sources).unwrap_or_else(|err| panic!("{err}")).config;
+        let resolved = resolve(&sources).unwrap_or_else(|err| panic!("{err}"));
         let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-        let node = Node::start_with(config, Factories { cpu, gpu, placement: Placement::Gpu })
+        let node = Node::start_with(resolved, Factories { cpu, gpu, placement: Placement::Gpu }, Vec::new())
             .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
     }

@@ -1,7 +1,9 @@
-//! What the breaker publishes for one model on one backend: a few atomics that every request reads.
+//! What the breaker publishes for one model on one backend, or for one other node: a few atomics that every request
+//! reads.
 //!
-//! The breaker actor alone moves the circuit; callers only take permits, and devices only report calls. Fast calls
-//! while closed are merely counted here, so that a healthy system sends the breaker nothing.
+//! The breaker actor alone moves the circuit of a device; callers only take permits, and devices only report calls.
+//! Fast calls while closed are merely counted here, so that a healthy system sends the breaker nothing. The circuit of
+//! another node hears of no device, and is moved where its calls end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -14,16 +16,15 @@ use peregrine_shaders::Backend;
 use crate::breaker::state::{BreakerLimits, Call, Circuit, Event};
 use crate::breaker::{BreakerMail, Permit};
 use crate::inference::{Judge, Outcome, Ticket};
-use crate::status::{BreakerState, BreakerStatus, nanos};
+use crate::status::{BreakerState, BreakerStatus, Guarded, nanos};
 
-/// The circuit of one model version on one backend, and its published form.
+/// One circuit, and its published form.
 pub(crate) struct Gate {
-    pub(crate) model: String,
-    pub(crate) version: u32,
-    pub(crate) backend: Backend,
+    guards: Guarded,
     limits: BreakerLimits,
     clock: Arc<dyn Clock>,
-    breaker: Address<BreakerMail>,
+    /// Who moves the circuit; `None`: whoever reports.
+    breaker: Option<Address<BreakerMail>>,
     circuit: Mutex<Circuit>,
     reason: Mutex<String>,
     state: AtomicU8,
@@ -47,16 +48,14 @@ const PASSED_MAX: u32 = 1 << 16;
 
 impl Gate {
     pub(crate) fn new(
-        (model, version, backend): (&str, u32, Backend),
+        guards: Guarded,
         limits: BreakerLimits,
         clock: Arc<dyn Clock>,
-        breaker: Address<BreakerMail>,
+        breaker: Option<Address<BreakerMail>>,
     ) -> Self {
         let born = clock.now();
         Self {
-            model: model.to_owned(),
-            version,
-            backend,
+            guards,
             limits,
             clock,
             breaker,
@@ -78,6 +77,18 @@ impl Gate {
         self.state.load(Ordering::Acquire) == CLOSED
     }
 
+    /// Whether it is the gate of a device of this kind.
+    pub(crate) fn is_of(&self, kind: Backend) -> bool {
+        matches!(self.guards, Guarded::Device { backend, .. } if backend == kind)
+    }
+
+    /// Whether a permit could be had now; takes none.
+    pub(crate) fn admits(&self, now: Instant) -> bool {
+        self.is_closed()
+            || (nanos(now.saturating_duration_since(self.born)) >= self.until_ns.load(Ordering::Acquire)
+                && self.probes_left.load(Ordering::Acquire) > 0)
+    }
+
     /// Whether a request may pass now.
     pub(crate) fn permit(self: &Arc<Self>, now: Instant) -> Permit {
         if self.state.load(Ordering::Acquire) == CLOSED {
@@ -95,7 +106,7 @@ impl Gate {
         }
     }
 
-    /// Moves the circuit; only the breaker actor does this.
+    /// Moves the circuit; if there is a breaker actor, only that does this.
     pub(crate) fn apply(&self, event: Event, why: Option<&str>) {
         let now = self.clock.now();
         let passed = self.passed.swap(0, Ordering::AcqRel) as usize;
@@ -127,7 +138,7 @@ impl Gate {
         if from != to {
             self.transitions.fetch_add(1, Ordering::Relaxed);
             let (from, to) = (NAMES[usize::from(from)], NAMES[usize::from(to)]);
-            tracing::warn!(model = %self.model, version = self.version, backend = self.backend.name(), from, to, "breaker");
+            tracing::warn!(guards = %self.guards, from, to, "breaker");
         }
     }
 
@@ -140,9 +151,7 @@ impl Gate {
             Circuit::Open { .. } | Circuit::HalfOpen { .. } => BreakerState::HalfOpen,
         };
         BreakerStatus {
-            model: self.model.clone(),
-            version: self.version,
-            backend: self.backend,
+            guards: self.guards.clone(),
             state,
             failures: self.failures.load(Ordering::Relaxed),
             transitions: self.transitions.load(Ordering::Relaxed),
@@ -151,8 +160,9 @@ impl Gate {
     }
 
     fn tell(self: Arc<Self>, event: Event, why: Option<String>) {
+        let Some(breaker) = self.breaker.clone() else { return self.apply(event, why.as_deref()) };
         // A breaker that is behind by a full mailbox has more to go by than this one call.
-        if self.breaker.clone().tell(BreakerMail::Observed { gate: self, event, why }).is_err() {
+        if breaker.tell(BreakerMail::Observed { gate: self, event, why }).is_err() {
             tracing::warn!("breaker is behind, one report lost");
         }
     }

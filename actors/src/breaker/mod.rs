@@ -78,7 +78,7 @@ impl Handler<BreakerMail> for Breaker {
             BreakerMail::Device { backend, up, why } => {
                 let event = if up { Event::DeviceUp } else { Event::DeviceDown };
                 let gates = self.gates.all();
-                for gate in gates.iter().filter(|gate| gate.backend == backend) {
+                for gate in gates.iter().filter(|gate| gate.is_of(backend)) {
                     gate.apply(event, Some(&why));
                 }
             }

@@ -17,7 +17,7 @@ use crate::inference::batch::{BatchLimits, Batcher, Waiting};
 use crate::inference::engine::{Broken, Engine, Fate};
 use crate::inference::ledger::{Entry, Split};
 use crate::inference::{Job, Order, Outcome};
-use crate::request::{Forecast, ForecastError, Timing};
+use crate::request::{Forecast, ForecastError, ServedBy, Timing};
 use crate::status::{DeviceState, DeviceStatus, nanos};
 
 /// Told whether a device is up, and why not.
@@ -72,7 +72,7 @@ enum Closing {
 /// Why a line did not take a request.
 pub(crate) enum Refused {
     /// Its queue holds as much as it may.
-    Full { retry_after_ms: u32 },
+    Full { retry_after_ms: u32, job: Box<Job> },
     /// Its device is down.
     Down(Box<Job>),
 }
@@ -149,7 +149,8 @@ impl Line {
         if !desk.batcher.has_room(job.windows.rows, 0) {
             let rows = desk.batcher.rows() as u64;
             drop(desk);
-            return Err(Refused::Full { retry_after_ms: self.retry_after_ms(rows) });
+            let retry_after_ms = self.retry_after_ms(rows);
+            return Err(Refused::Full { retry_after_ms, job: Box::new(job) });
         }
         self.put(&mut desk, job);
         self.wake(desk);
@@ -411,8 +412,15 @@ impl Line {
                     let timing = Timing { queue, compute: split.total(), batch_rows };
                     let spec = Arc::clone(served.forecaster.spec());
                     let degraded = job.degraded;
-                    let forecast =
-                        Forecast { spec, version: served.version, values, backend, degraded, timing };
+                    let forecast = Forecast {
+                        spec,
+                        version: served.version,
+                        values,
+                        backend,
+                        served_by: ServedBy::Here,
+                        degraded,
+                        timing,
+                    };
                     ready.push((job.slot, forecast));
                 }
                 Fate::NotFinite { .. } if self.spec.spare.is_some() => {

@@ -12,7 +12,7 @@ use crate::{BreakerState, DeviceState, FallbackPolicy, ForecastError};
 const GPU: usize = 1;
 
 fn breaker(rig: &Rig, backend: Backend) -> BreakerState {
-    rig.system.breakers().iter().find(|breaker| breaker.backend == backend).unwrap().state
+    rig.system.breakers().iter().find(|breaker| breaker.guards.backend() == backend.name()).unwrap().state
 }
 
 fn gpu_is_up(rig: &Rig) -> bool {

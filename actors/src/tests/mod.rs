@@ -5,6 +5,7 @@ mod fake;
 mod models;
 mod placement;
 mod queueing;
+mod remote;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The native routes: forecasts by series, models, breakers.
 
+mod config;
 mod models;
 pub(crate) mod parse;
 pub(crate) mod print;
@@ -12,7 +13,7 @@ use serde_json::json;
 use self::parse::{BadForecast, ForecastBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
-use super::{Shared, get, post};
+use super::{Shared, get, get_or_post, post};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
@@ -21,6 +22,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/models/{model}/load", models::load);
     post(config, "/v1/models/{model}/unload", models::unload);
     get(config, "/v1/breakers", breakers);
+    get_or_post(config, "/v1/config", config::show, config::post);
 }
 
 async fn forecast(
@@ -32,7 +34,7 @@ async fn forecast(
     let text = shared.body(request.headers(), &mut payload).await?;
     let _admitted = shared.admit()?;
     let mut body = forecast_body(&text)?;
-    let model = shared.model(body.model.as_deref(), body.version)?;
+    let model = shared.model(body.model.as_deref(), body.version).await?;
     let spec = &model.spec;
     parse::refuse_several(spec)?;
     let horizon = body.horizon.unwrap_or(spec.horizon);
@@ -44,7 +46,8 @@ async fn forecast(
         return Err(BadForecast::Level { level }.into());
     }
     let deadline = shared.deadline(body.deadline);
-    let column = shared.config.data.column_of(&spec.name);
+    let config = shared.config();
+    let column = config.data.column_of(&spec.name);
     let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {
         WindowsError::Body(error) => Refusal::from(error),
         WindowsError::Symbol(error) => error.into(),
@@ -60,7 +63,7 @@ async fn forecast(
         horizon,
         levels: &levels,
         total,
-        region: &shared.config.node.region,
+        region: config.node.region.as_str(),
         prediction_id: &|| shared.prediction_id(),
     });
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json")).body(printed))
@@ -81,9 +84,10 @@ async fn breakers(shared: Data<Shared>) -> HttpResponse {
             BreakerState::Closed | BreakerState::HalfOpen => None,
         };
         json!({
-            "model": breaker.model,
-            "version": breaker.version,
-            "backend": breaker.backend.name(),
+            "model": breaker.guards.model().map(|(model, _)| model),
+            "version": breaker.guards.model().map(|(_, version)| version),
+            "backend": breaker.guards.backend(),
+            "node": breaker.guards.node().map(peregrine_runtime::NodeId::as_str),
             "state": breaker.state.name(),
             "probe_in_ms": retry_ms,
             "failures": breaker.failures,

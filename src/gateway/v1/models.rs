@@ -27,7 +27,7 @@ pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> 
     let repositories: Vec<String> =
         shared.repositories().iter().map(|folder| folder.display().to_string()).collect();
     Ok(HttpResponse::Ok().json(json!({
-        "default": shared.config.models.default,
+        "default": shared.config().models.default,
         "repositories": repositories,
         "models": models,
     })))

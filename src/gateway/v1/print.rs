@@ -106,13 +106,15 @@ fn shared_members(answer: &Answer<'_>) -> String {
     let millis = |took: Duration| took.as_secs_f64() * 1e3;
     let timing = &forecast.timing;
     let transfer = answer.total.saturating_sub(timing.queue + timing.compute);
+    // Names of nodes need no escapes.
+    let node = forecast.peer().map(|node| format!("\"node\":\"{node}\",")).unwrap_or_default();
     let mut region = Vec::new();
     text(&mut region, answer.region);
     format!(
-        ",\"model_version\":\"{}\",\"backend\":\"{}\",\"degraded\":{},\"region\":{},\"timing_ms\":{{\"queue\":{:.3},\
+        ",\"model_version\":\"{}\",\"backend\":\"{}\",{node}\"degraded\":{},\"region\":{},\"timing_ms\":{{\"queue\":{:.3},\
          \"compute\":{:.3},\"transfer\":{:.3},\"total\":{:.3}}},\"batch_rows\":{}",
         forecast.version,
-        forecast.backend.name(),
+        forecast.backend_label(),
         forecast.degraded,
         String::from_utf8_lossy(&region),
         millis(timing.queue),

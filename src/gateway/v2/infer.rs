@@ -26,7 +26,7 @@ pub(super) async fn infer(
 ) -> Result<HttpResponse, ProtocolError> {
     let body = shared.body(request.headers(), &mut payload).await?;
     let version = path.version()?;
-    let model = shared.system.find(&path.model, version)?;
+    let model = shared.system.locate(&path.model, version, shared.deadline(None)).await?;
     let _admitted = shared.admit()?;
     let start = shared.clock.now();
     let header_length = request.headers().get(HEADER_LENGTH);
@@ -48,7 +48,8 @@ pub(super) async fn infer(
             id: parsed.id.as_deref(),
             spec: &forecast.spec,
             version: forecast.version,
-            backend: forecast.backend.name(),
+            backend: &forecast.backend_label(),
+            node: forecast.peer(),
             degraded: forecast.degraded,
             values: &forecast.values,
         },

@@ -64,7 +64,7 @@ pub(super) async fn configuration(
     path: Path<ModelPath>,
 ) -> Result<HttpResponse, ProtocolError> {
     let model = shared.system.find(&path.model, path.version()?)?;
-    let batching = &shared.config.batching;
+    let batching = shared.config().batching.clone();
     let tensor = |name: &str, dims: &[usize]| json!({ "name": name, "data_type": "TYPE_FP32", "dims": dims });
     let mut input = inputs(&model, tensor);
     for one in &mut input {

@@ -12,7 +12,9 @@ pub(crate) struct Answer<'a> {
     pub(crate) id: Option<&'a str>,
     pub(crate) spec: &'a ModelSpec,
     pub(crate) version: u32,
-    pub(crate) backend: &'static str,
+    pub(crate) backend: &'a str,
+    /// The other node that answered, if one did.
+    pub(crate) node: Option<&'a str>,
     pub(crate) degraded: bool,
     /// `[rows, …]`, each row of [`ModelSpec::answer_dims`].
     pub(crate) values: &'a [f32],
@@ -37,8 +39,10 @@ pub(crate) fn answer(answer: &Answer<'_>, binary: bool) -> Printed {
     }
     body.extend_from_slice(b"\"model_name\":");
     text(&mut body, &spec.name);
+    // Names of nodes need no escapes.
+    let node = answer.node.map(|node| format!("\"node\":\"{node}\",")).unwrap_or_default();
     let rest = format!(
-        ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",\"degraded\":{}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
+        ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",{node}\"degraded\":{}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
          \"datatype\":\"{DATATYPE}\",\"shape\":[{rows}",
         answer.version, answer.backend, answer.degraded,
     );
@@ -128,6 +132,7 @@ mod tests {
                 spec: &spec,
                 version: 7,
                 backend: "cpu",
+                node: None,
                 degraded: false,
                 values: &VALUES,
             };
@@ -139,7 +144,15 @@ mod tests {
     fn print(id: Option<&str>, binary: bool) -> Printed {
         let spec = point_spec(3, 2);
         answer(
-            &Answer { id, spec: &spec, version: 7, backend: "cpu", degraded: true, values: &VALUES },
+            &Answer {
+                id,
+                spec: &spec,
+                version: 7,
+                backend: "cpu",
+                node: None,
+                degraded: true,
+                values: &VALUES,
+            },
             binary,
         )
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use peregrine_actors::Timing;
+use peregrine_actors::{ServedBy, Timing};
 use peregrine_shaders::Backend;
 use serde_json::{Value, json};
 
@@ -35,6 +35,7 @@ fn print(levels: &[f64], horizon: usize) -> Value {
         version: 3,
         values: vec![1.0, 0.25, 0.5, 1.5, 1.75, 2.0, 1.25, 1.5, 2.5, 2.75],
         backend: Backend::Cpu,
+        served_by: ServedBy::Here,
         degraded: true,
         timing: Timing { queue: Duration::from_millis(1), compute: Duration::from_millis(2), batch_rows: 1 },
     };

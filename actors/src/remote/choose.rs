@@ -1,0 +1,356 @@
+//! Which nodes are asked for a forecast, in which order, and how often across an ocean.
+//!
+//! Plain values in, an order out: knows no clock, no address, and nothing of how asking goes.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use peregrine_runtime::{NodeId, Region};
+
+use super::message::Provider;
+
+/// Which of several nodes is asked first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Prefer {
+    /// The nearest by class of round trip; among those the least loaded, then the cheapest.
+    #[default]
+    Nearest,
+    /// The least loaded; among those the nearest.
+    LeastLoaded,
+    /// The cheapest; among those the nearest.
+    Cheapest,
+    /// Those of one region, then the others; the nearest first.
+    Region(Region),
+}
+
+/// What a choice is bounded by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds<'a> {
+    /// A longer round trip crosses an ocean.
+    pub(crate) ocean_rtt: Duration,
+    /// Requests of this node that one other may hold.
+    pub(crate) node_in_flight_max: usize,
+    /// Requests of this node that a region may hold, by its name; others: no limit of their own.
+    pub(crate) region_in_flight_max: &'a BTreeMap<Region, usize>,
+}
+
+/// A provider with what this node itself knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) provider: Provider,
+    /// Its breaker lets nothing through.
+    pub(crate) is_open: bool,
+    /// It said that it is full, and the time it named is not over.
+    pub(crate) is_full: bool,
+    /// Our requests there now.
+    pub(crate) in_flight: usize,
+    /// Our requests in its region now.
+    pub(crate) region_in_flight: usize,
+}
+
+/// Why nobody can be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// They are full, or hold as much of ours as they may.
+    pub(crate) full: usize,
+    /// Their breakers are open, or they leave.
+    pub(crate) unwell: usize,
+    /// The time that is left does not reach there and back.
+    pub(crate) far: usize,
+}
+
+/// Round trips of one class are equally near: what differs is noise.
+const NEAR: [Duration; 3] = [Duration::from_millis(2), Duration::from_millis(10), Duration::from_millis(35)];
+/// Loads that differ by less are equal, or every new record would turn all traffic.
+const LOAD_STEPS: f32 = 8.0;
+
+/// Nodes to be asked in this order, and how many cannot be.
+pub(crate) fn order(
+    candidates: Vec<Candidate>,
+    prefer: &Prefer,
+    needs_gpu: bool,
+    remaining: Duration,
+    bounds: Bounds<'_>,
+) -> (Vec<Stop>, Passed) {
+    let mut passed = Passed::default();
+    let mut open: Vec<(Rank, Stop)> = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let provider = candidate.provider;
+        let region_max = bounds.region_in_flight_max.get(&provider.region).copied().unwrap_or(usize::MAX);
+        if needs_gpu && !provider.has_gpu {
+            continue;
+        } else if candidate.is_open || provider.draining {
+            passed.unwell += 1;
+        } else if candidate.is_full
+            || candidate.in_flight >= bounds.node_in_flight_max
+            || candidate.region_in_flight >= region_max
+        {
+            passed.full += 1;
+        } else if provider.rtt >= remaining {
+            passed.far += 1;
+        } else {
+            // What a node says of its load is old; what we sent there meanwhile is not in it.
+            let ours = candidate.in_flight as f32 / bounds.node_in_flight_max.max(1) as f32;
+            let rank = Rank {
+                class: class(provider.rtt, bounds.ocean_rtt),
+                load: load_step(provider.load + ours),
+                cost: if provider.cost.is_nan() { f32::INFINITY } else { provider.cost },
+                in_flight: candidate.in_flight,
+                rtt: provider.rtt,
+            };
+            let across_ocean = provider.rtt > bounds.ocean_rtt;
+            let stop = Stop { node: provider.node, region: provider.region, rtt: provider.rtt, across_ocean };
+            open.push((rank, stop));
+        }
+    }
+    open.sort_by(|(a, a_stop), (b, b_stop)| {
+        let ranked = match prefer {
+            Prefer::Nearest => a.by_distance(b),
+            Prefer::LeastLoaded => a.load.cmp(&b.load).then_with(|| a.by_distance(b)),
+            Prefer::Cheapest => a.cost.total_cmp(&b.cost).then_with(|| a.by_distance(b)),
+            Prefer::Region(region) => {
+                (a_stop.region != *region).cmp(&(b_stop.region != *region)).then_with(|| a.by_distance(b))
+            }
+        };
+        ranked.then_with(|| a_stop.node.cmp(&b_stop.node))
+    });
+    (open.into_iter().map(|(_, stop)| stop).collect(), passed)
+}
+
+/// A node that may be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    pub(crate) node: NodeId,
+    pub(crate) region: Region,
+    pub(crate) rtt: Duration,
+    pub(crate) across_ocean: bool,
+}
+
+/// The way of one request from node to node: each at most once, and after the first at most one across an ocean.
+#[derive(Debug)]
+pub(crate) struct Course {
+    ahead: std::vec::IntoIter<Stop>,
+    ocean_spent: bool,
+    begun: bool,
+}
+
+impl Course {
+    pub(crate) fn new(stops: Vec<Stop>) -> Self {
+        Self { ahead: stops.into_iter(), ocean_spent: false, begun: false }
+    }
+
+    /// The next node to be asked in the time that is left.
+    pub(crate) fn next(&mut self, remaining: Duration) -> Option<Stop> {
+        let (begun, spent) = (self.begun, self.ocean_spent);
+        self.ahead.find(|stop| stop.rtt < remaining && !(begun && spent && stop.across_ocean))
+    }
+
+    /// What [`Self::next`] would give.
+    pub(crate) fn peek(&self, remaining: Duration) -> Option<&Stop> {
+        let (begun, spent) = (self.begun, self.ocean_spent);
+        let fits = |stop: &&Stop| stop.rtt < remaining && !(begun && spent && stop.across_ocean);
+        self.ahead.as_slice().iter().find(fits)
+    }
+
+    /// That node was asked: passing one by costs nothing.
+    pub(crate) fn asked(&mut self, stop: &Stop) {
+        self.ocean_spent |= self.begun && stop.across_ocean;
+        self.begun = true;
+    }
+}
+
+struct Rank {
+    class: usize,
+    load: u32,
+    cost: f32,
+    in_flight: usize,
+    rtt: Duration,
+}
+
+impl Rank {
+    fn by_distance(&self, other: &Self) -> Ordering {
+        let nearest = self.class.cmp(&other.class).then_with(|| self.load.cmp(&other.load));
+        let cheapest = nearest.then_with(|| self.cost.total_cmp(&other.cost));
+        cheapest.then_with(|| self.in_flight.cmp(&other.in_flight)).then_with(|| self.rtt.cmp(&other.rtt))
+    }
+}
+
+fn class(rtt: Duration, ocean_rtt: Duration) -> usize {
+    if rtt > ocean_rtt { NEAR.len() + 1 } else { NEAR.iter().take_while(|bound| rtt > **bound).count() }
+}
+
+/// What cannot be a load counts as full.
+fn load_step(load: f32) -> u32 {
+    if load.is_finite() { (load.clamp(0.0, 4.0) * LOAD_STEPS) as u32 } else { u32::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_comes_first_then_the_least_loaded_then_the_cheapest() {
+        let nodes = [node("far", 80.0, 0.0), node("near", 1.0, 0.9), node("calm", 1.5, 0.1)];
+        check(&nodes, &Prefer::Nearest, &["calm", "near", "far"]);
+        let equal = [cost("dear", 2.0), cost("cheap", 1.0)];
+        check(&equal, &Prefer::Nearest, &["cheap", "dear"]);
+    }
+
+    #[test]
+    fn a_small_difference_is_none() {
+        let nodes = [node("b", 0.9, 0.50), node("a", 1.1, 0.51)];
+        check(&nodes, &Prefer::Nearest, &["b", "a"]);
+        let nodes = [node("b", 1.0, 0.51), node("a", 1.0, 0.50)];
+        check(&nodes, &Prefer::Nearest, &["a", "b"]);
+    }
+
+    #[test]
+    fn the_least_loaded_comes_first_if_that_is_wanted() {
+        let nodes = [node("far", 80.0, 0.0), node("near", 1.0, 0.9), node("calm", 1.5, 0.1)];
+        check(&nodes, &Prefer::LeastLoaded, &["calm", "far", "near"]);
+    }
+
+    #[test]
+    fn the_cheapest_comes_first_if_that_is_wanted() {
+        let nodes = [cost("dear", 2.0), cost("odd", f32::NAN), cost("cheap", 1.0)];
+        check(&nodes, &Prefer::Cheapest, &["cheap", "dear", "odd"]);
+    }
+
+    #[test]
+    fn a_region_comes_first_if_that_is_wanted() {
+        let mut nodes = [node("near", 1.0, 0.0), node("there", 90.0, 0.0), node("mid", 20.0, 0.0)];
+        nodes[1].provider.region = region("nrt");
+        check(&nodes, &Prefer::Region(region("nrt")), &["there", "near", "mid"]);
+        check(&nodes, &Prefer::Region(region("gru")), &["near", "mid", "there"]);
+    }
+
+    #[test]
+    fn what_we_sent_there_is_load() {
+        let mut nodes = [node("a", 1.0, 0.0), node("b", 1.0, 0.3)];
+        nodes[0].in_flight = 6;
+        check(&nodes, &Prefer::Nearest, &["b", "a"]);
+    }
+
+    #[test]
+    fn a_load_that_is_none_counts_as_full() {
+        let nodes = [node("odd", 1.0, f32::NAN), node("busy", 1.0, 1.0)];
+        check(&nodes, &Prefer::Nearest, &["busy", "odd"]);
+    }
+
+    #[test]
+    fn who_leaves_or_fails_is_not_asked() {
+        let mut nodes = [node("open", 1.0, 0.0), node("leaves", 1.0, 0.0), node("well", 50.0, 0.9)];
+        nodes[0].is_open = true;
+        nodes[1].provider.draining = true;
+        let passed = check(&nodes, &Prefer::Nearest, &["well"]);
+        assert_eq!(passed, Passed { unwell: 2, ..Passed::default() });
+    }
+
+    #[test]
+    fn who_is_full_is_not_asked() {
+        let mut nodes = [node("said-so", 1.0, 0.0), node("ours", 1.0, 0.0), node("region", 1.0, 0.0)];
+        nodes[0].is_full = true;
+        nodes[1].in_flight = 10;
+        nodes[2].provider.region = region("nrt");
+        nodes[2].region_in_flight = 3;
+        let passed = check(&nodes, &Prefer::Nearest, &[]);
+        assert_eq!(passed, Passed { full: 3, ..Passed::default() });
+    }
+
+    #[test]
+    fn who_cannot_answer_in_time_is_not_asked() {
+        let passed = check(&[node("moon", 2600.0, 0.0)], &Prefer::Nearest, &[]);
+        assert_eq!(passed, Passed { far: 1, ..Passed::default() });
+    }
+
+    #[test]
+    fn a_gpu_is_asked_of_those_that_have_one() {
+        let mut nodes = vec![node("gpu", 50.0, 0.0), node("cpu", 1.0, 0.0)];
+        nodes[1].provider.has_gpu = false;
+        let limits = BTreeMap::new();
+        let (stops, _) = order(nodes, &Prefer::Nearest, true, Duration::from_secs(1), bounds(&limits));
+        assert_eq!(names(&stops), ["gpu"]);
+    }
+
+    #[test]
+    fn an_ocean_is_crossed_for_at_most_one_retry() {
+        let course = |rtts: &[f64], expected: &[&str]| {
+            let named: Vec<_> = rtts.iter().enumerate().map(|(at, &rtt)| (format!("n{at}"), rtt)).collect();
+            let nodes: Vec<_> = named.iter().map(|(name, rtt)| node(name, *rtt, 0.0)).collect();
+            let limits = BTreeMap::new();
+            let remaining = Duration::from_secs(1);
+            let (stops, _) = order(nodes, &Prefer::Nearest, false, remaining, bounds(&limits));
+            let mut course = Course::new(stops);
+            let mut asked = Vec::new();
+            while let Some(stop) = course.next(remaining) {
+                course.asked(&stop);
+                asked.push(stop.node.to_string());
+            }
+            assert_eq!(asked, expected);
+        };
+        course(&[1.0, 2.0, 90.0, 91.0, 92.0], &["n0", "n1", "n2"]);
+        // The first try is no retry.
+        course(&[90.0, 91.0, 92.0], &["n0", "n1"]);
+        course(&[60.0, 70.0, 75.0], &["n0", "n1", "n2"]);
+    }
+
+    #[test]
+    fn who_was_passed_by_has_not_been_asked() {
+        let limits = BTreeMap::new();
+        let remaining = Duration::from_secs(1);
+        let nodes = vec![node("a", 90.0, 0.0), node("b", 91.0, 0.0), node("c", 92.0, 0.0)];
+        let mut course = Course::new(order(nodes, &Prefer::Nearest, false, remaining, bounds(&limits)).0);
+        course.next(remaining); // passed by
+        let first = course.next(remaining).unwrap();
+        course.asked(&first);
+        let ahead = course.peek(remaining).cloned();
+        assert_eq!(ahead.as_ref().map(|stop| stop.node.as_str()), Some("c"));
+        assert_eq!(course.next(remaining), ahead);
+        assert_eq!(course.next(remaining), None);
+    }
+
+    fn region(name: &str) -> Region {
+        Region::new(name).unwrap()
+    }
+
+    fn node(name: &str, rtt_ms: f64, load: f32) -> Candidate {
+        Candidate {
+            provider: Provider {
+                node: NodeId::new(name).unwrap(),
+                region: region("ams"),
+                rtt: Duration::from_secs_f64(rtt_ms / 1e3),
+                load,
+                cost: 1.0,
+                has_gpu: true,
+                draining: false,
+            },
+            is_open: false,
+            is_full: false,
+            in_flight: 0,
+            region_in_flight: 0,
+        }
+    }
+
+    fn cost(name: &str, cost: f32) -> Candidate {
+        let mut node = node(name, 1.0, 0.0);
+        node.provider.cost = cost;
+        node
+    }
+
+    fn bounds(limits: &BTreeMap<Region, usize>) -> Bounds<'_> {
+        Bounds { ocean_rtt: Duration::from_millis(75), node_in_flight_max: 10, region_in_flight_max: limits }
+    }
+
+    fn names(stops: &[Stop]) -> Vec<&str> {
+        stops.iter().map(|stop| stop.node.as_str()).collect()
+    }
+
+    #[track_caller]
+    fn check(nodes: &[Candidate], prefer: &Prefer, expected: &[&str]) -> Passed {
+        let limits = BTreeMap::from([(region("nrt"), 3)]);
+        let (stops, passed) = order(nodes.to_vec(), prefer, false, Duration::from_secs(1), bounds(&limits));
+        assert_eq!(names(&stops), expected);
+        passed
+    }
+}

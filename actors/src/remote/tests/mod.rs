@@ -1,0 +1,4 @@
+//! Bytes that are hostile, and nodes that fail.
+
+mod room;
+mod wire;

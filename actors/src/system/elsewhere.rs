@@ -1,0 +1,285 @@
+//! What a system does with the other nodes: asks them, and answers them.
+//!
+//! A request crosses once at most: what came from another node is answered here or not at all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use peregrine_runtime::Deadline;
+use peregrine_shaders::{Backend, WindowError};
+
+use super::System;
+use crate::remote::{NoAnswer, Peers, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
+use crate::request::{Forecast, ForecastError, ForecastRequest, ServedBy, Timing};
+use crate::router::{Outlook, Route, prefers_cpu};
+use crate::settings::FallbackPolicy;
+use crate::status::{ModelStatus, RemoteStats};
+
+/// A request that another node is to answer.
+#[derive(Clone, Copy, Debug)]
+struct Away {
+    needs_gpu: bool,
+    /// A device here answers if no other node does.
+    falls_back: bool,
+}
+
+impl System {
+    /// Lets this system ask other nodes and answer them, from now on and for good. False: it already does.
+    pub fn attach_peers(&self, peers: Arc<dyn Peers>) -> bool {
+        let inner = &*self.inner;
+        let (routing, breaker) = (inner.settings.routing.clone(), inner.settings.breaker.clone());
+        inner.remote.set(Remote::new(peers, routing, breaker, Arc::clone(&inner.clock))).is_ok()
+    }
+
+    /// What was asked of other nodes; `None` before there are any.
+    #[must_use]
+    pub fn remote_stats(&self) -> Option<RemoteStats> {
+        self.inner.remote.get().map(Remote::stats)
+    }
+
+    /// One model that is ready here or, failing that, on another node.
+    ///
+    /// # Errors
+    /// Nobody serves it, or nobody said so by the deadline. Needs a tokio timer around it.
+    pub async fn locate(
+        &self,
+        model: &str,
+        version: Option<u32>,
+        deadline: Deadline,
+    ) -> Result<Arc<ModelStatus>, ForecastError> {
+        let unknown = match self.find(model, version) {
+            Ok(found) => return Ok(found),
+            Err(unknown) => unknown,
+        };
+        let Some(remote) = self.inner.remote.get() else { return Err(unknown) };
+        if let Some(known) = remote.shapes.get(model, version, self.inner.clock.now()) {
+            return Ok(known);
+        }
+        let question = RemoteForecast { model: model.to_owned(), version, may_degrade: true, windows: None };
+        let question = Arc::new(question);
+        match remote.forecast(Arc::clone(&question), false, deadline).await {
+            Ok(answer) => Ok(remote.shapes.put(version, &answer, self.inner.clock.now())),
+            Err(NoAnswer::Nobody) => Err(unknown),
+            Err(NoAnswer::Refused(refusal)) => Err(refusal.for_caller(&question)),
+        }
+    }
+
+    /// Answers another node, on a device of this one.
+    ///
+    /// # Errors
+    /// See [`RemoteRefusal`]; it ends by the deadline. Needs a tokio timer around it.
+    pub async fn serve_remote(
+        &self,
+        request: RemoteForecast,
+        deadline: Deadline,
+    ) -> Result<RemoteAnswer, RemoteRefusal> {
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let outside = || RemoteRefusal::Unavailable("this node is part of no cluster".to_owned());
+        let (node, region) = inner.remote.get().ok_or_else(outside)?.peers.here();
+        if inner.stopping.load(Ordering::Relaxed) {
+            return Err(RemoteRefusal::Stopping);
+        }
+        let route = inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone)?;
+        let status = &route.status;
+        let blank = RemoteAnswer {
+            spec: Arc::clone(&status.spec),
+            version: status.version,
+            digest: status.digest.clone(),
+            weight_bytes: status.weight_bytes,
+            rows: 0,
+            values: Vec::new(),
+            backend: Backend::Cpu,
+            degraded: false,
+            timing: Timing::default(),
+            node,
+            region,
+        };
+        let Some(windows) = request.windows else { return Ok(blank) };
+        if !request.may_degrade && inner.rooms.gpu.is_some() && !self.gpu_serves(&route, now) {
+            return Err(RemoteRefusal::Degraded);
+        }
+        let rows = windows.rows;
+        let local = ForecastRequest { model: request.model, version: request.version, windows, deadline };
+        let forecast = self.local(&route, local, now).await;
+        let forecast = forecast.map_err(|refused| self.counted(&route, *refused, now))?;
+        Ok(RemoteAnswer {
+            rows,
+            values: forecast.values,
+            backend: forecast.backend,
+            degraded: forecast.degraded,
+            timing: forecast.timing,
+            ..blank
+        })
+    }
+
+    /// Answers a request of a model that is ready here: here, or on another node if that does better.
+    pub(super) async fn near_or_far(
+        &self,
+        remote: &Remote,
+        route: &Route,
+        mut request: ForecastRequest,
+        now: Instant,
+    ) -> Result<Forecast, ForecastError> {
+        let Some(away) = self.away(remote, route, &request, now) else {
+            return self.here_then_far(remote, route, request, now).await;
+        };
+        if let Err(error) = self.check(&request, &route.status, now) {
+            return Err(self.counted(route, *super::NotHere::with(None)(error), now));
+        }
+        let deadline = match away.falls_back {
+            true => self.deadline_away(route, &request, now),
+            false => request.deadline,
+        };
+        let asked = Arc::new(RemoteForecast {
+            model: request.model.clone(),
+            version: Some(route.status.version),
+            may_degrade: !away.needs_gpu && self.inner.settings.policy == FallbackPolicy::Allow,
+            windows: Some(std::mem::take(&mut request.windows)),
+        });
+        match remote.forecast(Arc::clone(&asked), away.needs_gpu, deadline).await {
+            Ok(answer) => return Ok(forecast_of(answer)),
+            Err(NoAnswer::Refused(RemoteRefusal::NotFinite { row })) => {
+                return Err(ForecastError::NotFinite { row });
+            }
+            Err(NoAnswer::Nobody) => {}
+            Err(NoAnswer::Refused(refusal)) => {
+                tracing::debug!(model = %request.model, error = %refusal, "no other node answered");
+            }
+        }
+        // The asks that were dropped may hold it for a moment yet.
+        request.windows = Arc::try_unwrap(asked)
+            .map_or_else(|shared| shared.windows.clone(), |own| own.windows)
+            .unwrap_or_default();
+        let now = self.inner.clock.now();
+        self.local(route, request, now).await.map_err(|refused| self.counted(route, *refused, now))
+    }
+
+    /// Answers here; what no device here takes is had from another node, if that takes it.
+    async fn here_then_far(
+        &self,
+        remote: &Remote,
+        route: &Route,
+        request: ForecastRequest,
+        now: Instant,
+    ) -> Result<Forecast, ForecastError> {
+        let (model, deadline) = (request.model.clone(), request.deadline);
+        let mut refused = match self.local(route, request, now).await {
+            Ok(forecast) => return Ok(forecast),
+            Err(refused) => refused,
+        };
+        let is_stopping = self.inner.stopping.load(Ordering::Relaxed);
+        if let Some(windows) = refused.windows.take()
+            && !is_stopping
+        {
+            let asked = Arc::new(RemoteForecast {
+                model,
+                version: Some(route.status.version),
+                may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
+                windows: Some(windows),
+            });
+            if let Ok(answer) = remote.forecast(asked, false, deadline).await {
+                return Ok(forecast_of(answer));
+            }
+        }
+        Err(self.counted(route, *refused, now))
+    }
+
+    /// Answers a request of a model that is not ready here; `unknown` if it is nowhere.
+    pub(super) async fn far(
+        &self,
+        remote: &Remote,
+        request: ForecastRequest,
+        unknown: ForecastError,
+        now: Instant,
+    ) -> Result<Forecast, ForecastError> {
+        let (version, deadline) = (request.version, request.deadline);
+        if remote.peers.providers(&request.model, version).is_empty() {
+            return Err(unknown);
+        }
+        self.check_size(&request)?;
+        match remote.shapes.get(&request.model, version, now) {
+            Some(known) => request.windows.check(&known.spec)?,
+            None if request.windows.rows == 0 => return Err(WindowError::Empty.into()),
+            None => {}
+        }
+        self.check_time(deadline, now)?;
+        let asked = Arc::new(RemoteForecast {
+            model: request.model,
+            version,
+            may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
+            windows: Some(request.windows),
+        });
+        match remote.forecast(Arc::clone(&asked), false, deadline).await {
+            Ok(answer) => Ok(forecast_of(answer)),
+            Err(NoAnswer::Nobody) => Err(unknown),
+            Err(NoAnswer::Refused(refusal)) => {
+                if matches!(refusal, RemoteRefusal::Window(_)) {
+                    // They have changed since.
+                    remote.shapes.forget(&asked.model, version);
+                }
+                Err(refusal.for_caller(&asked))
+            }
+        }
+    }
+
+    /// Whether the GPU is there and its breaker lets a request through.
+    fn gpu_serves(&self, route: &Route, now: Instant) -> bool {
+        self.inner.rooms.gpu.as_ref().is_some_and(|gpu| gpu.accepts() && route.gpu.admits(now))
+    }
+
+    /// Whether another node is asked first: the model is to be answered there, or no GPU serves here and a node that
+    /// has one is expected to answer before the CPU of this one.
+    fn away(&self, remote: &Remote, route: &Route, request: &ForecastRequest, now: Instant) -> Option<Away> {
+        let rooms = &self.inner.rooms;
+        let key = (request.model.as_str(), Some(route.status.version));
+        let rows = request.windows.rows;
+        let falls_back = rooms.gpu.is_none() || self.inner.settings.policy == FallbackPolicy::Allow;
+        if remote.is_preferred(&request.model) {
+            let falls_back = falls_back || self.gpu_serves(route, now);
+            remote.prospect(key, rows, false, request.deadline, now)?;
+            return Some(Away { needs_gpu: false, falls_back });
+        }
+        if self.gpu_serves(route, now) {
+            return None;
+        }
+        let prospect = remote.prospect(key, rows, true, request.deadline, now)?;
+        let away = Away { needs_gpu: true, falls_back };
+        if !(falls_back && rooms.cpu.is_up() && route.cpu.is_closed()) {
+            return Some(away);
+        }
+        // What the CPU takes is found out here before anybody is asked.
+        let on_cpu = route.served.pace(Backend::Cpu).expect(rows, now)?;
+        let backlog = rooms.cpu.backlog();
+        if prospect.rtt >= on_cpu.took + backlog {
+            return None;
+        }
+        let cpu = Outlook { expected: Some(on_cpu), backlog };
+        let there = Outlook { expected: prospect.expected, backlog: Duration::ZERO };
+        let turn = route.turns.fetch_add(1, Ordering::Relaxed);
+        (!prefers_cpu(cpu, there, turn)).then_some(away)
+    }
+
+    /// The deadline of other nodes when a device here is the last resort: what that needs is kept back for it.
+    fn deadline_away(&self, route: &Route, request: &ForecastRequest, now: Instant) -> Deadline {
+        let remaining = request.deadline.remaining(now);
+        let on_cpu = route.served.pace(Backend::Cpu).expect(request.windows.rows, now);
+        let needed = on_cpu.map_or(remaining / 4, |expected| {
+            expected.took.saturating_mul(2).saturating_add(self.inner.rooms.cpu.backlog())
+        });
+        Deadline::after(now, remaining - needed.min(remaining / 2))
+    }
+}
+
+fn forecast_of(answer: RemoteAnswer) -> Forecast {
+    Forecast {
+        spec: answer.spec,
+        version: answer.version,
+        values: answer.values,
+        backend: answer.backend,
+        served_by: ServedBy::Peer { node: answer.node, region: answer.region },
+        degraded: answer.degraded,
+        timing: answer.timing,
+    }
+}

@@ -1,0 +1,293 @@
+//! `peregrine cluster`: every node of a topology as a process of its own on this machine, until told to stop.
+//!
+//! Restarts nothing: it says when a node has ended, and ends when none is left. Nodes get what is theirs through the
+//! environment, the secret included: an argument would be there for everybody to read.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{CliError, ClusterArgs, print_json, resolved};
+use crate::config::{NodeEntry, RoleChoice};
+use crate::node;
+
+/// How often children are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A node that loads models and opens its device for longer has hung.
+const READY_WITHIN: Duration = Duration::from_secs(300);
+/// What a node may take beyond its own drain.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+enum Event {
+    /// The node at this position answers there.
+    Ready { at: usize, url: String },
+    /// This signal asks everything to stop.
+    Signal(&'static str),
+}
+
+/// One node and its process.
+struct Running {
+    entry: NodeEntry,
+    child: Child,
+    url: Option<String>,
+    ended: bool,
+}
+
+pub(super) fn run(args: ClusterArgs) -> Result<(), CliError> {
+    let json = args.json;
+    let resolved = resolved(args.config.clone(), args.models.clone())?;
+    let nodes = resolved.config.nodes.clone();
+    if nodes.is_empty() {
+        let message = "no [[nodes]] are configured; give --config configs/cluster-local.toml".to_owned();
+        return Err(CliError::Usage(message));
+    }
+    let secret = (!resolved.gives_credentials()).then(random_secret);
+    let (events_to, events) = sync_channel(64);
+    watch_signals(events_to.clone())?;
+    let mut cluster =
+        Cluster { running: Vec::new(), patience: resolved.config.server.drain * 2 + STOP_GRACE };
+    for (at, entry) in nodes.iter().enumerate() {
+        let command = command(&args, entry, &nodes, secret.as_deref())?;
+        cluster.spawn(at, entry.clone(), command, &events_to)?;
+    }
+    match cluster.wait_until_ready(&events, json)? {
+        Some(signal) => cluster.stop(signal),
+        None => {
+            cluster.announce(json)?;
+            cluster.watch(&events)
+        }
+    }
+}
+
+/// What one node is started with. Whatever this process was given in the environment holds for it too.
+fn command(
+    args: &ClusterArgs,
+    entry: &NodeEntry,
+    nodes: &[NodeEntry],
+    secret: Option<&str>,
+) -> Result<Command, CliError> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("serve");
+    for (option, paths) in [("--config", &args.config), ("--models", &args.models)] {
+        for path in paths {
+            command.arg(option).arg(path);
+        }
+    }
+    let others = nodes.iter().filter(|other| other.name != entry.name);
+    let list = |texts: Vec<String>| json!(texts).to_string(); // as TOML writes it
+    let settings = [
+        ("NODE__NAME", entry.name.to_string()),
+        ("NODE__REGION", entry.region.to_string()),
+        ("SERVER__LISTEN", entry.listen.to_string()),
+        ("BACKEND__CHOICE", entry.backend.name().to_owned()),
+        ("CLUSTER__LISTEN", entry.cluster_listen.to_string()),
+        ("CLUSTER__ADVERTISE", entry.cluster_listen.to_string()),
+        ("CLUSTER__ROLES", list(entry.roles.iter().map(|role| role.name().to_owned()).collect())),
+        ("CLUSTER__SEEDS", list(others.map(|other| other.cluster_listen.to_string()).collect())),
+    ];
+    command.envs(settings.map(|(key, value)| (format!("PEREGRINE_{key}"), value)));
+    command.envs(secret.map(|secret| ("PEREGRINE_CLUSTER__SECRET", secret)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0); // Ctrl-C is for this process, which then stops the nodes in its own way
+    die_with_parent(&mut command);
+    Ok(command)
+}
+
+#[cfg(target_os = "linux")]
+fn die_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: between fork and exec only async-signal-safe calls are made, `prctl` and `getppid`, and nothing is
+    // allocated.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the call.
+            if libc::getppid().unsigned_abs() != parent {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(())
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_: &mut Command) {}
+
+/// 256 bits in hex.
+fn random_secret() -> String {
+    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// From now on a signal becomes an event instead of this process's end.
+fn watch_signals(events: SyncSender<Event>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signal = runtime.block_on(async { node::signals() })?;
+    let wait = move || {
+        // Nobody listens any more once everything has ended.
+        let _ = events.send(Event::Signal(runtime.block_on(signal)));
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
+}
+
+/// Every process that was started. Dropped, it kills those that are left.
+struct Cluster {
+    running: Vec<Running>,
+    /// How long stopping may take.
+    patience: Duration,
+}
+
+impl Cluster {
+    fn spawn(
+        &mut self,
+        at: usize,
+        entry: NodeEntry,
+        mut command: Command,
+        events: &SyncSender<Event>,
+    ) -> io::Result<()> {
+        let mut child = command.spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let name = entry.name.to_string();
+        self.running.push(Running { entry, child, url: None, ended: false });
+        let events = events.clone();
+        let ready = move |line: &str| match line.strip_prefix("ready ") {
+            Some(url) => drop(events.send(Event::Ready { at, url: url.to_owned() })),
+            None => eprintln!("{name}: {line}"),
+        };
+        let name = self.running[at].entry.name.to_string();
+        let log = move |line: &str| eprintln!("{name}: {line}");
+        thread::Builder::new().name("stdout".to_owned()).spawn(move || each_line(stdout, ready))?;
+        thread::Builder::new().name("stderr".to_owned()).spawn(move || each_line(stderr, log))?;
+        Ok(())
+    }
+
+    /// The signal that came first, if one did.
+    fn wait_until_ready(
+        &mut self,
+        events: &Receiver<Event>,
+        json: bool,
+    ) -> Result<Option<&'static str>, CliError> {
+        let until = Instant::now() + READY_WITHIN;
+        while let Some(waiting) = self.running.iter().find(|node| node.url.is_none()) {
+            if Instant::now() >= until {
+                let message = format!("{} was not ready within {READY_WITHIN:?}", waiting.entry.name);
+                return Err(CliError::Reported(message));
+            }
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::Signal(signal)) => return Ok(Some(signal)),
+                Ok(Event::Ready { at, url }) => {
+                    let node = &mut self.running[at];
+                    if !json {
+                        let mut out = io::stdout().lock();
+                        writeln!(out, "ready {url} {} {}", node.entry.name, node.entry.region)?;
+                        out.flush()?;
+                    }
+                    node.url = Some(url);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
+            }
+            if self.reap()? {
+                return Err(CliError::Reported("the cluster did not start".to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn announce(&self, json: bool) -> io::Result<()> {
+        if json {
+            let view = |node: &Running| {
+                json!({
+                    "name": node.entry.name.as_str(),
+                    "region": node.entry.region.as_str(),
+                    "roles": node.entry.roles.iter().map(|role: &RoleChoice| role.name()).collect::<Vec<_>>(),
+                    "url": node.url,
+                    "cluster": node.entry.cluster_listen.to_string(),
+                    "pid": node.child.id(),
+                })
+            };
+            print_json(&self.running.iter().map(view).collect())
+        } else {
+            let mut out = io::stdout().lock();
+            writeln!(out, "cluster ready {} nodes", self.running.len())?;
+            out.flush()
+        }
+    }
+
+    fn watch(mut self, events: &Receiver<Event>) -> Result<(), CliError> {
+        loop {
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::Signal(signal)) => return self.stop(signal),
+                Ok(Event::Ready { .. }) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
+            }
+            if self.reap()? && self.running.iter().all(|node| node.ended) {
+                return Err(CliError::Reported("no node is left".to_owned()));
+            }
+        }
+    }
+
+    /// Says which nodes have ended since the last time; whether any has.
+    fn reap(&mut self) -> io::Result<bool> {
+        let mut some = false;
+        for node in self.running.iter_mut().filter(|node| !node.ended) {
+            if let Some(status) = node.child.try_wait()? {
+                (node.ended, some) = (true, true);
+                eprintln!("{} ended: {status}", node.entry.name);
+            }
+        }
+        Ok(some)
+    }
+
+    /// Asks every node to stop, and kills those that have not done so in time.
+    fn stop(mut self, signal: &'static str) -> Result<(), CliError> {
+        eprintln!("{signal}: stopping {} nodes", self.running.iter().filter(|node| !node.ended).count());
+        for node in self.running.iter().filter(|node| !node.ended) {
+            // SAFETY: no memory is involved. The child has not been waited for, so its id is still its own.
+            unsafe { libc::kill(node.child.id().cast_signed(), libc::SIGTERM) };
+        }
+        let until = Instant::now() + self.patience;
+        while self.running.iter().any(|node| !node.ended) && Instant::now() < until {
+            self.reap()?;
+            thread::sleep(LOOK_EVERY);
+        }
+        let late: Vec<String> =
+            self.running.iter().filter(|node| !node.ended).map(|node| node.entry.name.to_string()).collect();
+        if late.is_empty() {
+            return Ok(());
+        }
+        Err(CliError::Reported(format!("killed, not stopped in time: {}", late.join(", "))))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in self.running.iter_mut().filter(|node| !node.ended) {
+            // It may have ended by itself: then there is nothing to kill.
+            let _ = node.child.kill();
+            let _ = node.child.wait();
+        }
+    }
+}
+
+/// Hands on what a node says until it says no more.
+fn each_line(from: Option<impl Read>, hand_on: impl Fn(&str)) {
+    let Some(from) = from else { return };
+    let mut reader = BufReader::new(from);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A longer line is cut into several.
+        match reader.by_ref().take(64 << 10).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => hand_on(String::from_utf8_lossy(&line).trim_end()),
+        }
+    }
+}
