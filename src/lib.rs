@@ -5,6 +5,7 @@
 pub mod backends;
 pub mod catalog;
 pub mod cli;
+mod cluster;
 pub mod config;
 pub mod gateway;
 mod memory;

@@ -1,4 +1,4 @@
-//! One node: start order (catalog, series, system, models, HTTP server) and stop order (the reverse).
+//! One node: start order (catalog, series, system, cluster, models, HTTP server) and stop order (the reverse).
 //!
 //! Decides nothing else. A node lives on a thread of its own, so that tests start several in one process.
 
@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
@@ -25,6 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
+use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
 use crate::gateway::{self, Shared};
 use crate::memory;
@@ -77,6 +77,9 @@ pub enum NodeError {
     /// The actors did not start.
     #[error("actors: {0}")]
     System(#[from] StartError),
+    /// The cluster cannot be joined.
+    #[error("cluster: {0}")]
+    Cluster(#[from] ClusterError),
     /// The address cannot be bound.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
@@ -197,39 +200,56 @@ pub(crate) fn signals() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
-type Started = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
+type Ready = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
+
+/// All of a node that has to be stopped.
+struct Started {
+    server: Server,
+    addr: SocketAddr,
+    system: System,
+    reload: Arc<Reload>,
+    joined: Option<Joined>,
+}
 
 /// The whole life of a node, on its own thread.
 async fn live(
     resolved: Resolved,
     factories: Factories,
     rooms: Vec<Box<dyn Room>>,
-    ready: mpsc::SyncSender<Started>,
+    ready: mpsc::SyncSender<Ready>,
     stopped: oneshot::Receiver<()>,
 ) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let drain = resolved.config.server.drain;
-    let (server, addr, system, reload) = match start(resolved, factories, rooms, &clock).await {
-        Ok(started) => started,
-        Err(failed) => {
-            let _ = ready.send(Err(failed)); // the starter waits for it
-            return;
-        }
-    };
+    let Started { server, addr, system, reload, joined } =
+        match start(resolved, factories, rooms, &clock).await {
+            Ok(started) => started,
+            Err(failed) => {
+                let _ = ready.send(Err(failed)); // the starter waits for it
+                return;
+            }
+        };
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     if ready.send(Ok((addr, system.clone(), reload))).is_ok() {
         info!(%addr, "ready");
         let _ = stopped.await; // a dropped node says stop as well
     }
-    if tokio::time::timeout(drain + Duration::from_secs(1), handle.stop(true)).await.is_err() {
+    let deadline = Deadline::after(clock.now(), drain);
+    if let Some(joined) = &joined {
+        joined.cordon().await;
+    }
+    if tokio::time::timeout_at(deadline.instant().into(), handle.stop(true)).await.is_err() {
         warn!("connections were cut: the drain time is over");
         handle.stop(false).await;
     }
     if let Ok(Err(failed)) = running.await {
         error!(error = %failed, "http server failed");
     }
-    system.stop(Deadline::after(clock.now(), drain)).await;
+    if let Some(joined) = joined {
+        joined.leave(deadline).await;
+    }
+    system.stop(deadline).await;
 }
 
 async fn start(
@@ -237,7 +257,7 @@ async fn start(
     factories: Factories,
     rooms: Vec<Box<dyn Room>>,
     clock: &Arc<dyn Clock>,
-) -> Result<(Server, SocketAddr, System, Arc<Reload>), NodeError> {
+) -> Result<Started, NodeError> {
     let config = &resolved.config;
     let mut entries = catalog::scan(&config.models.repositories)?;
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
@@ -251,10 +271,15 @@ async fn start(
         rand::random(),
     )?;
     let drain = config.server.drain;
-    match serve_models(&system, entries, series, resolved, rooms, clock).await {
-        Ok((server, addr, reload)) => Ok((server, addr, system, reload)),
+    let mut joined = None;
+    match serve_models(&system, entries, series, resolved, rooms, clock, &mut joined).await {
+        Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined }),
         Err(failed) => {
-            system.stop(Deadline::after(clock.now(), drain)).await;
+            let deadline = Deadline::after(clock.now(), drain);
+            if let Some(joined) = joined {
+                joined.leave(deadline).await;
+            }
+            system.stop(deadline).await;
             Err(failed)
         }
     }
@@ -267,8 +292,13 @@ async fn serve_models(
     resolved: Resolved,
     mut rooms: Vec<Box<dyn Room>>,
     clock: &Arc<dyn Clock>,
+    joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
     let config = &resolved.config;
+    let current = Current::new(config.clone());
+    if let Some(part) = &config.cluster {
+        *joined = Some(cluster::join(part, system, &current, clock).await?);
+    }
     memory::for_loading();
     let mut loaded = std::pin::pin!(load_all(entries));
     while let Some((entry, loaded)) = loaded.next().await {
@@ -294,11 +324,12 @@ async fn serve_models(
         return Err(NodeError::NoDefault(default.clone()));
     }
     let server = config.server.clone();
-    let current = Current::new(config.clone());
     let columns = series.columns().to_vec();
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
+    rooms.push(Box::new(RoutingRoom { system: system.clone() }));
     let reload = Arc::new(Reload::new(resolved, rooms));
-    let shared = Shared::new(system.clone(), clock.clone(), series, current, Arc::clone(&reload));
+    let part = joined.as_ref().map(|joined| joined.cluster.clone());
+    let shared = Shared::new(system.clone(), clock.clone(), series, current, Arc::clone(&reload), part);
     let bound = gateway::bind(&server, Data::new(shared));
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
@@ -338,6 +369,25 @@ impl Room for GatewayRoom {
     }
 }
 
+/// How other nodes are asked.
+struct RoutingRoom {
+    system: System,
+}
+
+impl Room for RoutingRoom {
+    fn name(&self) -> &'static str {
+        "routing"
+    }
+
+    fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
+        let (system, routing) = (self.system.clone(), cluster::routing(next));
+        // A node that is alone asks nobody.
+        Ok(Box::new(move || {
+            system.set_routing(routing);
+        }))
+    }
+}
+
 /// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
 fn load_all(
     entries: Vec<catalog::Entry>,
@@ -374,8 +424,10 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
         },
         policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
         placement,
+        placement_by_model: cluster::devices(config),
         profiles: profiles(&config.models),
         default_deadline: config.deadline.default,
+        routing: cluster::routing(config),
         ..Settings::default()
     }
 }

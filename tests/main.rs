@@ -1,9 +1,11 @@
 //! One integration binary: real nodes, driven from outside.
 
 mod architecture;
+mod cluster;
 mod failover;
 mod harness;
 mod hostile;
+mod hosts;
 mod reload;
 mod request_path;
 mod score;

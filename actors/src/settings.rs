@@ -21,6 +21,8 @@ pub struct Settings {
     pub policy: FallbackPolicy,
     /// Which device runs a request when both could.
     pub placement: Placement,
+    /// The same for single models, whatever their profile says.
+    pub placement_by_model: BTreeMap<String, Placement>,
     /// What models are served for.
     pub profiles: Profiles,
     /// For requests that state no deadline.
@@ -51,8 +53,20 @@ pub struct RoutingSettings {
     pub ocean_rtt: Duration,
     /// Requests of this node that one other may hold.
     pub in_flight_max: usize,
-    /// Requests of this node that a region may hold; regions that are not named: no limit of their own.
-    pub region_in_flight_max: BTreeMap<Region, usize>,
+    /// Requests of this node that a region may hold, unless it is named below.
+    pub region_in_flight_max: usize,
+    /// The same, by region.
+    pub in_flight_max_by_region: BTreeMap<Region, usize>,
+    /// The region that takes over for a region: asked next where the nearest, or that region, is preferred.
+    pub standby_by_region: BTreeMap<Region, Region>,
+}
+
+impl RoutingSettings {
+    /// Requests of this node that `region` may hold.
+    #[must_use]
+    pub fn in_flight_max_of(&self, region: &Region) -> usize {
+        self.in_flight_max_by_region.get(region).copied().unwrap_or(self.region_in_flight_max)
+    }
 }
 
 impl Default for RoutingSettings {
@@ -64,7 +78,9 @@ impl Default for RoutingSettings {
             retry: RetryLimits::default(),
             ocean_rtt: Duration::from_millis(75),
             in_flight_max: 256,
-            region_in_flight_max: BTreeMap::new(),
+            region_in_flight_max: 256,
+            in_flight_max_by_region: BTreeMap::new(),
+            standby_by_region: BTreeMap::new(),
         }
     }
 }
@@ -100,6 +116,8 @@ impl Profiles {
 pub enum Placement {
     /// The GPU, whatever it takes.
     Gpu,
+    /// The CPU, whatever it takes.
+    Cpu,
     /// The one that is expected to answer first, by what both took of late: see `router/placement.rs`.
     Fastest,
 }
@@ -111,6 +129,7 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             policy: FallbackPolicy::Allow,
             placement: Placement::Gpu,
+            placement_by_model: BTreeMap::new(),
             profiles: Profiles::default(),
             default_deadline: Duration::from_secs(2),
             inline_macs_max: 3_000_000,

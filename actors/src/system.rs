@@ -238,16 +238,16 @@ impl System {
         Ok(())
     }
 
-    /// Whether both devices are well and the CPU is expected to answer first.
+    /// Whether the CPU is to answer, or both devices are well and it is expected to answer first.
     fn prefers_cpu(&self, route: &Route, gpu: &Line, rows: usize, now: Instant) -> bool {
         let inner = &*self.inner;
         let cpu = &inner.rooms.cpu;
         let well = |line: &Line, gate: &Gate| line.is_up() && gate.is_closed();
-        if route.served.terms.placement != Placement::Fastest
-            || !well(cpu, &route.cpu)
-            || !well(gpu, &route.gpu)
-        {
-            return false;
+        match route.served.terms.placement {
+            Placement::Gpu => return false,
+            Placement::Cpu => return well(cpu, &route.cpu),
+            Placement::Fastest if !well(cpu, &route.cpu) || !well(gpu, &route.gpu) => return false,
+            Placement::Fastest => {}
         }
         let outlook = |line: &Line| Outlook {
             expected: route.served.pace(line.backend()).expect(rows, now),
@@ -348,7 +348,8 @@ impl System {
         let verdict = judge(Findings {
             tree_ended: inner.rooms.tree.outcome().is_some(),
             stopping: inner.stopping.load(Ordering::Relaxed),
-            models_ready: inner.rooms.table.load().ready().len(),
+            models_here: inner.rooms.table.load().ready().len(),
+            models_elsewhere: inner.remote.get().is_some_and(|remote| remote.peers.serve_anything()),
             devices: &devices,
             open_breakers: open,
             policy: inner.settings.policy,
@@ -446,7 +447,11 @@ impl System {
     /// How a model is served.
     fn terms(&self, model: &str) -> Terms {
         let settings = &self.inner.settings;
-        settings.profiles.of(model).terms(settings)
+        let mut terms = settings.profiles.of(model).terms(settings);
+        if let Some(placement) = settings.placement_by_model.get(model) {
+            terms.placement = *placement;
+        }
+        terms
     }
 
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {

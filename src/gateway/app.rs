@@ -1,5 +1,6 @@
 //! What every worker shares: the system, the clock, the series, the repositories and the counters.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +9,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{self, Bytes};
 use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, System};
-use peregrine_runtime::{Clock, Deadline};
+use peregrine_runtime::{Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
 
 use super::body::{self, BodyError, BodyLimits};
 use super::error::Refusal;
 use super::meter::{Admitted, Meter};
 use crate::catalog::{self, Entry};
+use crate::cluster::elsewhere;
 use crate::config::Config;
 use crate::reload::{Current, Reload};
 use crate::series_store::SeriesStore;
@@ -26,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) series: SeriesStore,
     config: Current,
     pub(crate) reload: Arc<Reload>,
+    /// `None`: this node is alone.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) meter: Meter,
     started: SystemTime,
     predictions: AtomicU64,
@@ -38,10 +42,11 @@ impl Shared {
         series: SeriesStore,
         config: Current,
         reload: Arc<Reload>,
+        cluster: Option<Cluster>,
     ) -> Self {
         let started = clock.wall();
         let predictions = AtomicU64::new(0);
-        Self { system, clock, series, config, reload, meter: Meter::default(), started, predictions }
+        Self { system, clock, series, config, reload, cluster, meter: Meter::default(), started, predictions }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.
@@ -94,10 +99,25 @@ impl Shared {
     ) -> Result<Arc<ModelStatus>, Refusal> {
         let default = self.config().models.default.clone();
         if let Some(name) = name.or(default.as_deref()) {
-            return Ok(self.system.locate(name, version, self.deadline(None)).await?);
+            return Ok(self.located(name, version).await?);
         }
-        let first = self.system.models().into_iter().map(|model| model.spec.name.clone()).min();
-        Ok(self.system.find(&first.ok_or(Refusal::NoModel)?, version)?)
+        let own = self.system.models().into_iter().map(|model| model.spec.name.clone()).min();
+        let first = own.or_else(|| self.elsewhere().into_keys().next().map(|(model, _)| model));
+        Ok(self.located(&first.ok_or(Refusal::NoModel)?, version).await?)
+    }
+
+    /// A model that is ready, here or on another node.
+    pub(crate) async fn located(
+        &self,
+        model: &str,
+        version: Option<u32>,
+    ) -> Result<Arc<ModelStatus>, ForecastError> {
+        self.system.locate(model, version, self.deadline(None)).await
+    }
+
+    /// Models that other nodes serve, by name and version, with the regions of these.
+    pub(crate) fn elsewhere(&self) -> BTreeMap<(String, u32), BTreeSet<Region>> {
+        self.cluster.as_ref().map_or_else(BTreeMap::new, |cluster| elsewhere(&cluster.view(), cluster.id()))
     }
 
     /// Unique across restarts of this node: its start in milliseconds, then a count.

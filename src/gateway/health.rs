@@ -9,6 +9,7 @@ use peregrine_shaders::Backend;
 use serde_json::{Value, json};
 
 use super::app::unix_millis;
+use super::cluster::members;
 use super::meter::Route;
 use super::{Shared, get};
 
@@ -62,14 +63,35 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
     verdict(well, &json!({ "gpu": well && !gpus.is_empty(), "devices": list, "reasons": reasons }))
 }
 
+/// 503 in a minority of the cluster that is meant to be.
 async fn cluster(shared: Data<Shared>) -> HttpResponse {
-    let health = shared.system.health();
-    let member = json!({
+    let Some(cluster) = &shared.cluster else {
+        let health = shared.system.health();
+        return verdict(
+            health.ready,
+            &json!({ "members": [standing_alone(&shared)], "reasons": health.reasons }),
+        );
+    };
+    let view = cluster.view();
+    let (here, meant) = (view.members.len(), shared.config().cluster.as_ref().map_or(1, |part| part.size));
+    let mut reasons = Vec::new();
+    if here < meant {
+        reasons.push(format!("{here} of {meant} nodes are there"));
+    }
+    let others = view.members.values().filter(|member| member.id != *cluster.id());
+    let cut = others.filter(|member| !cluster.connected(&member.id));
+    reasons.extend(cut.map(|member| format!("`{}` is not reached directly", member.id)));
+    verdict(here > meant / 2, &json!({ "members": members(cluster), "reasons": reasons }))
+}
+
+/// The only member of a cluster that is none.
+pub(super) fn standing_alone(shared: &Shared) -> Value {
+    json!({
         "node": shared.config().node.name.as_str(),
         "region": shared.config().node.region.as_str(),
-        "state": if health.ready { "ready" } else { "not-ready" },
-    });
-    verdict(health.ready, &json!({ "members": [member], "reasons": health.reasons }))
+        "here": true,
+        "state": if shared.system.health().ready { "ready" } else { "not-ready" },
+    })
 }
 
 async fn status(shared: Data<Shared>) -> HttpResponse {
@@ -122,7 +144,7 @@ async fn status(shared: Data<Shared>) -> HttpResponse {
         "models": models,
         "devices": devices(&health),
         "memory": health.system.map(memory),
-        "cluster": { "members": 1 },
+        "cluster": { "members": shared.cluster.as_ref().map_or(1, |cluster| cluster.view().members.len()) },
     }))
 }
 

@@ -10,6 +10,7 @@ use actix_web::web::{self, Data};
 use peregrine_actors::{
     BreakerState, DeviceState, Guarded, Health, ModelStats, PaceStatus, Percentiles, Placement,
 };
+use peregrine_runtime::Cluster;
 use peregrine_shaders::Backend;
 use serde_json::json;
 
@@ -39,6 +40,9 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     weights(&mut page, &shared);
     breakers(&mut page, &shared);
     remote(&mut page, &shared);
+    if let Some(part) = &shared.cluster {
+        cluster(&mut page, part);
+    }
     let health = shared.system.health();
     devices(&mut page, &health);
     actors(&mut page, &health);
@@ -54,6 +58,7 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
         "devices": health.devices.iter().map(device_view).collect::<Vec<_>>(),
         "placement": match shared.system.placement() {
             Placement::Gpu => "gpu",
+            Placement::Cpu => "cpu",
             Placement::Fastest => "fastest",
         },
         "paces": shared.system.paces().iter().map(pace_view).collect::<Vec<_>>(),
@@ -251,7 +256,7 @@ fn remote(page: &mut Page, shared: &Shared) {
         "There and back, of asks that another node answered.",
     );
     for one in &stats.peers {
-        let labels: [(&str, &dyn Display); 2] = [("node", &one.node), ("region", &one.region)];
+        let labels: [(&str, &dyn Display); 2] = [("to", &one.node), ("to_region", &one.region)];
         let of = &one.latency;
         for (quantile, took) in [("0.5", of.p50), ("0.9", of.p90), ("0.99", of.p99), ("0.999", of.p999)] {
             page.sample("", &[labels[0], labels[1], ("quantile", &quantile)], took.as_secs_f64());
@@ -268,12 +273,12 @@ fn remote(page: &mut Page, shared: &Shared) {
             ("cancelled", one.cancelled),
         ];
         for (end, count) in ends {
-            page.sample("", &[("node", &one.node), ("region", &one.region), ("end", &end)], count);
+            page.sample("", &[("to", &one.node), ("to_region", &one.region), ("end", &end)], count);
         }
     }
     page.family("peregrine_remote_in_flight", "gauge", "Asks on their way to another node.");
     for one in &stats.peers {
-        page.sample("", &[("node", &one.node), ("region", &one.region)], one.in_flight);
+        page.sample("", &[("to", &one.node), ("to_region", &one.region)], one.in_flight);
     }
     let totals = [
         ("peregrine_remote_requests_total", "Requests that other nodes were to answer.", stats.requests),
@@ -286,6 +291,63 @@ fn remote(page: &mut Page, shared: &Shared) {
     for (name, help, count) in totals {
         page.family(name, "counter", help);
         page.sample("", &[], count);
+    }
+}
+
+fn cluster(page: &mut Page, cluster: &Cluster) {
+    let view = cluster.view();
+    page.family("peregrine_cluster_members", "gauge", "Live nodes as this one sees them, itself included.");
+    page.sample("", &[], view.members.len());
+    page.family("peregrine_cluster_rtt_seconds", "gauge", "Smoothed round trip to a node.");
+    for member in view.members.values().filter(|member| member.id != *cluster.id()) {
+        if let Some(rtt) = cluster.rtt(&member.id) {
+            page.sample("", &[("to", &member.id), ("to_region", &member.region)], rtt.as_secs_f64());
+        }
+    }
+    let stats = cluster.stats();
+    let counters = [
+        ("peregrine_links_opened_total", "Links to other nodes that came about.", stats.links_opened),
+        ("peregrine_links_lost_total", "Of those, links that were lost.", stats.links_lost),
+        (
+            "peregrine_links_refused_total",
+            "Callers turned away after their credentials.",
+            stats.links_refused,
+        ),
+        (
+            "peregrine_link_violations_total",
+            "Links ended because the peer broke the rules.",
+            stats.violations,
+        ),
+        ("peregrine_detours_total", "Messages sent through a third node.", stats.detours),
+        ("peregrine_relayed_total", "Frames passed on for others.", stats.relayed),
+    ];
+    for (name, help, count) in counters {
+        page.family(name, "counter", help);
+        page.sample("", &[], count);
+    }
+    page.family(
+        "peregrine_remote_asks_waiting",
+        "gauge",
+        "Asks of this node that wait for another's answer.",
+    );
+    page.sample("", &[], stats.asks_waiting);
+    let letters = [
+        (
+            "peregrine_remote_refused_total",
+            "Messages of other nodes not taken here, by reason.",
+            &stats.refused,
+        ),
+        (
+            "peregrine_remote_tells_refused_total",
+            "Messages that other nodes did not take.",
+            &stats.tells_refused,
+        ),
+    ];
+    for (name, help, by_reason) in letters {
+        page.family(name, "counter", help);
+        for (reason, count) in by_reason {
+            page.sample("", &[("reason", reason)], count);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod app;
 mod body;
+mod cluster;
 pub mod codec;
 mod error;
 mod fractions;
@@ -57,6 +58,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     v2::routes(config);
     v1::routes(config);
     neural::routes(config);
+    cluster::routes(config);
     health::routes(config);
     metrics::routes(config);
     openapi::routes(config);

@@ -1,11 +1,15 @@
 //! What the tests share: a raw HTTP client, the real binary, nodes in this process, and the models' cases.
 
 mod cases;
+mod fleet;
+mod hosts;
 mod http;
 mod node;
 mod process;
 
 pub(crate) use cases::Cases;
+pub(crate) use fleet::{Fleet, Load, Post, took};
+pub(crate) use hosts::Hosts;
 pub(crate) use http::{Client, Response, request};
 pub(crate) use node::{PowerSwitch, TestNode, eventually};
 pub(crate) use process::NodeProcess;

@@ -12,7 +12,9 @@ use crate::status::{DeviceState, DeviceStatus};
 pub(crate) struct Findings<'a> {
     pub(crate) tree_ended: bool,
     pub(crate) stopping: bool,
-    pub(crate) models_ready: usize,
+    pub(crate) models_here: usize,
+    /// Whether other nodes answer for this one.
+    pub(crate) models_elsewhere: bool,
     pub(crate) devices: &'a [DeviceStatus],
     pub(crate) open_breakers: usize,
     pub(crate) policy: FallbackPolicy,
@@ -37,7 +39,7 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
     };
     missing(findings.tree_ended, "the actors have ended");
     missing(findings.stopping, "the node is stopping");
-    missing(findings.models_ready == 0, "no model is ready");
+    missing(findings.models_here == 0 && !findings.models_elsewhere, "no model is ready");
     let up = |backend| findings.devices.iter().any(|d| d.backend == backend && d.state == DeviceState::Up);
     let wants_gpu = findings.devices.iter().any(|device| device.backend == Backend::Gpu);
     let serves = match (wants_gpu, findings.policy) {
@@ -45,7 +47,7 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
         (true, FallbackPolicy::Allow) => up(Backend::Gpu) || up(Backend::Cpu),
         (true, FallbackPolicy::Never) => up(Backend::Gpu),
     };
-    missing(!serves, "no device serves");
+    missing(!serves && !findings.models_elsewhere, "no device serves");
     for device in findings.devices {
         match &device.state {
             DeviceState::Up => {}

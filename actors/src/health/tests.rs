@@ -30,8 +30,27 @@ fn a_lost_gpu_without_fallback_does_not_serve() {
     check(&devices, 1, FallbackPolicy::Never, (false, &["no device serves", "gpu is down: lost"]));
 }
 
+#[test]
+fn a_node_whose_models_are_elsewhere_is_ready_whatever_its_devices_do() {
+    let check = |devices, ready, reasons| {
+        check_elsewhere(devices, (0, true), FallbackPolicy::Never, (ready, reasons));
+    };
+    check(&[(Backend::Cpu, true)], true, &[]);
+    check(&[(Backend::Gpu, false)], true, &["gpu is down: lost"]);
+}
+
 #[track_caller]
 fn check(devices: &[(Backend, bool)], models: usize, policy: FallbackPolicy, expected: (bool, &[&str])) {
+    check_elsewhere(devices, (models, false), policy, expected);
+}
+
+#[track_caller]
+fn check_elsewhere(
+    devices: &[(Backend, bool)],
+    (models_here, models_elsewhere): (usize, bool),
+    policy: FallbackPolicy,
+    expected: (bool, &[&str]),
+) {
     let device = |&(backend, up): &(Backend, bool)| DeviceStatus {
         backend,
         name: String::new(),
@@ -45,7 +64,8 @@ fn check(devices: &[(Backend, bool)], models: usize, policy: FallbackPolicy, exp
     let verdict = judge(Findings {
         tree_ended: false,
         stopping: false,
-        models_ready: models,
+        models_here,
+        models_elsewhere,
         devices: &devices,
         open_breakers: 0,
         policy,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use peregrine_runtime::{NodeId, Region};
 
 use super::message::Provider;
+use crate::settings::RoutingSettings;
 
 /// Which of several nodes is asked first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,15 +25,15 @@ pub enum Prefer {
     Region(Region),
 }
 
-/// What a choice is bounded by.
+/// What a request wants of the node that answers it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds<'a> {
-    /// A longer round trip crosses an ocean.
-    pub(crate) ocean_rtt: Duration,
-    /// Requests of this node that one other may hold.
-    pub(crate) node_in_flight_max: usize,
-    /// Requests of this node that a region may hold, by its name; others: no limit of their own.
-    pub(crate) region_in_flight_max: &'a BTreeMap<Region, usize>,
+pub(crate) struct Wish<'a> {
+    pub(crate) prefer: &'a Prefer,
+    /// The region of this node.
+    pub(crate) home: &'a Region,
+    pub(crate) needs_gpu: bool,
+    /// Until its deadline.
+    pub(crate) remaining: Duration,
 }
 
 /// A provider with what this node itself knows of it.
@@ -68,54 +69,63 @@ const LOAD_STEPS: f32 = 8.0;
 /// Nodes to be asked in this order, and how many cannot be.
 pub(crate) fn order(
     candidates: Vec<Candidate>,
-    prefer: &Prefer,
-    needs_gpu: bool,
-    remaining: Duration,
-    bounds: Bounds<'_>,
+    wish: Wish<'_>,
+    settings: &RoutingSettings,
 ) -> (Vec<Stop>, Passed) {
+    let turn = |region: &Region| turn_of(region, wish.prefer, wish.home, &settings.standby_by_region);
     let mut passed = Passed::default();
     let mut open: Vec<(Rank, Stop)> = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let provider = candidate.provider;
-        let region_max = bounds.region_in_flight_max.get(&provider.region).copied().unwrap_or(usize::MAX);
-        if needs_gpu && !provider.has_gpu {
+        if wish.needs_gpu && !provider.has_gpu {
             continue;
         } else if candidate.is_open || provider.draining {
             passed.unwell += 1;
         } else if candidate.is_full
-            || candidate.in_flight >= bounds.node_in_flight_max
-            || candidate.region_in_flight >= region_max
+            || candidate.in_flight >= settings.in_flight_max
+            || candidate.region_in_flight >= settings.in_flight_max_of(&provider.region)
         {
             passed.full += 1;
-        } else if provider.rtt >= remaining {
+        } else if provider.rtt >= wish.remaining {
             passed.far += 1;
         } else {
             // What a node says of its load is old; what we sent there meanwhile is not in it.
-            let ours = candidate.in_flight as f32 / bounds.node_in_flight_max.max(1) as f32;
+            let ours = candidate.in_flight as f32 / settings.in_flight_max.max(1) as f32;
             let rank = Rank {
-                class: class(provider.rtt, bounds.ocean_rtt),
+                standby: provider.standby,
+                turn: turn(&provider.region),
+                class: class(provider.rtt, settings.ocean_rtt),
                 load: load_step(provider.load + ours),
                 cost: if provider.cost.is_nan() { f32::INFINITY } else { provider.cost },
                 in_flight: candidate.in_flight,
                 rtt: provider.rtt,
             };
-            let across_ocean = provider.rtt > bounds.ocean_rtt;
+            let across_ocean = provider.rtt > settings.ocean_rtt;
             let stop = Stop { node: provider.node, region: provider.region, rtt: provider.rtt, across_ocean };
             open.push((rank, stop));
         }
     }
     open.sort_by(|(a, a_stop), (b, b_stop)| {
-        let ranked = match prefer {
-            Prefer::Nearest => a.by_distance(b),
+        let ranked = match wish.prefer {
+            Prefer::Nearest | Prefer::Region(_) => a.turn.cmp(&b.turn).then_with(|| a.by_distance(b)),
             Prefer::LeastLoaded => a.load.cmp(&b.load).then_with(|| a.by_distance(b)),
             Prefer::Cheapest => a.cost.total_cmp(&b.cost).then_with(|| a.by_distance(b)),
-            Prefer::Region(region) => {
-                (a_stop.region != *region).cmp(&(b_stop.region != *region)).then_with(|| a.by_distance(b))
-            }
         };
-        ranked.then_with(|| a_stop.node.cmp(&b_stop.node))
+        a.standby.cmp(&b.standby).then(ranked).then_with(|| a_stop.node.cmp(&b_stop.node))
     });
     (open.into_iter().map(|(_, stop)| stop).collect(), passed)
+}
+
+/// When a region's turn is: the one that is wanted, then the one that takes over for it, then all others.
+fn turn_of(region: &Region, prefer: &Prefer, home: &Region, standby: &BTreeMap<Region, Region>) -> u8 {
+    let wanted = if let Prefer::Region(wanted) = prefer { wanted } else { home };
+    if region == wanted {
+        0
+    } else if standby.get(wanted) == Some(region) {
+        1
+    } else {
+        2
+    }
 }
 
 /// A node that may be asked.
@@ -161,6 +171,8 @@ impl Course {
 }
 
 struct Rank {
+    standby: bool,
+    turn: u8,
     class: usize,
     load: u32,
     cost: f32,
@@ -226,6 +238,28 @@ mod tests {
     }
 
     #[test]
+    fn the_region_that_takes_over_comes_next() {
+        let mut nodes = [node("near", 1.0, 0.0), node("standby", 90.0, 0.0), node("there", 95.0, 0.0)];
+        nodes[1].provider.region = region("syd");
+        check(&nodes, &Prefer::Region(region("nrt")), &["standby", "near", "there"]);
+        nodes[2].provider.region = region("nrt");
+        check(&nodes, &Prefer::Region(region("nrt")), &["there", "standby", "near"]);
+        let home = region("nrt");
+        let (stops, _) = order(nodes.to_vec(), nearest(&home), &settings());
+        assert_eq!(names(&stops), ["there", "standby", "near"]);
+    }
+
+    #[test]
+    fn a_standby_is_asked_last() {
+        let mut nodes = [node("standby", 1.0, 0.0), node("far", 90.0, 1.0)];
+        nodes[0].provider.standby = true;
+        for prefer in [Prefer::Nearest, Prefer::LeastLoaded, Prefer::Cheapest, Prefer::Region(region("ams"))]
+        {
+            check(&nodes, &prefer, &["far", "standby"]);
+        }
+    }
+
+    #[test]
     fn what_we_sent_there_is_load() {
         let mut nodes = [node("a", 1.0, 0.0), node("b", 1.0, 0.3)];
         nodes[0].in_flight = 6;
@@ -268,8 +302,9 @@ mod tests {
     fn a_gpu_is_asked_of_those_that_have_one() {
         let mut nodes = vec![node("gpu", 50.0, 0.0), node("cpu", 1.0, 0.0)];
         nodes[1].provider.has_gpu = false;
-        let limits = BTreeMap::new();
-        let (stops, _) = order(nodes, &Prefer::Nearest, true, Duration::from_secs(1), bounds(&limits));
+        let home = region("sjc");
+        let wish = Wish { needs_gpu: true, ..nearest(&home) };
+        let (stops, _) = order(nodes, wish, &settings());
         assert_eq!(names(&stops), ["gpu"]);
     }
 
@@ -278,9 +313,9 @@ mod tests {
         let course = |rtts: &[f64], expected: &[&str]| {
             let named: Vec<_> = rtts.iter().enumerate().map(|(at, &rtt)| (format!("n{at}"), rtt)).collect();
             let nodes: Vec<_> = named.iter().map(|(name, rtt)| node(name, *rtt, 0.0)).collect();
-            let limits = BTreeMap::new();
-            let remaining = Duration::from_secs(1);
-            let (stops, _) = order(nodes, &Prefer::Nearest, false, remaining, bounds(&limits));
+            let home = region("sjc");
+            let Wish { remaining, .. } = nearest(&home);
+            let (stops, _) = order(nodes, nearest(&home), &settings());
             let mut course = Course::new(stops);
             let mut asked = Vec::new();
             while let Some(stop) = course.next(remaining) {
@@ -297,10 +332,10 @@ mod tests {
 
     #[test]
     fn who_was_passed_by_has_not_been_asked() {
-        let limits = BTreeMap::new();
-        let remaining = Duration::from_secs(1);
+        let home = region("sjc");
+        let Wish { remaining, .. } = nearest(&home);
         let nodes = vec![node("a", 90.0, 0.0), node("b", 91.0, 0.0), node("c", 92.0, 0.0)];
-        let mut course = Course::new(order(nodes, &Prefer::Nearest, false, remaining, bounds(&limits)).0);
+        let mut course = Course::new(order(nodes, nearest(&home), &settings()).0);
         course.next(remaining); // passed by
         let first = course.next(remaining).unwrap();
         course.asked(&first);
@@ -324,6 +359,7 @@ mod tests {
                 cost: 1.0,
                 has_gpu: true,
                 draining: false,
+                standby: false,
             },
             is_open: false,
             is_full: false,
@@ -338,8 +374,17 @@ mod tests {
         node
     }
 
-    fn bounds(limits: &BTreeMap<Region, usize>) -> Bounds<'_> {
-        Bounds { ocean_rtt: Duration::from_millis(75), node_in_flight_max: 10, region_in_flight_max: limits }
+    fn settings() -> RoutingSettings {
+        RoutingSettings {
+            in_flight_max: 10,
+            in_flight_max_by_region: BTreeMap::from([(region("nrt"), 3)]),
+            standby_by_region: BTreeMap::from([(region("nrt"), region("syd"))]),
+            ..RoutingSettings::default()
+        }
+    }
+
+    fn nearest(home: &Region) -> Wish<'_> {
+        Wish { prefer: &Prefer::Nearest, home, needs_gpu: false, remaining: Duration::from_secs(1) }
     }
 
     fn names(stops: &[Stop]) -> Vec<&str> {
@@ -348,8 +393,8 @@ mod tests {
 
     #[track_caller]
     fn check(nodes: &[Candidate], prefer: &Prefer, expected: &[&str]) -> Passed {
-        let limits = BTreeMap::from([(region("nrt"), 3)]);
-        let (stops, passed) = order(nodes.to_vec(), prefer, false, Duration::from_secs(1), bounds(&limits));
+        let home = region("sjc");
+        let (stops, passed) = order(nodes.to_vec(), Wish { prefer, ..nearest(&home) }, &settings());
         assert_eq!(names(&stops), expected);
         passed
     }

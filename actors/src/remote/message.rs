@@ -20,6 +20,9 @@ pub trait Peers: Send + Sync + 'static {
     /// request: it must not wait.
     fn providers(&self, model: &str, version: Option<u32>) -> Vec<Provider>;
 
+    /// Whether any live node, this one excluded, serves any model, as known now.
+    fn serve_anything(&self) -> bool;
+
     /// Asks one of them; dropping the future cancels there. Ends by the deadline.
     fn ask(
         &self,
@@ -46,6 +49,8 @@ pub struct Provider {
     pub has_gpu: bool,
     /// It leaves soon and is given nothing new.
     pub draining: bool,
+    /// It is asked when no other can answer.
+    pub standby: bool,
 }
 
 /// A forecast wanted from another node, which must not pass it on.

@@ -21,9 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use parking_lot::Mutex;
-use peregrine_runtime::{Clock, Deadline, NodeId, Region};
+use peregrine_runtime::{Clock, Deadline, NodeId};
 use tokio::time::sleep_until;
 
 pub use budget::RetryLimits;
@@ -35,7 +36,7 @@ pub use wire::WireError;
 
 use attempt::{Attempt, Seats, Verdict};
 use budget::{HedgeBudget, RetryBudget};
-use choose::{Bounds, Candidate, Course, Passed, Stop, order};
+use choose::{Candidate, Course, Passed, Stop, Wish, order};
 use hedge::hedge_after;
 use peer::Peer;
 
@@ -46,7 +47,7 @@ use crate::status::{BreakerStatus, PeerStats, RemoteStats};
 
 pub(crate) struct Remote {
     pub(crate) peers: Arc<dyn Peers>,
-    settings: RoutingSettings,
+    settings: ArcSwap<RoutingSettings>,
     breaker: BreakerLimits,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
@@ -100,7 +101,7 @@ impl Remote {
             peers,
             retries: Mutex::new(RetryBudget::new(settings.retry, now)),
             hedges: Mutex::new(HedgeBudget::new(settings.hedge.share, settings.hedge.burst)),
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             breaker,
             clock,
             known: Mutex::default(),
@@ -110,9 +111,20 @@ impl Remote {
         }
     }
 
+    /// Works by other settings from now on, with full budgets.
+    pub(crate) fn set(&self, settings: RoutingSettings) {
+        *self.retries.lock() = RetryBudget::new(settings.retry, self.clock.now());
+        *self.hedges.lock() = HedgeBudget::new(settings.hedge.share, settings.hedge.burst);
+        let percentile = settings.hedge.percentile;
+        let before = self.settings.swap(Arc::new(settings));
+        if before.hedge.percentile != percentile {
+            self.known.lock().values().for_each(|peer| peer.relearn(percentile));
+        }
+    }
+
     /// Whether a request of this model is to be answered elsewhere even where it could be here.
     pub(crate) fn is_preferred(&self, model: &str) -> bool {
-        self.settings.regions_by_model.contains_key(model)
+        self.settings.load().regions_by_model.contains_key(model)
     }
 
     /// Where a request would go now.
@@ -195,19 +207,13 @@ impl Remote {
             });
             candidates.collect()
         };
-        let prefer = match self.settings.regions_by_model.get(model) {
+        let settings = self.settings.load();
+        let prefer = match settings.regions_by_model.get(model) {
             Some(region) => &Prefer::Region(region.clone()),
-            None => &self.settings.prefer,
+            None => &settings.prefer,
         };
-        Some(order(candidates, prefer, needs_gpu, remaining, self.bounds()))
-    }
-
-    fn bounds(&self) -> Bounds<'_> {
-        Bounds {
-            ocean_rtt: self.settings.ocean_rtt,
-            node_in_flight_max: self.settings.in_flight_max,
-            region_in_flight_max: &self.settings.region_in_flight_max,
-        }
+        let (_, home) = self.peers.here();
+        Some(order(candidates, Wish { prefer, home: &home, needs_gpu, remaining }, &settings))
     }
 
     fn peer(&self, stop: &Stop) -> Arc<Peer> {
@@ -223,15 +229,11 @@ impl Remote {
         let peer = Arc::new(Peer::new(
             (stop.node.clone(), stop.region.clone()),
             self.breaker.clone(),
-            self.settings.hedge.percentile,
+            self.settings.load().hedge.percentile,
             Arc::clone(&self.clock),
         ));
         known.insert(stop.node.clone(), Arc::clone(&peer));
         peer
-    }
-
-    fn region_max(&self, region: &Region) -> usize {
-        self.settings.region_in_flight_max.get(region).copied().unwrap_or(usize::MAX)
     }
 
     pub(crate) fn breakers(&self, now: Instant) -> Vec<BreakerStatus> {
@@ -366,7 +368,8 @@ impl Errand<'_> {
             let stop = self.course.next(self.remaining())?;
             let now = remote.clock.now();
             let peer = remote.peer(&stop);
-            let maxima = (remote.settings.in_flight_max, remote.region_max(&stop.region));
+            let settings = remote.settings.load();
+            let maxima = (settings.in_flight_max, settings.in_flight_max_of(&stop.region));
             let Some(seat) = remote.seats.take(&peer, maxima) else {
                 passed.full += 1;
                 continue;
@@ -409,7 +412,7 @@ impl Errand<'_> {
         let known = self.remote.known.lock().get(&second.node).cloned();
         let expected = known.and_then(|peer| peer.expect(&self.request.model, self.request.rows(), now));
         let answer_min = expected.map_or(second.rtt, |expected| expected.took.max(second.rtt));
-        let limits = &self.remote.settings.hedge;
+        let limits = &self.remote.settings.load().hedge;
         first
             .with_latencies(|latencies| hedge_after(latencies, limits, answer_min, remaining))
             .map(|after| now + after)

@@ -72,6 +72,11 @@ impl Peer {
         }
     }
 
+    /// Learns its latencies afresh, for another percentile.
+    pub(crate) fn relearn(&self, percentile: f64) {
+        self.notes.lock().latencies = Latencies::new(percentile);
+    }
+
     pub(crate) fn answered(&self, model: &str, rows: usize, took: Duration, now: Instant) {
         self.counts.answered.fetch_add(1, Ordering::Relaxed);
         let mut notes = self.notes.lock();

@@ -13,7 +13,7 @@ use super::System;
 use crate::remote::{NoAnswer, Peers, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
 use crate::request::{Forecast, ForecastError, ForecastRequest, ServedBy, Timing};
 use crate::router::{Outlook, Route, prefers_cpu};
-use crate::settings::FallbackPolicy;
+use crate::settings::{FallbackPolicy, Placement, RoutingSettings};
 use crate::status::{ModelStatus, RemoteStats};
 
 /// A request that another node is to answer.
@@ -30,6 +30,11 @@ impl System {
         let inner = &*self.inner;
         let (routing, breaker) = (inner.settings.routing.clone(), inner.settings.breaker.clone());
         inner.remote.set(Remote::new(peers, routing, breaker, Arc::clone(&inner.clock))).is_ok()
+    }
+
+    /// Asks other nodes in another way from now on. False: this system asks none.
+    pub fn set_routing(&self, routing: RoutingSettings) -> bool {
+        self.inner.remote.get().map(|remote| remote.set(routing)).is_some()
     }
 
     /// What was asked of other nodes; `None` before there are any.
@@ -241,7 +246,7 @@ impl System {
             remote.prospect(key, rows, false, request.deadline, now)?;
             return Some(Away { needs_gpu: false, falls_back });
         }
-        if self.gpu_serves(route, now) {
+        if self.gpu_serves(route, now) || route.served.terms.placement == Placement::Cpu {
             return None;
         }
         let prospect = remote.prospect(key, rows, true, request.deadline, now)?;

@@ -38,8 +38,13 @@ impl Peers for Pair {
             cost: 1.0,
             has_gpu: true,
             draining: false,
+            standby: false,
         };
         if self.names_it && model != "nowhere" { vec![provider] } else { Vec::new() }
+    }
+
+    fn serve_anything(&self) -> bool {
+        self.names_it
     }
 
     fn ask(

@@ -17,8 +17,16 @@ pub(super) struct VersionQuery {
 pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> {
     let served = shared.system.models();
     let mut models: Vec<Value> = served.iter().map(|model| view(model)).collect();
+    let elsewhere = shared.elsewhere();
+    for ((name, version), regions) in &elsewhere {
+        if !served.iter().any(|model| is_entry(model, name, *version)) {
+            let regions: Vec<&str> = regions.iter().map(peregrine_runtime::Region::as_str).collect();
+            models.push(json!({ "name": name, "version": version.to_string(), "state": "remote", "regions": regions }));
+        }
+    }
     for entry in shared.repository().await? {
-        if !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
+        let is_remote = elsewhere.contains_key(&(entry.name.clone(), entry.version));
+        if !is_remote && !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
             models.push(
                 json!({ "name": entry.name, "version": entry.version.to_string(), "state": "unavailable" }),
             );
@@ -38,7 +46,7 @@ pub(super) async fn one(
     model: Path<String>,
     query: Query<VersionQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let found = shared.system.find(&model, query.version)?;
+    let found = shared.located(&model, query.version).await?;
     Ok(HttpResponse::Ok().json(view(&found)))
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn infer(
 ) -> Result<HttpResponse, ProtocolError> {
     let body = shared.body(request.headers(), &mut payload).await?;
     let version = path.version()?;
-    let model = shared.system.locate(&path.model, version, shared.deadline(None)).await?;
+    let model = shared.located(&path.model, version).await?;
     let _admitted = shared.admit()?;
     let start = shared.clock.now();
     let header_length = request.headers().get(HEADER_LENGTH);

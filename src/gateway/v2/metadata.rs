@@ -25,12 +25,14 @@ pub(super) async fn model(
     shared: Data<Shared>,
     path: Path<ModelPath>,
 ) -> Result<HttpResponse, ProtocolError> {
-    let model = shared.system.find(&path.model, path.version()?)?;
+    let model = shared.located(&path.model, path.version()?).await?;
     let mut versions: Vec<u32> = match path.version {
         Some(_) => vec![model.version],
         None => {
             let all = shared.system.models();
-            all.iter().filter(|one| one.spec.name == model.spec.name).map(|one| one.version).collect()
+            let own = all.iter().filter(|one| one.spec.name == model.spec.name).map(|one| one.version);
+            let own: Vec<u32> = own.collect();
+            if own.is_empty() { vec![model.version] } else { own } // served elsewhere: the one that answers there
         }
     };
     versions.sort_unstable();
@@ -52,7 +54,7 @@ pub(super) async fn ready(
     shared: Data<Shared>,
     path: Path<ModelPath>,
 ) -> Result<HttpResponse, ProtocolError> {
-    let model = shared.system.find(&path.model, path.version()?)?;
+    let model = shared.located(&path.model, path.version()?).await?;
     if model.state != ModelState::Ready {
         return Err(Refusal::Forecast(ForecastError::NotReady(model.spec.name.clone())).into());
     }
@@ -63,7 +65,7 @@ pub(super) async fn configuration(
     shared: Data<Shared>,
     path: Path<ModelPath>,
 ) -> Result<HttpResponse, ProtocolError> {
-    let model = shared.system.find(&path.model, path.version()?)?;
+    let model = shared.located(&path.model, path.version()?).await?;
     let batching = shared.config().batching.clone();
     let tensor = |name: &str, dims: &[usize]| json!({ "name": name, "data_type": "TYPE_FP32", "dims": dims });
     let mut input = inputs(&model, tensor);

@@ -66,6 +66,10 @@ impl Peers for Cluster {
         if model == "m" { nodes.iter().map(|(provider, _)| provider.clone()).collect() } else { Vec::new() }
     }
 
+    fn serve_anything(&self) -> bool {
+        !self.nodes.lock().is_empty()
+    }
+
     fn ask(
         &self,
         node: &NodeId,
@@ -144,6 +148,7 @@ impl Rig {
                 cost: 1.0,
                 has_gpu: true,
                 draining: false,
+                standby: false,
             };
             cluster.nodes.lock().push((provider, way.clone()));
         }
@@ -335,6 +340,7 @@ async fn a_storm_is_not_multiplied() {
         settings.retry.share = 0.2;
         settings.retry.reserve = 0;
         settings.in_flight_max = REQUESTS;
+        settings.region_in_flight_max = REQUESTS;
     });
     let ended = join_all((0..REQUESTS).map(|_| rig.ask(1000 * MS))).await;
     assert!(ended.iter().all(|ended| *ended == Err(RemoteRefusal::NotReady)));
@@ -415,7 +421,7 @@ async fn what_is_in_flight_is_bounded_by_node_and_by_region() {
     for by_region in [false, true] {
         let rig = Rig::new(&[("a", 1, Way::Answers(50 * MS))], |settings| {
             if by_region {
-                settings.region_in_flight_max = BTreeMap::from([(Region::new("ams").unwrap(), 3)]);
+                settings.in_flight_max_by_region = BTreeMap::from([(Region::new("ams").unwrap(), 3)]);
             } else {
                 settings.in_flight_max = 3;
             }
@@ -426,4 +432,13 @@ async fn what_is_in_flight_is_bounded_by_node_and_by_region() {
         assert_eq!(ended.iter().filter(full).count(), 5);
         rig.ask(1000 * MS).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_settings_hold_from_the_next_request_on() {
+    let rig = Rig::new(&[("far", 40, GOOD), ("near", 1, GOOD)], |_| {});
+    rig.change("near", |provider| provider.load = 0.9);
+    assert_eq!(rig.ask(1000 * MS).await.unwrap(), "near");
+    rig.remote.set(RoutingSettings { prefer: Prefer::LeastLoaded, ..RoutingSettings::default() });
+    assert_eq!(rig.ask(1000 * MS).await.unwrap(), "far");
 }

@@ -1,0 +1,130 @@
+//! Keeps what this node says of itself true: the models it serves, and how busy it is.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use peregrine_actors::{DeviceState, DeviceStatus, Health, System};
+use peregrine_runtime::Cluster;
+use peregrine_shaders::Backend;
+use tracing::warn;
+
+use super::offer::offers;
+use crate::config::{Config, Holding};
+
+/// How often it looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A load is told again when it differs by this much: each telling goes to every node.
+const LOAD_STEP: f32 = 0.05;
+
+/// Looks and tells until its task is aborted. `config`: which models are held as a standby does not change while a
+/// node runs.
+pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
+    // A record says nothing and a load of zero until it is told otherwise.
+    let mut told = (BTreeMap::new(), 0.0_f32);
+    let mut meter = LoadMeter::default();
+    loop {
+        let health = system.health();
+        let has_gpu = serving(&health).is_some_and(|device| device.backend == Backend::Gpu);
+        let is_standby = |model: &str| config.holding(model) == Holding::Standby;
+        let (services, left_out) = offers(&system.models(), is_standby, has_gpu);
+        if services != told.0 {
+            if left_out > 0 {
+                warn!(left_out, "more models than a record holds: other nodes do not ask for these");
+            }
+            cluster.set_services(services.clone()).await;
+            told.0 = services;
+        }
+        let load = meter.read(&health, Instant::now());
+        if (load - told.1).abs() >= LOAD_STEP {
+            cluster.set_load(load).await;
+            told.1 = load;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The device that answers: the GPU while it is up.
+fn serving(health: &Health) -> Option<&DeviceStatus> {
+    let up = |backend| {
+        health.devices.iter().find(|device| device.backend == backend && device.state == DeviceState::Up)
+    };
+    up(Backend::Gpu).or_else(|| up(Backend::Cpu))
+}
+
+/// How busy a node is: how full the queue of its device is, or the share of the time that it computes, if that is more.
+#[derive(Default)]
+struct LoadMeter {
+    before: Option<(Backend, Instant, Duration)>,
+}
+
+impl LoadMeter {
+    /// From 0 to 1; a node whose devices are down is full.
+    fn read(&mut self, health: &Health, now: Instant) -> f32 {
+        let Some(device) = serving(health) else { return 1.0 };
+        let before = self.before.replace((device.backend, now, device.busy));
+        let computing =
+            before.filter(|(backend, ..)| *backend == device.backend).map_or(0.0, |(_, at, busy)| {
+                let elapsed = now.saturating_duration_since(at).as_secs_f32();
+                if elapsed > 0.0 { device.busy.saturating_sub(busy).as_secs_f32() / elapsed } else { 0.0 }
+            });
+        let queued = device.queue_rows as f32 / device.queue_rows_max.max(1) as f32;
+        computing.max(queued).clamp(0.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: DeviceState = DeviceState::Up;
+
+    #[test]
+    fn the_load_is_the_share_of_the_time_that_the_device_computes() {
+        let (mut meter, start) = (LoadMeter::default(), Instant::now());
+        assert_eq!(meter.read(&health(&[(Backend::Cpu, UP, 0, 100)]), start), 0.0);
+        let later = start + Duration::from_millis(400);
+        assert_eq!(meter.read(&health(&[(Backend::Cpu, UP, 0, 200)]), later), 0.25);
+        assert_eq!(
+            meter.read(&health(&[(Backend::Cpu, UP, 0, 900)]), later + Duration::from_millis(100)),
+            1.0
+        );
+    }
+
+    #[test]
+    fn a_full_queue_is_a_full_node() {
+        let mut meter = LoadMeter::default();
+        assert_eq!(meter.read(&health(&[(Backend::Cpu, UP, 50, 0)]), Instant::now()), 0.5);
+        assert_eq!(meter.read(&health(&[(Backend::Cpu, UP, 900, 0)]), Instant::now()), 1.0);
+    }
+
+    #[test]
+    fn the_gpu_counts_while_it_is_up() {
+        let down = DeviceState::Down { reason: "lost".to_owned() };
+        let mut meter = LoadMeter::default();
+        let devices = [(Backend::Cpu, UP, 20, 0), (Backend::Gpu, UP, 70, 0)];
+        assert_eq!(meter.read(&health(&devices), Instant::now()), 0.7);
+        let devices = [(Backend::Cpu, UP, 20, 0), (Backend::Gpu, down.clone(), 70, 0)];
+        assert_eq!(meter.read(&health(&devices), Instant::now()), 0.2);
+        assert_eq!(meter.read(&health(&[(Backend::Cpu, down, 0, 0)]), Instant::now()), 1.0);
+    }
+
+    fn health(devices: &[(Backend, DeviceState, usize, u64)]) -> Health {
+        let device = |(backend, state, rows, busy_ms): &(Backend, DeviceState, usize, u64)| DeviceStatus {
+            backend: *backend,
+            name: String::new(),
+            state: state.clone(),
+            queue_requests: 0,
+            queue_rows: *rows,
+            queue_rows_max: 100,
+            busy: Duration::from_millis(*busy_ms),
+        };
+        Health {
+            live: true,
+            ready: true,
+            reasons: Vec::new(),
+            devices: devices.iter().map(device).collect(),
+            actors: Vec::new(),
+            system: None,
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! This node's part in its cluster: it meets the others, says what it serves, asks them and answers them.
+//!
+//! The shell between `peregrine_runtime`, which knows no forecasts, and `peregrine_actors`, which knows no network.
+//! Runs on threads of its own, so that a busy gateway does not make a node look dead.
+
+mod discovery;
+mod forecast;
+mod herald;
+mod offer;
+mod peers;
+mod routing;
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use peregrine_actors::System;
+use peregrine_runtime::{
+    BindError, ChildSpec, Children, Clock, Cluster, ClusterConfig as Part, CredentialsError, Deadline,
+    Detector, ExportError, Fabric as _, Incarnation, JoinError, Limits, Mailbox, QuicFabric, QuicOptions,
+    Standing, StartError, Strategy, Tree,
+};
+use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+
+use self::discovery::Seeds;
+use self::forecast::{AskForecast, Desk, SERVICE};
+pub(crate) use self::offer::{Offer, elsewhere, model_of};
+use self::peers::ClusterPeers;
+pub(crate) use self::routing::{devices, routing};
+use crate::backends;
+use crate::config::{ClusterConfig, Config, Credentials, NodeConfig};
+use crate::reload::Current;
+
+/// Requests of other nodes that wait for a desk; it takes them out at once.
+const DESK_QUEUE: usize = 256;
+/// Longest that the last packets may take.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// The node did not become part of its cluster; the operator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The secret or the files with it cannot be used.
+    #[error("credentials: {0}")]
+    Credentials(#[from] CredentialsError),
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The gossip did not start.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The machine's DNS cannot be used.
+    #[error("dns: {0}")]
+    Resolver(String),
+    /// The actors that answer others did not start.
+    #[error("actors: {0}")]
+    Actors(#[from] StartError),
+    /// They have no name to be found by.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The operating system gives no threads.
+    #[error("operating system: {0}")]
+    Os(#[from] std::io::Error),
+}
+
+/// A node's part in its cluster, from joining to leaving.
+pub(crate) struct Joined {
+    pub(crate) cluster: Cluster,
+    fabric: Arc<QuicFabric>,
+    desk: Tree,
+    seats: Arc<Semaphore>,
+    seats_max: u32,
+    herald: tokio::task::JoinHandle<()>,
+    runtime: Option<Runtime>,
+}
+
+/// Joins the cluster and lets `system` ask the other nodes and answer them.
+///
+/// # Errors
+/// See [`ClusterError`]; whatever had been started is stopped again.
+pub(crate) async fn join(
+    part: &ClusterConfig,
+    system: &System,
+    current: &Current,
+    clock: &Arc<dyn Clock>,
+) -> Result<Joined, ClusterError> {
+    let config = current.get();
+    let node = &config.node;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Two at least: an answer that is computed in place must not hold up the heartbeat.
+        .worker_threads(backends::cores().clamp(2, 8))
+        .thread_name("cluster")
+        .enable_all()
+        .build()?;
+    let (fabric, cluster) = {
+        let (part, node, clock) = (part.clone(), node.clone(), Arc::clone(clock));
+        let met = runtime.spawn(async move { meet(&part, &node, clock).await });
+        match met.await {
+            Ok(met) => met?,
+            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+        }
+    };
+    let seats_max = u32::try_from(config.server.in_flight_max).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
+    let seats = Arc::new(Semaphore::new(seats_max as usize));
+    let desk = open_desk(&cluster, system, &runtime, &seats, clock)?;
+    system.attach_peers(Arc::new(ClusterPeers {
+        cluster: cluster.clone(),
+        here: (node.name.clone(), node.region.clone()),
+        config: current.clone(),
+    }));
+    let herald = runtime.spawn(herald::herald(cluster.clone(), system.clone(), Config::clone(&config)));
+    Ok(Joined { cluster, fabric, desk, seats, seats_max, herald, runtime: Some(runtime) })
+}
+
+/// Binds the address and takes part, on the runtime that this is awaited on.
+async fn meet(
+    part: &ClusterConfig,
+    node: &NodeConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<QuicFabric>, Cluster), ClusterError> {
+    let credentials = match &part.credentials {
+        Credentials::Secret(secret) => {
+            peregrine_runtime::Credentials::from_secret(secret.expose().as_bytes(), &part.name, &node.name)
+        }
+        Credentials::Files { ca, certificate, key } => {
+            peregrine_runtime::Credentials::from_files(ca, certificate, key, &node.name)
+        }
+    }?;
+    let fabric = Arc::new(QuicFabric::bind(part.listen, &credentials, QuicOptions::default())?);
+    let bound = fabric.local_addr();
+    let advertise = part.advertise.unwrap_or(bound);
+    let seeds = Seeds::new(part.seeds.clone(), vec![bound, advertise], part.resolver)?;
+    let born = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let settings = Part {
+        cluster: part.name.clone(),
+        id: node.name.clone(),
+        incarnation: Incarnation(u64::try_from(born.as_millis()).unwrap_or(u64::MAX)),
+        advertise,
+        region: node.region.clone(),
+        roles: part.roles.iter().map(|role| role.name().to_owned()).collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        detector: Detector {
+            gossip_interval: part.detector.gossip_interval,
+            phi: part.detector.phi,
+            dead_grace: part.detector.dead_grace,
+        },
+        limits: Limits::default(),
+    };
+    let cluster = Cluster::start(settings, fabric.clone(), Some(Arc::new(seeds)), clock).await?;
+    info!(cluster = part.name, %advertise, "part of a cluster");
+    Ok((fabric, cluster))
+}
+
+/// Starts the actors that answer other nodes, and lets these send to them.
+fn open_desk(
+    cluster: &Cluster,
+    system: &System,
+    runtime: &Runtime,
+    seats: &Arc<Semaphore>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Tree, ClusterError> {
+    let asks = Mailbox::<AskForecast<false>>::new(DESK_QUEUE, Arc::clone(clock));
+    let bulk = Mailbox::<AskForecast<true>>::new(DESK_QUEUE, Arc::clone(clock));
+    cluster.export(SERVICE, &asks.address())?;
+    cluster.export(SERVICE, &bulk.address())?;
+    let (system, runtime, seats) = (system.clone(), runtime.handle().clone(), Arc::clone(seats));
+    let desk =
+        move || Ok(Desk { system: system.clone(), runtime: runtime.clone(), seats: Arc::clone(&seats) });
+    let mut children = Children::new(Strategy::OneForOne);
+    children.worker(ChildSpec::new("remote-asks"), asks, desk.clone());
+    children.worker(ChildSpec::new("remote-bulk"), bulk, desk);
+    Ok(Tree::start(children, Arc::clone(clock), rand::random())?)
+}
+
+impl Joined {
+    /// Tells the others to send nothing new; what comes all the same is answered.
+    pub(crate) async fn cordon(&self) {
+        self.cluster.set_standing(Standing::Draining).await;
+    }
+
+    /// Answers what others have asked, then leaves. At the deadline it leaves whatever it owes.
+    pub(crate) async fn leave(mut self, deadline: Deadline) {
+        let owed = self.seats.acquire_many(self.seats_max);
+        if tokio::time::timeout_at(deadline.instant().into(), owed).await.is_err() {
+            warn!("answers to other nodes were not ready in time");
+        }
+        self.herald.abort();
+        self.cluster.withdraw(SERVICE);
+        self.desk.stop(deadline).await;
+        self.cluster.leave(deadline).await;
+        self.fabric.closed(CLOSE_MAX).await;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        // A runtime may not be dropped by a task, which would wait for it.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

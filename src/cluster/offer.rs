@@ -1,0 +1,189 @@
+//! What a node says of the models it serves, as services of its record, and what it reads of others.
+//!
+//! Pure: statuses in, text out, and back. What comes in was written by another node, perhaps a newer one: words that
+//! are not known are passed over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use peregrine_actors::{ModelState, ModelStatus};
+use peregrine_runtime::{NodeId, Region, View};
+
+/// Bytes of names and words that a record carries in every round of gossip.
+const OFFERS_BYTES_MAX: usize = 12 << 10;
+/// Versions of one model that are offered, the latest.
+const VERSIONS_MAX: usize = 8;
+
+/// What one node offers of one model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Offer {
+    /// Rising.
+    pub(crate) versions: Vec<u32>,
+    /// Asked when no other can answer.
+    pub(crate) standby: bool,
+    /// A GPU serves it.
+    pub(crate) has_gpu: bool,
+}
+
+/// The service by which a model is found.
+pub(super) fn service_of(model: &str) -> String {
+    format!("model/{model}")
+}
+
+/// The model that a service stands for, if it stands for one.
+pub(crate) fn model_of(service: &str) -> Option<&str> {
+    service.strip_prefix("model/")
+}
+
+impl Offer {
+    /// `v1 v2 gpu standby`
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for version in &self.versions[self.versions.len().saturating_sub(VERSIONS_MAX)..] {
+            let _ = write!(text, "v{version} "); // text takes everything
+        }
+        text.push_str(if self.has_gpu { "gpu " } else { "" });
+        text.push_str(if self.standby { "standby" } else { "" });
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    pub(crate) fn from_text(text: &str) -> Self {
+        let mut offer = Self::default();
+        for word in text.split(' ') {
+            match word {
+                "gpu" => offer.has_gpu = true,
+                "standby" => offer.standby = true,
+                word => offer
+                    .versions
+                    .extend(word.strip_prefix('v').and_then(|number| number.parse::<u32>().ok())),
+            }
+        }
+        offer
+    }
+
+    /// Whether it covers a request for `version`, or for any.
+    pub(super) fn covers(&self, version: Option<u32>) -> bool {
+        version.is_none_or(|version| self.versions.contains(&version))
+    }
+}
+
+/// The services of a node that serves `models`, and how many did not fit.
+pub(super) fn offers(
+    models: &[Arc<ModelStatus>],
+    is_standby: impl Fn(&str) -> bool,
+    has_gpu: bool,
+) -> (BTreeMap<String, String>, usize) {
+    let mut by_model = BTreeMap::<&str, Offer>::new();
+    for model in models.iter().filter(|model| model.state == ModelState::Ready) {
+        let name = model.spec.name.as_str();
+        let offer = by_model.entry(name).or_insert_with(|| Offer {
+            has_gpu,
+            standby: is_standby(name),
+            ..Offer::default()
+        });
+        offer.versions.push(model.version);
+        offer.versions.sort_unstable();
+    }
+    let (mut services, mut bytes, mut left_out) = (BTreeMap::new(), 0, 0);
+    for (model, offer) in by_model {
+        let (service, text) = (service_of(model), offer.to_text());
+        bytes += service.len() + text.len() + 16;
+        if bytes <= OFFERS_BYTES_MAX {
+            services.insert(service, text);
+        } else {
+            left_out += 1;
+        }
+    }
+    (services, left_out)
+}
+
+/// What the nodes of a view serve, `me` left out: by model and version, the regions that have it.
+pub(crate) fn elsewhere(view: &View, me: &NodeId) -> BTreeMap<(String, u32), BTreeSet<Region>> {
+    let mut served = BTreeMap::<(String, u32), BTreeSet<Region>>::new();
+    for member in view.members.values().filter(|member| member.id != *me) {
+        for (service, text) in &member.services {
+            let Some(model) = model_of(service) else { continue };
+            for version in Offer::from_text(text).versions {
+                served.entry((model.to_owned(), version)).or_default().insert(member.region.clone());
+            }
+        }
+    }
+    served
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
+
+    use super::*;
+
+    #[test]
+    fn an_offer_is_read_as_it_was_written() {
+        for offer in [
+            Offer { versions: vec![1], standby: false, has_gpu: false },
+            Offer { versions: vec![1, 3], standby: true, has_gpu: true },
+            Offer { versions: vec![7], standby: true, has_gpu: false },
+        ] {
+            assert_eq!(Offer::from_text(&offer.to_text()), offer);
+        }
+    }
+
+    #[test]
+    fn words_of_a_newer_node_are_passed_over() {
+        let offer = Offer::from_text("v2 tpu v v-1 v99999999999 standby  ");
+        assert_eq!(offer, Offer { versions: vec![2], standby: true, has_gpu: false });
+        assert_eq!(Offer::from_text(""), Offer::default());
+    }
+
+    #[test]
+    fn a_version_is_covered_if_it_is_named() {
+        let offer = Offer::from_text("v1 v3");
+        assert!(offer.covers(None) && offer.covers(Some(3)) && !offer.covers(Some(2)));
+    }
+
+    #[test]
+    fn ready_models_are_offered_with_all_their_versions() {
+        let models = [
+            model("a", 2, ModelState::Ready),
+            model("a", 1, ModelState::Ready),
+            model("b", 1, ModelState::Loading),
+        ];
+        let (services, left_out) = offers(&models, |name| name == "a", true);
+        assert_eq!(services, BTreeMap::from([("model/a".to_owned(), "v1 v2 gpu standby".to_owned())]));
+        assert_eq!(left_out, 0);
+        assert_eq!(services.keys().map(|service| model_of(service)).collect::<Vec<_>>(), [Some("a")]);
+        assert_eq!(model_of("singleton/scaler"), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_record_is_left_out_and_counted() {
+        let models: Vec<_> =
+            (0..2000).map(|at| model(&format!("model-{at}"), 1, ModelState::Ready)).collect();
+        let (services, left_out) = offers(&models, |_| false, false);
+        assert_eq!(services.len() + left_out, 2000);
+        assert!(
+            left_out > 0
+                && services.iter().map(|(name, text)| name.len() + text.len()).sum::<usize>()
+                    <= OFFERS_BYTES_MAX
+        );
+    }
+
+    fn model(name: &str, version: u32, state: ModelState) -> Arc<ModelStatus> {
+        let spec = ModelSpec {
+            name: name.to_owned(),
+            family: Family::Mlp,
+            horizon: 1,
+            window: 1,
+            series: 1,
+            normalizer: NormalizerKind::Identity,
+            head: Head::Point,
+            hist_exog: Vec::new(),
+            futr_exog: Vec::new(),
+            stat_exog: Vec::new(),
+            columns: vec!["mean".to_owned()],
+        };
+        Arc::new(ModelStatus { spec: Arc::new(spec), version, digest: String::new(), state, weight_bytes: 0 })
+    }
+}

@@ -1,0 +1,180 @@
+//! Clusters of real processes on the loopback interface: who answers for whom, and what happens when one goes away.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use crate::harness::{Fleet, Load, Post, took};
+
+const MODEL: &str = "nbeats-vol-quantile";
+const WINDOW: usize = 64;
+const DEADLINE: Duration = Duration::from_secs(5);
+const CLIENTS: usize = 4;
+
+const GATEWAY: &[&str] = &["gateway"];
+const INFERENCE: &[&str] = &["inference"];
+
+/// fra holds nothing; iad and nrt hold everything.
+fn three(keys: &[(&str, &str)]) -> Fleet<'static> {
+    let posts = [
+        Post { name: "fra-1", region: "fra", roles: GATEWAY },
+        Post { name: "iad-1", region: "iad", roles: INFERENCE },
+        Post { name: "nrt-1", region: "nrt", roles: INFERENCE },
+    ];
+    Fleet::start(None, &posts, keys)
+}
+
+fn load(fleet: &Fleet<'_>) -> Load {
+    Load::of(fleet.addr("fra-1"), MODEL, WINDOW, DEADLINE)
+}
+
+#[test]
+fn a_node_without_models_answers_through_the_others_with_their_numbers() {
+    let fleet = three(&[("PLACEMENT__NBEATS-VOL-QUANTILE__STANDBY", r#"["nrt"]"#)]);
+    took("the gateway is ready", || fleet.get("fra-1", "/health/ready").status == 200);
+    let data: Vec<f32> = (0..WINDOW).map(|at| 1.0 + (at % 5) as f32).collect();
+    let body =
+        format!(r#"{{"inputs":[{{"name":"y","shape":[1,{WINDOW}],"datatype":"FP32","data":{data:?}}}]}}"#);
+    let path = format!("/v2/models/{MODEL}/infer");
+    let far = fleet.post("fra-1", &path, &body);
+    let near = fleet.post("iad-1", &path, &body);
+    assert_eq!((far.status, near.status), (200, 200), "{}", String::from_utf8_lossy(&far.body));
+    let (far, near) = (far.json(), near.json());
+    assert_eq!(far["outputs"], near["outputs"], "bit for bit");
+    assert_eq!(
+        (&far["parameters"]["backend"], &near["parameters"]["backend"]),
+        (&"remote:iad".into(), &"cpu".into())
+    );
+    for path in
+        [format!("/v2/models/{MODEL}"), format!("/v2/models/{MODEL}/ready"), format!("/v1/models/{MODEL}")]
+    {
+        let (far, near) = (fleet.get("fra-1", &path), fleet.get("iad-1", &path));
+        assert_eq!((far.status, far.json()), (200, near.json()), "{path}");
+    }
+    let listed = fleet.get("fra-1", "/v1/models").json();
+    let listed =
+        listed["models"].as_array().expect("models").iter().find(|model| model["name"] == MODEL).cloned();
+    assert_eq!(listed.expect("it is listed")["regions"], serde_json::json!(["iad", "nrt"]));
+    assert_eq!(fleet.post("fra-1", "/v2/models/nothing/infer", &body).status, 404);
+    let members = fleet.members("fra-1");
+    assert_eq!(
+        members["nrt-1"]["models"][MODEL],
+        serde_json::json!({"versions": ["1"], "gpu": false, "standby": true})
+    );
+}
+
+#[test]
+fn large_requests_cross_whole() {
+    let fleet = three(&[]);
+    let rows = 500;
+    let data: Vec<String> = (0..rows * WINDOW).map(|at| format!("{}.5", at % 11)).collect();
+    let body = format!(
+        r#"{{"inputs":[{{"name":"y","shape":[{rows},{WINDOW}],"datatype":"FP32","data":[{}]}}]}}"#,
+        data.join(",")
+    );
+    let path = format!("/v2/models/{MODEL}/infer");
+    let (far, near) = (fleet.post("fra-1", &path, &body), fleet.post("iad-1", &path, &body));
+    assert_eq!((far.status, near.status), (200, 200), "{}", String::from_utf8_lossy(&far.body));
+    assert_eq!(far.json()["outputs"], near.json()["outputs"]);
+}
+
+#[test]
+fn a_killed_node_costs_no_answer() {
+    let mut fleet = three(&[("PLACEMENT__NBEATS-VOL-QUANTILE__STANDBY", r#"["nrt"]"#)]);
+    let load = load(&fleet);
+    load.during(CLIENTS, |load| {
+        let before = load.next(200);
+        assert_eq!(before.count("remote:iad"), before.by_label.values().sum::<usize>(), "{before:?}");
+        fleet.signal("iad-1", libc::SIGKILL);
+        let after = load.next(400);
+        assert!(after.refusals().is_empty(), "{after:?}");
+        assert!(after.count("remote:nrt") > 0 && after.slowest < DEADLINE, "{after:?}");
+        fleet.ended("iad-1");
+        took("the others have noticed", || {
+            fleet.members("fra-1").len() == 2 && fleet.members("nrt-1").len() == 2
+        });
+        fleet.launch("iad-1");
+        took("it answers again", || load.next(20).count("remote:iad") > 0);
+        assert!(load.seen().refusals().is_empty());
+    });
+}
+
+#[test]
+fn a_frozen_node_costs_no_answer() {
+    let fleet = three(&[("PLACEMENT__NBEATS-VOL-QUANTILE__STANDBY", r#"["nrt"]"#)]);
+    let load = load(&fleet);
+    load.during(CLIENTS, |load| {
+        load.next(200);
+        fleet.signal("iad-1", libc::SIGSTOP);
+        let frozen = load.next(400);
+        assert!(frozen.refusals().is_empty() && frozen.slowest < DEADLINE, "{frozen:?}");
+        assert!(frozen.count("remote:nrt") > 0, "{frozen:?}");
+        took("the others have noticed", || fleet.members("fra-1").len() == 2);
+        fleet.signal("iad-1", libc::SIGCONT);
+        took("it answers again", || load.next(20).count("remote:iad") > 0);
+        assert!(load.seen().refusals().is_empty());
+    });
+}
+
+#[test]
+fn a_rolling_restart_costs_no_answer() {
+    let mut fleet = three(&[]);
+    let load = load(&fleet);
+    load.during(CLIENTS, |load| {
+        load.next(100);
+        for name in ["iad-1", "nrt-1"] {
+            fleet.signal(name, libc::SIGTERM);
+            assert!(fleet.ended(name).success(), "{name} stops in good order");
+            load.next(100);
+            fleet.launch(name);
+            fleet.awaits("fra-1", 3);
+            load.next(100);
+            let seen = load.seen();
+            assert!(seen.refusals().is_empty(), "{name}: {seen:?}");
+        }
+    });
+    assert_eq!(fleet.metric("fra-1", "peregrine_links_refused_total"), 0.0);
+}
+
+/// A node that knows another secret is nobody: it sees nobody and nobody sees it.
+#[test]
+fn a_stranger_is_not_met() {
+    let fleet = three(&[]);
+    let mut stranger = fleet.spawn(
+        "nrt-1",
+        &[
+            ("NODE__NAME", "stranger"),
+            ("CLUSTER__LISTEN", "127.0.0.1:0"),
+            ("CLUSTER__SECRET", "guessed by somebody else"),
+        ],
+    );
+    // Longer than a node of the cluster takes to be met.
+    std::thread::sleep(Duration::from_secs(3));
+    for name in ["fra-1", "iad-1", "nrt-1"] {
+        assert_eq!(fleet.members(name).keys().collect::<Vec<_>>(), ["fra-1", "iad-1", "nrt-1"]);
+    }
+    stranger.kill().expect("it lives");
+    let mut said = String::new();
+    stranger.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
+    assert!(said.contains("ready http://"), "it served by itself: {said}");
+    stranger.wait().expect("it has ended");
+}
+
+/// `routing.remote` holds from the next request on, without a restart.
+#[test]
+fn others_are_asked_only_while_that_is_wanted() {
+    let fleet = three(&[]);
+    let ask = || {
+        let values = vec!["1.5"; WINDOW].join(",");
+        fleet.post(
+            "fra-1",
+            "/v1/forecast",
+            &format!(r#"{{"model":"{MODEL}","series":[{{"id":"a","values":[{values}]}}]}}"#),
+        )
+    };
+    assert_eq!(ask().status, 200);
+    assert_eq!(fleet.post("fra-1", "/v1/config", "routing.remote = false").status, 200);
+    assert_eq!(ask().status, 404);
+    assert_eq!(fleet.get("fra-1", "/health/ready").status, 503);
+    assert_eq!(fleet.post("fra-1", "/v1/config", "routing.remote = true").status, 200);
+    assert_eq!(ask().status, 200);
+}
