@@ -14,15 +14,15 @@ use crate::address::{AskError, Refusal};
 use crate::clock::Clock;
 use crate::cluster::conn::{Conn, ConnState};
 use crate::cluster::exports::Exports;
-use crate::cluster::link::{Identity, Path};
+use crate::cluster::link::{Identity, Outboxes, Path};
 use crate::cluster::order::Orders;
 use crate::cluster::outbox::Unsent;
 use crate::cluster::pending::Pending;
-use crate::cluster::relay::{Relays, Ways};
+use crate::cluster::relay::{self, Onward, Relays, Ways};
 use crate::cluster::stats::Stats;
 use crate::cluster::{Fnv, Incarnation, NodeId, RttTable, View};
 use crate::fabric::{Fabric, Lane};
-use crate::wire::{CodecError, Flags, Header};
+use crate::wire::{CodecError, Flags, Header, Kind};
 
 /// How much a node lets be under way.
 #[derive(Clone, Debug, PartialEq)]
@@ -311,23 +311,20 @@ impl Net {
 
     /// Passes a frame on to its destination: its one hop.
     pub(crate) fn forward(&self, header: Header, body: &[u8]) -> Result<(), AskError> {
-        if !header.flags.has(Flags::VIA) {
-            return Err(AskError::Refused(Refusal::NoRoute));
-        }
+        let no_route = AskError::Refused(Refusal::NoRoute);
+        let onward = self.onward(header.destination).ok_or(no_route)?;
+        let frame = Onward {
+            target: &onward.target,
+            via: header.flags.has(Flags::VIA),
+            ends_ask: matches!(header.kind, Kind::Answer | Kind::Refusal | Kind::Cancel),
+        };
+        let view = Arc::clone(&self.view.borrow());
+        relay::pass(&view, &self.me.id, frame, &onward).map_err(|_no_passage| no_route)?;
+        let outboxes = onward.outboxes.ok_or(no_route)?;
         let header = Header { flags: Flags::RELAYED, ..header };
         let copy = |out: &mut Vec<u8>| -> Result<(), CodecError> {
             out.extend_from_slice(body);
             Ok(())
-        };
-        let caller = self.callers.lock().get(&header.destination).cloned();
-        let direct = self.peer_by_key(header.destination).and_then(|peer| {
-            let conn = self.conns.lock().get(&peer.addr).cloned()?;
-            conn.is_up().then_some(conn)
-        });
-        let outboxes = match (&direct, &caller) {
-            (Some(conn), _) => &conn.outboxes,
-            (None, Some(path)) => &path.outboxes,
-            (None, None) => return Err(AskError::Refused(Refusal::NoRoute)),
         };
         match outboxes.lane(header.lane).push(header, copy) {
             Ok(()) => {
@@ -335,8 +332,25 @@ impl Net {
                 Ok(())
             }
             Err(Unsent::Full) => Err(AskError::Full),
-            Err(Unsent::Closed | Unsent::Body(_)) => Err(AskError::Refused(Refusal::NoRoute)),
+            Err(Unsent::Closed | Unsent::Body(_)) => Err(no_route),
         }
+    }
+
+    /// The link that leads to a node by now, whichever of the two opened it; nothing if nobody knows the node.
+    fn onward(&self, key: u64) -> Option<OnwardLink> {
+        let caller = self.callers.lock().get(&key).cloned();
+        let peer = self.peer_by_key(key);
+        let target = match (&peer, &caller) {
+            (Some(peer), _) => peer.identity.id.clone(),
+            (None, Some(path)) => path.peer.id.clone(),
+            (None, None) => return None,
+        };
+        let dialled = peer.and_then(|peer| {
+            let conns = self.conns.lock();
+            conns.get(&peer.addr).filter(|conn| conn.is_up()).map(|conn| Arc::clone(&conn.outboxes))
+        });
+        let outboxes = dialled.or_else(|| caller.map(|path| Arc::clone(&path.outboxes)));
+        Some(OnwardLink { target, outboxes })
     }
 
     /// Sends a gossip message, or forgets it: the next round says it again.
@@ -348,7 +362,7 @@ impl Net {
             let _ = up.path.wire.send_datagram(message);
             return;
         }
-        let header = self.addressed(Header::new(crate::wire::Kind::Gossip, Lane::Control), &up.path.peer);
+        let header = self.addressed(Header::new(Kind::Gossip, Lane::Control), &up.path.peer);
         let _ = conn.outboxes.lane(Lane::Control).push(header, |out| -> Result<(), CodecError> {
             out.extend_from_slice(&message);
             Ok(())
@@ -366,6 +380,22 @@ impl Net {
             })
             .map(|member| member.id.clone())
             .collect()
+    }
+}
+
+/// What leads from here to the destination of a frame that is passed on.
+struct OnwardLink {
+    target: NodeId,
+    outboxes: Option<Arc<Outboxes>>,
+}
+
+impl Ways for OnwardLink {
+    fn connected(&self, to: &NodeId) -> bool {
+        *to == self.target && self.outboxes.is_some()
+    }
+
+    fn rtt(&self, _from: &NodeId, _to: &NodeId) -> Option<Duration> {
+        None
     }
 }
 

@@ -29,22 +29,22 @@ pub struct Relays {
     chosen: BTreeMap<NodeId, NodeId>,
 }
 
-/// What a node does with a frame that it got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
-    /// It is for this node.
-    Deliver,
-    /// Send it on to its target, marked as relayed.
-    Forward,
-    /// Tell its sender that it went no further.
-    Refuse(Refusal),
+/// A frame for another member, as far as passing it on goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Onward<'a> {
+    /// Whom it is for.
+    pub target: &'a NodeId,
+    /// Its sender asks for the one hop there is. What has been passed on before does not.
+    pub via: bool,
+    /// It ends an ask that was passed on before.
+    pub ends_ask: bool,
 }
 
-/// Why a frame went no further.
+/// Why a frame goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It has had its one hop.
-    SecondHop,
+pub enum NoPassage {
+    /// It has had its one hop, or was never to have one.
+    NoHop,
     /// There is no link to the target here either.
     NoWay,
     /// This node leaves and passes on nothing new.
@@ -86,16 +86,18 @@ impl Relays {
     }
 }
 
-/// What `me` does with a frame for `target` that has, or has not, been relayed before.
-#[must_use]
-pub fn pass(view: &View, me: &NodeId, target: &NodeId, relayed: bool, ways: &impl Ways) -> Pass {
+/// Whether `me` passes a frame on to its target.
+///
+/// # Errors
+/// With the reason why it goes no further.
+pub fn pass(view: &View, me: &NodeId, frame: Onward<'_>, ways: &impl Ways) -> Result<(), NoPassage> {
     let draining = view.get(me).is_some_and(|member| member.standing == Standing::Draining);
     match () {
-        () if me == target => Pass::Deliver,
-        () if relayed => Pass::Refuse(Refusal::SecondHop),
-        () if draining => Pass::Refuse(Refusal::Draining),
-        () if !ways.connected(target) => Pass::Refuse(Refusal::NoWay),
-        () => Pass::Forward,
+        () if !frame.via => Err(NoPassage::NoHop),
+        // What was let through before is finished.
+        () if draining && !frame.ends_ask => Err(NoPassage::Draining),
+        () if !ways.connected(frame.target) => Err(NoPassage::NoWay),
+        () => Ok(()),
     }
 }
 
@@ -192,18 +194,32 @@ mod tests {
 
     #[test]
     fn a_relayed_frame_goes_no_further() {
-        let view = view("a b c! d");
+        passes("a", "b", Ok(()));
+        passes("a", "b relayed", Err(NoPassage::NoHop));
+        passes("a", "b relayed answer", Err(NoPassage::NoHop));
+    }
+
+    #[test]
+    fn nothing_goes_where_no_link_leads() {
+        passes("a", "d", Err(NoPassage::NoWay));
+    }
+
+    #[test]
+    fn a_draining_member_passes_on_answers_alone() {
+        passes("c", "b", Err(NoPassage::Draining));
+        passes("c", "b answer", Ok(()));
+        passes("c", "d answer", Err(NoPassage::NoWay));
+    }
+
+    /// Among `a`, `b`, the draining `c`, and `d` to whom nobody has a link.
+    #[track_caller]
+    fn passes(me: &str, frame: &str, expected: Result<(), NoPassage>) {
         let ways = Known { gone: vec![id("d")], ..Known::default() };
-        let cases = [
-            ("a", "a", true, Pass::Deliver),
-            ("a", "b", false, Pass::Forward),
-            ("a", "b", true, Pass::Refuse(Refusal::SecondHop)),
-            ("c", "b", false, Pass::Refuse(Refusal::Draining)),
-            ("a", "d", false, Pass::Refuse(Refusal::NoWay)),
-        ];
-        for (me, target, relayed, expected) in cases {
-            assert_eq!(pass(&view, &id(me), &id(target), relayed, &ways), expected);
-        }
+        let (target, how) = frame.split_once(' ').unwrap_or((frame, ""));
+        let target = id(target);
+        let frame =
+            Onward { target: &target, via: !how.contains("relayed"), ends_ask: how.contains("answer") };
+        assert_eq!(pass(&view("a b c! d"), &id(me), frame, &ways), expected);
     }
 
     /// From `a` to `b`: what happens, and the relay then.
