@@ -65,10 +65,8 @@ async fn open(net: &Arc<Net>, link: Link) -> Option<Opened> {
             return None;
         }
     };
-    let Greeted { identity, advertise, types, rest } = greeted;
-    if let Some(peer) = net.peer(&identity.id) {
-        *peer.types.lock() = types.into_iter().map(|(id, oldest, newest)| (id, (oldest, newest))).collect();
-    }
+    let Greeted { identity, advertise, layouts, rest } = greeted;
+    net.learn(&identity, layouts);
     let outboxes = Arc::new(Outboxes::new(net.limits.lane_bytes));
     outboxes.open();
     let path = Arc::new(Path {
@@ -77,7 +75,7 @@ async fn open(net: &Arc<Net>, link: Link) -> Option<Opened> {
         wire,
         outboxes,
         askings: Default::default(),
-        answers_lost: Default::default(),
+        answers_lost: Arc::clone(&net.stats.answers_lost),
     });
     let reader = Arc::new(Reader::accepted(net, &path, advertise));
     Some((reader, [(control_in, control_out), ask, stream, bulk], rest))

@@ -15,7 +15,7 @@ use rand::RngExt as _;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::cluster::greeting::{self, Greeted};
+use crate::cluster::greeting::{self, Greeted, Layouts};
 use crate::cluster::link::{Outboxes, Path, write_lane};
 use crate::cluster::net::Net;
 use crate::cluster::reader::{Reader, read_lane};
@@ -50,6 +50,8 @@ pub(crate) enum ConnState {
 
 pub(crate) struct Up {
     pub(crate) path: Arc<Path>,
+    /// As the other end greeted: it may do so before the membership knows it.
+    pub(crate) layouts: Layouts,
 }
 
 impl Conn {
@@ -160,20 +162,19 @@ async fn attempt(net: &Arc<Net>, conn: &Arc<Conn>) -> Result<String, String> {
             return Err("no greeting in time".to_owned());
         }
     };
-    let Greeted { identity, types, rest, .. } = greeted;
-    if let Some(peer) = net.peer(&identity.id) {
-        *peer.types.lock() = types.into_iter().map(|(id, oldest, newest)| (id, (oldest, newest))).collect();
-    }
+    let Greeted { identity, layouts, rest, .. } = greeted;
     let path = Arc::new(Path {
         me: net.me.clone(),
         peer: identity,
         wire: Arc::clone(&wire),
         outboxes: Arc::clone(&conn.outboxes),
         askings: Default::default(),
-        answers_lost: Default::default(),
+        answers_lost: Arc::clone(&net.stats.answers_lost),
     });
     conn.outboxes.open();
-    conn.enter(ConnState::Up(Arc::new(Up { path: Arc::clone(&path) })));
+    conn.enter(ConnState::Up(Arc::new(Up { path: Arc::clone(&path), layouts: layouts.clone() })));
+    // After the link is up: whoever enters the view meanwhile takes them from there.
+    net.learn(&path.peer, layouts);
     net.stats.links_opened.fetch_add(1, Ordering::Relaxed);
     net.reached(&path.peer.id);
     tracing::info!(node = %path.peer.id, addr = %conn.addr, "link open");

@@ -1,5 +1,6 @@
 //! The first frame each way on a new link: who is there, in which life, and what it can read.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,11 +27,14 @@ struct Greeting {
     types: Vec<(u32, u16, u16)>,
 }
 
+/// Layouts that a node reads, oldest and newest, by message type.
+pub(crate) type Layouts = HashMap<u32, (u16, u16)>;
+
 /// What the other end said.
 pub(crate) struct Greeted {
     pub(crate) identity: Identity,
     pub(crate) advertise: SocketAddr,
-    pub(crate) types: Vec<(u32, u16, u16)>,
+    pub(crate) layouts: Layouts,
     /// Bytes that came behind the greeting.
     pub(crate) rest: BytesMut,
 }
@@ -131,7 +135,8 @@ async fn hear(
     }
     let identity =
         Identity { id: proven.clone(), key: node_key(proven), incarnation: Incarnation(said.incarnation) };
-    Ok(Greeted { identity, advertise: said.advertise, types: said.types, rest: buffer })
+    let layouts = said.types.into_iter().map(|(id, oldest, newest)| (id, (oldest, newest))).collect();
+    Ok(Greeted { identity, advertise: said.advertise, layouts, rest: buffer })
 }
 
 async fn more(input: &mut (impl AsyncRead + Unpin), buffer: &mut BytesMut) -> std::io::Result<()> {

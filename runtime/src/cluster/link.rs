@@ -30,7 +30,7 @@ pub(crate) struct Path {
     /// Asks that came over it.
     pub(crate) askings: Askings,
     /// Answers that could not be sent, since the asker does not take what it asked for fast enough.
-    pub(crate) answers_lost: AtomicU64,
+    pub(crate) answers_lost: Arc<AtomicU64>,
 }
 
 /// One outbox a lane.

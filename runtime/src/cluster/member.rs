@@ -7,10 +7,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Name of a node: chosen by its operator, unique in the cluster, kept over restarts.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(Arc<str>);
-
 /// Longest name of a node or region, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 
@@ -21,52 +17,44 @@ pub struct NameError {
     name: String,
 }
 
-impl NodeId {
-    /// A node's name.
-    ///
-    /// # Errors
-    /// Unless it is 1 to 64 characters of `a-z A-Z 0-9 - _ .`.
-    pub fn new(name: &str) -> Result<Self, NameError> {
-        checked(name).map(Self)
-    }
+macro_rules! checked_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
 
-    /// As written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl $name {
+            /// Checks a name.
+            ///
+            /// # Errors
+            /// Unless it is 1 to 64 characters of `a-z A-Z 0-9 - _ .`.
+            pub fn new(name: &str) -> Result<Self, NameError> {
+                checked(name).map(Self)
+            }
+
+            /// As written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
 }
 
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+checked_name! {
+    /// Name of a node: chosen by its operator, unique in the cluster, kept over restarts.
+    NodeId
 }
 
-/// A place whose nodes are near each other.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Region(Arc<str>);
-
-impl Region {
-    /// A region's name.
-    ///
-    /// # Errors
-    /// As [`NodeId::new`].
-    pub fn new(name: &str) -> Result<Self, NameError> {
-        checked(name).map(Self)
-    }
-
-    /// As written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Region {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+checked_name! {
+    /// A place whose nodes are near each other.
+    Region
 }
 
 fn checked(name: &str) -> Result<Arc<str>, NameError> {

@@ -14,6 +14,7 @@ use crate::address::{AskError, Refusal};
 use crate::clock::Clock;
 use crate::cluster::conn::{Conn, ConnState};
 use crate::cluster::exports::Exports;
+use crate::cluster::greeting::Layouts;
 use crate::cluster::link::{Identity, Outboxes, Path};
 use crate::cluster::order::Orders;
 use crate::cluster::outbox::Unsent;
@@ -88,8 +89,8 @@ pub(crate) struct Net {
 pub(crate) struct Peer {
     pub(crate) identity: Identity,
     pub(crate) addr: SocketAddr,
-    /// Layouts it reads, by message type, as its last greeting said.
-    pub(crate) types: Mutex<HashMap<u32, (u16, u16)>>,
+    /// As its last greeting said.
+    pub(crate) types: Mutex<Layouts>,
     pub(crate) asks: AtomicUsize,
     gone: AtomicBool,
     sequences: [Mutex<u64>; 4],
@@ -214,10 +215,11 @@ impl Net {
                 let key = node_key(&member.id);
                 peers.entry(key).or_insert_with(|| {
                     let identity = Identity { id: member.id.clone(), key, incarnation: member.incarnation };
+                    let layouts = self.greeted(member.addr, &identity);
                     Arc::new(Peer {
                         identity,
                         addr: member.addr,
-                        types: Mutex::default(),
+                        types: Mutex::new(layouts),
                         asks: AtomicUsize::new(0),
                         gone: AtomicBool::new(false),
                         sequences: std::array::from_fn(|_| Mutex::new(first)),
@@ -238,6 +240,21 @@ impl Net {
             self.relays.lock().forget(&peer.identity.id);
             let lost = self.pending.fail_node(peer.identity.key, peer.identity.incarnation.0);
             tracing::info!(node = %peer.identity.id, asks = lost, "member is gone");
+        }
+    }
+
+    /// What a life of a node said when it was greeted from here.
+    fn greeted(&self, addr: SocketAddr, identity: &Identity) -> Layouts {
+        match self.conns.lock().get(&addr).map(|conn| conn.state()) {
+            Some(ConnState::Up(up)) if up.path.peer == *identity => up.layouts.clone(),
+            _ => Layouts::new(),
+        }
+    }
+
+    /// A node has greeted. Of one that is no member yet, the link remembers it.
+    pub(crate) fn learn(&self, identity: &Identity, layouts: Layouts) {
+        if let Some(peer) = self.peer(&identity.id).filter(|peer| peer.identity == *identity) {
+            *peer.types.lock() = layouts;
         }
     }
 

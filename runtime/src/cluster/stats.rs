@@ -1,6 +1,7 @@
 //! What links and messages have come to, counted since the start.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -16,6 +17,8 @@ pub(crate) struct Stats {
     pub(crate) detours: AtomicU64,
     /// Frames passed on for others.
     pub(crate) relayed: AtomicU64,
+    /// Answers that could not be sent: their askers wait until their deadlines. Shared with the links.
+    pub(crate) answers_lost: Arc<AtomicU64>,
     /// Frames that broke the rules; each ended its link.
     pub(crate) violations: AtomicU64,
     /// Messages of others that were not taken here, by reason.
@@ -37,6 +40,8 @@ pub struct ClusterStats {
     pub detours: u64,
     /// Frames passed on for others.
     pub relayed: u64,
+    /// Answers that could not be sent, since the asker takes too slowly: it waits until its deadline.
+    pub answers_lost: u64,
     /// Links ended because the peer broke the rules.
     pub violations: u64,
     /// Asks of this node that wait for an answer now.
@@ -64,6 +69,7 @@ impl Stats {
             links_refused: count(&self.links_refused),
             detours: count(&self.detours),
             relayed: count(&self.relayed),
+            answers_lost: count(&self.answers_lost),
             violations: count(&self.violations),
             asks_waiting,
             refused: self.refused.lock().clone(),

@@ -8,9 +8,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, AskError, ChildSpec, Children, Cluster, ClusterConfig, Credentials, Deadline, Detector,
-    Discovery, Fabric, Failure, Inbox, Incarnation, Limits, Mailbox, NodeId, QuicFabric, QuicOptions,
-    Refusal, Region, SimNetwork, Strategy, SystemClock, TellError, Tree, Worker, remote_message,
+    Address, AskError, ChildSpec, Children, Cluster, ClusterConfig, CodecError, Credentials, Deadline,
+    Detector, Discovery, Fabric, Failure, Inbox, Incarnation, Lane, Limits, Mailbox, NodeId, QuicFabric,
+    QuicOptions, Refusal, Region, RemoteMessage, SimNetwork, Strategy, SystemClock, TellError, Tree, Worker,
+    codec_read, codec_write, remote_message,
 };
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, actix::Message)]
@@ -23,6 +24,38 @@ remote_message!(Add, "test.add", version 1, up to 4096 bytes, lane Ask);
 #[rtype(result = "u64")]
 struct LaterAdd(u64, u64, u64);
 remote_message!(LaterAdd, "test.add", version 2, up to 4096 bytes, lane Ask);
+
+/// The same, in a later program that still writes the first layout.
+#[derive(Debug, actix::Message)]
+#[rtype(result = "u64")]
+struct PatientAdd(u64, u64);
+
+impl RemoteMessage for PatientAdd {
+    const NAME: &'static str = "test.add";
+    const VERSION: u16 = 2;
+    const OLDEST: u16 = 1;
+    const BYTES_MAX: usize = 4096;
+    const LANE: Lane = Lane::Ask;
+
+    fn write(&self, version: u16, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        match version {
+            1 => codec_write(&Add(self.0, self.1), out),
+            _ => codec_write(&LaterAdd(self.0, self.1, 0), out),
+        }
+    }
+
+    fn read(_version: u16, _bytes: &[u8]) -> Result<Self, CodecError> {
+        Err(CodecError::Malformed("it is only sent here".to_owned()))
+    }
+
+    fn write_answer(answer: &u64, _version: u16, out: &mut Vec<u8>) -> Result<(), CodecError> {
+        codec_write(answer, out)
+    }
+
+    fn read_answer(_version: u16, bytes: &[u8]) -> Result<u64, CodecError> {
+        codec_read::<u64, 8>(bytes)
+    }
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, actix::Message)]
 #[rtype(result = "()")]
@@ -166,6 +199,15 @@ async fn what_a_node_does_not_take_is_refused_by_reason() {
     let refused = nodes[1].cluster.stats().refused;
     assert_eq!(refused.get("unknown_service"), Some(&1), "{refused:?}");
     assert_eq!(refused.get("unknown_type"), Some(&1), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_program_writes_the_layout_that_the_other_reads() {
+    let nodes = quic_nodes(&["a", "b"]).await;
+    for (from, to) in [(0, "b"), (1, "a")] {
+        let address: Address<PatientAdd> = nodes[from].cluster.address(&name(to), "adder").unwrap();
+        assert_eq!(address.ask(PatientAdd(2, 3), soon()).await, Ok(5), "asked of {to}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
