@@ -280,7 +280,7 @@ async fn a_node_that_dies_silently_is_noticed_and_its_asks_fail() {
         tokio::time::timeout(Duration::from_secs(5), gone).await.expect("silence is noticed");
     }
     let noticed = killed.elapsed();
-    assert!(noticed < Duration::from_secs(3), "noticed after {noticed:?}");
+    assert!(noticed < Duration::from_millis(1500), "noticed after {noticed:?}");
     assert_eq!(adder(&nodes[0], "b").ask(Add(1, 2), soon()).await, Ok(3));
 }
 

@@ -30,15 +30,33 @@ use record::{CUT, LOAD, RECORD};
 pub struct Detector {
     /// Each node says that it lives this often, to three others.
     pub gossip_interval: Duration,
-    /// A member whose silence is this many times its usual interval is down.
-    pub phi: f64,
+    /// A member of whom nothing new has been heard for so long is down; up to a fifth more if it was heard of
+    /// rarely. News of a dead one still travel for a few intervals, so all others know after this, those, and
+    /// one interval more.
+    pub silence_max: Duration,
     /// How long the dead are remembered; short, since gossip carries them along.
     pub dead_grace: Duration,
 }
 
 impl Default for Detector {
     fn default() -> Self {
-        Self { gossip_interval: Duration::from_millis(100), phi: 8.0, dead_grace: Duration::from_secs(60) }
+        Self {
+            gossip_interval: Duration::from_millis(100),
+            silence_max: Duration::from_millis(900),
+            dead_grace: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Detector {
+    /// chitchat's detector as one with a fixed time.
+    ///
+    /// It compares the silence with the mean interval between news, and news of a member come by many ways: of
+    /// its hundred last intervals the mean is some twenty milliseconds, and a machine that is busy for a sixth
+    /// of a second is dead. So of the intervals only the last counts, against a prior of `silence_max` with
+    /// chitchat's weight of five: `6/5 * (last + 5 * silence_max) / 6`.
+    fn failure_detector(&self) -> FailureDetectorConfig {
+        FailureDetectorConfig::new(6.0 / 5.0, 1, self.silence_max, self.silence_max, self.dead_grace)
     }
 }
 
@@ -84,24 +102,8 @@ pub(crate) struct MembershipParts {
 
 impl Membership {
     pub(crate) async fn start(net: &Arc<Net>, parts: MembershipParts) -> anyhow::Result<Arc<Self>> {
-        let detector = &parts.detector;
-        let config = ChitchatConfig {
-            chitchat_id: ChitchatId::new(net.me.id.as_str(), net.me.incarnation.0, net.advertise),
-            cluster_id: net.cluster.clone(),
-            gossip_interval: detector.gossip_interval,
-            listen_addr: net.advertise,
-            seed_nodes: Vec::new(),
-            failure_detector_config: FailureDetectorConfig::new(
-                detector.phi,
-                100,
-                Duration::from_secs(2),
-                detector.gossip_interval,
-                detector.dead_grace,
-            ),
-            marked_for_deletion_grace_period: detector.dead_grace,
-            catchup_callback: None,
-            extra_liveness_predicate: None,
-        };
+        let id = ChitchatId::new(net.me.id.as_str(), net.me.incarnation.0, net.advertise);
+        let config = chitchat_config(id, net.cluster.clone(), &parts.detector);
         let transport = GossipTransport { net: Arc::clone(net), incoming: Mutex::new(Some(parts.gossip)) };
         let values = vec![(RECORD.to_owned(), parts.announcement.record.to_text())];
         let chitchat = spawn_chitchat(config, values, &transport).await?;
@@ -140,6 +142,21 @@ impl Membership {
     pub(crate) fn stop(&self) {
         // It may have ended already, with the node's links.
         let _ = self.chitchat.initiate_shutdown();
+    }
+}
+
+/// Gossip as it is spoken here.
+pub(crate) fn chitchat_config(id: ChitchatId, cluster: String, detector: &Detector) -> ChitchatConfig {
+    ChitchatConfig {
+        listen_addr: id.gossip_advertise_addr,
+        chitchat_id: id,
+        cluster_id: cluster,
+        gossip_interval: detector.gossip_interval,
+        seed_nodes: Vec::new(),
+        failure_detector_config: detector.failure_detector(),
+        marked_for_deletion_grace_period: detector.dead_grace,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
     }
 }
 

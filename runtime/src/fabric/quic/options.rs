@@ -41,8 +41,9 @@ impl Default for QuicOptions {
     fn default() -> Self {
         Self {
             handshake_max: Duration::from_secs(1),
-            idle_max: Duration::from_millis(2500),
-            keep_alive_every: Duration::from_millis(500),
+            // The first packet that is not answered starts the time anew: both together are the longest.
+            idle_max: Duration::from_millis(1100),
+            keep_alive_every: Duration::from_millis(250),
             packet_bytes: 1372, // 1420 of WireGuard less the headers of IPv6 and UDP
             packet_bytes_loopback: 1372,
             segmentation_offload: false,

@@ -86,7 +86,7 @@ impl Default for SimOptions {
         Self {
             path: SimPath::default(),
             handshake_max: Duration::from_secs(1),
-            idle_max: Duration::from_millis(2500),
+            idle_max: Duration::from_millis(1100),
             lane_bytes_max: 256 * 1024,
             datagram_bytes_max_waiting: 256 * 1024,
             backlog_max: 64,

@@ -3,7 +3,7 @@
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
-const IDLE: Duration = Duration::from_millis(2500);
+const IDLE: Duration = Duration::from_millis(1100);
 
 fn addr(host: u8) -> SocketAddr {
     ([10, 0, 0, host], 7000).into()
