@@ -24,6 +24,9 @@ mod wire;
 pub use actor::{Failure, Worker};
 pub use address::{Address, AskError, Refusal, TellError};
 pub use clock::{Clock, ManualClock, SystemClock};
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub use cluster::fuzzing;
 pub use cluster::{
     Cluster, ClusterConfig, ClusterStats, Detector, Discovery, ExportError, Incarnation, JoinError, Limits,
     Member, NAME_BYTES_MAX, NameError, NodeId, Region, RttClass, RttTable, Standing, View, drain, group,

@@ -7,6 +7,8 @@ mod accept;
 mod conn;
 pub mod drain;
 mod exports;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod greeting;
 pub mod group;
 mod handle;

@@ -44,10 +44,94 @@ impl Socket for GossipSocket {
             let Some((from, message)) = self.incoming.recv().await else {
                 anyhow::bail!("the node stops");
             };
-            match ChitchatMessage::deserialize(&mut message.as_ref()) {
-                Ok(message) => return Ok((from, message)),
-                Err(error) => tracing::warn!(%from, %error, "gossip that is none"),
+            match read(&message) {
+                Some(message) => return Ok((from, message)),
+                None => tracing::warn!(%from, "gossip that is none"),
             }
         }
+    }
+}
+
+/// Reads a message that unpacks to no more than it may.
+pub(crate) fn read(message: &[u8]) -> Option<ChitchatMessage> {
+    if packed_blocks(message)? > PACKED_BLOCKS_MAX {
+        return None;
+    }
+    ChitchatMessage::deserialize(&mut &*message).ok()
+}
+
+/// Blocks that a message may have, each of at most 64 KiB unpacked. chitchat's own writer closes a block at
+/// 16 KiB; its reader takes as many as there are, and thirty bytes can unpack to a whole block.
+const PACKED_BLOCKS_MAX: usize = 128;
+
+/// Counts the blocks of a message without unpacking them: header, who is known in which state, then the blocks.
+/// Nothing where the bytes end too early.
+fn packed_blocks(message: &[u8]) -> Option<usize> {
+    let mut rest = Skim(message);
+    rest.skip(3)?; // magic number and version
+    let kind = rest.byte()?;
+    if kind == SYN || kind == SYN_ACK {
+        for _ in 0..rest.length()? {
+            let name_bytes = rest.length()?;
+            rest.skip(name_bytes + 8)?; // and the generation
+            let addr_bytes = if rest.byte()? == 4 { 4 } else { 16 };
+            rest.skip(addr_bytes + 2 + 3 * 8)?; // port, heartbeat and two versions
+        }
+    }
+    let mut blocks = 0;
+    if kind == SYN_ACK || kind == ACK {
+        while rest.byte()? != NO_MORE_BLOCKS {
+            let block_bytes = rest.length()?;
+            rest.skip(block_bytes)?;
+            blocks += 1;
+        }
+    }
+    Some(blocks)
+}
+
+const SYN: u8 = 0;
+const SYN_ACK: u8 = 1;
+const ACK: u8 = 2;
+const NO_MORE_BLOCKS: u8 = 0;
+
+struct Skim<'a>(&'a [u8]);
+
+impl Skim<'_> {
+    fn skip(&mut self, count: usize) -> Option<()> {
+        self.0 = self.0.get(count..)?;
+        Some(())
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        let (&bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u16::from_le_bytes(bytes).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_unpacks_to_too_much_is_none() {
+        assert!(read(&ack_of_empty_blocks(PACKED_BLOCKS_MAX)).is_some());
+        assert!(read(&ack_of_empty_blocks(PACKED_BLOCKS_MAX + 1)).is_none());
+    }
+
+    fn ack_of_empty_blocks(count: usize) -> Vec<u8> {
+        let mut message = ChitchatMessage::BadCluster.serialize_to_vec();
+        message[3] = ACK;
+        for _ in 0..count {
+            message.extend_from_slice(&[2, 0, 0]); // not compressed, no bytes
+        }
+        message.push(NO_MORE_BLOCKS);
+        message
     }
 }

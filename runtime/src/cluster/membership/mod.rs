@@ -22,7 +22,11 @@ use crate::cluster::conn::ConnState;
 use crate::cluster::net::{GossipMail, Net};
 use crate::cluster::{Incarnation, Member, NodeId, Standing, View};
 use gossip::GossipTransport;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use gossip::read as read_gossip;
 pub(crate) use record::Record;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use record::member as record_member;
 use record::{CUT, LOAD, RECORD};
 
 /// How quickly the absence of a member is noticed, and what that costs.
