@@ -4,6 +4,8 @@
 
 mod gossip;
 mod record;
+#[cfg(test)]
+mod sim;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
