@@ -2,6 +2,8 @@
 //!
 //! Knows no actor and no forecast. Outside Fly every reading is absent and a node runs as the configuration says.
 
+pub mod replay;
+
 use std::net::Ipv6Addr;
 
 /// What a Fly Machine is told in its environment.
