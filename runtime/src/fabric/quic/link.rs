@@ -7,7 +7,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendDatagramError, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
+use tokio::task::AbortHandle;
 
+use super::pulse;
 use crate::cluster::NodeId;
 use crate::fabric::tls::node_of;
 use crate::fabric::{DatagramError, Lane, LaneReader, LaneWriter, Link, Wire};
@@ -33,22 +35,29 @@ struct QuicWire {
     connection: Connection,
     /// The reason given on this side, which QUIC does not tell us back.
     closed_here: Mutex<Option<String>>,
+    watch: AbortHandle,
+}
+
+impl Drop for QuicWire {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 /// Opens the lanes of a connection that we have made. A stream exists for the peer once something is sent
 /// on it, so each begins with the number of its lane.
-pub(super) async fn open(connection: Connection) -> Result<Link, LinkError> {
+pub(super) async fn open(connection: Connection, unanswered_max: Duration) -> Result<Link, LinkError> {
     let mut streams = Vec::with_capacity(Lane::ALL.len());
     for lane in Lane::ALL {
         let (mut send, recv) = connection.open_bi().await?;
         send.write_all(&[lane as u8]).await.map_err(|_| ended(&connection))?;
         streams.push((send, recv));
     }
-    link(connection, streams)
+    link(connection, streams, unanswered_max)
 }
 
 /// Waits for the lanes of a connection that a peer has made, in their order.
-pub(super) async fn answer(connection: Connection) -> Result<Link, LinkError> {
+pub(super) async fn answer(connection: Connection, unanswered_max: Duration) -> Result<Link, LinkError> {
     let mut streams = Vec::with_capacity(Lane::ALL.len());
     for _ in Lane::ALL {
         streams.push(connection.accept_bi().await?);
@@ -60,7 +69,7 @@ pub(super) async fn answer(connection: Connection) -> Result<Link, LinkError> {
             return Err(LinkError::Lanes);
         }
     }
-    link(connection, streams)
+    link(connection, streams, unanswered_max)
 }
 
 /// A stream fails when the connection has ended, or when the peer gave up that stream alone.
@@ -68,7 +77,11 @@ fn ended(connection: &Connection) -> LinkError {
     connection.close_reason().map_or(LinkError::Lanes, LinkError::Connection)
 }
 
-fn link(connection: Connection, streams: Vec<(SendStream, RecvStream)>) -> Result<Link, LinkError> {
+fn link(
+    connection: Connection,
+    streams: Vec<(SendStream, RecvStream)>,
+    unanswered_max: Duration,
+) -> Result<Link, LinkError> {
     let peer = peer_of(&connection).ok_or(LinkError::Nameless)?;
     let mut lanes: Vec<(LaneReader, LaneWriter)> = Vec::with_capacity(streams.len());
     for (lane, (send, recv)) in Lane::ALL.into_iter().zip(streams) {
@@ -78,7 +91,8 @@ fn link(connection: Connection, streams: Vec<(SendStream, RecvStream)>) -> Resul
     let lanes = lanes.try_into().map_err(|_| LinkError::Lanes)?;
     let mut remote_addr = connection.remote_address();
     remote_addr.set_ip(remote_addr.ip().to_canonical());
-    let wire = std::sync::Arc::new(QuicWire { connection, closed_here: Mutex::new(None) });
+    let watch = tokio::spawn(pulse::watch(connection.clone(), unanswered_max)).abort_handle();
+    let wire = std::sync::Arc::new(QuicWire { connection, closed_here: Mutex::new(None), watch });
     Ok(Link { remote_addr, peer, lanes, wire })
 }
 

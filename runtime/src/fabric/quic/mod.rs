@@ -6,6 +6,7 @@
 mod admission;
 mod link;
 mod options;
+mod pulse;
 
 use std::collections::HashMap;
 use std::io;
@@ -41,6 +42,7 @@ pub struct QuicFabric {
     calling: ByPath<ClientConfig>,
     links: Mutex<mpsc::Receiver<Link>>,
     handshake_max: Duration,
+    idle_max: Duration,
 }
 
 /// A port could not be opened.
@@ -73,6 +75,7 @@ struct Answering {
     configs: ByPath<Arc<ServerConfig>>,
     limits: Limits,
     handshake_max: Duration,
+    idle_max: Duration,
     links: mpsc::Sender<Link>,
 }
 
@@ -124,6 +127,7 @@ impl QuicFabric {
             configs: answering,
             limits: Limits { handshakes_max: options.handshakes_max, undisturbed: options.handshake_max / 4 },
             handshake_max: options.handshake_max,
+            idle_max: options.idle_max,
             links: sender,
         };
         tokio::spawn(answer_callers(endpoint.clone(), answering));
@@ -134,6 +138,7 @@ impl QuicFabric {
             calling,
             links: Mutex::new(links),
             handshake_max: options.handshake_max,
+            idle_max: options.idle_max,
         })
     }
 
@@ -144,7 +149,7 @@ impl QuicFabric {
     }
 
     async fn open(&self, calling: Connecting) -> Result<Link, LinkError> {
-        link::open(calling.await?).await
+        link::open(calling.await?, self.idle_max).await
     }
 }
 
@@ -249,12 +254,12 @@ impl Answering {
     /// place for longer, and a link that nobody accepts is closed.
     fn task(&self, caller: Incoming) -> impl Future<Output = ()> + Send + 'static {
         let config = Arc::clone(self.configs.to(caller.remote_address()));
-        let (links, within) = (self.links.clone(), self.handshake_max);
+        let (links, within, idle_max) = (self.links.clone(), self.handshake_max, self.idle_max);
         async move {
             let from = caller.remote_address();
             let answered = timeout(within, async {
                 let connection = caller.accept_with(config)?.await?;
-                let link = link::answer(connection.clone()).await.inspect_err(|err| {
+                let link = link::answer(connection.clone(), idle_max).await.inspect_err(|err| {
                     connection.close(VarInt::from_u32(1), err.to_string().as_bytes());
                 })?;
                 let _fabric_closed = links.send(link).await;

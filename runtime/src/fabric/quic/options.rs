@@ -13,7 +13,7 @@ use crate::fabric::Lane;
 pub struct QuicOptions {
     /// Longest a handshake may take, lanes included, on either side.
     pub handshake_max: Duration,
-    /// A peer that is silent for longer is gone.
+    /// A peer that is silent for longer is gone, and so is one that acknowledges nothing for as long.
     pub idle_max: Duration,
     /// How often a link without traffic says that it is there. Well below `idle_max`.
     pub keep_alive_every: Duration,
