@@ -34,6 +34,8 @@ use crate::reload::Current;
 
 /// Requests of other nodes that wait for a desk; it takes them out at once.
 const DESK_QUEUE: usize = 256;
+/// What a link is given beyond a silent node.
+const LINK_GRACE: Duration = Duration::from_millis(200);
 /// Longest that the last packets may take.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
@@ -126,7 +128,10 @@ async fn meet(
             peregrine_runtime::Credentials::from_files(ca, certificate, key, &node.name)
         }
     }?;
-    let fabric = Arc::new(QuicFabric::bind(part.listen, &credentials, QuicOptions::default())?);
+    // A link that is cut silently is lost a little after a node would be.
+    let idle_max = part.detector.silence_max + LINK_GRACE;
+    let options = QuicOptions { idle_max, keep_alive_every: idle_max / 5, ..QuicOptions::default() };
+    let fabric = Arc::new(QuicFabric::bind(part.listen, &credentials, options)?);
     let bound = fabric.local_addr();
     let advertise = part.advertise.unwrap_or(bound);
     let seeds = Seeds::new(part.seeds.clone(), vec![bound, advertise], part.resolver)?;
@@ -141,7 +146,7 @@ async fn meet(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         detector: Detector {
             gossip_interval: part.detector.gossip_interval,
-            phi: part.detector.phi,
+            silence_max: part.detector.silence_max,
             dead_grace: part.detector.dead_grace,
         },
         limits: Limits::default(),

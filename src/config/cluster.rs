@@ -77,8 +77,8 @@ pub enum Credentials {
 pub struct DetectorConfig {
     /// How often a node tells others what it knows.
     pub gossip_interval: Duration,
-    /// Suspicion at which a silent node counts as dead.
-    pub phi: f64,
+    /// A node of which nothing was heard for so long is dead.
+    pub silence_max: Duration,
     /// How long a dead node is remembered.
     pub dead_grace: Duration,
 }

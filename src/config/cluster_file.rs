@@ -43,8 +43,8 @@ pub(super) struct ClusterFile {
     pub(super) size: Option<usize>,
     /// How often a node tells others what it knows.
     pub(super) gossip_interval: Option<WrittenDuration>,
-    /// Suspicion at which a silent node counts as dead.
-    pub(super) phi: Option<f64>,
+    /// A node of which nothing was heard for so long is dead; at least four times `gossip_interval`.
+    pub(super) silence_max: Option<WrittenDuration>,
     /// How long a dead node is remembered.
     pub(super) dead_grace: Option<WrittenDuration>,
 }

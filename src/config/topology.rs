@@ -52,11 +52,20 @@ impl Checker<'_> {
         let size = self.size(written.size, nodes);
         let gossip_interval =
             self.time("cluster.gossip_interval", written.gossip_interval, SECOND / 100..=SECOND * 10);
-        let phi =
-            self.number("cluster.phi", written.phi, |phi| (1.0..=100.0).contains(&phi), "within 1 and 100");
+        let silence_max = self.time("cluster.silence_max", written.silence_max, SECOND / 10..=SECOND * 60);
+        // One that is told of every interval may be told of late, and lose a message or two.
+        let silence_max = silence_max.and_then(|silence| {
+            let heard = gossip_interval.is_none_or(|interval| silence >= interval * 4);
+            self.require(heard.then_some(silence), "cluster.silence_max", || {
+                format!("{silence:?} is less than four times cluster.gossip_interval")
+            })
+        });
         let dead_grace = self.time("cluster.dead_grace", written.dead_grace, SECOND..=DAY);
-        let detector =
-            DetectorConfig { gossip_interval: gossip_interval?, phi: phi?, dead_grace: dead_grace? };
+        let detector = DetectorConfig {
+            gossip_interval: gossip_interval?,
+            silence_max: silence_max?,
+            dead_grace: dead_grace?,
+        };
         let (name, seeds, resolver) = (name?.to_string(), seeds?, resolver?);
         let (credentials, roles, size) = (credentials?, roles?, size?);
         let Some((listen, credentials)) = listen?.zip(credentials) else { return Some(None) };

@@ -104,9 +104,9 @@ fn bounds_of_routing_are_named() {
         ],
     );
     check(
-        "[cluster]\nphi = 0.5\nroles = []\n[regions.a]\nstandby = \"a\"\ncost_per_hour = -1.0\n",
+        "[cluster]\nsilence_max = \"300ms\"\nroles = []\n[regions.a]\nstandby = \"a\"\ncost_per_hour = -1.0\n",
         &[
-            "FILE:2:7: cluster.phi: 0.5 is not within 1 and 100",
+            "FILE:2:15: cluster.silence_max: 300ms is less than four times cluster.gossip_interval",
             "FILE:3:9: cluster.roles: a node without a role does nothing",
             "FILE:5:11: regions.a.standby: `a` cannot take over from itself",
             "FILE:6:17: regions.a.cost_per_hour: -1 is not a number from 0 up",
