@@ -57,10 +57,9 @@ impl Default for Detector {
 impl Detector {
     /// chitchat's detector as one with a fixed time.
     ///
-    /// It compares the silence with the mean interval between news, and news of a member come by many ways: of
-    /// its hundred last intervals the mean is some twenty milliseconds, and a machine that is busy for a sixth
-    /// of a second is dead. So of the intervals only the last counts, against a prior of `silence_max` with
-    /// chitchat's weight of five: `6/5 * (last + 5 * silence_max) / 6`.
+    /// It compares the silence with the mean interval between news, which grows without bound where machines are
+    /// busy or news travel slowly, and the time to a verdict with it. So of the intervals only the last counts,
+    /// against a prior of `silence_max` with chitchat's weight of five: `6/5 * (last + 5 * silence_max) / 6`.
     fn failure_detector(&self) -> FailureDetectorConfig {
         FailureDetectorConfig::new(6.0 / 5.0, 1, self.silence_max, self.silence_max, self.dead_grace)
     }
