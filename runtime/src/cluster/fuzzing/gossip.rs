@@ -14,7 +14,7 @@ use crate::cluster::membership::{Detector, Record, chitchat_config, read_gossip,
 
 /// Gossip is refused, or taken without harm by the membership; a record is none, or writes itself back. Messages
 /// lie one behind the other, each with its length before it.
-pub fn gossip(input: &[u8]) {
+pub fn gossip(input: &[u8]) -> bool {
     record(input);
     let mut messages = Vec::new();
     let mut rest = input;
@@ -25,9 +25,11 @@ pub fn gossip(input: &[u8]) {
         messages.insert(0, message);
     }
     let messages: Vec<ChitchatMessage> = messages.into_iter().filter_map(read_gossip).collect();
-    if !messages.is_empty() {
-        run(spread(messages));
+    if messages.is_empty() {
+        return false;
     }
+    run(spread(messages));
+    true
 }
 
 fn record(input: &[u8]) {

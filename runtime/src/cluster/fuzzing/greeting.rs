@@ -8,8 +8,8 @@ use crate::cluster::greeting;
 
 /// A greeting is refused, or comes from who its credentials say, in this cluster; nothing behind it is lost. The
 /// first byte says which end listens, the second how the bytes come.
-pub fn greeting(input: &[u8]) {
-    let [end, chunk_bytes, bytes @ ..] = input else { return };
+pub fn greeting(input: &[u8]) -> bool {
+    let [end, chunk_bytes, bytes @ ..] = input else { return false };
     run(async {
         let (net, _heard) = net();
         let mut input =
@@ -28,9 +28,12 @@ pub fn greeting(input: &[u8]) {
                 let unread = [&greeted.rest[..], &input.bytes[..]].concat();
                 assert!(bytes.ends_with(&unread), "what follows the greeting stays as it came");
                 assert!(!said.is_empty(), "both ends greet");
+                true
             }
-            Err(_) if end % 2 == 0 => assert!(said.is_empty(), "nothing is said to whom nobody knows"),
-            Err(_) => {}
+            Err(_) => {
+                assert!(end % 2 != 0 || said.is_empty(), "nothing is said to whom nobody knows");
+                false
+            }
         }
-    });
+    })
 }

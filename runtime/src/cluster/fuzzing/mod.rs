@@ -1,4 +1,5 @@
-//! What a hostile peer may send, one function a door: each takes any bytes, and panics when a promise is broken.
+//! What a hostile peer may send, one function a door: each takes any bytes, panics when a promise is broken, and
+//! says whether anything got through.
 //!
 //! `cargo fuzz` feeds them without end (`runtime/fuzz`); a test of this crate feeds them the stored corpus and a
 //! fixed number of mutations of it.
@@ -20,11 +21,11 @@ pub use reader::reader;
 use crate::wire::{self, HEADER_BYTES, Header};
 
 /// A frame header is refused, or writes itself back as it was read.
-pub fn header(input: &[u8]) {
-    let Some(bytes) = input.first_chunk::<HEADER_BYTES>() else { return };
-    if let Ok(header) = Header::read(bytes) {
-        assert_eq!(header.to_bytes(), *bytes, "{header:?}");
-    }
+pub fn header(input: &[u8]) -> bool {
+    let Some(bytes) = input.first_chunk::<HEADER_BYTES>() else { return false };
+    let Ok(header) = Header::read(bytes) else { return false };
+    assert_eq!(header.to_bytes(), *bytes, "{header:?}");
+    true
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -38,8 +39,8 @@ enum Shape {
 /// A body is refused, or writes itself back as it was read; the first byte chooses the type.
 ///
 /// What a hostile length prefix may allocate is watched by the fuzzer's own limit of memory.
-pub fn codec(input: &[u8]) {
-    let Some((choice, bytes)) = input.split_first() else { return };
+pub fn codec(input: &[u8]) -> bool {
+    let Some((choice, bytes)) = input.split_first() else { return false };
     match choice % 5 {
         0 => rewrites::<Vec<u64>>(bytes),
         1 => rewrites::<Vec<String>>(bytes),
@@ -50,13 +51,14 @@ pub fn codec(input: &[u8]) {
 }
 
 /// As bytes, since a NaN is not equal to itself.
-fn rewrites<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+fn rewrites<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> bool {
     const LIMIT: usize = 4096;
-    let Ok(value) = wire::read_bounded::<T, LIMIT>(bytes) else { return };
+    let Ok(value) = wire::read_bounded::<T, LIMIT>(bytes) else { return false };
     assert!(bytes.len() <= LIMIT, "{} bytes were read", bytes.len());
     let mut written = Vec::new();
     wire::write(&value, &mut written).expect("what was read can be written");
     assert_eq!(written, bytes);
+    true
 }
 
 /// Runs on a clock that jumps over every wait: a wait without an end would end the run.

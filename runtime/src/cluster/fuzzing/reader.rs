@@ -29,8 +29,8 @@ const MAILBOX: usize = 8;
 /// Whatever comes on a lane, in whatever pieces: the reader ends with it, and no queue has outgrown its bound. The
 /// first byte chooses the lane, the second how the bytes come, the third whether they are bytes as they are or
 /// recipes of frames.
-pub fn reader(input: &[u8]) {
-    let [lane, chunk_bytes, form, bytes @ ..] = input else { return };
+pub fn reader(input: &[u8]) -> bool {
+    let [lane, chunk_bytes, form, bytes @ ..] = input else { return false };
     let lane = Lane::ALL[usize::from(lane % 4)];
     let bytes = if form % 2 == 0 { bytes.to_vec() } else { cook(bytes, lane) };
     run(async {
@@ -53,7 +53,8 @@ pub fn reader(input: &[u8]) {
         for outboxes in [&link.outboxes, &third.outboxes] {
             check_outbox(outboxes.lane(lane)).await;
         }
-    });
+        probes > 0
+    })
 }
 
 /// Empties the mailbox; each message given up is answered with a refusal.
