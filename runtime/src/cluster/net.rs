@@ -19,6 +19,7 @@ use crate::cluster::link::{Identity, Outboxes, Path};
 use crate::cluster::order::Orders;
 use crate::cluster::outbox::Unsent;
 use crate::cluster::pending::Pending;
+use crate::cluster::reader::GOSSIP_BYTES_MAX;
 use crate::cluster::relay::{self, Onward, Relays, Ways};
 use crate::cluster::stats::Stats;
 use crate::cluster::{Fnv, Incarnation, NodeId, RttTable, View};
@@ -372,6 +373,11 @@ impl Net {
 
     /// Sends a gossip message, or forgets it: the next round says it again.
     pub(crate) fn send_gossip(self: &Arc<Self>, to: SocketAddr, message: Bytes) {
+        if message.len() > GOSSIP_BYTES_MAX as usize {
+            // More members than gossip can name. Sent, it would end the link, and asks with it.
+            tracing::warn!(message_bytes = message.len(), "gossip is longer than any node takes");
+            return;
+        }
         let conn = self.conn(to);
         conn.want(self.now());
         let ConnState::Up(up) = conn.state() else { return };

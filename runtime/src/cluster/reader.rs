@@ -23,7 +23,7 @@ use crate::wire::{CodecError, FRAME_BODY_BYTES_MAX, Flags, FrameError, HEADER_BY
 /// Read at a time; what a peer announces is never allocated before it comes.
 const READ_BYTES: usize = 64 << 10;
 /// Longest gossip message: the bound of its own protocol.
-const GOSSIP_BYTES_MAX: u32 = 65_507;
+pub(crate) const GOSSIP_BYTES_MAX: u32 = 65_507;
 
 pub(crate) struct Reader {
     net: Arc<Net>,
