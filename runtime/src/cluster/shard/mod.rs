@@ -57,7 +57,8 @@ pub struct ShardSpec {
     pub queue_max: usize,
     /// How long the home must have had no member before its shards move to any region.
     pub grace: Duration,
-    /// How long a node holds messages for a shard that it does not get, before it gives them to the holder.
+    /// How long a node that does not get a shard lets senders wait, before it sends them, and what it holds for
+    /// the shard, to the holder.
     pub acquire_max: Duration,
     /// How often an unanswered hand-over is repeated.
     pub transfer_retry: Duration,
@@ -99,6 +100,9 @@ pub enum Answer {
     Accepted(Term),
     /// The shard is here, but holds as much as it may.
     Full,
+    /// The shard is on its way here, and behind it what its former owner had accepted. Come back in a moment:
+    /// what was taken now could overtake that.
+    Wait,
     /// The shard is not here, or not under the term that was named.
     NotOwner {
         /// Who may have it.

@@ -232,11 +232,18 @@ impl<M: Clone> Owner<M> {
         let Some(Shard { state, .. }) = self.shards.get_mut(usize::from(shard.0)) else {
             return (not_owner, Some(message));
         };
+        let held = self.leases.held(shard.0, now).is_some();
         // Without the lease the next owner may be processing already: sent on, the message would overtake
         // those that are on their way from here.
         let leaving = matches!(state, State::Ending { .. } | State::HandingOff { .. });
-        if leaving && self.leases.held(shard.0, now).is_none() {
+        if leaving && !held {
             return (Answer::Full, Some(message));
+        }
+        if let State::Acquiring { since, .. } = state
+            && !(held || self.left || named.is_some())
+        {
+            let soon = now.saturating_duration_since(*since) <= self.spec.acquire_max;
+            return (if soon { Answer::Wait } else { not_owner }, Some(message));
         }
         let (State::Acquiring { term, queue, .. } | State::Owned { term, queue }) = state else {
             return (not_owner, Some(message));

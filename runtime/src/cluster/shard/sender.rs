@@ -57,6 +57,9 @@ pub enum Trouble {
     Deadline,
 }
 
+/// When a message that was told to wait is sent again.
+const WAIT: Duration = Duration::from_millis(25);
+
 /// The messages of one node to the shards of one type.
 #[derive(Debug)]
 pub struct Sender<M> {
@@ -72,6 +75,8 @@ struct Route<M> {
     way: Way,
     /// Where to try next, as the last refusal said.
     hint: Option<NodeId>,
+    /// The shard is on its way to its owner; nothing is sent before this.
+    wait_until: Option<Instant>,
     /// By the order in which they were sent.
     waiting: BTreeMap<u64, Pending<M>>,
     flying: VecDeque<(u64, Flight<M>)>,
@@ -150,6 +155,14 @@ impl<M: Clone> Sender<M> {
                 out.push(Sending::Ended { id, fate: Fate::Accepted(from.clone()) });
             }
             Answer::Full => out.push(failed(id, Trouble::Full)),
+            Answer::Wait => {
+                if matches!(route.way, Way::Open { .. }) {
+                    route.way = Way::Settling;
+                }
+                route.hint = Some(from.clone());
+                route.wait_until = Some(now + WAIT);
+                route.waiting.insert(id, flight.pending);
+            }
             Answer::NotOwner { hint, .. } => {
                 if matches!(route.way, Way::Open { .. }) {
                     route.way = Way::Settling;
@@ -185,6 +198,13 @@ impl<M: Clone> Sender<M> {
         }
         out.extend(self.pump_all(now));
         out
+    }
+
+    /// When [`Self::tick`] is due for a message that was told to wait. Deadlines come on top.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let waits = |route: &Route<M>| route.wait_until.filter(|_| !route.waiting.is_empty());
+        self.routes.values().filter_map(waits).min()
     }
 
     /// Time has passed; a few times per second is enough for the deadlines of those who wait here.
@@ -230,6 +250,9 @@ impl<M: Clone> Sender<M> {
             Way::Open { to, term } => (Some(to.clone()), Some(*term), self.limits.window),
             Way::Probing => (route.hint.clone().or_else(|| self.placement.owner(shard).cloned()), None, 1),
         };
+        if route.wait_until.take_if(|until| *until <= now).is_none() && route.wait_until.is_some() {
+            return out;
+        }
         // Nobody has the shard: they wait for one who does, or for their deadlines.
         let Some(to) = to else { return out };
         while route.flying.len() < window {
@@ -244,7 +267,13 @@ impl<M: Clone> Sender<M> {
 
 impl<M> Route<M> {
     fn new() -> Self {
-        Self { way: Way::Probing, hint: None, waiting: BTreeMap::new(), flying: VecDeque::new() }
+        Self {
+            way: Way::Probing,
+            hint: None,
+            wait_until: None,
+            waiting: BTreeMap::new(),
+            flying: VecDeque::new(),
+        }
     }
 
     fn is_idle(&self) -> bool {

@@ -133,12 +133,12 @@ impl World {
 
     /// What was counted, or the rule that was broken.
     pub(super) fn run(mut self) -> Result<[usize; 4], String> {
-        while let Some(Reverse(Queued(at, _, event))) = self.queue.pop() {
+        while let Some(Reverse(Queued(at, seq, event))) = self.queue.pop() {
             if at > END_US {
                 break;
             }
             self.now = at;
-            self.handle(event);
+            self.handle(event, seq);
             self.check_singleton();
             if let Some(broken) = self.broken {
                 return Err(format!("at {} ms: {broken}", at / 1_000));
@@ -157,17 +157,17 @@ impl World {
         self.base + Duration::from_micros(self.now)
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: Event, seq: u64) {
         let node = match &event {
             Event::Arrive { to, .. } => Some(*to),
             Event::Wake(node) | Event::Beat(node) => Some(*node),
             Event::Done { life, .. } | Event::Stopped(life) => Some(life.0),
             _ => None,
         };
-        // A frozen node does nothing; what comes waits for it, in order.
+        // A frozen node does nothing; what comes waits for it, in order, however often the freeze is prolonged.
         if let Some(until) = node.map(|node| self.nodes[node].frozen_until).filter(|until| *until > self.now)
         {
-            return self.at(until, event);
+            return self.queue.push(Reverse(Queued(until, seq, event)));
         }
         match event {
             Event::Arrive { from, to, wire } => self.arrive(from, to, *wire),
