@@ -26,7 +26,8 @@ enum Route<M: Mail> {
 pub(crate) trait Far<M: Mail>: Send + Sync {
     fn tell(&self, message: M) -> Result<(), TellError<M>>;
     fn ask(&self, message: M, deadline: Deadline) -> BoxFuture<'static, Result<M::Result, AskError>>;
-    fn node(&self) -> &NodeId;
+    /// Nothing when it is not always the same.
+    fn node(&self) -> Option<&NodeId>;
     /// Asks on their way to that node, and how many may be.
     fn window(&self) -> (usize, usize);
 }
@@ -131,12 +132,12 @@ impl<M: Mail> Address<M> {
         }
     }
 
-    /// The node the actor is on; `None`: this one.
+    /// The node the actor is on; `None`: this one, or one that is chosen for every message.
     #[must_use]
     pub fn node(&self) -> Option<&NodeId> {
         match &self.route {
             Route::Near(_) => None,
-            Route::Far(far) => Some(far.node()),
+            Route::Far(far) => far.node(),
         }
     }
 

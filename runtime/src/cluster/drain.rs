@@ -43,6 +43,19 @@ pub struct Rest {
     pub singletons: usize,
 }
 
+impl Rest {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            in_flight: self.in_flight + other.in_flight,
+            shards: self.shards + other.shards,
+            messages: self.messages + other.messages,
+            singletons: self.singletons + other.singletons,
+        }
+    }
+}
+
 /// What the shell does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DrainAction {

@@ -10,10 +10,12 @@ use tokio::sync::{mpsc, watch};
 use crate::address::Address;
 use crate::clock::Clock;
 use crate::cluster::conn::ConnState;
+use crate::cluster::duties::Duties;
 use crate::cluster::exports::{ExportError, service_key};
 use crate::cluster::membership::{Announcement, Membership, MembershipParts, Record};
 use crate::cluster::net::{Limits, Net, NetParts};
 use crate::cluster::remote::RemoteActor;
+use crate::cluster::singleton::Routes;
 use crate::cluster::stats::ClusterStats;
 use crate::cluster::{
     Detector, Discovery, Incarnation, Member, NodeId, Region, RttClass, Standing, View, accept,
@@ -51,9 +53,16 @@ pub struct ClusterConfig {
 /// A running part of a cluster. Cheap to clone; [`Cluster::leave`] ends it.
 #[derive(Clone)]
 pub struct Cluster {
-    net: Arc<Net>,
+    pub(crate) net: Arc<Net>,
     membership: Arc<Membership>,
+    /// One change at a time of what this node says of itself, or an earlier one could be said last.
+    announcing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) duties: Arc<Duties>,
+    pub(crate) routes: Arc<Routes>,
 }
+
+/// Services of such names are the runtime's own.
+const OWN_SERVICE: char = '@';
 
 /// A node did not become part of a cluster.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +132,13 @@ impl Cluster {
         };
         let membership = Membership::start(&net, parts).await;
         let membership = membership.map_err(|error| JoinError::Membership(error.to_string()))?;
-        Ok(Self { net, membership })
+        Ok(Self {
+            net,
+            membership,
+            announcing: Arc::default(),
+            duties: Arc::default(),
+            routes: Arc::default(),
+        })
     }
 
     /// This node.
@@ -181,17 +196,40 @@ impl Cluster {
 
     /// Says how busy this node is, from 0 to 1.
     pub async fn set_load(&self, load: f32) {
-        self.membership.announce(|said| said.load = (load.clamp(0.0, 1.0) * 100.0).round() / 100.0).await;
+        self.announce(|said| said.load = (load.clamp(0.0, 1.0) * 100.0).round() / 100.0).await;
     }
 
-    /// Says what this node offers, all of it.
+    /// Says what this node offers, all of it. Names that begin with `@` are the runtime's own: those given here
+    /// are left out, and those that it has stay.
     pub async fn set_services(&self, services: BTreeMap<String, String>) {
-        self.membership.announce(|said| said.record.services = services).await;
+        self.announce(|said| {
+            said.record.services.retain(|name, _| name.starts_with(OWN_SERVICE));
+            let given = services.into_iter().filter(|(name, _)| !name.starts_with(OWN_SERVICE));
+            said.record.services.extend(given);
+        })
+        .await;
+    }
+
+    /// Says one thing of the runtime's own.
+    pub(crate) async fn offer(&self, name: &str, described: &str) {
+        debug_assert!(name.starts_with(OWN_SERVICE), "a name that programs cannot take");
+        let (name, described) = (name.to_owned(), described.to_owned());
+        self.announce(|said| drop(said.record.services.insert(name, described))).await;
+    }
+
+    /// Says it no longer.
+    pub(crate) async fn take_back(&self, name: &str) {
+        self.announce(|said| drop(said.record.services.remove(name))).await;
+    }
+
+    async fn announce(&self, change: impl FnOnce(&mut Announcement)) {
+        let _one_at_a_time = self.announcing.lock().await;
+        self.membership.announce(change).await;
     }
 
     /// Says whether this node takes new work.
     pub async fn set_standing(&self, standing: Standing) {
-        self.membership.announce(|said| said.record.draining = standing == Standing::Draining).await;
+        self.announce(|said| said.record.draining = standing == Standing::Draining).await;
     }
 
     /// Smoothed round trip to a member.
@@ -220,14 +258,15 @@ impl Cluster {
         self.net.stats.read(self.net.pending.len())
     }
 
-    /// Says goodbye, so that others need not find out, and closes every link. Asks that wait fail.
+    /// Ends what this node does for the others, says goodbye, so that they need not find out, and closes every
+    /// link. Asks that wait fail. [`Cluster::drain`] first finishes and hands over what there is.
     pub async fn leave(&self, deadline: Deadline) {
-        self.membership
-            .announce(|said| {
-                said.record.left = true;
-                said.record.draining = true;
-            })
-            .await;
+        self.duties.end(deadline).await;
+        self.announce(|said| {
+            said.record.left = true;
+            said.record.draining = true;
+        })
+        .await;
         for conn in self.net.conns() {
             if let ConnState::Up(up) = conn.state() {
                 let header =

@@ -19,6 +19,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::rendezvous::score;
 use super::{Incarnation, NodeId};
 
@@ -50,7 +52,7 @@ impl LeaseLimits {
 }
 
 /// What the nodes say to each other about leases.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeaseMessage {
     /// Bids for slots, or renews them.
     Claim(Claim),
@@ -61,7 +63,7 @@ pub enum LeaseMessage {
 }
 
 /// All bids of one node at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Life of the bidder.
     pub incarnation: Incarnation,
@@ -72,7 +74,7 @@ pub struct Claim {
 }
 
 /// A bid for one slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bid {
     /// For this.
     pub slot: u16,
@@ -83,7 +85,7 @@ pub struct Bid {
 }
 
 /// Answer to a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
     /// Life of the bidder.
     pub incarnation: Incarnation,
@@ -96,7 +98,7 @@ pub struct Vote {
 }
 
 /// A bid that failed at one voter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// Which slot.
     pub slot: u16,
@@ -107,7 +109,7 @@ pub struct Refused {
 }
 
 /// Promises that bind no longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// Life of the one that had them.
     pub incarnation: Incarnation,
@@ -222,6 +224,14 @@ impl Leases {
             }
         }
         self.give_back(released, now)
+    }
+
+    /// Says at once that this node holds the slot, rather than with the next renewal.
+    pub(crate) fn announce(&mut self, slot: u16, now: Instant) -> Post {
+        if let Some(bid) = self.slots[usize::from(slot)].bid.as_mut() {
+            bid.next_at = now;
+        }
+        self.tick(now)
     }
 
     /// Sends the claims that are due.

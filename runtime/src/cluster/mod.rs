@@ -6,6 +6,7 @@
 mod accept;
 mod conn;
 pub mod drain;
+mod duties;
 mod exports;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -31,6 +32,9 @@ pub mod shard;
 mod sim;
 pub mod singleton;
 mod stats;
+mod talk;
+#[cfg(test)]
+mod testbed;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -99,8 +99,8 @@ impl<M: RemoteMessage> Far<M> for RemoteActor<M> {
         })
     }
 
-    fn node(&self) -> &NodeId {
-        &self.peer.identity.id
+    fn node(&self) -> Option<&NodeId> {
+        Some(&self.peer.identity.id)
     }
 
     fn window(&self) -> (usize, usize) {

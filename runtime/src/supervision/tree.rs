@@ -147,6 +147,13 @@ impl Tree {
     }
 }
 
+impl Tree {
+    /// Moves the deadline of a stop that is under way forward.
+    pub(crate) fn hasten(&self, deadline: Deadline) {
+        let _ = self.events.send(Event::Stop(deadline));
+    }
+}
+
 impl Drop for Tree {
     fn drop(&mut self) {
         let _ = self.events.send(Event::Stop(Deadline::at(self.clock.now())));

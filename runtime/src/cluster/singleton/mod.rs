@@ -11,12 +11,24 @@
 //!   it does, so that at most the one step under way when it froze is late.
 //!
 //! That step is the bound. It cannot be made zero, so consumers keep the highest epoch and refuse lower ones.
+//!
+//! The decision is here; `host` carries it out on one node, `route` finds the present holder from any.
+
+mod fence;
+mod host;
+mod route;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
 use super::lease::{Holder, LeaseLimits, LeaseMessage, Leases, Post};
 use super::rendezvous::owner;
 use super::{Incarnation, Member, NodeId, Standing, View};
+pub use fence::Fence;
+pub use host::{Hosted, Hosting, SingletonHandle};
+pub(crate) use route::Routes;
+pub use route::SingletonError;
 
 /// What there is one of. The same on every node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +88,8 @@ pub struct Singleton {
     state: SingletonState,
     mine: bool,
     elsewhere: bool,
+    /// This node gives it up for good.
+    left: bool,
     told: Option<Holder>,
 }
 
@@ -93,7 +107,7 @@ impl Singleton {
     ) -> Self {
         let leases = Leases::new(me.clone(), incarnation, spec.lease, 1, epoch_floor, now);
         let state = SingletonState::Standby;
-        Self { me, spec, leases, state, mine: false, elsewhere: false, told: None }
+        Self { me, spec, leases, state, mine: false, elsewhere: false, left: false, told: None }
     }
 
     /// The members have changed.
@@ -103,8 +117,8 @@ impl Singleton {
         let members = || view.members.values().filter(in_role);
         let able = members().filter(|member| member.standing == Standing::Active).map(|member| &member.id);
         let holder = owner(self.spec.name.as_bytes(), able);
-        self.mine = holder == Some(&self.me);
-        self.elsewhere = holder.is_some() && !self.mine;
+        self.mine = holder == Some(&self.me) && !self.left;
+        self.elsewhere = self.left || (holder.is_some() && !self.mine);
         let voters: Vec<NodeId> = members().map(|member| member.id.clone()).collect();
         self.leases.set_voters(voters);
         self.step(now)
@@ -135,6 +149,20 @@ impl Singleton {
         actions
     }
 
+    /// What was started here has ended by itself. It is started again, under another epoch, after
+    /// [`Self::on_stopped`].
+    pub fn on_failed(&mut self) {
+        if let SingletonState::Acting { epoch } = self.state {
+            self.state = SingletonState::Stopping { epoch };
+        }
+    }
+
+    /// This node gives it up, whoever else is there to take it.
+    pub fn leave(&mut self, now: Instant) -> Vec<SingletonAction> {
+        (self.left, self.mine, self.elsewhere) = (true, false, true);
+        self.step(now)
+    }
+
     /// Nothing of it runs here any more.
     pub fn on_stopped(&mut self, now: Instant) -> Vec<SingletonAction> {
         let mut actions = Vec::new();
@@ -153,6 +181,21 @@ impl Singleton {
             SingletonState::Acting { epoch } if self.leases.held(SLOT, now) == Some(epoch) => Some(epoch),
             _ => None,
         }
+    }
+
+    /// When what acts here, or stops, must have stopped unless the lease is renewed before.
+    #[must_use]
+    pub fn acts_until(&self) -> Option<Instant> {
+        match self.state {
+            SingletonState::Acting { .. } | SingletonState::Stopping { .. } => self.leases.until(SLOT),
+            SingletonState::Standby | SingletonState::Claiming => None,
+        }
+    }
+
+    /// Whether another node could act now: one that leaves need not wait for nobody.
+    #[must_use]
+    pub fn has_successor(&self) -> bool {
+        self.elsewhere && !self.left
     }
 
     /// What this node is to it.
@@ -183,6 +226,7 @@ impl Singleton {
             SingletonState::Claiming => match held {
                 Some(epoch) => {
                     actions.push(SingletonAction::Start { epoch });
+                    actions.extend(sent(self.leases.announce(SLOT, now)));
                     SingletonState::Acting { epoch }
                 }
                 None => SingletonState::Claiming,
@@ -190,9 +234,12 @@ impl Singleton {
             // One that leaves last has nobody to hand over to, and acts until it is gone.
             SingletonState::Acting { epoch } if held != Some(epoch) || self.elsewhere => {
                 actions.push(SingletonAction::Stop { epoch });
+                // A lease that ran out is not asked for again before everything has stopped.
+                if held != Some(epoch) {
+                    actions.extend(sent(self.leases.quit(&[SLOT], now)));
+                }
                 SingletonState::Stopping { epoch }
             }
-            // A lease that ran out is not asked for again before everything has stopped.
             SingletonState::Stopping { epoch } if held != Some(epoch) => {
                 actions.extend(sent(self.leases.quit(&[SLOT], now)));
                 SingletonState::Stopping { epoch }
