@@ -11,9 +11,16 @@ use crate::deadline::Deadline;
 /// All of it, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Duties {
-    rests: watch::Sender<BTreeMap<String, Rest>>,
+    rests: watch::Sender<BTreeMap<String, Said>>,
     /// Everything ends now, by this deadline.
     leaving: watch::Sender<Option<Deadline>>,
+}
+
+/// What is still here of one, and which view that follows from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    rest: Rest,
+    revision: u64,
 }
 
 /// One of them; done with when dropped.
@@ -38,10 +45,20 @@ impl Duties {
     }
 
     /// What is still here of all of them.
-    #[cfg(test)]
     pub(crate) fn rest(&self) -> Rest {
         let rests = self.rests.borrow();
-        rests.values().fold(Rest::default(), Rest::plus)
+        rests.values().map(|said| said.rest).fold(Rest::default(), Rest::plus)
+    }
+
+    /// Waits until all of them have looked at a view of at least this revision.
+    pub(crate) async fn have_seen(&self, revision: u64) {
+        let mut rests = self.rests.subscribe();
+        // The sender is here.
+        let _ = rests.wait_for(|rests| rests.values().all(|said| said.revision >= revision)).await;
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<String, Said>> {
+        self.rests.subscribe()
     }
 
     /// Ends all of them, and waits for that until the deadline.
@@ -61,11 +78,12 @@ impl Duties {
 }
 
 impl Duty {
-    /// Says what is still here of it.
-    pub(crate) fn post(&self, rest: Rest) {
+    /// Says what is still here of it, as follows from the view of this revision.
+    pub(crate) fn post(&self, rest: Rest, revision: u64) {
+        let said = Said { rest, revision };
         self.duties.rests.send_if_modified(|rests| {
             let posted = rests.get_mut(&self.name);
-            posted.is_some_and(|posted| std::mem::replace(posted, rest) != rest)
+            posted.is_some_and(|posted| std::mem::replace(posted, said) != said)
         });
     }
 
@@ -105,8 +123,8 @@ mod tests {
         let duties = Arc::new(Duties::default());
         let (a, b) = (duties.enter("a").unwrap(), duties.enter("b").unwrap());
         assert!(duties.enter("a").is_none(), "a name is taken once");
-        a.post(Rest { shards: 2, messages: 5, ..Rest::default() });
-        b.post(Rest { singletons: 1, messages: 1, ..Rest::default() });
+        a.post(Rest { shards: 2, messages: 5, ..Rest::default() }, 1);
+        b.post(Rest { singletons: 1, messages: 1, ..Rest::default() }, 1);
         assert_eq!(duties.rest(), Rest { in_flight: 0, shards: 2, messages: 6, singletons: 1 });
         drop(a);
         assert_eq!(duties.rest(), Rest { singletons: 1, messages: 1, ..Rest::default() });

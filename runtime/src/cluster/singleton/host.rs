@@ -123,6 +123,7 @@ impl Cluster {
             running: None,
             retry_at: None,
             leave_by: None,
+            revision: 0,
             states,
             duty,
         };
@@ -156,6 +157,8 @@ struct Host<M: RemoteMessage> {
     /// It failed; when nothing of it counts as running any more.
     retry_at: Option<Instant>,
     leave_by: Option<Deadline>,
+    /// Of the view that was looked at last.
+    revision: u64,
     states: watch::Sender<SingletonState>,
     duty: Duty,
 }
@@ -172,6 +175,7 @@ impl<M: RemoteMessage + Clone + Sync> Host<M> {
         let mut views = self.cluster.views();
         let (mut leaving, mut stopping) = (self.duty.leaving(), self.cluster.net.stopping.subscribe());
         let view = view_of(&self.cluster.net);
+        self.revision = view.revision;
         let actions = self.singleton.on_view(&view, self.now());
         self.act(actions).await;
         loop {
@@ -185,6 +189,7 @@ impl<M: RemoteMessage + Clone + Sync> Host<M> {
                 }
                 _ = views.changed() => {
                     let view = Arc::clone(&views.borrow_and_update());
+                    self.revision = view.revision;
                     self.singleton.on_view(&view, self.cluster.net.now())
                 }
                 Some(_) = running => self.on_ended(),
@@ -264,7 +269,8 @@ impl<M: RemoteMessage + Clone + Sync> Host<M> {
             SingletonState::Acting { .. } => self.singleton.has_successor(),
             SingletonState::Stopping { .. } => true,
         };
-        self.duty.post(Rest { singletons: usize::from(counts), ..Rest::default() });
+        let rest = Rest { singletons: usize::from(counts), ..Rest::default() };
+        self.duty.post(rest, self.revision);
     }
 
     async fn start(&mut self, epoch: u64) {

@@ -73,8 +73,12 @@ fn hosting() -> Hosting {
 }
 
 fn host(cluster: &Cluster, world: &World) -> SingletonHandle<Who> {
+    cluster.singleton(spec(), hosting(), maker(cluster, world)).unwrap()
+}
+
+fn maker(cluster: &Cluster, world: &World) -> impl Fn(Fence) -> Result<Hosted<Who>, Failure> + use<> {
     let (node, world) = (cluster.id().to_string(), world.clone());
-    let make = move |fence: Fence| {
+    move |fence: Fence| {
         let (node, world, mailbox) = (node.clone(), world.clone(), mailbox(64));
         let address = mailbox.address();
         let mut children = Children::new(Strategy::OneForOne);
@@ -82,8 +86,7 @@ fn host(cluster: &Cluster, world: &World) -> SingletonHandle<Who> {
             Ok(Clerk { node: node.clone(), fence: fence.clone(), world: world.clone() })
         });
         Ok(Hosted { tree: Tree::start(children, Arc::new(SystemClock), 1)?, address })
-    };
-    cluster.singleton(spec(), hosting(), make).unwrap()
+    }
 }
 
 fn host_all(bed: &Testbed) -> (World, Vec<SingletonHandle<Who>>) {
@@ -213,20 +216,11 @@ async fn what_fails_to_start_is_started_again_under_another_epoch() {
     let (tries, world) = (Arc::new(AtomicUsize::new(0)), World::default());
     let mut handles = Vec::new();
     for node in bed.nodes() {
-        let (tries, name, world) = (Arc::clone(&tries), node.id().to_string(), world.clone());
-        let make = move |fence: Fence| {
-            match tries.fetch_add(1, Ordering::Relaxed) {
-                0 => return Err("no device".into()),
-                1 => panic!("no memory"),
-                _ => {}
-            }
-            let (name, world, mailbox) = (name.clone(), world.clone(), mailbox(64));
-            let address = mailbox.address();
-            let mut children = Children::new(Strategy::OneForOne);
-            children.worker(ChildSpec::new("clerk"), mailbox, move || {
-                Ok(Clerk { node: name.clone(), fence: fence.clone(), world: world.clone() })
-            });
-            Ok(Hosted { tree: Tree::start(children, Arc::new(SystemClock), 1)?, address })
+        let (tries, make) = (Arc::clone(&tries), maker(node, &world));
+        let make = move |fence: Fence| match tries.fetch_add(1, Ordering::Relaxed) {
+            0 => Err("no device".into()),
+            1 => panic!("no memory"),
+            _ => make(fence),
         };
         handles.push(node.singleton::<Who>(spec(), hosting(), make).unwrap());
     }
@@ -260,6 +254,59 @@ async fn what_cannot_be_hosted_is_refused() {
     let nobody = node.singleton_address::<Who>("nobody").unwrap();
     assert_eq!(nobody.ask(Who, after(Duration::from_millis(30))).await, Err(AskError::Unreachable));
     assert!(matches!(nobody.tell(Who), Err(crate::TellError::Unreachable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_finishes_hands_over_and_leaves() {
+    drains(Testbed::sim(8, "a b c +d").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_over_quic_finishes_hands_over_and_leaves() {
+    drains(Testbed::quic("a b c +d").await).await;
+}
+
+async fn drains(mut bed: Testbed) {
+    let (world, _handles) = host_all(&bed);
+    let (first, _) = who(bed.node("d")).await;
+    let watcher = bed.node("d").clone();
+    // The work inside lasts until the others have seen that this node drains: a cordon that nobody sees never
+    // ends it, and the drain is not clean.
+    let (name, seen_by) = (id(&first), watcher.clone());
+    let finish = async move {
+        sees(&seen_by, |view| view.get(&name).is_some_and(|it| it.standing == Standing::Draining)).await;
+    };
+    let report = bed.node(&first).clone().drain(seconds(15), finish).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert!(report.took < Duration::from_secs(10), "{report:?}");
+    sees(&watcher, |view| view.get(&id(&first)).is_none()).await;
+    let (next, _) = who(&watcher).await;
+    assert_eq!(world.actors(), [first.clone(), next]);
+    bed.forget(&first);
+    bed.met().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_ends_by_its_deadline_and_says_what_is_not_done() {
+    let bed = Testbed::sim(9, "a b").await;
+    let began = Instant::now();
+    let report = bed.node("a").drain(seconds(2), std::future::pending()).await;
+    assert_eq!((report.undone.in_flight, report.undone.singletons), (1, 0));
+    assert!(began.elapsed() < Duration::from_millis(2_300), "it took {:?}", began.elapsed());
+    sees(bed.node("b"), |view| view.members.len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_node_drains_at_once_although_nobody_takes_over() {
+    let bed = Testbed::sim(10, "a").await;
+    let world = World::default();
+    let alone = SingletonSpec { lease: LeaseLimits { electorate: 1, ..leases() }, ..spec() };
+    let make = maker(bed.node("a"), &world);
+    let handle = bed.node("a").singleton(alone, hosting(), make).unwrap();
+    assert_eq!(handle.address().ask(Who, seconds(10)).await.unwrap().0, "a");
+    let report = bed.node("a").drain(seconds(10), std::future::ready(())).await;
+    assert!(report.is_clean() && report.took < Duration::from_secs(3), "{report:?}");
+    assert_eq!(*handle.states().borrow(), SingletonState::Standby, "it has stopped before the goodbye");
 }
 
 /// One of three, alone with its clock: what it does at which millisecond.

@@ -1,7 +1,9 @@
 //! How a node leaves in good order: cordon, finish, hand off, leave, with one deadline for the whole.
 //!
 //! Pure: what is still here and a clock reading in, what to do out. What is not done by the deadline is left
-//! undone and said.
+//! undone and said. `shell` carries it out.
+
+mod shell;
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +48,7 @@ pub struct Rest {
 impl Rest {
     /// Both together.
     #[must_use]
-    pub fn plus(self, other: &Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         Self {
             in_flight: self.in_flight + other.in_flight,
             shards: self.shards + other.shards,
