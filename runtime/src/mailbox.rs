@@ -20,6 +20,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::address::{Address, TellError};
 use crate::clock::Clock;
+use crate::cluster::watchdog::Pulse;
 use crate::deadline::Deadline;
 use crate::reply::ReplySlot;
 
@@ -44,6 +45,8 @@ impl<M: Mail> Mailbox<M> {
             panic_next: false,
             asleep: false,
             waker: None,
+            looks: 0,
+            in_hand: 0,
             space: Vec::new(),
         };
         Self {
@@ -151,7 +154,9 @@ impl<M: Mail> Inbox<M> {
             };
             into.push(envelope);
         }
-        into.len() - len_before
+        state.looks += 1;
+        state.in_hand = into.len() - len_before;
+        state.in_hand
     }
 
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Envelope<M>>> {
@@ -196,8 +201,12 @@ impl<M: Mail> Inbox<M> {
         if self.is_halted(state) {
             return Received::Stop;
         }
+        (state.looks, state.in_hand) = (state.looks + 1, 0);
         match self.core.pop_live(state) {
-            Some(envelope) => Received::Mail(envelope),
+            Some(envelope) => {
+                state.in_hand = 1;
+                Received::Mail(envelope)
+            }
             None if state.order == Order::Drain => Received::Stop,
             None => Received::Nothing,
         }
@@ -256,6 +265,9 @@ struct State<M: Mail> {
     panic_next: bool,
     asleep: bool,
     waker: Option<Waker>,
+    /// How often the actor has come for messages, and how many it took the last time: what a watchdog sees.
+    looks: u64,
+    in_hand: usize,
     /// Who waits for the queue to have room: readers of links, so few.
     space: Vec<Waker>,
 }
@@ -309,6 +321,7 @@ impl<M: Mail> Core<M> {
     pub(crate) fn open_inbox(self: &Arc<Self>) -> Inbox<M> {
         let mut state = self.state.lock();
         state.incarnation += 1;
+        state.in_hand = 0;
         state.order = Order::Serve;
         let incarnation = state.incarnation;
         self.wake(state);
@@ -364,6 +377,8 @@ pub(crate) trait Control: Send + Sync {
     /// Makes the incarnation panic at its next look.
     fn panic_next(&self);
     fn depth(&self) -> usize;
+    /// Whether the actor moves.
+    fn pulse(&self) -> Pulse;
     fn capacity(&self) -> usize;
     fn dead_letters(&self) -> DeadLetters;
 }
@@ -402,6 +417,11 @@ impl<M: Mail> Control for Core<M> {
 
     fn depth(&self) -> usize {
         self.state.lock().queue.len()
+    }
+
+    fn pulse(&self) -> Pulse {
+        let state = self.state.lock();
+        Pulse { handled: state.looks, depth: state.queue.len() + state.in_hand }
     }
 
     fn capacity(&self) -> usize {

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 
 use crate::actor::Event;
 use crate::clock::Clock;
+use crate::cluster::watchdog::Pulses;
 use crate::deadline::Deadline;
 use crate::mailbox::Control;
 use crate::supervision::keeper::Keeper;
@@ -82,6 +83,12 @@ impl Tree {
             last_failure: post.last_failure,
         });
         described.collect()
+    }
+
+    /// Where a [`Watch`](crate::watchdog::Watch) sees whether the actors move; good beyond the tree's own life.
+    pub fn pulses(&self) -> Pulses {
+        let actors = self.entries.iter().map(|entry| (Arc::clone(&entry.name), Arc::clone(&entry.mailbox)));
+        Pulses { actors: actors.collect() }
     }
 
     /// Waits until a snapshot pleases; looks whenever an actor changes its state. False at the deadline.

@@ -1,17 +1,21 @@
 //! Which actors are stuck: they have messages and handle none.
 //!
 //! Pure: counts and a clock reading in, edges out, each once. A message that is handled for long and an actor
-//! that hangs look the same from outside; the limit tells them apart.
+//! that hangs look the same from outside; the limit tells them apart. `watch` looks at the actors of a tree.
+
+mod watch;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+pub use watch::{Pulses, Watch};
+
 /// One actor as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
-    /// Messages that it has handled in its life.
+    /// Rises whenever it comes back for more.
     pub handled: u64,
-    /// Messages that wait.
+    /// Messages that wait, and those that it has in hand.
     pub depth: usize,
 }
 
