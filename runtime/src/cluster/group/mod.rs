@@ -1,6 +1,11 @@
 //! Which members of a group get a message.
 //!
-//! Pure but for its own counter and seeded chance: members, a key and distances in, receivers out.
+//! Pure but for its own counter and seeded chance: members, a key and distances in, receivers out. `route` makes
+//! an address of it.
+
+#[cfg(test)]
+mod nodes;
+mod route;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -8,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use super::receptionist::load_of;
 use super::rendezvous::owner;
 use super::{Member, NodeId, RttClass};
+pub use route::GroupSpec;
 
 /// How a router chooses.
 #[derive(Clone, Copy, Debug, PartialEq)]
