@@ -4,6 +4,7 @@
 //! Decisions, each pure: the public modules.
 
 mod accept;
+mod body;
 mod conn;
 pub mod drain;
 mod duties;

@@ -2,9 +2,15 @@
 //!
 //! A topic is levels with `/` between. A pattern may have `*` for any one level, and at its end `#` or `**` for
 //! any number of further levels, none included. Bounded: depth, length and the number of subscriptions.
-//! Knows no network and no actor.
+//! Knows no network and no actor; `hub` does.
+
+mod hub;
+#[cfg(test)]
+mod nodes;
 
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use hub::{HubError, HubLimits, PublishError, Published, TopicHub, TopicSubscription};
 
 /// Most levels of a topic or pattern.
 pub const LEVELS_MAX: usize = 16;
@@ -23,6 +29,9 @@ pub enum TopicError {
     /// A wildcard in a topic, beside other characters, or `#` or `**` before the end.
     #[error("a wildcard stands alone in its level, `#` and `**` in the last, and in patterns only")]
     Wildcard,
+    /// A line ends in it.
+    #[error("a topic has no line break")]
+    LineBreak,
     /// There are as many subscriptions as there may be.
     #[error("too many subscriptions")]
     Full,
@@ -275,6 +284,9 @@ fn names_of(topic: &str) -> Result<Vec<&str>, TopicError> {
 fn split(text: &str) -> Result<Vec<&str>, TopicError> {
     if text.len() > TOPIC_BYTES_MAX || text.bytes().filter(|byte| *byte == b'/').count() >= LEVELS_MAX {
         return Err(TopicError::TooLong);
+    }
+    if text.contains('\n') {
+        return Err(TopicError::LineBreak);
     }
     let names: Vec<&str> = text.split('/').collect();
     if names.iter().any(|name| name.is_empty()) { Err(TopicError::EmptyLevel) } else { Ok(names) }
