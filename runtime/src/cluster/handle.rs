@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::address::Address;
 use crate::clock::Clock;
-use crate::cluster::conn::ConnState;
+use crate::cluster::conn::{Conn, ConnState};
 use crate::cluster::duties::Duties;
 use crate::cluster::exports::{ExportError, service_key};
 use crate::cluster::membership::{Announcement, Membership, MembershipParts, Record};
@@ -274,14 +274,10 @@ impl Cluster {
                 let _ = conn.outboxes.lane(Lane::Control).push(header, |_| Ok::<(), CodecError>(()));
             }
         }
-        // Until the last goodbye is written, or time is up.
+        // Until the last goodbye and the last answers are written, or time is up.
         let written = async {
-            while self
-                .net
-                .conns()
-                .iter()
-                .any(|conn| conn.is_up() && !conn.outboxes.lane(Lane::Control).is_empty())
-            {
+            let waits = |lane: &Lane, conn: &Conn| conn.is_up() && !conn.outboxes.lane(*lane).is_empty();
+            while self.net.conns().iter().any(|conn| Lane::ALL.iter().any(|lane| waits(lane, conn))) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             // What is written leaves with the next packets.

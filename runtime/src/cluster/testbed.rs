@@ -165,7 +165,7 @@ impl Testbed {
 /// Leases of three voters that move in a second or two.
 pub(crate) fn leases() -> LeaseLimits {
     let ms = Duration::from_millis;
-    LeaseLimits { electorate: 3, lease: ms(800), promise: ms(1000), renew: ms(150) }
+    LeaseLimits { electorate: 3, lease: ms(1500), promise: ms(1800), renew: ms(250) }
 }
 
 pub(crate) async fn sees(node: &Cluster, pleases: impl Fn(&View) -> bool) {
@@ -175,7 +175,7 @@ pub(crate) async fn sees(node: &Cluster, pleases: impl Fn(&View) -> bool) {
 
 /// Fails the test when something takes far too long.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.unwrap_or_else(|_| panic!("too late: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), future).await.unwrap_or_else(|_| panic!("too late: {what}"))
 }
 
 pub(crate) fn after(delay: Duration) -> Deadline {

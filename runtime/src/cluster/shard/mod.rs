@@ -3,21 +3,30 @@
 //! Where a shard belongs is rendezvous hashing over the live members (`placement`); who may act for it is a
 //! lease of a majority (`super::lease`), so that two views that differ never make two owners: processing by
 //! two at once lasts no longer than what one had begun when its lease ended. The owner's side is `owner`, the
-//! sender's side is `sender`. All of it is values in, actions out.
+//! sender's side is `sender`. All of that is values in, actions out; `region` carries it out on one node, and
+//! `handle` is what a program holds.
 //!
 //! What holds:
 //! - a message is accepted by at most one owner; accepted and not yet processed, it moves along when the shard
 //!   moves, or its loss is reported: never silently gone except with the node that had it;
 //! - messages of one sender for one shard are processed in the order they were sent, with gaps where one was
 //!   refused or failed, unless an owner died or lost its lease in between;
-//! - a sender is sent elsewhere once per message and then told.
+//! - a message that nobody accepts is sent on until its deadline, and then its sender is told.
 
+mod handle;
 mod owner;
+mod packet;
 mod placement;
+mod region;
 mod sender;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+pub use handle::{RegionLimits, RegionStats, ShardError, ShardHandler, ShardJob, ShardRegion};
 pub use owner::{Action, Failure, Lost, Owner, Unfinished, Work};
 pub use placement::Placement;
 pub use sender::{Fate, Sender, SenderLimits, Sending, Trouble};
@@ -28,7 +37,7 @@ use super::rendezvous::mix;
 use super::{Incarnation, NodeId, Region};
 
 /// One shard of one type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardId(pub u16);
 
 /// The shard of a key when there are `count` of them; the same on every node, for ever.
@@ -70,7 +79,7 @@ pub struct ShardSpec {
 
 /// Names one possession of a shard by one node, from the first message it accepts to the last. A message that
 /// names one is accepted under no other: so what was refused cannot be overtaken by what was sent after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Term {
     /// Life of the owner.
     pub incarnation: Incarnation,
@@ -79,7 +88,7 @@ pub struct Term {
 }
 
 /// A message on its way to the owner of a shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delivery<M> {
     /// For which shard.
     pub shard: ShardId,
@@ -94,7 +103,7 @@ pub struct Delivery<M> {
 }
 
 /// What an owner says to a delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It is here now.
     Accepted(Term),
@@ -113,7 +122,7 @@ pub enum Answer {
 }
 
 /// What the nodes of one sharded type say to each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShardMessage<M> {
     /// About who may act.
     Lease(LeaseMessage),
@@ -131,7 +140,7 @@ pub enum ShardMessage<M> {
 }
 
 /// A hand-over of messages; empty when there were none, to say that the shard may be taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transfer<M> {
     /// Of which shard.
     pub shard: ShardId,

@@ -297,6 +297,12 @@ impl<M: Clone> Owner<M> {
         owned.then(|| self.leases.held(shard.0, now))?
     }
 
+    /// Whether another node would take the shards: one that leaves need not wait for nobody.
+    #[must_use]
+    pub fn has_successor(&self) -> bool {
+        self.placement.owner(ShardId(0)).is_some_and(|node| *node != self.me)
+    }
+
     /// What is still here of a node that wants to leave.
     #[must_use]
     pub fn unfinished(&self) -> Unfinished {

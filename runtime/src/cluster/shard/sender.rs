@@ -49,7 +49,7 @@ pub enum Fate {
 pub enum Trouble {
     /// As many wait as may, here or at the owner. Come back later.
     Full,
-    /// Two nodes in turn said that they do not have the shard. Come back later.
+    /// Until its deadline nobody that it went to had the shard. Come back later.
     Unrouted,
     /// The node that it went to is gone or silent. It may have had its effect.
     Lost,
@@ -167,12 +167,13 @@ impl<M: Clone> Sender<M> {
                 if matches!(route.way, Way::Open { .. }) {
                     route.way = Way::Settling;
                 }
-                route.hint = hint;
+                // Whoever is gone for this node would never answer.
+                route.hint = hint.filter(|node| self.placement.view().get(node).is_some());
+                // Two in turn: their views differ, as they do for a moment whenever a member comes or goes.
                 if flight.pending.retried {
-                    out.push(failed(id, Trouble::Unrouted));
-                } else {
-                    route.waiting.insert(id, Pending { retried: true, ..flight.pending });
+                    route.wait_until = Some(now + WAIT);
                 }
+                route.waiting.insert(id, Pending { retried: true, ..flight.pending });
             }
         }
         out.extend(self.pump(shard, now));
@@ -213,14 +214,24 @@ impl<M: Clone> Sender<M> {
         let mut out = Vec::new();
         let answer_max = self.limits.answer_max;
         for route in self.routes.values_mut() {
-            out.extend(route.lose(Trouble::Deadline, |flight| flight.pending.deadline <= now));
+            let unanswered = route.lose(Trouble::Deadline, |flight| flight.pending.deadline <= now);
+            if !unanswered.is_empty() {
+                // Perhaps it is not there any more.
+                route.hint = None;
+            }
+            out.extend(unanswered);
             let silent = route.lose(Trouble::Lost, |flight| flight.sent_at + answer_max <= now);
-            if !silent.is_empty() && matches!(route.way, Way::Open { .. }) {
-                route.way = Way::Settling;
+            if !silent.is_empty() {
+                route.hint = None;
+                if matches!(route.way, Way::Open { .. }) {
+                    route.way = Way::Settling;
+                }
             }
             out.extend(silent);
             let late = route.waiting.extract_if(.., |_, pending| pending.deadline <= now);
-            out.extend(late.map(|(id, _)| failed(id, Trouble::Deadline)));
+            out.extend(late.map(|(id, pending)| {
+                failed(id, if pending.retried { Trouble::Unrouted } else { Trouble::Deadline })
+            }));
         }
         out.extend(self.pump_all(now));
         self.routes.retain(|_, route| route.way != Way::Probing || !route.is_idle());

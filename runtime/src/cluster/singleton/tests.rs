@@ -141,7 +141,7 @@ async fn a_killed_holder_is_followed() {
     let (next, later) = who_follows(bed.node("d"), &first).await;
     let took = killed.elapsed();
     assert!(later > epoch, "{later} after {epoch}");
-    assert!(took < Duration::from_secs(6), "followed after {took:?}");
+    assert!(took < Duration::from_secs(15), "followed after {took:?}");
     assert_eq!(world.actors(), [first, next]);
 }
 
@@ -305,7 +305,7 @@ async fn the_last_node_drains_at_once_although_nobody_takes_over() {
     let handle = bed.node("a").singleton(alone, hosting(), make).unwrap();
     assert_eq!(handle.address().ask(Who, seconds(10)).await.unwrap().0, "a");
     let report = bed.node("a").drain(seconds(10), std::future::ready(())).await;
-    assert!(report.is_clean() && report.took < Duration::from_secs(3), "{report:?}");
+    assert!(report.is_clean() && report.took < Duration::from_secs(5), "{report:?}");
     assert_eq!(*handle.states().borrow(), SingletonState::Standby, "it has stopped before the goodbye");
 }
 
@@ -339,7 +339,9 @@ impl Alone {
 }
 
 fn spec_of_all() -> SingletonSpec {
-    SingletonSpec { role: None, ..spec() }
+    let ms = Duration::from_millis;
+    let lease = LeaseLimits { electorate: 3, lease: ms(800), promise: ms(1_000), renew: ms(150) };
+    SingletonSpec { role: None, lease, ..spec() }
 }
 
 fn claim_in(actions: &[SingletonAction]) -> Option<Claim> {
