@@ -27,9 +27,12 @@ remote_message!(Tick, "test.shard.tick", version 1, up to 256 bytes, lane Stream
 /// What was processed, by key and sender, and the epochs under which each shard was.
 #[derive(Default)]
 struct World {
-    numbers: Mutex<BTreeMap<(Vec<u8>, String), Vec<u64>>>,
+    numbers: Mutex<Numbers>,
     epochs: Mutex<BTreeMap<ShardId, Vec<u64>>>,
 }
+
+/// By key and sender.
+type Numbers = BTreeMap<(Vec<u8>, String), Vec<u64>>;
 
 struct Recorder {
     node: String,

@@ -4,6 +4,9 @@
 //! out until all that was under way is answered; then the refused ones go first, one at a time, until an owner
 //! has accepted one and with it a new term. So nothing overtakes what was refused.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 

@@ -16,6 +16,9 @@
 //!
 //! Knows no clock, no network and not what a slot stands for.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 

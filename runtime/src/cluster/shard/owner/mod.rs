@@ -4,77 +4,21 @@
 //! processed ends, then the rest goes to the next owner and is repeated until received, and only then is the
 //! lease given back. Who loses the lease first keeps the messages and either gets it again or passes them on.
 
+mod action;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Instant;
 
+pub use action::{Action, Failure, Lost, Unfinished, Work};
+use action::{lost, sent};
+
 use super::placement::has_role;
 use super::{Answer, Delivery, Placement, ShardId, ShardMessage, ShardSpec, Term, Transfer};
-use crate::cluster::lease::{Leases, Post};
+use crate::cluster::lease::Leases;
 use crate::cluster::{Incarnation, NodeId, View};
-
-/// What the shell does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action<M> {
-    /// Send this to that node; it may be lost.
-    Send(NodeId, ShardMessage<M>),
-    /// The shard is processed here from now on, under this epoch.
-    Gained {
-        /// Which.
-        shard: ShardId,
-        /// The fence for what is done with it.
-        epoch: u64,
-    },
-    /// The shard is processed here no more; drop what is kept for it.
-    Ended {
-        /// Which.
-        shard: ShardId,
-    },
-    /// Accepted here, and it will not be known whether they were processed.
-    Failed(Lost<M>),
-}
-
-/// Messages that were accepted and then given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost<M> {
-    /// Of which shard.
-    pub shard: ShardId,
-    /// Why.
-    pub why: Failure,
-    /// Tell their senders.
-    pub messages: Vec<M>,
-}
-
-/// Why accepted messages were given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Whoever was to get them died before it said that it had.
-    ReceiverDied,
-    /// Whoever was to get them did not say in time that it had.
-    Unanswered,
-    /// This node left with them, as nobody took them.
-    Left,
-}
-
-/// A message to process now. Say [`Owner::done`] afterwards; the shard waits for that.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Work<M> {
-    /// Of which shard.
-    pub shard: ShardId,
-    /// The fence for what is done with it: consumers keep the higher.
-    pub epoch: u64,
-    /// The message.
-    pub message: M,
-}
-
-/// What a node that wants to leave still has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unfinished {
-    /// Shards that are not handed off.
-    pub shards: usize,
-    /// Messages in them and on their way to the next owner.
-    pub messages: usize,
-}
 
 /// Hand-overs of one shard that may be unanswered at a time.
 const TRANSFERS_MAX: usize = 4;
@@ -549,12 +493,4 @@ impl<M> State<M> {
         }
         true
     }
-}
-
-fn sent<M>(post: Post) -> Vec<Action<M>> {
-    post.into_iter().map(|(to, message)| Action::Send(to, ShardMessage::Lease(message))).collect()
-}
-
-fn lost<M>(shard: ShardId, why: Failure, messages: Vec<M>) -> Option<Action<M>> {
-    (!messages.is_empty()).then_some(Action::Failed(Lost { shard, why, messages }))
 }
