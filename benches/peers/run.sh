@@ -5,6 +5,7 @@
 #   ./run.sh setup      Python environment, models, graphs, builds
 #   ./run.sh kernels    the criterion bench
 #   ./run.sh servers    the servers, alternating, and the table
+#   ./run.sh runtime    the actor runtime beside other carriers of messages (needs no setup)
 #
 # Environment: ROUNDS (2), SECONDS_EACH (4), PEER_GRAPH (plain | folded), OURS_BIN (built when unset),
 # PEERS_BUILD (build/ beside this file), CPUS (a list for taskset that binds servers and load, e.g. 0,1).
@@ -103,10 +104,17 @@ SCENARIOS
   "$venv/bin/python" "$here/table.py" "$results" "$graph"
 }
 
+runtime() {
+  (cd "$here" && cargo build --release --locked -p peer_runtime)
+  ${cpus:+taskset -c "$cpus"} "$CARGO_TARGET_DIR/release/peer_runtime" local "$rounds"
+  ${cpus:+taskset -c "$cpus"} "$CARGO_TARGET_DIR/release/peer_runtime" remote "$rounds" "$seconds"
+}
+
 case ${1:-all} in
   setup) setup ;;
   kernels) kernels ;;
   servers) servers ;;
+  runtime) runtime ;;
   all) setup && kernels && servers ;;
-  *) sed -n '2,11p' "$0" && exit 2 ;;
+  *) sed -n '2,12p' "$0" && exit 2 ;;
 esac
