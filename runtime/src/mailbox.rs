@@ -295,6 +295,20 @@ impl<M: Mail> Core<M> {
     }
 
     pub(crate) fn try_push(&self, envelope: Envelope<M>) -> Result<(), NotPushed<M>> {
+        self.enqueue(envelope).map(|state| self.wake(state))
+    }
+
+    /// Leaves whoever sleeps on the queue asleep: [`Core::rouse`] has to follow, once for many.
+    pub(crate) fn try_push_quietly(&self, envelope: Envelope<M>) -> Result<(), NotPushed<M>> {
+        self.enqueue(envelope).map(drop)
+    }
+
+    /// Wakes whoever sleeps on the queue.
+    pub(crate) fn rouse(&self) {
+        self.wake(self.state.lock());
+    }
+
+    fn enqueue(&self, envelope: Envelope<M>) -> Result<MutexGuard<'_, State<M>>, NotPushed<M>> {
         let mut state = self.state.lock();
         if !state.accepts {
             self.closed.fetch_add(1, Ordering::Relaxed);
@@ -305,8 +319,7 @@ impl<M: Mail> Core<M> {
             return Err(NotPushed::Full(envelope));
         }
         state.queue.push_back(envelope);
-        self.wake(state);
-        Ok(())
+        Ok(state)
     }
 
     pub(crate) fn now(&self) -> Instant {

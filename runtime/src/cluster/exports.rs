@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -16,13 +15,17 @@ use crate::cluster::Fnv;
 use crate::cluster::link::Path;
 use crate::deadline::Deadline;
 use crate::fabric::Lane;
-use crate::mailbox::{Core, Envelope, NotPushed};
+use crate::mailbox::{Control as _, Core, Envelope, NotPushed};
 use crate::reply::{Caller, ReplySlot};
 use crate::wire::{Header, Kind, RemoteMessage, TypeId};
 
-/// How long a reader waits for a mailbox to have room for a message that nobody waits for. Longer would hold up
-/// the other actors behind it on the lane.
-const ROOM_WAIT: Duration = Duration::from_millis(10);
+#[cfg(test)]
+mod tests;
+
+/// How long a reader waits for a mailbox to have room for a message that nobody waits for: long enough for an actor
+/// whose thread is kept from running by a busy machine, so that none of what is told to it is lost. It holds up
+/// the other actors behind it on the lane, once until the mailbox is half empty.
+const ROOM_WAIT: Duration = Duration::from_millis(250);
 
 /// Hash of a service's name, as frames carry it.
 pub(crate) fn service_key(service: &str) -> u64 {
@@ -34,10 +37,14 @@ pub(crate) trait Export: Send + Sync {
     fn bytes_max(&self) -> usize;
     /// Oldest and newest layout that is read here.
     fn versions(&self) -> (u16, u16);
-    /// Resolves when the mailbox has room, or has been full for too long.
+    /// Resolves when the mailbox has room, or has been full for too long; nothing: no wait.
     fn room(&self) -> Option<BoxFuture<'_, ()>>;
+    /// Puts a message into the mailbox. Its actor may sleep on until [`Export::rouse`].
     fn tell(&self, version: u16, body: &[u8]) -> Result<(), AskError>;
+    /// As [`Export::tell`].
     fn ask(&self, version: u16, body: &[u8], deadline: Deadline, call: Call) -> Result<(), AskError>;
+    /// Wakes the actor, if it sleeps.
+    fn rouse(&self);
 }
 
 /// Two actors want to be reached by one name and message. A mistake of the program.
@@ -61,6 +68,8 @@ pub enum ExportError {
 pub(crate) struct Exports {
     by_key: RwLock<HashMap<(u64, u32), Arc<dyn Export>>>,
     services: RwLock<HashMap<u64, String>>,
+    /// Rises with every change: what was found before may be wrong.
+    generation: AtomicU64,
 }
 
 impl Exports {
@@ -83,6 +92,7 @@ impl Exports {
         }
         by_key.insert(slot, Arc::new(Exported { core: Arc::clone(core), stalled: AtomicBool::new(false) }));
         services.insert(key, service.to_owned());
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -91,6 +101,7 @@ impl Exports {
         let key = service_key(service);
         self.services.write().remove(&key);
         self.by_key.write().retain(|(target, _), _| *target != key);
+        self.generation.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn find(&self, header: &Header) -> Result<Arc<dyn Export>, Refusal> {
@@ -115,9 +126,65 @@ impl Exports {
     }
 }
 
+/// The receiver of the last message of a lane: the next one is mostly for the same, which then is neither looked up
+/// again nor woken again.
+#[derive(Default)]
+pub(crate) struct Receiver {
+    found: Option<Found>,
+    /// Messages in its mailbox that it has not been woken for.
+    quiet: usize,
+}
+
+struct Found {
+    key: (u64, u32),
+    generation: u64,
+    export: Arc<dyn Export>,
+}
+
+/// Messages that a sleeping actor may be late for: a few microseconds of reading.
+const QUIET_MAX: usize = 64;
+
+impl Receiver {
+    /// Whom a message is for.
+    pub(crate) fn find(&mut self, exports: &Exports, header: &Header) -> Result<&dyn Export, Refusal> {
+        let key = (header.target, header.type_id);
+        // Read before the table: a change in between is seen next time.
+        let generation = exports.generation.load(Ordering::Acquire);
+        if !self.found.as_ref().is_some_and(|found| found.key == key && found.generation == generation) {
+            self.rouse();
+            self.found = None;
+            let export = exports.find(header)?;
+            self.found = Some(Found { key, generation, export });
+        }
+        self.found.as_ref().map(|found| &*found.export).ok_or(Refusal::UnknownService)
+    }
+
+    /// It was handed a message.
+    pub(crate) fn handed(&mut self) {
+        self.quiet += 1;
+        if self.quiet >= QUIET_MAX {
+            self.rouse();
+        }
+    }
+
+    /// Nothing more comes at once: whoever sleeps wakes.
+    pub(crate) fn rouse(&mut self) {
+        if let (1.., Some(found)) = (self.quiet, &self.found) {
+            found.export.rouse();
+        }
+        self.quiet = 0;
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.rouse();
+    }
+}
+
 struct Exported<M: RemoteMessage> {
     core: Arc<Core<M>>,
-    /// It did not make room in time: nothing waits for it until it does.
+    /// It did not make room in time: nothing waits for it until it is half empty.
     stalled: AtomicBool,
 }
 
@@ -131,11 +198,11 @@ impl<M: RemoteMessage> Export for Exported<M> {
     }
 
     fn room(&self) -> Option<BoxFuture<'_, ()>> {
-        if self.core.has_room().now_or_never().is_some() {
+        let (depth, capacity) = (self.core.depth(), self.core.capacity());
+        if depth <= capacity / 2 {
             self.stalled.store(false, Ordering::Relaxed);
-            return None;
         }
-        if self.stalled.load(Ordering::Relaxed) {
+        if depth < capacity || self.stalled.load(Ordering::Relaxed) {
             return None;
         }
         Some(Box::pin(async {
@@ -147,7 +214,10 @@ impl<M: RemoteMessage> Export for Exported<M> {
 
     fn tell(&self, version: u16, body: &[u8]) -> Result<(), AskError> {
         let message = M::read(version, body).map_err(|_| AskError::Refused(Refusal::Malformed))?;
-        self.core.push(Envelope::told(message)).map_err(AskError::from)
+        self.core.try_push_quietly(Envelope::told(message)).map_err(|refused| match refused {
+            NotPushed::Full(_) => AskError::Full,
+            NotPushed::Closed(_) => AskError::Closed,
+        })
     }
 
     fn ask(&self, version: u16, body: &[u8], deadline: Deadline, call: Call) -> Result<(), AskError> {
@@ -157,7 +227,8 @@ impl<M: RemoteMessage> Export for Exported<M> {
         };
         let caller = FarCaller::<M> { call: Some(call), version, message: PhantomData };
         let slot = ReplySlot::far(Box::new(caller));
-        let Err(refused) = self.core.try_push(Envelope { message, slot, deadline: Some(deadline) }) else {
+        let envelope = Envelope { message, slot, deadline: Some(deadline) };
+        let Err(refused) = self.core.try_push_quietly(envelope) else {
             return Ok(());
         };
         let (envelope, why) = match refused {
@@ -166,6 +237,10 @@ impl<M: RemoteMessage> Export for Exported<M> {
         };
         envelope.slot.refuse(why);
         Err(why)
+    }
+
+    fn rouse(&self) {
+        self.core.rouse();
     }
 }
 

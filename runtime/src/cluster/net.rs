@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -93,6 +93,8 @@ pub(crate) struct Peer {
     /// As its last greeting said.
     pub(crate) types: Mutex<Layouts>,
     pub(crate) asks: AtomicUsize,
+    /// The link to its address, which is kept for as long as it is a member.
+    conn: OnceLock<Arc<Conn>>,
     gone: AtomicBool,
     sequences: [Mutex<u64>; 4],
 }
@@ -222,6 +224,7 @@ impl Net {
                         addr: member.addr,
                         types: Mutex::new(layouts),
                         asks: AtomicUsize::new(0),
+                        conn: OnceLock::new(),
                         gone: AtomicBool::new(false),
                         sequences: std::array::from_fn(|_| Mutex::new(first)),
                     })
@@ -264,7 +267,7 @@ impl Net {
         if peer.is_gone() {
             return Err(AskError::Closed);
         }
-        let conn = self.conn(peer.addr);
+        let conn = Arc::clone(peer.conn.get_or_init(|| self.conn(peer.addr)));
         match conn.state() {
             ConnState::Up(up) if up.path.peer == peer.identity => Ok(Way { conn, flags: Flags::default() }),
             // Somebody else answers at its address: that life is over, and the membership will say so.

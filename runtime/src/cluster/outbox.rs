@@ -96,16 +96,19 @@ impl Outbox {
     }
 
     /// Swaps everything that waits into `into`, which must be empty; waits for something. False: closed.
+    ///
+    /// Memory of a burst goes back when the lane has nothing to write: given back after each write, a busy lane
+    /// would have its pages mapped anew all the time.
     pub(crate) async fn take(&self, into: &mut Vec<u8>) -> bool {
-        if into.capacity() > KEPT_BYTES_MAX {
-            *into = Vec::new();
-        }
         poll_fn(|cx| {
             let mut state = self.state.lock();
             if !state.open {
                 return Poll::Ready(false);
             }
             if state.frames.is_empty() {
+                for memory in [&mut *into, &mut state.frames] {
+                    memory.shrink_to(KEPT_BYTES_MAX);
+                }
                 state.writer = Some(cx.waker().clone());
                 return Poll::Pending;
             }

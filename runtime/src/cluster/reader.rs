@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 
 use crate::address::{AskError, Refusal};
-use crate::cluster::exports::{Call, Export, deadline_of};
+use crate::cluster::exports::{Call, Export, Receiver, deadline_of};
 use crate::cluster::link::{Path, reason_from_byte};
 use crate::cluster::net::Net;
 use crate::cluster::order::Order;
@@ -83,8 +83,8 @@ impl Reader {
         }
     }
 
-    /// Before the body is there: whether it is wanted.
-    fn plan(&self, header: &Header) -> Result<Plan, Violation> {
+    /// Whether a body is wanted; asked again while it comes.
+    fn plan(&self, header: &Header, whole: bool, receiver: &mut Receiver) -> Result<Plan, Violation> {
         let direct = !header.flags.has(Flags::RELAYED);
         if direct
             && matches!(header.kind, Kind::Tell | Kind::Ask | Kind::Cancel | Kind::Answer | Kind::Refusal)
@@ -109,15 +109,17 @@ impl Reader {
                     return Ok(Plan::Skip(Some(Refusal::TooLarge)));
                 }
             }
+            // One that is here whole is judged when it is handed over.
+            Kind::Answer if whole => {}
             Kind::Answer => {
                 if header.body_bytes as usize > self.net.pending.answer_bytes_max(header.correlation) {
                     return Ok(Plan::Skip(None));
                 }
             }
-            Kind::Tell | Kind::Ask => match self.net.exports.find(header) {
+            Kind::Tell | Kind::Ask => match receiver.find(&self.net.exports, header) {
                 Err(refusal) => return Ok(Plan::Skip(Some(refusal))),
                 Ok(export) => {
-                    if let Some(refusal) = unreadable(header, &*export) {
+                    if let Some(refusal) = unreadable(header, export) {
                         return Ok(Plan::Skip(Some(refusal)));
                     }
                 }
@@ -126,7 +128,7 @@ impl Reader {
         Ok(Plan::Keep)
     }
 
-    async fn take(&self, header: Header, body: &[u8]) -> Result<(), Violation> {
+    async fn take(&self, header: Header, body: &[u8], receiver: &mut Receiver) -> Result<(), Violation> {
         match header.kind {
             Kind::Gossip => self.gossip(Bytes::copy_from_slice(body)),
             Kind::Goodbye => {
@@ -139,7 +141,7 @@ impl Reader {
                     self.refuse(&header, why);
                 }
             }
-            Kind::Tell | Kind::Ask => self.deliver(&header, body).await,
+            Kind::Tell | Kind::Ask => self.deliver(&header, body, receiver).await,
             Kind::Answer => {
                 let outcome = Ok((header.schema, body));
                 self.net.pending.complete(header.correlation, header.origin, outcome);
@@ -151,17 +153,19 @@ impl Reader {
         Ok(())
     }
 
-    async fn deliver(&self, header: &Header, body: &[u8]) {
-        let export = match self.net.exports.find(header) {
-            Ok(export) => export,
-            Err(refusal) => return self.refuse(header, AskError::Refused(refusal)),
-        };
+    async fn deliver(&self, header: &Header, body: &[u8], receiver: &mut Receiver) {
         if header.destination_incarnation != self.net.me.incarnation.0 {
             return self.refuse(header, AskError::Refused(Refusal::OtherLife));
         }
+        let export = match receiver.find(&self.net.exports, header) {
+            Ok(export) => export,
+            Err(refusal) => return self.refuse(header, AskError::Refused(refusal)),
+        };
         if header.kind == Kind::Tell
             && let Some(room) = export.room()
         {
+            // It makes no room asleep.
+            export.rouse();
             room.await;
         }
         let relayed_order;
@@ -177,9 +181,12 @@ impl Reader {
             return self.refuse(header, AskError::Refused(Refusal::Overtaken));
         }
         if header.kind == Kind::Tell {
-            if let Err(why) = export.tell(header.schema, body) {
-                drop(turn);
-                self.refuse(header, why);
+            match export.tell(header.schema, body) {
+                Ok(()) => receiver.handed(),
+                Err(why) => {
+                    drop(turn);
+                    self.refuse(header, why);
+                }
             }
             return;
         }
@@ -197,8 +204,9 @@ impl Reader {
             asking,
         };
         let deadline = deadline_of(header.budget_us, self.net.now());
-        if let Err(why) = export.ask(header.schema, body, deadline, call) {
-            self.net.stats.refuse(why);
+        match export.ask(header.schema, body, deadline, call) {
+            Ok(()) => receiver.handed(),
+            Err(why) => self.net.stats.refuse(why),
         }
     }
 
@@ -275,9 +283,10 @@ pub(crate) async fn read_lane(
     mut buffer: BytesMut,
 ) -> Option<String> {
     let mut skip = 0_usize;
+    let mut receiver = Receiver::default();
     loop {
-        match take_frames(&reader, lane, &mut buffer, &mut skip).await {
-            Ok(()) => {}
+        match take_frames(&reader, lane, &mut buffer, &mut skip, &mut receiver).await {
+            Ok(()) => receiver.rouse(),
             Err(violation) => {
                 reader.net.stats.violations.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(node = %reader.path.peer.id, error = %violation, "peer broke the rules");
@@ -298,6 +307,7 @@ async fn take_frames(
     lane: Lane,
     buffer: &mut BytesMut,
     skip: &mut usize,
+    receiver: &mut Receiver,
 ) -> Result<(), Violation> {
     loop {
         let skipped = buffer.len().min(*skip);
@@ -309,7 +319,9 @@ async fn take_frames(
             return Err(Violation::OtherLane(header.lane));
         }
         debug_assert!(header.body_bytes <= FRAME_BODY_BYTES_MAX, "checked by Header::read");
-        match reader.plan(&header)? {
+        let frame_bytes = HEADER_BYTES + header.body_bytes as usize;
+        let whole = buffer.len() >= frame_bytes;
+        match reader.plan(&header, whole, receiver)? {
             Plan::Skip(refusal) => {
                 if let Some(refusal) = refusal {
                     reader.refuse(&header, AskError::Refused(refusal));
@@ -317,12 +329,9 @@ async fn take_frames(
                 buffer.advance(HEADER_BYTES);
                 *skip = header.body_bytes as usize;
             }
+            Plan::Keep if !whole => return Ok(()),
             Plan::Keep => {
-                let frame_bytes = HEADER_BYTES + header.body_bytes as usize;
-                if buffer.len() < frame_bytes {
-                    return Ok(());
-                }
-                reader.take(header, &buffer[HEADER_BYTES..frame_bytes]).await?;
+                reader.take(header, &buffer[HEADER_BYTES..frame_bytes], receiver).await?;
                 buffer.advance(frame_bytes);
             }
         }

@@ -20,18 +20,20 @@ pub(crate) struct RemoteActor<M> {
     peer: Arc<Peer>,
     /// Hash of the service's name.
     target: u64,
+    /// Hash of the message's.
+    type_id: u32,
     message: PhantomData<fn() -> M>,
 }
 
 impl<M: RemoteMessage> RemoteActor<M> {
     pub(crate) fn new(net: Arc<Net>, peer: Arc<Peer>, target: u64) -> Self {
-        Self { net, peer, target, message: PhantomData }
+        Self { net, peer, target, type_id: TypeId::of(M::NAME).0, message: PhantomData }
     }
 
     /// The layout that both sides know.
     fn schema(&self) -> Result<u16, Refusal> {
         let types = self.peer.types.lock();
-        let Some(&(oldest, newest)) = types.get(&TypeId::of(M::NAME).0) else {
+        let Some(&(oldest, newest)) = types.get(&self.type_id) else {
             // Not greeted yet, or exported since: the other side refuses what it does not read.
             return Ok(M::VERSION);
         };
@@ -43,7 +45,7 @@ impl<M: RemoteMessage> RemoteActor<M> {
         Header {
             codec: CODEC_BINCODE_2,
             schema,
-            type_id: TypeId::of(M::NAME).0,
+            type_id: self.type_id,
             target: self.target,
             ..Header::new(kind, M::LANE)
         }
@@ -87,9 +89,13 @@ impl<M: RemoteMessage> Far<M> for RemoteActor<M> {
     fn ask(&self, message: M, deadline: Deadline) -> BoxFuture<'static, Result<M::Result, AskError>> {
         let started = self.start(&message, deadline);
         Box::pin(async move {
-            let (waiting, answer) = started?;
+            let (mut waiting, answer) = started?;
             let ended = match timeout_at(deadline.instant().into(), answer).await {
-                Ok(Ok(ended)) => ended,
+                Ok(Ok(ended)) => {
+                    // Whoever sent the outcome took the ask off the list.
+                    waiting.ended = true;
+                    ended
+                }
                 // The other half goes only with an outcome.
                 Ok(Err(_dropped)) => Err(AskError::Lost),
                 Err(_elapsed) => Err(AskError::Deadline),
@@ -128,18 +134,17 @@ impl<M: RemoteMessage> RemoteActor<M> {
             // The asker may have left this very moment.
             let _ = sender.send(answer);
         };
-        let id = self.net.pending.insert(from, M::BYTES_MAX, Box::new(complete));
+        let id = self.net.pending.insert(from, way.conn.addr, M::BYTES_MAX, Box::new(complete));
         let mut waiting = Waiting {
             net: Arc::clone(&self.net),
             peer: Arc::clone(&self.peer),
             cancel: Header { correlation: id, ..self.header(Kind::Cancel, schema) },
             sent: false,
+            ended: false,
         };
         if window >= self.net.limits.asks_per_peer {
             return Err(AskError::Full);
         }
-        // Before it is sent: the link may be lost at once.
-        self.net.pending.went_over(id, way.conn.addr);
         let budget_us = u32::try_from(left.as_micros()).unwrap_or(u32::MAX).max(1);
         let header = Header { correlation: id, budget_us, ..self.header(Kind::Ask, schema) };
         match self.net.send(&self.peer, &way, header, |out| write(message, schema, out)) {
@@ -162,12 +167,13 @@ struct Waiting {
     peer: Arc<Peer>,
     cancel: Header,
     sent: bool,
+    ended: bool,
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.peer.asks.fetch_sub(1, Ordering::AcqRel);
-        if self.net.pending.forget(self.cancel.correlation) && self.sent {
+        if !self.ended && self.net.pending.forget(self.cancel.correlation) && self.sent {
             self.net.send_unnumbered(&self.peer, self.cancel);
         }
     }
