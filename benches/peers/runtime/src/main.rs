@@ -9,6 +9,7 @@
 //! ```
 
 mod driver;
+mod grpc;
 mod local;
 mod measure;
 mod ours;
@@ -23,7 +24,7 @@ use std::time::Duration;
 type Outcome<T> = Result<T, Failed>;
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-const PEERS: [&str; 3] = ["peregrine", "tcp", "fabric"];
+const PEERS: [&str; 4] = ["peregrine", "tcp", "fabric", "tonic"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -57,9 +58,10 @@ fn number(arguments: &[&str], at: usize, default: u32) -> Outcome<u32> {
     arguments.get(at).map_or(Ok(default), |text| Ok(text.parse()?))
 }
 
-/// What every peer runs on.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+/// What every peer runs on: `WORKERS` threads, two unless it says otherwise.
+fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    let workers = std::env::var("WORKERS").map_or(Ok(2), |text| text.parse())?;
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?)
 }
 
 async fn serve(peer: &str) -> Outcome<()> {
@@ -67,6 +69,7 @@ async fn serve(peer: &str) -> Outcome<()> {
         "peregrine" => ours::serve().await,
         "tcp" => tcp::serve().await,
         "fabric" => tcp::serve_fabric().await,
+        "tonic" => grpc::serve().await,
         other => Err(format!("no peer `{other}`").into()),
     }
 }
@@ -75,6 +78,7 @@ async fn call(peer: &str, server: SocketAddr, pid: u32, each: Duration) -> Outco
     match peer {
         "peregrine" => measure::all(ours::Client::connect(server).await?, pid, each).await,
         "tcp" => measure::all(tcp::Client::connect(server).await?, pid, each).await,
+        "tonic" => measure::all(grpc::Client::connect(server).await?, pid, each).await,
         "fabric" => measure::all(tcp::Client::connect_fabric(server).await?, pid, each).await,
         other => Err(format!("no peer `{other}`").into()),
     }
