@@ -47,3 +47,7 @@ pub use supervision::{
 pub use wire::{CodecError, FuzzedHeader, RemoteMessage, TypeId, fuzz_header};
 /// For [`remote_message!`]: the codec under names that do not tell which it is.
 pub use wire::{read_bounded as codec_read, write as codec_write};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
