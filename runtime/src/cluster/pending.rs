@@ -122,8 +122,11 @@ mod tests {
 
     const LINK: ([u8; 4], u16) = ([10, 0, 0, 1], 7000);
 
+    /// What an ask has ended with; nothing: it waits.
+    type Ended = Arc<Mutex<Option<Result<Vec<u8>, AskError>>>>;
+
     /// One ask of node 7 in its life 1, for up to four bytes; what it ends with is in the second.
-    fn waiting(pending: &Pending) -> (u64, Arc<Mutex<Option<Result<Vec<u8>, AskError>>>>) {
+    fn waiting(pending: &Pending) -> (u64, Ended) {
         let ended = Arc::new(Mutex::new(None));
         let into = Arc::clone(&ended);
         let complete =
