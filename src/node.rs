@@ -2,6 +2,7 @@
 //!
 //! Decides nothing else. A node lives on a thread of its own, so that tests start several in one process.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -236,18 +237,21 @@ async fn live(
         let _ = stopped.await; // a dropped node says stop as well
     }
     let deadline = Deadline::after(clock.now(), drain);
-    if let Some(joined) = &joined {
-        joined.cordon().await;
+    let finished = Cell::new(false);
+    let finish = async {
+        handle.stop(true).await;
+        finished.set(true);
+    };
+    match joined {
+        Some(joined) => joined.drain(deadline, finish).await,
+        None => drop(tokio::time::timeout_at(deadline.instant().into(), finish).await),
     }
-    if tokio::time::timeout_at(deadline.instant().into(), handle.stop(true)).await.is_err() {
+    if !finished.get() {
         warn!("connections were cut: the drain time is over");
         handle.stop(false).await;
     }
     if let Ok(Err(failed)) = running.await {
         error!(error = %failed, "http server failed");
-    }
-    if let Some(joined) = joined {
-        joined.leave(deadline).await;
     }
     system.stop(deadline).await;
 }
@@ -277,7 +281,7 @@ async fn start(
         Err(failed) => {
             let deadline = Deadline::after(clock.now(), drain);
             if let Some(joined) = joined {
-                joined.leave(deadline).await;
+                joined.drain(deadline, async {}).await;
             }
             system.stop(deadline).await;
             Err(failed)

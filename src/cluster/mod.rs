@@ -10,6 +10,7 @@ mod offer;
 mod peers;
 mod routing;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -17,7 +18,7 @@ use peregrine_actors::System;
 use peregrine_runtime::{
     BindError, ChildSpec, Children, Clock, Cluster, ClusterConfig as Part, CredentialsError, Deadline,
     Detector, ExportError, Fabric as _, Incarnation, JoinError, Limits, Mailbox, QuicFabric, QuicOptions,
-    Standing, StartError, Strategy, Tree,
+    StartError, Strategy, Tree,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -178,21 +179,20 @@ fn open_desk(
 }
 
 impl Joined {
-    /// Tells the others to send nothing new; what comes all the same is answered.
-    pub(crate) async fn cordon(&self) {
-        self.cluster.set_standing(Standing::Draining).await;
-    }
-
-    /// Answers what others have asked, then leaves. At the deadline it leaves whatever it owes.
-    pub(crate) async fn leave(mut self, deadline: Deadline) {
-        let owed = self.seats.acquire_many(self.seats_max);
-        if tokio::time::timeout_at(deadline.instant().into(), owed).await.is_err() {
-            warn!("answers to other nodes were not ready in time");
+    /// Tells the others to send nothing new, waits until `finish` is over and what they have asked is answered, then
+    /// leaves. At the deadline it leaves whatever it owes.
+    pub(crate) async fn drain(mut self, deadline: Deadline, finish: impl Future<Output = ()>) {
+        let finish = async {
+            finish.await;
+            // The semaphore is never closed: every seat comes back.
+            let _ = self.seats.acquire_many(self.seats_max).await;
+        };
+        let report = self.cluster.drain(deadline, finish).await;
+        if !report.is_clean() {
+            warn!(undone = ?report.undone, "not all was done in time");
         }
         self.herald.abort();
-        self.cluster.withdraw(SERVICE);
         self.desk.stop(deadline).await;
-        self.cluster.leave(deadline).await;
         self.fabric.closed(CLOSE_MAX).await;
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

@@ -318,6 +318,7 @@ fn cluster(page: &mut Page, cluster: &Cluster) {
             "Links ended because the peer broke the rules.",
             stats.violations,
         ),
+        ("peregrine_answers_lost_total", "Answers to others that could not be sent.", stats.answers_lost),
         ("peregrine_detours_total", "Messages sent through a third node.", stats.detours),
         ("peregrine_relayed_total", "Frames passed on for others.", stats.relayed),
     ];
