@@ -1,6 +1,6 @@
 //! The processes: started, harmed and healed; what they say is waited for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -26,6 +26,8 @@ pub(crate) struct Fleet {
     said: Receiver<(usize, u32, String)>,
     saying: Sender<(usize, u32, String)>,
     harmed: BTreeSet<usize>,
+    /// What each process of each node has last said of its asks.
+    asks: BTreeMap<(usize, u32), [u64; 6]>,
     errors: Errors,
 }
 
@@ -64,8 +66,15 @@ impl Fleet {
             let (members, links) = (BTreeSet::new(), BTreeSet::new());
             nodes.push(Process { child, life: 0, listen, advertise, members, links });
         }
-        let mut fleet =
-            Self { nodes, cuts, said, saying, harmed: BTreeSet::new(), errors: Errors::default() };
+        let mut fleet = Self {
+            nodes,
+            cuts,
+            said,
+            saying,
+            harmed: BTreeSet::new(),
+            asks: BTreeMap::new(),
+            errors: Errors::default(),
+        };
         fleet.all_well()?;
         Ok(fleet)
     }
@@ -140,6 +149,36 @@ impl Fleet {
         Ok((noticed, healed.elapsed()))
     }
 
+    /// What all processes have said of their asks, together; of those that were killed, shortly before.
+    #[allow(dead_code, reason = "not every example has asks")]
+    pub(crate) fn asks(&self) -> [u64; 6] {
+        let mut sum = [0; 6];
+        for counts in self.asks.values() {
+            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        sum
+    }
+
+    /// Tells every process to end, and waits for the last that each has to say of its asks.
+    #[allow(dead_code, reason = "as above")]
+    pub(crate) fn finish(mut self) -> Outcome<[u64; 6]> {
+        // What a killed process had under way ended with it.
+        let lives: BTreeSet<(usize, u32)> =
+            self.nodes.iter().enumerate().map(|(node, process)| (node, process.life)).collect();
+        (self.asks.iter_mut())
+            .filter(|(life, _)| !lives.contains(life))
+            .for_each(|(_, counts)| counts[5] = 0);
+        for process in &mut self.nodes {
+            drop(process.child.stdin.take());
+        }
+        for process in &mut self.nodes {
+            process.child.wait()?;
+        }
+        // All output is with us or in the pipes.
+        while self.hear(Instant::now() + Duration::from_millis(500))? {}
+        Ok(self.asks())
+    }
+
     /// Hears what is said for so long.
     pub(crate) fn watch(&mut self, length: Duration) -> Outcome<()> {
         self.harmed.clear();
@@ -180,6 +219,11 @@ impl Fleet {
             Err(RecvTimeoutError::Timeout) => return Ok(false),
             Err(closed) => return Err(closed.into()),
         };
+        if let Some(counts) = line.strip_prefix("asks = ") {
+            let counts: Vec<u64> = counts.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            self.asks.insert((node, life), counts.try_into().map_err(|_| "six counts are said")?);
+            return Ok(true);
+        }
         // What an earlier process said last may come late.
         if life != self.nodes[node].life {
             return Ok(true);
