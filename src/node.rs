@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
@@ -18,6 +19,7 @@ use peregrine_actors::{
     BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Profile, Profiles, Settings,
     StartError, System, Workload,
 };
+use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Deadline, SystemClock};
 use peregrine_shaders::{Forecaster, LoadError};
 use tokio::sync::oneshot;
@@ -31,6 +33,9 @@ use crate::gateway::{self, Shared};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
 use crate::series_store::{DataError, SeriesStore};
+
+/// An actor that is longer at one message is stuck: twice what bringing a model to a device may take.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// A running node. Dropping it stops it.
 pub struct Node {
@@ -333,7 +338,9 @@ async fn serve_models(
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
-    let shared = Shared::new(system.clone(), clock.clone(), series, current, Arc::clone(&reload), part);
+    let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
+    let shared =
+        Shared::new(system.clone(), clock.clone(), series, current, Arc::clone(&reload), part, watch);
     let bound = gateway::bind(&server, Data::new(shared));
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{self, Bytes};
 use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, System};
+use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
 
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) reload: Arc<Reload>,
     /// `None`: this node is alone.
     pub(crate) cluster: Option<Cluster>,
+    /// Over the system's actors.
+    pub(crate) watch: Watch,
     pub(crate) meter: Meter,
     started: SystemTime,
     predictions: AtomicU64,
@@ -43,10 +46,22 @@ impl Shared {
         config: Current,
         reload: Arc<Reload>,
         cluster: Option<Cluster>,
+        watch: Watch,
     ) -> Self {
         let started = clock.wall();
         let predictions = AtomicU64::new(0);
-        Self { system, clock, series, config, reload, cluster, meter: Meter::default(), started, predictions }
+        Self {
+            system,
+            clock,
+            series,
+            config,
+            reload,
+            cluster,
+            watch,
+            meter: Meter::default(),
+            started,
+            predictions,
+        }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.

@@ -46,6 +46,10 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
     devices(&mut page, &health);
     actors(&mut page, &health);
+    page.family("peregrine_actors_stuck", "gauge", "Actors that are at one message for two minutes.");
+    page.sample("", &[], shared.watch.stuck());
+    page.family("peregrine_actors_stuck_total", "counter", "How often an actor was found so.");
+    page.sample("", &[], shared.watch.stuck_ever());
     vitals(&mut page, &health);
     HttpResponse::Ok()
         .insert_header(("content-type", "text/plain; version=0.0.4; charset=utf-8"))
