@@ -144,6 +144,7 @@ fn a_stranger_is_not_met() {
         &[
             ("NODE__NAME", "stranger"),
             ("CLUSTER__LISTEN", "127.0.0.1:0"),
+            ("CLUSTER__ADVERTISE", ""),
             ("CLUSTER__SECRET", "guessed by somebody else"),
         ],
     );
@@ -177,4 +178,31 @@ fn others_are_asked_only_while_that_is_wanted() {
     assert_eq!(fleet.get("fra-1", "/health/ready").status, 503);
     assert_eq!(fleet.post("fra-1", "/v1/config", "routing.remote = true").status, 200);
     assert_eq!(ask().status, 200);
+}
+
+/// The nearer of two answers, as measured; packets that are lost cost time and no answer.
+#[test]
+fn the_nearest_answers_and_lost_packets_cost_nothing() {
+    let posts = [
+        Post { name: "fra-1", region: "fra", roles: GATEWAY },
+        Post { name: "iad-1", region: "iad", roles: INFERENCE },
+        Post { name: "nrt-1", region: "nrt", roles: INFERENCE },
+    ];
+    let fleet = Fleet::apart(&posts, &[]);
+    fleet.proxy("nrt-1").set(Duration::from_millis(20), 0);
+    let rtt = |name: &str| fleet.members("fra-1")[name]["rtt_ms"].as_f64().expect("measured");
+    took("the distance is measured", || rtt("nrt-1") > 35.0);
+    let load = load(&fleet);
+    load.during(CLIENTS, |load| {
+        let near = load.next(200);
+        assert!(near.refusals().is_empty() && near.count("remote:iad") >= 200, "{near:?}");
+        fleet.proxy("iad-1").set(Duration::from_millis(60), 0);
+        took("the other is nearer now", || rtt("iad-1") > 100.0);
+        let near = load.next(50);
+        assert!(near.refusals().is_empty() && near.count("remote:nrt") >= 50, "{near:?}");
+        fleet.proxy("nrt-1").set(Duration::from_millis(20), 30);
+        let lossy = load.next(200);
+        assert!(lossy.refusals().is_empty() && lossy.slowest < DEADLINE, "{lossy:?}");
+        assert_eq!(fleet.members("fra-1").len(), 3, "nobody is taken for dead");
+    });
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Client, Hosts, Response};
+use super::{Client, Hosts, Proxy, Response};
 
 /// What a node of a fleet is.
 pub(crate) struct Post<'a> {
@@ -28,6 +28,7 @@ pub(crate) struct Fleet<'h> {
     keys: Vec<(String, String)>,
     posts: BTreeMap<String, (String, Vec<String>)>,
     cluster_addrs: BTreeMap<String, SocketAddr>,
+    proxies: BTreeMap<String, Proxy>,
     running: BTreeMap<String, Running>,
 }
 
@@ -40,28 +41,46 @@ impl<'h> Fleet<'h> {
     /// Starts every post on loopback, or on the host of its name, with these keys set for all, and waits until
     /// all see all.
     pub(crate) fn start(hosts: Option<&'h Hosts>, posts: &[Post<'_>], keys: &[(&str, &str)]) -> Self {
+        Self::new(hosts, posts, keys).all_started()
+    }
+
+    /// The same on loopback, with a stretch of network before each node.
+    pub(crate) fn apart(posts: &[Post<'_>], keys: &[(&str, &str)]) -> Self {
+        let mut fleet = Self::new(None, posts, keys);
+        let proxies = fleet.cluster_addrs.iter().map(|(name, addr)| (name.clone(), Proxy::before(*addr)));
+        fleet.proxies = proxies.collect();
+        fleet.all_started()
+    }
+
+    fn new(hosts: Option<&'h Hosts>, posts: &[Post<'_>], keys: &[(&str, &str)]) -> Self {
         let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let roles = |post: &Post<'_>| post.roles.iter().map(|role| (*role).to_owned()).collect();
-        let mut fleet = Self {
-            hosts,
-            keys: keys.iter().map(own).collect(),
-            posts: posts
-                .iter()
-                .map(|post| (post.name.to_owned(), (post.region.to_owned(), roles(post))))
-                .collect(),
-            cluster_addrs: posts
-                .iter()
-                .map(|post| (post.name.to_owned(), cluster_addr(hosts, post.name)))
-                .collect(),
-            running: BTreeMap::new(),
-        };
-        for post in posts {
-            fleet.launch(post.name);
+        let posts = posts.iter().map(|post| (post.name.to_owned(), (post.region.to_owned(), roles(post))));
+        let posts: BTreeMap<String, (String, Vec<String>)> = posts.collect();
+        let cluster_addrs = posts.keys().map(|name| (name.clone(), cluster_addr(hosts, name))).collect();
+        let (proxies, running) = (BTreeMap::new(), BTreeMap::new());
+        Self { hosts, keys: keys.iter().map(own).collect(), posts, cluster_addrs, proxies, running }
+    }
+
+    fn all_started(mut self) -> Self {
+        let names: Vec<String> = self.posts.keys().cloned().collect();
+        for name in &names {
+            self.launch(name);
         }
-        for post in posts {
-            fleet.awaits(post.name, posts.len());
+        for name in &names {
+            self.awaits(name, names.len());
         }
-        fleet
+        self
+    }
+
+    /// What lies before a node that was started [`Fleet::apart`].
+    pub(crate) fn proxy(&self, name: &str) -> &Proxy {
+        &self.proxies[name]
+    }
+
+    /// Where the others dial a node.
+    fn advertised(&self, name: &str) -> SocketAddr {
+        self.proxies.get(name).map_or(self.cluster_addrs[name], |proxy| proxy.addr)
     }
 
     /// Starts a node that is not running, and waits for its `ready` line.
@@ -75,8 +94,8 @@ impl<'h> Fleet<'h> {
     pub(crate) fn spawn(&self, name: &str, keys: &[(&str, &str)]) -> Child {
         let (region, roles) = &self.posts[name];
         let own = self.cluster_addrs[name];
-        let seeds: Vec<String> =
-            self.cluster_addrs.values().filter(|addr| **addr != own).map(SocketAddr::to_string).collect();
+        let others = self.posts.keys().filter(|other| *other != name);
+        let seeds: Vec<String> = others.map(|other| self.advertised(other).to_string()).collect();
         let listen =
             self.hosts.map_or("127.0.0.1:0".to_owned(), |hosts| format!("[{}]:8080", hosts.ip(name)));
         let mut command = match self.hosts {
@@ -92,6 +111,7 @@ impl<'h> Fleet<'h> {
             ("SERVER__DRAIN", "10s".to_owned()),
             ("BACKEND__CHOICE", "cpu".to_owned()),
             ("CLUSTER__LISTEN", own.to_string()),
+            ("CLUSTER__ADVERTISE", self.advertised(name).to_string()),
             ("CLUSTER__ROLES", format!("{roles:?}")),
             ("CLUSTER__SEEDS", format!("{seeds:?}")),
             ("CLUSTER__SECRET", "of the test's own nodes alone".to_owned()),

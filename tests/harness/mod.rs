@@ -6,6 +6,7 @@ mod hosts;
 mod http;
 mod node;
 mod process;
+mod proxy;
 
 pub(crate) use cases::Cases;
 pub(crate) use fleet::{Fleet, Load, Post, took};
@@ -13,3 +14,4 @@ pub(crate) use hosts::Hosts;
 pub(crate) use http::{Client, Response, request};
 pub(crate) use node::{PowerSwitch, TestNode, eventually};
 pub(crate) use process::NodeProcess;
+pub(crate) use proxy::Proxy;
