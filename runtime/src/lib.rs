@@ -44,7 +44,7 @@ pub use supervision::{
     ActorFailure, ActorKind, ActorState, ActorStatus, Backoff, Budget, ChildSpec, Children, Escalate,
     LastFailure, Outcome, StartError, StopReport, Strategy, Tree,
 };
-pub use wire::{CodecError, FuzzedHeader, RemoteMessage, TypeId, fuzz_header};
+pub use wire::{CodecError, RemoteMessage, TypeId};
 /// For [`remote_message!`]: the codec under names that do not tell which it is.
 pub use wire::{read_bounded as codec_read, write as codec_write};
 

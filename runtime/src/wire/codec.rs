@@ -39,7 +39,8 @@ pub fn write<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecErro
         .map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
-/// Decodes a whole body; never allocates more than `LIMIT` bytes for it, and refuses what is left over.
+/// Decodes a whole body and refuses what is left over. Allocates no more than `LIMIT` bytes for it, or the mebibyte that
+/// serde sets aside for any sequence that claims to be longer.
 ///
 /// # Errors
 /// When the bytes are no such value.

@@ -214,23 +214,3 @@ fn part<const LEN: usize>(bytes: &[u8; HEADER_BYTES], at: usize) -> [u8; LEN] {
     part.copy_from_slice(&bytes[at..at + LEN]);
     part
 }
-
-/// What a fuzzer sees of a header: whether it was taken, and that it then writes itself back unchanged.
-#[doc(hidden)]
-#[derive(Debug, PartialEq, Eq)]
-pub enum FuzzedHeader {
-    /// Refused.
-    Refused,
-    /// Taken; the bytes it writes.
-    Taken([u8; HEADER_BYTES]),
-}
-
-/// Reads a header as the network side does.
-#[doc(hidden)]
-#[must_use]
-pub fn fuzz_header(bytes: &[u8; HEADER_BYTES]) -> FuzzedHeader {
-    match Header::read(bytes) {
-        Ok(header) => FuzzedHeader::Taken(header.to_bytes()),
-        Err(_) => FuzzedHeader::Refused,
-    }
-}

@@ -13,4 +13,3 @@ pub use message::{RemoteMessage, TypeId};
 
 pub(crate) use codec::{CODEC_BINCODE_2, read_hello};
 pub(crate) use frame::{FRAME_BODY_BYTES_MAX, Flags, FrameError, HEADER_BYTES, Header, Kind};
-pub use frame::{FuzzedHeader, fuzz_header};
