@@ -163,6 +163,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[400, 408, 409, 413, 415],
     ),
     operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
+    operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
     operation(
         "post",
         "/neural/predict",
