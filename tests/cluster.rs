@@ -1,7 +1,11 @@
 //! Clusters of real processes on the loopback interface: who answers for whom, and what happens when one goes away.
 
 use std::io::Read as _;
+use std::net::UdpSocket;
 use std::time::Duration;
+
+use peregrine::config::{Sources, resolve};
+use peregrine::node::Node;
 
 use crate::harness::{Fleet, Load, Post, took};
 
@@ -205,4 +209,22 @@ fn the_nearest_answers_and_lost_packets_cost_nothing() {
         assert!(lossy.refusals().is_empty() && lossy.slowest < DEADLINE, "{lossy:?}");
         assert_eq!(fleet.members("fra-1").len(), 3, "nobody is taken for dead");
     });
+}
+
+/// What keeps a node from its cluster is said in words, and the node ends in good order.
+#[test]
+fn an_address_that_is_taken_keeps_a_node_from_starting() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    let addr = taken.local_addr().expect("it is bound");
+    let keys = [
+        ("CLUSTER__LISTEN", addr.to_string()),
+        ("CLUSTER__SECRET", "of the test's own nodes alone".to_owned()),
+        ("SERVER__LISTEN", "127.0.0.1:0".to_owned()),
+        ("BACKEND__CHOICE", "cpu".to_owned()),
+    ];
+    let environment = keys.map(|(key, value)| (format!("PEREGRINE_{key}"), value)).to_vec();
+    let sources = Sources { environment, ..Sources::default() };
+    let resolved = resolve(&sources).unwrap_or_else(|err| panic!("{err}"));
+    let refused = Node::start(resolved).err().expect("the port is taken").to_string();
+    assert!(refused.starts_with("cluster: ") && refused.contains(&addr.to_string()), "{refused}");
 }

@@ -20,7 +20,7 @@ use peregrine_runtime::{
     Detector, ExportError, Fabric as _, Incarnation, JoinError, Limits, Mailbox, QuicFabric, QuicOptions,
     StartError, Strategy, Tree,
 };
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
@@ -74,7 +74,8 @@ pub(crate) struct Joined {
     seats: Arc<Semaphore>,
     seats_max: u32,
     herald: tokio::task::JoinHandle<()>,
-    runtime: Option<Runtime>,
+    /// Dropped last.
+    _threads: Threads,
 }
 
 /// Joins the cluster and lets `system` ask the other nodes and answer them.
@@ -89,12 +90,8 @@ pub(crate) async fn join(
 ) -> Result<Joined, ClusterError> {
     let config = current.get();
     let node = &config.node;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Two at least: an answer that is computed in place must not hold up the heartbeat.
-        .worker_threads(backends::cores().clamp(2, 8))
-        .thread_name("cluster")
-        .enable_all()
-        .build()?;
+    let threads = Threads::start()?;
+    let runtime = threads.handle.clone();
     let (fabric, cluster) = {
         let (part, node, clock) = (part.clone(), node.clone(), Arc::clone(clock));
         let met = runtime.spawn(async move { meet(&part, &node, clock).await });
@@ -112,7 +109,7 @@ pub(crate) async fn join(
         config: current.clone(),
     }));
     let herald = runtime.spawn(herald::herald(cluster.clone(), system.clone(), Config::clone(&config)));
-    Ok(Joined { cluster, fabric, desk, seats, seats_max, herald, runtime: Some(runtime) })
+    Ok(Joined { cluster, fabric, desk, seats, seats_max, herald, _threads: threads })
 }
 
 /// Binds the address and takes part, on the runtime that this is awaited on.
@@ -161,7 +158,7 @@ async fn meet(
 fn open_desk(
     cluster: &Cluster,
     system: &System,
-    runtime: &Runtime,
+    runtime: &Handle,
     seats: &Arc<Semaphore>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Tree, ClusterError> {
@@ -169,7 +166,7 @@ fn open_desk(
     let bulk = Mailbox::<AskForecast<true>>::new(DESK_QUEUE, Arc::clone(clock));
     cluster.export(SERVICE, &asks.address())?;
     cluster.export(SERVICE, &bulk.address())?;
-    let (system, runtime, seats) = (system.clone(), runtime.handle().clone(), Arc::clone(seats));
+    let (system, runtime, seats) = (system.clone(), runtime.clone(), Arc::clone(seats));
     let desk =
         move || Ok(Desk { system: system.clone(), runtime: runtime.clone(), seats: Arc::clone(&seats) });
     let mut children = Children::new(Strategy::OneForOne);
@@ -181,7 +178,7 @@ fn open_desk(
 impl Joined {
     /// Tells the others to send nothing new, waits until `finish` is over and what they have asked is answered, then
     /// leaves. At the deadline it leaves whatever it owes.
-    pub(crate) async fn drain(mut self, deadline: Deadline, finish: impl Future<Output = ()>) {
+    pub(crate) async fn drain(self, deadline: Deadline, finish: impl Future<Output = ()>) {
         let finish = async {
             finish.await;
             // The semaphore is never closed: every seat comes back.
@@ -194,15 +191,27 @@ impl Joined {
         self.herald.abort();
         self.desk.stop(deadline).await;
         self.fabric.closed(CLOSE_MAX).await;
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
-impl Drop for Joined {
+/// The cluster's own threads. A runtime waits for them when it is dropped, which a task may not do: this one does not.
+struct Threads {
+    handle: Handle,
+    runtime: Option<Runtime>,
+}
+
+impl Threads {
+    fn start() -> std::io::Result<Self> {
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        // Two at least: an answer that is computed in place must not hold up the heartbeat.
+        threads.worker_threads(backends::cores().clamp(2, 8)).thread_name("cluster").enable_all();
+        let runtime = threads.build()?;
+        Ok(Self { handle: runtime.handle().clone(), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
-        // A runtime may not be dropped by a task, which would wait for it.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
