@@ -115,9 +115,10 @@ pub(crate) fn elsewhere(view: &View, me: &NodeId) -> BTreeMap<(String, u32), BTr
 
 #[cfg(test)]
 mod tests {
-    use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
+    use peregrine_shaders::ModelSpec;
 
     use super::*;
+    use crate::testing::point_spec;
 
     #[test]
     fn an_offer_is_read_as_it_was_written() {
@@ -171,19 +172,7 @@ mod tests {
     }
 
     fn model(name: &str, version: u32, state: ModelState) -> Arc<ModelStatus> {
-        let spec = ModelSpec {
-            name: name.to_owned(),
-            family: Family::Mlp,
-            horizon: 1,
-            window: 1,
-            series: 1,
-            normalizer: NormalizerKind::Identity,
-            head: Head::Point,
-            hist_exog: Vec::new(),
-            futr_exog: Vec::new(),
-            stat_exog: Vec::new(),
-            columns: vec!["mean".to_owned()],
-        };
+        let spec = ModelSpec { name: name.to_owned(), ..point_spec(1, 1) };
         Arc::new(ModelStatus { spec: Arc::new(spec), version, digest: String::new(), state, weight_bytes: 0 })
     }
 }

@@ -2,7 +2,6 @@
 //! that such a cluster meets.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Client, Hosts, Proxy, Response};
+use super::{Client, Hosts, NodeProcess, Proxy, Response};
 
 /// What a node of a fleet is.
 pub(crate) struct Post<'a> {
@@ -29,12 +28,7 @@ pub(crate) struct Fleet<'h> {
     posts: BTreeMap<String, (String, Vec<String>)>,
     cluster_addrs: BTreeMap<String, SocketAddr>,
     proxies: BTreeMap<String, Proxy>,
-    running: BTreeMap<String, Running>,
-}
-
-struct Running {
-    child: Child,
-    addr: SocketAddr,
+    running: BTreeMap<String, NodeProcess>,
 }
 
 impl<'h> Fleet<'h> {
@@ -86,7 +80,7 @@ impl<'h> Fleet<'h> {
     /// Starts a node that is not running, and waits for its `ready` line.
     pub(crate) fn launch(&mut self, name: &str) {
         let child = self.spawn(name, &[]);
-        let running = Running::ready(child);
+        let running = NodeProcess::ready(child);
         assert!(self.running.insert(name.to_owned(), running).is_none(), "{name} runs already");
     }
 
@@ -188,25 +182,6 @@ impl<'h> Fleet<'h> {
             }
             thread::sleep(LOOK_EVERY);
         }
-    }
-}
-
-impl Running {
-    fn ready(mut child: Child) -> Self {
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let addr = line.trim().strip_prefix("ready http://").and_then(|addr| addr.parse().ok());
-        let addr = addr.unwrap_or_else(|| panic!("the node said `{line}` instead of `ready http://…`"));
-        Self { child, addr }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself: then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -6,14 +6,14 @@ use std::process::{Child, Command, Stdio};
 
 /// A serving node; killed when dropped.
 pub(crate) struct NodeProcess {
-    child: Child,
+    pub(super) child: Child,
     pub(crate) addr: SocketAddr,
 }
 
 impl NodeProcess {
     /// Starts `peregrine serve --listen 127.0.0.1:0` with more arguments and waits for its `ready` line.
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        let child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -21,6 +21,11 @@ impl NodeProcess {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
+        Self::ready(child)
+    }
+
+    /// Waits for the `ready` line of a node whose output is piped.
+    pub(super) fn ready(mut child: Child) -> Self {
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("a line");

@@ -6,6 +6,8 @@
 
 #[path = "../detection/fleet.rs"]
 mod fleet;
+#[path = "../detection/member.rs"]
+mod member;
 #[path = "../detection/network.rs"]
 mod network;
 mod node;

@@ -1,19 +1,18 @@
 //! One process: a member that asks the others without pause, and says on its output what became of it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::error::Error;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use peregrine_runtime::{
-    ChildSpec, Children, Cluster, ClusterConfig, Credentials, Deadline, Detector, Discovery, Failure, Inbox,
-    Incarnation, Limits, Mailbox, NodeId, QuicFabric, QuicOptions, Region, Strategy, SystemClock, Tree,
+    ChildSpec, Children, Cluster, Deadline, Failure, Inbox, Mailbox, NodeId, Strategy, SystemClock, Tree,
     Worker, remote_message,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::member::{Sight, input_end, join};
 
 /// Every ask is given so long.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -74,29 +73,18 @@ impl Worker<Ask> for Answerer {
     }
 }
 
-struct Seeds(Vec<SocketAddr>);
-
-#[async_trait]
-impl Discovery for Seeds {
-    async fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.clone()
-    }
-}
-
 /// Until its input ends, and then until every ask has.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 pub(crate) async fn run(id: &str, listen: &str, advertise: &str, seeds: &str) -> Result<(), Box<dyn Error>> {
     let counts = Arc::new(Counts::default());
-    let life = u64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_millis())?;
-    let cluster = join(id, life, listen, advertise, seeds).await?;
+    let cluster = join(id, listen, advertise, seeds).await?;
+    let life = cluster.incarnation().0;
     let _tree = answer(&cluster, &counts)?;
-    let (ended, mut input) = tokio::sync::oneshot::channel();
-    std::thread::spawn(|| ended.send(std::io::stdin().read_line(&mut String::new())));
     let stalls = Arc::new(AtomicU64::new(0));
     let (mut ticks, mut reports) = (tokio::time::interval(TICK), tokio::time::interval(REPORT));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut last_tick, mut number) = (Instant::now(), 0);
-    let (mut members, mut links) = (BTreeSet::new(), BTreeSet::new());
+    let (mut sight, mut input) = (Sight::default(), input_end());
     loop {
         tokio::select! {
             _ = &mut input => break,
@@ -107,13 +95,8 @@ pub(crate) async fn run(id: &str, listen: &str, advertise: &str, seeds: &str) ->
             stalls.fetch_add(1, Ordering::Relaxed);
         }
         last_tick = Instant::now();
-        let view = cluster.view();
-        let others: BTreeSet<NodeId> =
-            view.members.keys().filter(|id| *id != cluster.id()).cloned().collect();
-        let linked = others.iter().filter(|id| cluster.connected(id)).cloned().collect();
-        tell("member", &members, &others);
-        tell("link", &links, &linked);
-        (members, links) = (others, linked);
+        sight.look(&cluster);
+        let members = &sight.members;
         for node in members.iter().cycle().take(if members.is_empty() { 0 } else { ASKS_PER_TICK }) {
             if counts.in_flight.load(Ordering::Relaxed) < IN_FLIGHT_MAX {
                 number += 1;
@@ -135,32 +118,6 @@ pub(crate) async fn run(id: &str, listen: &str, advertise: &str, seeds: &str) ->
     }
     counts.say();
     Ok(())
-}
-
-async fn join(
-    id: &str,
-    life: u64,
-    listen: &str,
-    advertise: &str,
-    seeds: &str,
-) -> Result<Cluster, Box<dyn Error>> {
-    let id = NodeId::new(id)?;
-    let credentials = Credentials::from_secret(b"of this example alone", "chaos", &id)?;
-    let fabric = QuicFabric::bind(listen.parse()?, &credentials, QuicOptions::default())?;
-    let config = ClusterConfig {
-        cluster: "chaos".to_owned(),
-        id,
-        incarnation: Incarnation(life),
-        advertise: advertise.parse()?,
-        region: Region::new("here")?,
-        roles: Vec::new(),
-        version: "1".to_owned(),
-        detector: Detector::default(),
-        limits: Limits::default(),
-    };
-    let seeds = seeds.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    let discovery: Arc<dyn Discovery> = Arc::new(Seeds(seeds));
-    Ok(Cluster::start(config, Arc::new(fabric), Some(discovery), Arc::new(SystemClock)).await?)
 }
 
 fn answer(cluster: &Cluster, counts: &Arc<Counts>) -> Result<Tree, Box<dyn Error>> {
@@ -193,9 +150,4 @@ async fn ask(cluster: Cluster, node: NodeId, message: Ask, counts: Arc<Counts>, 
             counts.late.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-fn tell(what: &str, before: &BTreeSet<NodeId>, now: &BTreeSet<NodeId>) {
-    now.difference(before).for_each(|id| println!("{what} + {id}"));
-    before.difference(now).for_each(|id| println!("{what} - {id}"));
 }

@@ -5,6 +5,7 @@
 //! `cargo run --release -p peregrine_runtime --example detection -- quiet 600 12` (seconds, busy threads)
 
 mod fleet;
+mod member;
 mod network;
 mod node;
 
