@@ -12,8 +12,10 @@ mod profile;
 mod remote;
 mod request;
 mod router;
+pub mod series;
 mod settings;
 mod status;
+pub mod stream;
 mod supervisor;
 mod system;
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! A tick, the name of its series, its time, and what it did.
+
+use std::sync::Arc;
+
+/// Longest name of a series, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Name of a series, e.g. `AAPL` or `crypto/BTC-USD`: 1 to [`NAME_BYTES_MAX`] bytes without control characters and
+/// without `*`, which stands for many in a [`Pattern`](super::Pattern). Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesName(Arc<str>);
+
+/// A name that no series can have; the caller acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a series has 1 to {NAME_BYTES_MAX} bytes, no control characters and no `*`")]
+pub struct SeriesNameError;
+
+impl SeriesName {
+    /// # Errors
+    /// Unless it is a name.
+    pub fn new(name: &str) -> Result<Self, SeriesNameError> {
+        let fits = (1..=NAME_BYTES_MAX).contains(&name.len());
+        if fits && !name.chars().any(|c| c.is_control() || c == '*') {
+            Ok(Self(name.into()))
+        } else {
+            Err(SeriesNameError)
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for SeriesName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::borrow::Borrow<str> for SeriesName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Nanoseconds since 1970-01-01T00:00Z, leap seconds not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+/// One observation of one series, as it comes in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tick {
+    /// Of which series.
+    pub series: SeriesName,
+    /// Of which moment; a series has one observation for each.
+    pub at: Timestamp,
+    /// What was seen; `None`: nothing, which a mask then says.
+    pub value: Option<f32>,
+    /// Further columns of that moment, by name.
+    pub hist_exog: Vec<(String, f32)>,
+    /// Columns whose future is known, by name: the value of that moment, then those of the steps after it.
+    pub futr_exog: Vec<(String, Vec<f32>)>,
+    /// What does not change with time, by name.
+    pub stat_exog: Vec<(String, f32)>,
+}
+
+/// What a tick did. Every effect is an answer; a tick that has one may be sent again without harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It is the newest of its series, which now has this sequence number.
+    Advanced {
+        /// Rises by one with each tick that changes the window.
+        seq: u64,
+    },
+    /// It came late and stands in its place in the window, which so has another sequence number.
+    Inserted {
+        /// As above.
+        seq: u64,
+    },
+    /// The window has exactly this already; nothing changed.
+    Duplicate {
+        /// Of the series now.
+        seq: u64,
+    },
+    /// The window has something else for that moment; what came first stays.
+    Conflict {
+        /// Of the series now.
+        seq: u64,
+    },
+    /// It is older than all that the window holds; nothing changed.
+    TooLate {
+        /// Of the series now.
+        seq: u64,
+    },
+}
+
+/// A tick was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TickError {
+    /// It cannot be part of its series; the caller acts.
+    #[error("{0}")]
+    Invalid(String),
+    /// Come back later: nothing is broken.
+    #[error("overloaded, retry in {retry_after_ms} ms")]
+    Overloaded {
+        /// A guess at when there will be room.
+        retry_after_ms: u32,
+    },
+    /// Who owns the series has not answered, and may have it all the same: send it again.
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// One observation in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// When.
+    pub at: Timestamp,
+    /// What; NaN where nothing was seen.
+    pub value: f32,
+    /// Further columns, in the order in which the series has met them; NaN where there was none.
+    pub exog: Box<[f32]>,
+}
