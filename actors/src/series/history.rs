@@ -1,0 +1,401 @@
+//! The observations of one series: what a tick does to them, and the window as it was after any of the last ticks.
+//!
+//! A tick that changes something gets the next sequence number, and the observations with the newest `capacity` numbers
+//! are kept. So the series is its log: whoever applies the same ticks in the same order has the same windows, and the
+//! window of an earlier number is what the log up to that number makes of it. Knows no clock and no model's name.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::tick::{Effect, SeriesName, Tick, TickError, Timestamp};
+
+/// Columns that one series may have beside its value, of each kind.
+pub const COLUMNS_MAX: usize = 64;
+/// Steps ahead that a column may be known for.
+pub const FUTURE_MAX: usize = 1024;
+
+/// Observations of one series.
+#[derive(Clone, Debug)]
+pub struct History {
+    capacity: usize,
+    /// Length of a slot of the time grid in nanoseconds; 1 where there is no grid.
+    step: i64,
+    /// Sequence number of the newest tick; 0: none has come.
+    seq: u64,
+    /// The rows below, oldest number first: row `i` has number `first_seq() + i`.
+    at: VecDeque<i64>,
+    value: VecDeque<f32>,
+    columns: Vec<Column>,
+    /// From which number on ticks were accepted under which epoch.
+    epochs: VecDeque<(u64, u64)>,
+    /// What was known of the future, by the number of the tick that said it.
+    futures: BTreeMap<u64, Vec<(String, Vec<f32>)>>,
+    statics: Vec<(String, f32)>,
+    /// Neighbours in the order of numbers that are not in the order of time; 0: one order serves both.
+    inversions: usize,
+    /// The newest slot that was given up for later ones.
+    evicted: Option<i64>,
+    /// Slots that the series has gone forward; counts from an arbitrary start.
+    position: u64,
+}
+
+/// A column beside the value; NaN where a tick did not name it.
+#[derive(Clone, Debug)]
+struct Column {
+    name: String,
+    rows: VecDeque<f32>,
+}
+
+/// What [`History::rewind`] could not undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+impl History {
+    /// An empty one that keeps `capacity` observations. With a `step` in nanoseconds, time is a grid whose slots
+    /// without an observation are missing values; without one, each observation follows the one before it.
+    ///
+    /// # Panics
+    /// Without capacity, or with a step that is not above zero.
+    #[must_use]
+    pub fn new(capacity: usize, step: Option<i64>) -> Self {
+        assert!(capacity > 0, "a history keeps something");
+        let step = step.unwrap_or(1);
+        assert!(step > 0, "time goes forward");
+        Self {
+            capacity,
+            step,
+            seq: 0,
+            at: VecDeque::new(),
+            value: VecDeque::new(),
+            columns: Vec::new(),
+            epochs: VecDeque::new(),
+            futures: BTreeMap::new(),
+            statics: Vec::new(),
+            inversions: 0,
+            evicted: None,
+            position: 0,
+        }
+    }
+
+    /// Number of the newest tick; 0: none has come.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Number of the oldest observation that is kept, one above [`Self::seq`] when there is none.
+    #[must_use]
+    pub fn first_seq(&self) -> u64 {
+        self.seq + 1 - self.at.len() as u64
+    }
+
+    /// Observations kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// Place of the newest slot; only differences mean something.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Place of an observation: that of the newest one, less the slots between them.
+    #[must_use]
+    pub fn position_of(&self, seq: u64) -> Option<u64> {
+        let row = self.row(seq)?;
+        let behind = if self.has_grid() {
+            u64::try_from(self.newest()? - self.slot(self.at[row])).ok()?
+        } else {
+            let at = self.at[row];
+            self.at.iter().filter(|&&other| other > at).count() as u64
+        };
+        self.position.checked_sub(behind)
+    }
+
+    /// When the newest observation at a sequence number was made.
+    #[must_use]
+    pub fn last(&self, seq: u64) -> Option<Timestamp> {
+        let rows = self.row(seq)? + 1;
+        self.at.iter().take(rows).max().copied().map(Timestamp)
+    }
+
+    /// The epoch under which a number was accepted.
+    #[must_use]
+    pub fn epoch(&self, seq: u64) -> Option<u64> {
+        if seq == 0 || seq > self.seq {
+            return None;
+        }
+        self.epochs.iter().rev().find(|&&(from, _)| from <= seq).map(|&(_, epoch)| epoch)
+    }
+
+    /// Whether a tick could be part of this series, whatever its time.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn check(&self, tick: &Tick) -> Result<(), TickError> {
+        let invalid = |what: String| Err(TickError::Invalid(what));
+        let named = tick.hist_exog.iter().map(|(name, _)| name);
+        let named = named.chain(tick.futr_exog.iter().map(|(name, _)| name));
+        let new = named.filter(|name| self.column(name).is_none()).count();
+        if self.columns.len() + new > COLUMNS_MAX || tick.stat_exog.len() > COLUMNS_MAX {
+            return invalid(format!("more than {COLUMNS_MAX} columns in one series"));
+        }
+        let too_far = tick.futr_exog.iter().find(|(_, ahead)| ahead.is_empty() || ahead.len() > FUTURE_MAX);
+        if let Some((name, _)) = too_far {
+            return invalid(format!("column `{name}`: 1 to {FUTURE_MAX} values of the future"));
+        }
+        let numbers = tick.value.iter().chain(tick.hist_exog.iter().map(|(_, value)| value));
+        let numbers = numbers.chain(tick.futr_exog.iter().flat_map(|(_, ahead)| ahead));
+        if !numbers.chain(tick.stat_exog.iter().map(|(_, value)| value)).all(|value| value.is_finite()) {
+            return invalid("a number is not finite".to_owned());
+        }
+        if self.statics.len() + tick.stat_exog.len() > COLUMNS_MAX
+            && tick.stat_exog.iter().any(|(name, _)| !self.statics.iter().any(|(known, _)| known == name))
+        {
+            return invalid(format!("more than {COLUMNS_MAX} columns in one series"));
+        }
+        Ok(())
+    }
+
+    /// Takes a tick that [`Self::check`] has passed, accepted under `epoch`.
+    pub fn apply(&mut self, tick: &Tick, epoch: u64) -> Effect {
+        let slot = self.slot(tick.at.0);
+        let newest = self.newest();
+        let seq = self.seq;
+        if newest.is_some_and(|newest| slot <= newest) {
+            if let Some(row) = self.find(slot) {
+                let same = self.is_same(row, tick);
+                return if same { Effect::Duplicate { seq } } else { Effect::Conflict { seq } };
+            }
+            if self.evicted.is_some_and(|evicted| slot <= evicted) {
+                return Effect::TooLate { seq };
+            }
+        }
+        let advanced = newest.is_none_or(|newest| slot > newest);
+        if advanced {
+            let gone = newest.filter(|_| self.has_grid()).map_or(1, |newest| slot.abs_diff(newest));
+            self.position = self.position.saturating_add(gone);
+        }
+        self.push(tick, epoch);
+        let seq = self.seq;
+        if advanced { Effect::Advanced { seq } } else { Effect::Inserted { seq } }
+    }
+
+    /// Begins a log at a number above 1: that of the next tick. What was kept is forgotten.
+    pub fn begin_at(&mut self, seq: u64) {
+        let step = self.has_grid().then_some(self.step);
+        *self = Self { seq: seq.saturating_sub(1), position: seq, ..Self::new(self.capacity, step) };
+    }
+
+    /// Takes the tick that its owner has given the next number, whatever its time.
+    pub fn follow(&mut self, tick: &Tick, epoch: u64) {
+        let slot = self.slot(tick.at.0);
+        let newest = self.newest();
+        if newest.is_none_or(|newest| slot > newest) {
+            let gone = newest.filter(|_| self.has_grid()).map_or(1, |newest| slot.abs_diff(newest));
+            self.position = self.position.saturating_add(gone);
+        }
+        self.push(tick, epoch);
+    }
+
+    /// Takes back all ticks above a number, which another owner has given to others.
+    ///
+    /// # Errors
+    /// When that number is not known here any more.
+    pub fn rewind(&mut self, seq: u64) -> Result<(), Unknown> {
+        if seq >= self.seq {
+            return Ok(());
+        }
+        if seq < self.first_seq() {
+            return Err(Unknown);
+        }
+        let keep = usize::try_from(seq + 1 - self.first_seq()).map_err(|_| Unknown)?;
+        let was = self.newest();
+        let gone = self.at.split_off(keep);
+        self.value.truncate(keep);
+        for column in &mut self.columns {
+            column.rows.truncate(keep);
+        }
+        self.seq = seq;
+        self.epochs.retain(|&(from, _)| from <= seq);
+        self.futures.split_off(&(seq + 1));
+        let rows = self.at.iter().zip(self.at.iter().skip(1));
+        self.inversions = rows.filter(|&(one, next)| next < one).count();
+        let forward = match (was, self.newest()) {
+            (Some(was), Some(is)) if self.has_grid() => was.abs_diff(is),
+            (_, mut newest) => {
+                let advances = gone.iter().filter(|&&at| {
+                    let advanced = newest.is_none_or(|newest| at > newest);
+                    newest = newest.max(Some(at));
+                    advanced
+                });
+                advances.count() as u64
+            }
+        };
+        self.position = self.position.saturating_sub(forward);
+        Ok(())
+    }
+
+    /// The tick that has a number, as it came; what does not change with time comes with every tick.
+    #[must_use]
+    pub fn tick(&self, series: &SeriesName, seq: u64) -> Option<Tick> {
+        let row = self.row(seq)?;
+        let futr_exog = self.futures.get(&seq).cloned().unwrap_or_default();
+        let known = |name: &str| futr_exog.iter().any(|(future, _)| future == name);
+        let hist_exog = self.columns.iter().filter(|column| !known(&column.name));
+        let hist_exog = hist_exog.filter_map(|column| {
+            let value = column.rows[row];
+            (!value.is_nan()).then(|| (column.name.clone(), value))
+        });
+        Some(Tick {
+            series: series.clone(),
+            at: Timestamp(self.at[row]),
+            value: Some(self.value[row]).filter(|value| !value.is_nan()),
+            hist_exog: hist_exog.collect(),
+            stat_exog: self.statics.clone(),
+            futr_exog,
+        })
+    }
+
+    /// Bytes that the observations take, without those of names.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let row = size_of::<i64>() + size_of::<f32>() * (1 + self.columns.len());
+        let ahead =
+            |columns: &Vec<(String, Vec<f32>)>| columns.iter().map(|(_, ahead)| ahead.len()).sum::<usize>();
+        self.at.capacity() * row + self.futures.values().map(ahead).sum::<usize>() * size_of::<f32>()
+    }
+
+    pub(super) fn has_grid(&self) -> bool {
+        self.step > 1
+    }
+
+    pub(super) fn slot(&self, at: i64) -> i64 {
+        at.div_euclid(self.step)
+    }
+
+    pub(super) fn is_in_order(&self) -> bool {
+        self.inversions == 0
+    }
+
+    pub(super) fn evicted(&self) -> Option<i64> {
+        self.evicted
+    }
+
+    /// Row of a number.
+    pub(super) fn row(&self, seq: u64) -> Option<usize> {
+        let row = usize::try_from(seq.checked_sub(self.first_seq())?).ok()?;
+        (row < self.at.len()).then_some(row)
+    }
+
+    pub(super) fn times(&self) -> &VecDeque<i64> {
+        &self.at
+    }
+
+    pub(super) fn values(&self) -> &VecDeque<f32> {
+        &self.value
+    }
+
+    pub(super) fn column(&self, name: &str) -> Option<&VecDeque<f32>> {
+        self.columns.iter().find(|column| column.name == name).map(|column| &column.rows)
+    }
+
+    /// The future of a column, as the tick with that number told it: from its own moment on.
+    pub(super) fn future(&self, name: &str, seq: u64) -> Option<&[f32]> {
+        let (_, ahead) = self.futures.get(&seq)?.iter().find(|(known, _)| known == name)?;
+        Some(ahead)
+    }
+
+    pub(super) fn constant(&self, name: &str) -> Option<f32> {
+        self.statics.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
+    }
+
+    /// The newest slot.
+    fn newest(&self) -> Option<i64> {
+        let at = if self.is_in_order() { self.at.back().copied() } else { self.at.iter().max().copied() };
+        at.map(|at| self.slot(at))
+    }
+
+    fn find(&self, slot: i64) -> Option<usize> {
+        if self.is_in_order() {
+            self.at.binary_search_by_key(&slot, |&at| self.slot(at)).ok()
+        } else {
+            self.at.iter().position(|&at| self.slot(at) == slot)
+        }
+    }
+
+    /// Whether the tick says of its moment what this row says.
+    fn is_same(&self, row: usize, tick: &Tick) -> bool {
+        let bits = |value: Option<f32>| value.unwrap_or(f32::NAN).to_bits();
+        let is = |name: &str, value: f32| {
+            self.column(name).is_some_and(|rows| rows[row].to_bits() == value.to_bits())
+        };
+        self.at[row] == tick.at.0
+            && self.value[row].to_bits() == bits(tick.value)
+            && tick.hist_exog.iter().all(|(name, value)| is(name, *value))
+            && tick.futr_exog.iter().all(|(name, ahead)| ahead.first().is_some_and(|now| is(name, *now)))
+    }
+
+    fn push(&mut self, tick: &Tick, epoch: u64) {
+        if self.at.len() == self.capacity {
+            self.evict();
+        }
+        if self.at.back().is_some_and(|&last| tick.at.0 < last) {
+            self.inversions += 1;
+        }
+        self.seq += 1;
+        let rows = self.at.len();
+        self.at.push_back(tick.at.0);
+        self.value.push_back(tick.value.unwrap_or(f32::NAN));
+        for column in &mut self.columns {
+            column.rows.push_back(f32::NAN);
+        }
+        let now = tick.futr_exog.iter().filter_map(|(name, ahead)| Some((name, *ahead.first()?)));
+        for (name, value) in tick.hist_exog.iter().map(|(name, value)| (name, *value)).chain(now) {
+            let at = self.columns.iter().position(|column| column.name == *name).unwrap_or_else(|| {
+                let rows = std::iter::repeat_n(f32::NAN, rows + 1).collect();
+                self.columns.push(Column { name: name.clone(), rows });
+                self.columns.len() - 1
+            });
+            self.columns[at].rows[rows] = value;
+        }
+        if !tick.futr_exog.is_empty() {
+            self.futures.insert(self.seq, tick.futr_exog.clone());
+        }
+        for (name, value) in &tick.stat_exog {
+            match self.statics.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = *value,
+                None => self.statics.push((name.clone(), *value)),
+            }
+        }
+        if self.epochs.back().is_none_or(|&(_, last)| last != epoch) {
+            self.epochs.push_back((self.seq, epoch));
+        }
+    }
+
+    fn evict(&mut self) {
+        let first = self.first_seq();
+        let Some(at) = self.at.pop_front() else { return };
+        self.value.pop_front();
+        for column in &mut self.columns {
+            column.rows.pop_front();
+        }
+        if self.at.front().is_some_and(|&next| next < at) {
+            self.inversions -= 1;
+        }
+        let slot = self.slot(at);
+        self.evicted = Some(self.evicted.map_or(slot, |evicted| evicted.max(slot)));
+        self.futures.remove(&first);
+        // The run that the oldest row is part of stays.
+        while self.epochs.get(1).is_some_and(|&(from, _)| from <= first + 1) {
+            self.epochs.pop_front();
+        }
+    }
+}

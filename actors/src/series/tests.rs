@@ -1,0 +1,315 @@
+//! Histories against a list that is searched and sorted anew for every question.
+
+use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind, Windows};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+
+fn spec(window: usize, hist: &[&str], futr: &[&str], stat: &[&str]) -> ModelSpec {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    ModelSpec {
+        name: "m".to_owned(),
+        family: Family::Nlinear,
+        horizon: 2,
+        window,
+        series: 1,
+        normalizer: NormalizerKind::Identity,
+        head: Head::Point,
+        hist_exog: names(hist),
+        futr_exog: names(futr),
+        stat_exog: names(stat),
+        columns: vec!["mean".to_owned()],
+    }
+}
+
+fn empty() -> Windows {
+    Windows {
+        rows: 0,
+        y: Vec::new(),
+        mask: None,
+        hist_exog: Vec::new(),
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+    }
+}
+
+fn name() -> SeriesName {
+    SeriesName::new("S").expect("a name")
+}
+
+fn tick(at: i64, value: f32) -> Tick {
+    Tick {
+        series: name(),
+        at: Timestamp(at),
+        value: Some(value),
+        hist_exog: Vec::new(),
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+    }
+}
+
+/// Applies (time, value) pairs and compares the effects, written `+` advanced, `^` inserted, `=` duplicate,
+/// `!` conflict, `<` too late.
+#[track_caller]
+fn check(capacity: usize, step: Option<i64>, ticks: &[(i64, f32)], effects: &str) -> History {
+    let mut history = History::new(capacity, step);
+    let marks: String = ticks
+        .iter()
+        .map(|&(at, value)| match history.apply(&tick(at, value), 1) {
+            Effect::Advanced { .. } => '+',
+            Effect::Inserted { .. } => '^',
+            Effect::Duplicate { .. } => '=',
+            Effect::Conflict { .. } => '!',
+            Effect::TooLate { .. } => '<',
+        })
+        .collect();
+    assert_eq!(marks, effects);
+    history
+}
+
+#[track_caller]
+fn check_window(history: &History, seq: u64, window: usize, want: Result<(&[f32], Option<&[f32]>), Unready>) {
+    let mut windows = empty();
+    let got = history.window(seq, &spec(window, &[], &[], &[]), &mut windows);
+    match want {
+        Ok((y, mask)) => {
+            assert_eq!(got, Ok(()));
+            assert_eq!(windows.y, y);
+            assert_eq!(windows.mask.as_deref(), mask);
+        }
+        Err(unready) => {
+            assert_eq!(got, Err(unready));
+            assert_eq!(windows, empty(), "a refused window leaves nothing behind");
+        }
+    }
+}
+
+#[test]
+fn each_tick_in_order_moves_the_window() {
+    let history = check(8, None, &[(1, 10.0), (2, 20.0), (5, 50.0)], "+++");
+    check_window(&history, 3, 2, Ok((&[20.0, 50.0], None)));
+    check_window(&history, 2, 2, Ok((&[10.0, 20.0], None)));
+    check_window(&history, 3, 4, Err(Unready::Short { got: 3, want: 4 }));
+    check_window(&history, 4, 1, Err(Unready::Expired));
+}
+
+#[test]
+fn a_tick_sent_again_changes_nothing() {
+    let history =
+        check(8, None, &[(1, 10.0), (2, 20.0), (1, 10.0), (2, 20.0), (2, 21.0), (1, 1.0)], "++==!!");
+    assert_eq!(history.seq(), 2);
+    check_window(&history, 2, 2, Ok((&[10.0, 20.0], None)));
+}
+
+#[test]
+fn a_late_tick_takes_its_place_under_a_number_of_its_own() {
+    let history = check(8, None, &[(1, 10.0), (3, 30.0), (2, 20.0)], "++^");
+    check_window(&history, 3, 3, Ok((&[10.0, 20.0, 30.0], None)));
+    check_window(&history, 2, 2, Ok((&[10.0, 30.0], None)));
+    assert_eq!(history.position(), 2);
+}
+
+#[test]
+fn what_is_older_than_all_that_is_kept_is_too_late() {
+    let history =
+        check(2, None, &[(10, 1.0), (20, 2.0), (30, 3.0), (10, 1.0), (5, 0.5), (25, 2.5)], "+++<<^");
+    assert_eq!((history.len(), history.first_seq()), (2, 3));
+    check_window(&history, 4, 2, Ok((&[2.5, 3.0], None)));
+}
+
+#[test]
+fn a_window_that_lost_an_observation_in_its_midst_is_not_made() {
+    // 20 is given up for the late 12, though it belongs between 12 and 30.
+    let history = check(3, None, &[(10, 1.0), (20, 2.0), (30, 3.0), (28, 2.8), (29, 2.9)], "+++^^");
+    check_window(&history, 5, 3, Ok((&[2.8, 2.9, 3.0], None)));
+    let history = check(2, None, &[(20, 2.0), (30, 3.0), (25, 2.5), (40, 4.0)], "++^+");
+    check_window(&history, 4, 2, Err(Unready::Expired));
+}
+
+#[test]
+fn empty_slots_of_a_grid_are_masked() {
+    let ticks = [(0, 1.0), (10, 2.0), (39, 4.0), (31, 9.0), (20, 3.0), (70, 8.0)];
+    let history = check(8, Some(10), &ticks, "+++!^+");
+    check_window(&history, 3, 4, Ok((&[1.0, 2.0, 0.0, 4.0], Some(&[1.0, 1.0, 0.0, 1.0]))));
+    check_window(&history, 4, 4, Ok((&[1.0, 2.0, 3.0, 4.0], None)));
+    check_window(&history, 5, 5, Ok((&[4.0, 0.0, 0.0, 0.0, 8.0], Some(&[1.0, 0.0, 0.0, 0.0, 1.0]))));
+    check_window(&history, 1, 2, Err(Unready::Short { got: 1, want: 2 }));
+    assert_eq!(history.position(), 8);
+    assert_eq!(history.position_of(4), Some(3));
+}
+
+#[test]
+fn a_tick_that_saw_nothing_is_masked() {
+    let mut history = check(8, None, &[(1, 10.0)], "+");
+    history.apply(&Tick { value: None, ..tick(2, 0.0) }, 1);
+    check_window(&history, 2, 2, Ok((&[10.0, 0.0], Some(&[1.0, 0.0]))));
+    check_window(&history, 2, 1, Err(Unready::Empty));
+}
+
+#[test]
+fn a_mask_of_one_row_is_ones_for_the_rows_before() {
+    let full = check(8, None, &[(1, 10.0), (2, 20.0)], "++");
+    let gap = check(8, Some(10), &[(0, 1.0), (20, 3.0)], "++");
+    let mut windows = empty();
+    full.window(2, &spec(2, &[], &[], &[]), &mut windows).expect("full");
+    gap.window(2, &spec(2, &[], &[], &[]), &mut windows).expect("a gap");
+    full.window(2, &spec(2, &[], &[], &[]), &mut windows).expect("full");
+    assert_eq!(windows.mask.as_deref(), Some(&[1.0, 1.0, 0.0, 1.0, 1.0, 1.0][..]));
+    assert_eq!((windows.rows, windows.y.len()), (3, 6));
+}
+
+#[test]
+fn columns_come_in_the_order_of_the_model() {
+    let mut history = History::new(8, None);
+    for at in 0..3_i16 {
+        let at_f = f32::from(at);
+        let tick = Tick {
+            hist_exog: vec![("vol".to_owned(), at_f), ("range".to_owned(), 10.0 + at_f)],
+            futr_exog: vec![("dow".to_owned(), vec![at_f, at_f + 0.1, at_f + 0.2])],
+            stat_exog: vec![("sector".to_owned(), 7.0)],
+            ..tick(i64::from(at), 0.0)
+        };
+        history.check(&tick).expect("a tick");
+        history.apply(&tick, 1);
+        assert_eq!(history.tick(&name(), u64::try_from(at).expect("small") + 1), Some(tick));
+    }
+    let mut windows = empty();
+    let both = spec(2, &["range", "vol"], &["dow"], &["sector"]);
+    history.window(3, &both, &mut windows).expect("known");
+    assert_eq!(windows.hist_exog, [11.0, 1.0, 12.0, 2.0]);
+    assert_eq!(windows.futr_exog, [1.0, 2.0, 2.1, 2.2]);
+    assert_eq!(windows.stat_exog, [7.0]);
+    let other = spec(2, &["volume"], &[], &[]);
+    assert_eq!(history.window(3, &other, &mut empty()), Err(Unready::Column("volume".to_owned())));
+    // A column that begins later is not known throughout.
+    history.apply(&tick(9, 1.0), 1);
+    assert_eq!(history.window(4, &both, &mut empty()), Err(Unready::Column("range".to_owned())));
+}
+
+#[test]
+fn endless_columns_are_refused() {
+    let mut history = History::new(8, None);
+    let column = |i: usize| (format!("c{i}"), 1.0);
+    let many =
+        |range: std::ops::Range<usize>| Tick { hist_exog: range.map(column).collect(), ..tick(1, 1.0) };
+    assert!(history.check(&many(0..COLUMNS_MAX + 1)).is_err());
+    history.check(&many(0..COLUMNS_MAX)).expect("as many as may be");
+    history.apply(&many(0..COLUMNS_MAX), 1);
+    history.check(&many(0..COLUMNS_MAX)).expect("the same");
+    assert!(history.check(&many(COLUMNS_MAX..COLUMNS_MAX + 1)).is_err());
+    assert!(history.check(&Tick { value: Some(f32::NAN), ..tick(1, 1.0) }).is_err());
+    assert!(history.check(&Tick { stat_exog: (0..65).map(column).collect(), ..tick(1, 1.0) }).is_err());
+    assert!(history.check(&Tick { futr_exog: vec![("f".to_owned(), Vec::new())], ..tick(1, 1.0) }).is_err());
+}
+
+#[test]
+fn random_ticks_make_the_windows_of_a_sorted_list() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let step = [None, Some(3)][rng.random_range(0..2)];
+        let (capacity, window) = (rng.random_range(4..40), rng.random_range(1..6));
+        let mut history = History::new(capacity, step);
+        let mut log: Vec<(i64, f32)> = Vec::new();
+        let mut clock = 0;
+        for _ in 0..rng.random_range(1..80) {
+            clock += rng.random_range(0..6);
+            let late = if rng.random_range(0..4) == 0 { rng.random_range(0..30) } else { 0 };
+            let (at, value) = (clock - late, f32::from(rng.random_range(1_i16..5)));
+            let before = history.seq();
+            if matches!(history.apply(&tick(at, value), 1), Effect::Advanced { .. } | Effect::Inserted { .. })
+            {
+                log.push((at, value));
+                assert_eq!(history.seq(), before + 1);
+            } else {
+                assert_eq!(history.seq(), before);
+            }
+            assert_eq!(history.seq(), log.len() as u64);
+        }
+        for seq in 1..=history.seq() {
+            let mut got = empty();
+            let outcome = history.window(seq, &spec(window, &[], &[], &[]), &mut got);
+            let want = oracle(
+                &log[..usize::try_from(seq).expect("small")],
+                window,
+                step.unwrap_or(1),
+                step.is_some(),
+            );
+            match (outcome, want) {
+                (Ok(()), Some((y, mask))) => {
+                    assert_eq!(got.y, y, "seed {seed} seq {seq}");
+                    assert_eq!(got.mask.unwrap_or_else(|| vec![1.0; window]), mask, "seed {seed} seq {seq}");
+                }
+                (Ok(()), None) => panic!("seed {seed} seq {seq}: a window of nothing"),
+                // What is not kept may be refused, never wrong; what is kept whole is not refused.
+                (Err(unready), Some(_)) => {
+                    assert_eq!(unready, Unready::Expired, "seed {seed} seq {seq}");
+                    assert!(log.len() > capacity, "seed {seed} seq {seq}: nothing was given up");
+                }
+                (Err(_), None) => {}
+            }
+        }
+    }
+}
+
+fn oracle(log: &[(i64, f32)], window: usize, step: i64, grid: bool) -> Option<(Vec<f32>, Vec<f32>)> {
+    let mut sorted: Vec<(i64, f32)> = log.iter().map(|&(at, value)| (at.div_euclid(step), value)).collect();
+    sorted.sort_by_key(|&(slot, _)| slot);
+    if !grid {
+        let values: Vec<f32> = sorted.iter().map(|&(_, value)| value).collect();
+        let first = values.len().checked_sub(window)?;
+        return Some((values[first..].to_vec(), vec![1.0; window]));
+    }
+    let newest = sorted.last()?.0;
+    let oldest = newest - i64::try_from(window).ok()? + 1;
+    if sorted.first()?.0 > oldest {
+        return None;
+    }
+    let at = |slot| sorted.iter().find(|&&(other, _)| other == slot).map(|&(_, value)| value);
+    let cells: Vec<Option<f32>> = (oldest..=newest).map(at).collect();
+    Some((
+        cells.iter().map(|cell| cell.unwrap_or(0.0)).collect(),
+        cells.iter().map(|cell| f32::from(u8::from(cell.is_some()))).collect(),
+    ))
+}
+
+#[test]
+fn a_log_that_is_followed_and_rewound_is_the_log() {
+    for seed in 0..200 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let step = [None, Some(3)][rng.random_range(0..2)];
+        let mut owner = History::new(64, step);
+        let mut clock = 0;
+        let mut feed = |history: &mut History, epoch, count, rng: &mut StdRng| {
+            for _ in 0..count {
+                clock += rng.random_range(1..6);
+                let at = clock - [0, 0, 7][rng.random_range(0..3)];
+                history.apply(&tick(at, rng.random()), epoch);
+            }
+        };
+        feed(&mut owner, 1, 20, &mut rng);
+        let mut other = History::new(64, step);
+        for seq in 1..=owner.seq() {
+            other.follow(&owner.tick(&name(), seq).expect("kept"), owner.epoch(seq).expect("kept"));
+        }
+        assert_eq!(format!("{other:?}"), format!("{owner:?}"), "seed {seed}");
+        let kept = owner.clone();
+        feed(&mut other, 2, rng.random_range(1..10), &mut rng);
+        other.rewind(kept.seq()).expect("kept");
+        assert_eq!(format!("{other:?}"), format!("{kept:?}"), "seed {seed}");
+    }
+}
+
+#[test]
+fn epochs_are_known_for_what_is_kept() {
+    let mut history = History::new(3, None);
+    for (at, epoch) in [(1, 5), (2, 5), (3, 7), (4, 7), (5, 9)] {
+        history.apply(&tick(at, 0.0), epoch);
+    }
+    let epochs: Vec<_> = (3..=6).map(|seq| history.epoch(seq)).collect();
+    assert_eq!(epochs, [Some(7), Some(7), Some(9), None]);
+    assert_eq!(history.rewind(1), Err(Unknown));
+    history.begin_at(100);
+    history.follow(&tick(6, 0.0), 11);
+    assert_eq!((history.seq(), history.first_seq(), history.epoch(100)), (100, 100, Some(11)));
+}
