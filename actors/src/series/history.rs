@@ -213,7 +213,7 @@ impl History {
         if seq >= self.seq {
             return Ok(());
         }
-        if seq < self.first_seq() {
+        if seq + 1 < self.first_seq() {
             return Err(Unknown);
         }
         let keep = usize::try_from(seq + 1 - self.first_seq()).map_err(|_| Unknown)?;

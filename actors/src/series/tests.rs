@@ -1,6 +1,6 @@
 //! Histories against a list that is searched and sorted anew for every question.
 
-use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind, Windows};
+use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -20,17 +20,6 @@ fn spec(window: usize, hist: &[&str], futr: &[&str], stat: &[&str]) -> ModelSpec
         futr_exog: names(futr),
         stat_exog: names(stat),
         columns: vec!["mean".to_owned()],
-    }
-}
-
-fn empty() -> Windows {
-    Windows {
-        rows: 0,
-        y: Vec::new(),
-        mask: None,
-        hist_exog: Vec::new(),
-        futr_exog: Vec::new(),
-        stat_exog: Vec::new(),
     }
 }
 
@@ -70,19 +59,12 @@ fn check(capacity: usize, step: Option<i64>, ticks: &[(i64, f32)], effects: &str
 
 #[track_caller]
 fn check_window(history: &History, seq: u64, window: usize, want: Result<(&[f32], Option<&[f32]>), Unready>) {
-    let mut windows = empty();
-    let got = history.window(seq, &spec(window, &[], &[], &[]), &mut windows);
-    match want {
-        Ok((y, mask)) => {
-            assert_eq!(got, Ok(()));
-            assert_eq!(windows.y, y);
-            assert_eq!(windows.mask.as_deref(), mask);
-        }
-        Err(unready) => {
-            assert_eq!(got, Err(unready));
-            assert_eq!(windows, empty(), "a refused window leaves nothing behind");
-        }
-    }
+    let got = history.window(seq, &spec(window, &[], &[], &[]));
+    let got = got.map(|windows| {
+        assert_eq!(windows.rows, 1);
+        (windows.y, windows.mask)
+    });
+    assert_eq!(got, want.map(|(y, mask)| (y.to_vec(), mask.map(<[f32]>::to_vec))));
 }
 
 #[test]
@@ -148,15 +130,15 @@ fn a_tick_that_saw_nothing_is_masked() {
 }
 
 #[test]
-fn a_mask_of_one_row_is_ones_for_the_rows_before() {
-    let full = check(8, None, &[(1, 10.0), (2, 20.0)], "++");
-    let gap = check(8, Some(10), &[(0, 1.0), (20, 3.0)], "++");
-    let mut windows = empty();
-    full.window(2, &spec(2, &[], &[], &[]), &mut windows).expect("full");
-    gap.window(2, &spec(2, &[], &[], &[]), &mut windows).expect("a gap");
-    full.window(2, &spec(2, &[], &[], &[]), &mut windows).expect("full");
-    assert_eq!(windows.mask.as_deref(), Some(&[1.0, 1.0, 0.0, 1.0, 1.0, 1.0][..]));
-    assert_eq!((windows.rows, windows.y.len()), (3, 6));
+fn a_mask_of_one_row_is_ones_for_the_others() {
+    let full =
+        check(8, None, &[(1, 10.0), (2, 20.0)], "++").window(2, &spec(2, &[], &[], &[])).expect("full");
+    let gap =
+        check(8, Some(10), &[(0, 1.0), (20, 3.0)], "++").window(2, &spec(2, &[], &[], &[])).expect("a gap");
+    let all = window::joined([&full, &gap, &full]).expect("of one shape");
+    assert_eq!(all.mask.as_deref(), Some(&[1.0, 1.0, 0.0, 1.0, 1.0, 1.0][..]));
+    assert_eq!((all.rows, all.y.len()), (3, 6));
+    assert!(window::joined([]).is_none());
 }
 
 #[test]
@@ -174,17 +156,16 @@ fn columns_come_in_the_order_of_the_model() {
         history.apply(&tick, 1);
         assert_eq!(history.tick(&name(), u64::try_from(at).expect("small") + 1), Some(tick));
     }
-    let mut windows = empty();
     let both = spec(2, &["range", "vol"], &["dow"], &["sector"]);
-    history.window(3, &both, &mut windows).expect("known");
+    let windows = history.window(3, &both).expect("known");
     assert_eq!(windows.hist_exog, [11.0, 1.0, 12.0, 2.0]);
     assert_eq!(windows.futr_exog, [1.0, 2.0, 2.1, 2.2]);
     assert_eq!(windows.stat_exog, [7.0]);
     let other = spec(2, &["volume"], &[], &[]);
-    assert_eq!(history.window(3, &other, &mut empty()), Err(Unready::Column("volume".to_owned())));
+    assert_eq!(history.window(3, &other), Err(Unready::Column("volume".to_owned())));
     // A column that begins later is not known throughout.
     history.apply(&tick(9, 1.0), 1);
-    assert_eq!(history.window(4, &both, &mut empty()), Err(Unready::Column("range".to_owned())));
+    assert_eq!(history.window(4, &both), Err(Unready::Column("range".to_owned())));
 }
 
 #[test]
@@ -227,8 +208,7 @@ fn random_ticks_make_the_windows_of_a_sorted_list() {
             assert_eq!(history.seq(), log.len() as u64);
         }
         for seq in 1..=history.seq() {
-            let mut got = empty();
-            let outcome = history.window(seq, &spec(window, &[], &[], &[]), &mut got);
+            let outcome = history.window(seq, &spec(window, &[], &[], &[]));
             let want = oracle(
                 &log[..usize::try_from(seq).expect("small")],
                 window,
@@ -236,11 +216,11 @@ fn random_ticks_make_the_windows_of_a_sorted_list() {
                 step.is_some(),
             );
             match (outcome, want) {
-                (Ok(()), Some((y, mask))) => {
+                (Ok(got), Some((y, mask))) => {
                     assert_eq!(got.y, y, "seed {seed} seq {seq}");
                     assert_eq!(got.mask.unwrap_or_else(|| vec![1.0; window]), mask, "seed {seed} seq {seq}");
                 }
-                (Ok(()), None) => panic!("seed {seed} seq {seq}: a window of nothing"),
+                (Ok(_), None) => panic!("seed {seed} seq {seq}: a window of nothing"),
                 // What is not kept may be refused, never wrong; what is kept whole is not refused.
                 (Err(unready), Some(_)) => {
                     assert_eq!(unready, Unready::Expired, "seed {seed} seq {seq}");
@@ -312,4 +292,102 @@ fn epochs_are_known_for_what_is_kept() {
     history.begin_at(100);
     history.follow(&tick(6, 0.0), 11);
     assert_eq!((history.seq(), history.first_seq(), history.epoch(100)), (100, 100, Some(11)));
+}
+
+const LIMITS: ShardLimits = ShardLimits { history: 256, series_max: 8, steps: Vec::new() };
+
+/// Three copies of a shard whose messages are lost and repeated, and whose owners die one at a time.
+#[test]
+fn what_two_copies_have_survives_the_death_of_either() {
+    for seed in 0..100 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut shards: Vec<Shard> = (0..3).map(|_| Shard::default()).collect();
+        let holder = |node: usize, life: u64| -> Holder { (format!("n{node}").as_str().into(), life) };
+        let mut lives = [1_u64; 3];
+        let (mut owner, mut epoch, mut clock) = (0_usize, 1_u64, 0_i64);
+        let mut acknowledged: Vec<Tick> = Vec::new();
+        let mut late: Vec<SeriesLog> = Vec::new();
+        for _ in 0..120 {
+            let standby = (owner + 1 + rng.random_range(0..2)) % 3;
+            let who = holder(standby, lives[standby]);
+            let names: Vec<SeriesName> =
+                ["a", "b"].iter().map(|name| SeriesName::new(name).expect("a name")).collect();
+            let mut fed = Vec::new();
+            for _ in 0..rng.random_range(0..4) {
+                clock += rng.random_range(1..4);
+                let late = i64::from(rng.random_range(0..8) == 0) * 5;
+                let series = names[rng.random_range(0..2)].clone();
+                let tick = Tick { series, ..tick(clock - late, rng.random()) };
+                let effect = shards[owner].feed(&tick, epoch, &LIMITS).expect("few series");
+                if matches!(effect, Effect::Advanced { .. } | Effect::Inserted { .. }) {
+                    fed.push(tick);
+                }
+            }
+            let mut agreed = false;
+            for _ in 0..4 {
+                let logs = shards[owner].lacking(&who, &names);
+                agreed = logs.is_empty();
+                for log in logs {
+                    let lost = rng.random_range(0..4) == 0;
+                    if rng.random_range(0..8) == 0 {
+                        late.push(log.clone()); // it arrives a second time, later
+                    }
+                    if !lost && shards[standby].raise(epoch) {
+                        let taken = shards[standby].take(&log, &LIMITS);
+                        shards[owner].answered(&who, &log.series, taken);
+                    }
+                }
+                if let Some(log) = late.pop() {
+                    // Of the same owner only: those of others are fenced off.
+                    shards[standby].take(&log, &LIMITS);
+                }
+            }
+            if agreed {
+                acknowledged.append(&mut fed);
+            }
+            // Only what agrees now with another copy can survive a death.
+            if agreed && rng.random_range(0..6) == 0 {
+                late.clear();
+                let dead = if rng.random() { owner } else { standby };
+                shards[dead] = Shard::default();
+                lives[dead] += 1;
+                epoch += 1;
+                owner = rng.random_range(0..3);
+                let ends: Vec<(usize, LogEnd)> = (0..3)
+                    .flat_map(|node| {
+                        assert!(shards[node].raise(epoch));
+                        shards[node].ends().into_iter().map(move |end| (node, end))
+                    })
+                    .collect();
+                for name in &names {
+                    let of = ends.iter().filter(|(_, end)| end.series == *name);
+                    let Some((best, _)) = of.max_by_key(|(_, end)| (end.epoch, end.seq)) else { continue };
+                    let whole = shards[*best].whole(name).expect("it said so");
+                    let taken = shards[owner].take(&whole, &LIMITS);
+                    assert_eq!(
+                        taken,
+                        Taken::UpTo(shards[*best].get(name).expect("held").seq()),
+                        "seed {seed}"
+                    );
+                }
+            }
+            for tick in &acknowledged {
+                let history = shards[owner].get(&tick.series).expect("held");
+                let held = (history.first_seq()..=history.seq())
+                    .filter_map(|seq| history.tick(&tick.series, seq))
+                    .any(|held| held == *tick);
+                assert!(held, "seed {seed}: {tick:?} was acknowledged and is gone");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shard_has_so_many_series_and_no_more() {
+    let mut shard = Shard::default();
+    for i in 0..LIMITS.series_max {
+        let series = SeriesName::new(&format!("s{i}")).expect("a name");
+        shard.feed(&Tick { series, ..tick(1, 1.0) }, 1, &LIMITS).expect("room");
+    }
+    assert!(shard.feed(&tick(1, 1.0), 1, &LIMITS).is_err());
 }

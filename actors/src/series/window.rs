@@ -30,54 +30,35 @@ pub enum Unready {
 }
 
 impl History {
-    /// Appends the window after tick `seq` to `windows`, as one more row for the model.
-    ///
-    /// A slot of the grid without an observation is a zero with mask 0.
+    /// The window after tick `seq` as one row for the model. A slot of the grid without an observation is a zero with
+    /// mask 0.
     ///
     /// # Errors
-    /// [`Unready`]; `windows` is then as it was.
-    pub fn window(&self, seq: u64, spec: &ModelSpec, windows: &mut Windows) -> Result<(), Unready> {
+    /// [`Unready`].
+    pub fn window(&self, seq: u64, spec: &ModelSpec) -> Result<Windows, Unready> {
         if spec.series != 1 {
             return Err(Unready::Several(spec.series));
         }
         let row = self.row(seq).ok_or(Unready::Expired)?;
-        let was_masked = windows.mask.is_some();
-        let lens =
-            (windows.y.len(), windows.hist_exog.len(), windows.futr_exog.len(), windows.stat_exog.len());
-        let filled = if self.is_in_order() && !self.has_grid() {
-            self.from_rows(row, spec, windows)
+        if self.is_in_order() && !self.has_grid() {
+            self.from_rows(row, spec)
         } else {
-            self.from_slots(row, spec, windows)
-        };
-        if let Err(unready) = filled {
-            windows.y.truncate(lens.0);
-            windows.hist_exog.truncate(lens.1);
-            windows.futr_exog.truncate(lens.2);
-            windows.stat_exog.truncate(lens.3);
-            match &mut windows.mask {
-                Some(mask) if was_masked => mask.truncate(lens.0),
-                mask => *mask = None,
-            }
-            return Err(unready);
+            self.from_slots(row, spec)
         }
-        windows.rows += 1;
-        Ok(())
     }
 
     /// The usual case: the newest rows are the window.
-    fn from_rows(&self, row: usize, spec: &ModelSpec, windows: &mut Windows) -> Result<(), Unready> {
+    fn from_rows(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;
         let first = (row + 1).checked_sub(want).ok_or_else(|| self.too_short(row + 1, want))?;
         self.check_whole(self.times()[first])?;
         let rows = first..=row;
-        let y_len = windows.y.len();
-        windows.y.extend(self.values().range(rows.clone()));
-        mask_missing(windows, y_len);
-        self.columns(rows.map(Some), row, spec, windows)
+        let y = self.values().range(rows.clone()).copied().collect();
+        self.with_columns(y, rows.map(Some), row, spec)
     }
 
     /// By time: late ticks stand in their places, and slots may be empty.
-    fn from_slots(&self, row: usize, spec: &ModelSpec, windows: &mut Windows) -> Result<(), Unready> {
+    fn from_slots(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;
         let times = self.times();
         let mut order: Vec<usize> = (0..=row).collect();
@@ -102,11 +83,9 @@ impl History {
             self.check_whole(times[order[first]])?;
             order[first..].iter().copied().map(Some).collect()
         };
-        let y_len = windows.y.len();
-        windows.y.extend(rows.iter().map(|row| row.map_or(f32::NAN, |row| self.values()[row])));
-        mask_missing(windows, y_len);
+        let y = rows.iter().map(|row| row.map_or(f32::NAN, |row| self.values()[row])).collect();
         let last = order.last().copied().unwrap_or(row);
-        self.columns(rows.into_iter(), last, spec, windows)
+        self.with_columns(y, rows.into_iter(), last, spec)
     }
 
     /// Refuses a window, from its oldest slot on, that once held an observation which is kept no more.
@@ -119,67 +98,80 @@ impl History {
         if self.evicted().is_some() { Unready::Expired } else { Unready::Short { got, want } }
     }
 
-    /// Everything beside the value; `last` is the row of the newest observation.
-    fn columns(
+    /// Everything beside the values, NaN where there is none; `last` is the row of the newest observation.
+    fn with_columns(
         &self,
+        mut y: Vec<f32>,
         rows: impl Iterator<Item = Option<usize>> + Clone,
         last: usize,
         spec: &ModelSpec,
-        windows: &mut Windows,
-    ) -> Result<(), Unready> {
-        let y = &windows.y[windows.y.len() - spec.window..];
-        let observed = windows.mask.as_ref().map(|mask| &mask[mask.len() - spec.window..]);
-        if observed.is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) || y.is_empty() {
+    ) -> Result<Windows, Unready> {
+        let mask = mask_missing(&mut y);
+        if mask.as_ref().is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) {
             return Err(Unready::Empty);
         }
-        let unknown = |name: &String| Unready::Column(name.clone());
+        let hist_exog = self.cells(&spec.hist_exog, rows.clone())?;
+        let mut futr_exog = self.cells(&spec.futr_exog, rows)?;
+        let unknown = |name: &str| Unready::Column(name.to_owned());
+        let last = self.first_seq() + last as u64;
+        let ahead = |name: &str| self.future(name, last).and_then(|ahead| ahead.get(1..=spec.horizon));
+        let ahead: Vec<&[f32]> = (spec.futr_exog.iter())
+            .map(|name| ahead(name).ok_or_else(|| unknown(name)))
+            .collect::<Result<_, _>>()?;
+        for step in 0..spec.horizon {
+            futr_exog.extend(ahead.iter().map(|column| column[step]));
+        }
+        let constant = |name: &String| self.constant(name).ok_or_else(|| unknown(name));
+        let stat_exog = spec.stat_exog.iter().map(constant).collect::<Result<_, _>>()?;
+        Ok(Windows { rows: 1, y, mask, hist_exog, futr_exog, stat_exog })
+    }
+
+    /// Columns by row. A gap of the grid has no columns either: zeros, as for its value.
+    fn cells(
+        &self,
+        names: &[String],
+        rows: impl Iterator<Item = Option<usize>>,
+    ) -> Result<Vec<f32>, Unready> {
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let unknown = |name: &str| Unready::Column(name.to_owned());
         let column = |name: &String| self.column(name).ok_or_else(|| unknown(name));
-        // A gap of the grid has no columns either: zeros, as for its value.
-        let cell =
-            |values: &std::collections::VecDeque<f32>, row: Option<usize>| row.map_or(0.0, |row| values[row]);
-        let hist: Vec<_> = spec.hist_exog.iter().map(column).collect::<Result<_, _>>()?;
-        let futr: Vec<_> = spec.futr_exog.iter().map(column).collect::<Result<_, _>>()?;
-        for row in rows.clone() {
-            for (name, values) in spec.hist_exog.iter().zip(&hist) {
-                let value = cell(values, row);
-                windows.hist_exog.push(if value.is_nan() { return Err(unknown(name)) } else { value });
+        let columns: Vec<_> = names.iter().map(column).collect::<Result<_, _>>()?;
+        let mut cells = Vec::new();
+        for row in rows {
+            for (name, values) in names.iter().zip(&columns) {
+                let value: f32 = row.map_or(0.0, |row| values[row]);
+                cells.push(if value.is_nan() { return Err(unknown(name)) } else { value });
             }
         }
-        if !futr.is_empty() {
-            for row in rows {
-                for (name, values) in spec.futr_exog.iter().zip(&futr) {
-                    let value = cell(values, row);
-                    windows.futr_exog.push(if value.is_nan() { return Err(unknown(name)) } else { value });
-                }
-            }
-            let last = self.first_seq() + last as u64;
-            let ahead: Vec<_> = (spec.futr_exog.iter())
-                .map(|name| self.future(name, last).and_then(|ahead| ahead.get(1..=spec.horizon)))
-                .zip(&spec.futr_exog)
-                .map(|(ahead, name)| ahead.ok_or_else(|| unknown(name)))
-                .collect::<Result<_, _>>()?;
-            for step in 0..spec.horizon {
-                windows.futr_exog.extend(ahead.iter().map(|column| column[step]));
-            }
-        }
-        for name in &spec.stat_exog {
-            windows.stat_exog.push(self.constant(name).ok_or_else(|| unknown(name))?);
-        }
-        Ok(())
+        Ok(cells)
     }
 }
 
-/// Turns what was not observed among the values from `from` on into zeros, and says so in the mask.
-fn mask_missing(windows: &mut Windows, from: usize) {
-    let new = &mut windows.y[from..];
-    if windows.mask.is_none() && new.iter().all(|value| !value.is_nan()) {
-        return;
+/// Turns what was not observed into zeros, and says so in the mask.
+fn mask_missing(y: &mut [f32]) -> Option<Vec<f32>> {
+    if y.iter().all(|value| !value.is_nan()) {
+        return None;
     }
-    let mask = windows.mask.get_or_insert_with(|| vec![1.0; from]);
-    for value in new {
-        mask.push(if value.is_nan() { 0.0 } else { 1.0 });
-        if value.is_nan() {
-            *value = 0.0;
+    let mask = y.iter().map(|value| if value.is_nan() { 0.0 } else { 1.0 }).collect();
+    y.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = 0.0);
+    Some(mask)
+}
+
+/// Windows of one row each as one request; `None`: there is none, or they are not of one shape.
+pub(super) fn joined<'a>(windows: impl IntoIterator<Item = &'a Windows>) -> Option<Windows> {
+    let mut windows = windows.into_iter();
+    let first = windows.next()?;
+    let shape = |windows: &Windows| {
+        [windows.y.len(), windows.hist_exog.len(), windows.futr_exog.len(), windows.stat_exog.len()]
+    };
+    let mut all = first.clone();
+    for other in windows {
+        if shape(other) != shape(first) {
+            return None;
         }
+        all.append(other, first.y.len());
     }
+    Some(all)
 }

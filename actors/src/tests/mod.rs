@@ -6,6 +6,7 @@ mod models;
 mod placement;
 mod queueing;
 mod remote;
+mod series;
 
 use std::path::PathBuf;
 use std::sync::Arc;

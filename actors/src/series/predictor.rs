@@ -1,0 +1,190 @@
+//! Makes the predictions of one model: windows gather while a batch is under way, and leave together.
+//!
+//! A queue of windows has an end. A stream that finds it full skips to its newest window once there is room, and says
+//! which numbers it skipped.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use peregrine_runtime::{Clock, Deadline};
+use peregrine_shaders::Windows;
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use super::counters::Counters;
+use super::room::{Outlet, timestamp};
+use super::tick::Timestamp;
+use super::window::joined;
+use crate::request::{Forecast, ForecastError, ForecastRequest};
+use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
+use crate::system::System;
+
+/// A window to be forecast, and for whom.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) stream: StreamId,
+    pub(super) nodes: Arc<[Arc<str>]>,
+    pub(super) seq: u64,
+    pub(super) epoch: u64,
+    pub(super) position: u64,
+    pub(super) last: Timestamp,
+    pub(super) accepted_at: Timestamp,
+    /// One row.
+    pub(super) windows: Windows,
+    /// Number of the first window that was skipped before this one.
+    pub(super) skipped_from: Option<u64>,
+}
+
+/// What the predictions of one model need.
+pub(super) struct Tools {
+    pub(super) system: System,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) counters: Arc<Counters>,
+    /// Windows of one batch.
+    pub(super) rows_max: usize,
+    /// Longest that one batch is tried for.
+    pub(super) within: Duration,
+    /// Makes the work of a stream's newest window, for those that skipped; hands it over before another tick comes.
+    pub(super) newest: Newest,
+}
+
+pub(super) type Newest = Box<dyn Fn(&StreamId, &mut dyn FnMut(Option<Work>)) + Send + Sync>;
+
+/// The way to the predictions of one model.
+pub(super) struct Predictor {
+    queue: mpsc::Sender<Work>,
+    skipped: Arc<Mutex<HashMap<StreamId, u64>>>,
+}
+
+impl Predictor {
+    /// Starts the task that makes them, on the current runtime or that of `runtime`.
+    pub(super) fn start(tools: Tools, queue_max: usize, runtime: &tokio::runtime::Handle) -> Self {
+        let (queue, works) = mpsc::channel(queue_max);
+        let skipped = Arc::<Mutex<HashMap<StreamId, u64>>>::default();
+        runtime.spawn(run(tools, works, Arc::clone(&skipped)));
+        Self { queue, skipped }
+    }
+
+    /// Hands a window in; keeps the order of those of one stream if its callers do.
+    pub(super) fn submit(&self, mut work: Work) {
+        let mut skipped = self.skipped.lock();
+        if !skipped.is_empty() && skipped.contains_key(&work.stream) {
+            return; // its newest window is made when there is room
+        }
+        work.skipped_from = None;
+        if let Err(mpsc::error::TrySendError::Full(work)) = self.queue.try_send(work) {
+            skipped.insert(work.stream, work.seq);
+        }
+    }
+}
+
+async fn run(tools: Tools, mut works: mpsc::Receiver<Work>, skipped: Arc<Mutex<HashMap<StreamId, u64>>>) {
+    let mut batch = Vec::new();
+    loop {
+        if works.recv_many(&mut batch, tools.rows_max).await == 0 {
+            return; // the room has ended
+        }
+        serve(&tools, &mut batch).await;
+        while works.is_empty() {
+            let streams: Vec<StreamId> = skipped.lock().keys().take(tools.rows_max).cloned().collect();
+            if streams.is_empty() {
+                break;
+            }
+            for stream in streams {
+                (tools.newest)(&stream, &mut |work| {
+                    let skipped_from = skipped.lock().remove(&stream);
+                    batch.extend(work.map(|work| Work { skipped_from, ..work }));
+                });
+            }
+            serve(&tools, &mut batch).await;
+        }
+    }
+}
+
+/// A panic costs its batch, not the predictions after it.
+async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
+    let notes: Vec<(StreamId, Arc<[Arc<str>]>, u64)> =
+        batch.iter().map(|work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq)).collect();
+    if AssertUnwindSafe(predict(tools, batch)).catch_unwind().await.is_err() {
+        error!(windows = notes.len(), "predictions panicked");
+        batch.clear();
+        for (stream, nodes, seq) in notes {
+            tools.fail(stream, &nodes, seq);
+        }
+    }
+}
+
+async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
+    let deadline = Deadline::after(tools.clock.now(), tools.within);
+    while !batch.is_empty() {
+        let Some(windows) = joined(batch.iter().map(|work| &work.windows)) else {
+            // The model has just changed its shape.
+            return batch.drain(..).for_each(|work| tools.give_up(work));
+        };
+        let model = batch[0].stream.model.to_string();
+        let request = ForecastRequest { model, version: None, windows, deadline };
+        match tools.system.forecast(request).await {
+            Ok(forecast) => return tools.publish(batch, &forecast),
+            Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
+                let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
+                tokio::time::sleep(pause.min(deadline.remaining(tools.clock.now()))).await;
+            }
+            // One window spoils no other.
+            Err(ForecastError::NotFinite { row }) if row < batch.len() => tools.give_up(batch.remove(row)),
+            Err(failed) => {
+                warn!(model = &*batch[0].stream.model, windows = batch.len(), error = %failed, "no predictions");
+                return batch.drain(..).for_each(|work| tools.give_up(work));
+            }
+        }
+    }
+}
+
+impl Tools {
+    fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast) {
+        let made_at = timestamp(self.clock.wall());
+        let backend: Arc<str> = forecast.backend_label().into();
+        let width = forecast.spec.answer_len();
+        for (work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
+            self.counters.predicted(made_at.0.saturating_sub(work.accepted_at.0));
+            if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
+                self.counters.conflated(work.seq - from);
+                let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);
+                self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
+            }
+            let prediction = Prediction {
+                stream: work.stream,
+                seq: work.seq,
+                epoch: work.epoch,
+                position: work.position,
+                last: work.last,
+                accepted_at: work.accepted_at,
+                made_at,
+                spec: Arc::clone(&forecast.spec),
+                version: forecast.version,
+                values: values.into(),
+                backend: Arc::clone(&backend),
+                degraded: forecast.degraded,
+            };
+            self.outlet.deliver(&work.nodes, StreamEvent::Prediction(Arc::new(prediction)));
+        }
+    }
+
+    fn give_up(&self, work: Work) {
+        self.fail(work.stream, &work.nodes, work.seq);
+    }
+
+    fn fail(&self, stream: StreamId, nodes: &[Arc<str>], seq: u64) {
+        self.counters.failed();
+        self.outlet
+            .deliver(nodes, StreamEvent::Gap(Gap { stream, from: seq, to: seq, reason: GapReason::Failed }));
+    }
+}
+
+pub(super) fn gap(stream: &StreamId, from: u64, to: u64, reason: GapReason) -> Gap {
+    Gap { stream: stream.clone(), from, to, reason }
+}

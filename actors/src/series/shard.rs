@@ -1,0 +1,247 @@
+//! The series of one shard on one node: as their owner, or as the copy that takes over.
+//!
+//! Logs agree as in Raft (Ongaro & Ousterhout 2014, section 5.3): a part of a log fits where the tick before it was
+//! accepted under the same epoch, and replaces what differs. Knows no other node; says what one lacks.
+
+use std::collections::HashMap;
+
+use super::history::History;
+use super::tick::{Effect, SeriesName, Tick, TickError};
+
+/// What is kept of each series, and of how many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardLimits {
+    /// Observations kept of each series.
+    pub history: usize,
+    /// Series of one shard. Ticks of one more are refused.
+    pub series_max: usize,
+    /// Slot of the time grid in nanoseconds, by pattern; the first that matches.
+    pub steps: Vec<(super::Pattern, i64)>,
+}
+
+/// A part of the log of one series, from node to node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesLog {
+    /// Of which series.
+    pub series: SeriesName,
+    /// Number of the first tick below.
+    pub first: u64,
+    /// The epoch of the tick before it; `None`: what is held is replaced by this.
+    pub after: Option<u64>,
+    /// Each with the epoch under which it was accepted.
+    pub ticks: Vec<(u64, Tick)>,
+}
+
+/// How far a node's log of one series goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    /// Of which series.
+    pub series: SeriesName,
+    /// Number of its last tick.
+    pub seq: u64,
+    /// Under which epoch that was accepted.
+    pub epoch: u64,
+}
+
+/// What a copy says to a part of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It goes up to here now.
+    UpTo(u64),
+    /// It does not fit: send more of it.
+    Apart,
+}
+
+/// Names one life of one node that holds a copy.
+pub type Holder = (std::sync::Arc<str>, u64);
+
+/// Series of one shard.
+#[derive(Debug, Default)]
+pub struct Shard {
+    series: HashMap<SeriesName, Kept>,
+    /// Messages of owners of a lower epoch are refused.
+    fence: u64,
+}
+
+/// One series, and what its copy is known to have.
+#[derive(Debug)]
+struct Kept {
+    history: History,
+    /// Up to which number the copy agrees; of that life of that node.
+    confirmed: Option<(Holder, u64)>,
+}
+
+impl Shard {
+    /// The highest epoch that was heard of.
+    #[must_use]
+    pub fn fence(&self) -> u64 {
+        self.fence
+    }
+
+    /// Refuses owners of lower epochs from now on. False: this one is lower itself.
+    pub fn raise(&mut self, epoch: u64) -> bool {
+        let fits = epoch >= self.fence;
+        self.fence = self.fence.max(epoch);
+        fits
+    }
+
+    /// Series held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Whether none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// One series.
+    #[must_use]
+    pub fn get(&self, series: &SeriesName) -> Option<&History> {
+        self.series.get(series).map(|kept| &kept.history)
+    }
+
+    /// All series.
+    pub fn iter(&self) -> impl Iterator<Item = (&SeriesName, &History)> {
+        self.series.iter().map(|(series, kept)| (series, &kept.history))
+    }
+
+    /// Takes a tick as the owner of the shard.
+    ///
+    /// # Errors
+    /// It cannot be part of its series, or there are too many series.
+    pub fn feed(&mut self, tick: &Tick, epoch: u64, limits: &ShardLimits) -> Result<Effect, TickError> {
+        if let Some(kept) = self.series.get_mut(&tick.series) {
+            kept.history.check(tick)?;
+            return Ok(kept.history.apply(tick, epoch));
+        }
+        if self.series.len() >= limits.series_max {
+            return Err(TickError::Invalid(format!("more than {} series in one shard", limits.series_max)));
+        }
+        let mut history = limits.history_of(&tick.series);
+        history.check(tick)?;
+        let effect = history.apply(tick, epoch);
+        self.series.insert(tick.series.clone(), Kept { history, confirmed: None });
+        Ok(effect)
+    }
+
+    /// What a copy has to be sent so that it holds these series as this node does; nothing for those that it has.
+    #[must_use]
+    pub fn lacking<'a>(
+        &self,
+        holder: &Holder,
+        series: impl IntoIterator<Item = &'a SeriesName>,
+    ) -> Vec<SeriesLog> {
+        let log = |name: &'a SeriesName| {
+            let kept = self.series.get(name)?;
+            let confirmed = kept.confirmed.as_ref().filter(|(of, _)| of == holder).map(|&(_, seq)| seq);
+            match confirmed {
+                Some(seq) if seq >= kept.history.seq() => None,
+                // A copy that was never asked may well have all but the last tick.
+                None if kept.history.len() > 1 => Some(kept.log(name, kept.history.seq())),
+                known => Some(kept.log(name, known.map_or(1, |seq| seq + 1))),
+            }
+        };
+        series.into_iter().filter_map(log).collect()
+    }
+
+    /// What a copy has answered to such a part of a log.
+    pub fn answered(&mut self, holder: &Holder, series: &SeriesName, taken: Taken) {
+        let Some(kept) = self.series.get_mut(series) else { return };
+        let up_to = match taken {
+            Taken::UpTo(seq) => seq,
+            Taken::Apart => kept.history.first_seq() - 1, // all of it, from the beginning
+        };
+        let known = kept.confirmed.as_ref().filter(|(of, _)| of == holder).map_or(0, |&(_, seq)| seq);
+        let up_to = if taken == Taken::Apart { up_to } else { up_to.max(known) };
+        kept.confirmed = Some((holder.clone(), up_to.min(kept.history.seq())));
+    }
+
+    /// All that is held of a series.
+    #[must_use]
+    pub fn whole(&self, series: &SeriesName) -> Option<SeriesLog> {
+        let kept = self.series.get(series)?;
+        Some(kept.log(series, kept.history.first_seq()))
+    }
+
+    /// Holds what the owner of the shard holds.
+    pub fn take(&mut self, log: &SeriesLog, limits: &ShardLimits) -> Taken {
+        let known = self.series.contains_key(&log.series);
+        if !known && self.series.len() >= limits.series_max {
+            return Taken::Apart; // the same limit as the owner's: it has fewer
+        }
+        let kept = self
+            .series
+            .entry(log.series.clone())
+            .or_insert_with(|| Kept { history: limits.history_of(&log.series), confirmed: None });
+        kept.confirmed = None; // whoever owns it now, it is not this node
+        let taken = kept.take(log);
+        if kept.history.is_empty() {
+            self.series.remove(&log.series);
+        }
+        taken
+    }
+
+    /// How far each series goes.
+    #[must_use]
+    pub fn ends(&self) -> Vec<LogEnd> {
+        let end = |(name, kept): (&SeriesName, &Kept)| {
+            let seq = kept.history.seq();
+            Some(LogEnd { series: name.clone(), seq, epoch: kept.history.epoch(seq)? })
+        };
+        self.series.iter().filter_map(end).collect()
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.series.clear();
+    }
+}
+
+impl ShardLimits {
+    fn history_of(&self, series: &SeriesName) -> History {
+        let step =
+            self.steps.iter().find(|(pattern, _)| pattern.matches(series.as_str())).map(|&(_, step)| step);
+        History::new(self.history, step)
+    }
+}
+
+impl Kept {
+    /// From a number on; all of it if that is kept no more.
+    fn log(&self, series: &SeriesName, from: u64) -> SeriesLog {
+        let history = &self.history;
+        let first = from.max(history.first_seq());
+        let after = if first > history.first_seq() { history.epoch(first - 1) } else { None };
+        let entry = |seq| Some((history.epoch(seq)?, history.tick(series, seq)?));
+        SeriesLog {
+            series: series.clone(),
+            first,
+            after,
+            ticks: (first..=history.seq()).filter_map(entry).collect(),
+        }
+    }
+
+    fn take(&mut self, log: &SeriesLog) -> Taken {
+        let history = &mut self.history;
+        let Some(&(begins, _)) = log.ticks.first().filter(|_| log.first > 0) else { return Taken::Apart };
+        match log.after {
+            Some(epoch) if history.epoch(log.first - 1) != Some(epoch) => return Taken::Apart,
+            // One that came before, again: what was taken since stays.
+            None if history.epoch(log.first) == Some(begins) => {}
+            None => history.begin_at(log.first),
+            Some(_) => {}
+        }
+        for (seq, (epoch, tick)) in (log.first..).zip(&log.ticks) {
+            if history.epoch(seq) == Some(*epoch) {
+                continue; // what was accepted under one epoch was accepted once
+            }
+            if history.check(tick).is_err() || history.rewind(seq - 1).is_err() || history.seq() + 1 != seq {
+                return Taken::Apart;
+            }
+            history.follow(tick, *epoch);
+        }
+        Taken::UpTo(history.seq())
+    }
+}

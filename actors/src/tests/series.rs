@@ -1,0 +1,398 @@
+//! Series of several nodes in one process: what is acknowledged, what is predicted, and what survives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use peregrine_runtime::{Clock as _, Deadline, SystemClock};
+use peregrine_shaders::cpu::CpuExecutor;
+use peregrine_shaders::{Executor, Windows};
+
+use super::{MODEL, WINDOW, forecaster, until};
+use crate::series::{
+    Alone, Copies, CopyError, Effect, FeedError, Holder, Journal, JournalEntry, JournalError, LogEnd, Outlet,
+    Pattern, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings, ShardLimits, Taken, Tick, TickError,
+    Timestamp,
+};
+use crate::stream::{GapReason, Prediction, SourceError, StreamEvent, StreamId};
+use crate::{ExecutorFactory, ForecastRequest, Settings, System};
+
+/// Keeps what is delivered to it.
+#[derive(Default)]
+struct Hub {
+    events: Mutex<Vec<(Vec<String>, StreamEvent)>>,
+    truths: Mutex<Vec<(String, u64, f32)>>,
+}
+
+impl Outlet for Hub {
+    fn deliver(&self, nodes: &[Arc<str>], event: StreamEvent) {
+        self.events.lock().push((nodes.iter().map(|node| node.to_string()).collect(), event));
+    }
+
+    fn observed(&self, series: &SeriesName, position: u64, value: f32) {
+        self.truths.lock().push((series.to_string(), position, value));
+    }
+}
+
+impl Hub {
+    fn predictions(&self) -> Vec<Arc<Prediction>> {
+        let events = self.events.lock();
+        let predictions = events.iter().filter_map(|(_, event)| match event {
+            StreamEvent::Prediction(prediction) => Some(Arc::clone(prediction)),
+            StreamEvent::Gap(_) => None,
+        });
+        predictions.collect()
+    }
+}
+
+/// A disk that remembers, or refuses.
+#[derive(Default)]
+struct Disk {
+    entries: Mutex<Vec<JournalEntry>>,
+    full: Mutex<bool>,
+}
+
+#[async_trait]
+impl Journal for Disk {
+    async fn append(&self, entries: Vec<JournalEntry>) -> Result<(), JournalError> {
+        if *self.full.lock() {
+            return Err(JournalError::Disk("no space left on device".to_owned()));
+        }
+        self.entries.lock().extend(entries);
+        Ok(())
+    }
+
+    fn restore(&self, each: &mut dyn FnMut(JournalEntry)) -> Result<(), JournalError> {
+        let mut entries = self.entries.lock().clone();
+        entries.sort_by_key(|entry| (entry.tick.series.clone(), entry.seq));
+        entries.into_iter().for_each(each);
+        Ok(())
+    }
+
+    async fn forget(&self, series: SeriesName) -> Result<(), JournalError> {
+        self.entries.lock().retain(|entry| entry.tick.series != series);
+        Ok(())
+    }
+}
+
+/// Nodes that reach each other by a call, unless one of the two is down.
+#[derive(Clone, Default)]
+struct Net {
+    nodes: Arc<Mutex<Vec<(String, Option<Series>)>>>,
+}
+
+struct Link {
+    net: Net,
+    me: String,
+}
+
+impl Link {
+    fn reach(&self, to: &Holder) -> Result<Series, CopyError> {
+        let nodes = self.net.nodes.lock();
+        let up =
+            |name: &str| nodes.iter().find(|(known, _)| known == name).and_then(|(_, node)| node.clone());
+        let gone = || CopyError::Unreachable("down".to_owned());
+        up(&self.me).ok_or_else(gone)?;
+        up(&to.0).ok_or_else(gone)
+    }
+}
+
+#[async_trait]
+impl Copies for Link {
+    fn standby(&self, _: u16) -> Option<Holder> {
+        self.others().into_iter().next()
+    }
+
+    fn others(&self) -> Vec<Holder> {
+        let nodes = self.net.nodes.lock();
+        let others = nodes.iter().filter(|(name, node)| *name != self.me && node.is_some());
+        others.map(|(name, _)| (name.as_str().into(), 1)).collect()
+    }
+
+    async fn replicate(
+        &self,
+        to: &Holder,
+        shard: u16,
+        epoch: u64,
+        logs: Vec<SeriesLog>,
+        _: Deadline,
+    ) -> Result<Vec<(SeriesName, Taken)>, CopyError> {
+        self.reach(to)?.replicate(shard, epoch, logs).await
+    }
+
+    async fn ends(&self, of: &Holder, shard: u16, epoch: u64, _: Deadline) -> Result<Vec<LogEnd>, CopyError> {
+        self.reach(of)?.ends(shard, epoch)
+    }
+
+    async fn fetch(
+        &self,
+        of: &Holder,
+        shard: u16,
+        series: Vec<SeriesName>,
+        _: Deadline,
+    ) -> Result<Vec<SeriesLog>, CopyError> {
+        self.reach(of)?.fetch(shard, &series)
+    }
+}
+
+fn settings() -> SeriesSettings {
+    SeriesSettings {
+        shards: 4,
+        limits: ShardLimits { history: WINDOW + 64, series_max: 100, steps: Vec::new() },
+        replay_max: 32,
+        queue_max: 64,
+        rows_max: 16,
+        predict_within: Duration::from_secs(5),
+        recover_max: Duration::from_millis(500),
+        always: Vec::new(),
+    }
+}
+
+async fn system() -> System {
+    let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
+    let system = System::start(Settings::default(), cpu, None, Arc::new(SystemClock), 7).unwrap();
+    system.load(forecaster(), 1).await.unwrap();
+    system
+}
+
+fn start(
+    system: &System,
+    hub: &Arc<Hub>,
+    journal: Option<Arc<dyn Journal>>,
+    copies: Arc<dyn Copies>,
+) -> Series {
+    let parts = SeriesParts {
+        settings: settings(),
+        system: system.clone(),
+        clock: Arc::new(SystemClock),
+        journal,
+        copies,
+        outlet: hub.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    Series::start(parts).unwrap()
+}
+
+fn name(name: &str) -> SeriesName {
+    SeriesName::new(name).unwrap()
+}
+
+fn value(at: i64) -> f32 {
+    ((at * 7919 % 1013) as f32).sin()
+}
+
+fn tick(series: &str, at: i64) -> Tick {
+    Tick {
+        series: name(series),
+        at: Timestamp(at),
+        value: Some(value(at)),
+        hist_exog: Vec::new(),
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+    }
+}
+
+fn ticks(series: &str, at: std::ops::Range<i64>) -> Vec<Tick> {
+    at.map(|at| tick(series, at)).collect()
+}
+
+fn soon() -> Deadline {
+    Deadline::after(SystemClock.now(), Duration::from_secs(10))
+}
+
+async fn feed(series: &Series, epoch: u64, ticks: Vec<Tick>) -> Vec<Result<Effect, TickError>> {
+    let shard = series.shard_of(&ticks[0].series);
+    series.feed(shard, epoch, ticks, soon()).await.unwrap()
+}
+
+fn stream(series: &str) -> StreamId {
+    StreamId { model: MODEL.into(), series: name(series) }
+}
+
+fn everything() -> Vec<(Arc<str>, Pattern)> {
+    vec![(MODEL.into(), Pattern::new("*").unwrap())]
+}
+
+const L: i64 = WINDOW as i64;
+
+#[tokio::test]
+async fn each_tick_of_a_full_window_is_followed_by_its_forecast() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    series.want("here", everything());
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    let effects = feed(&series, 9, ticks("a", 0..L + 3)).await;
+    let want: Vec<_> = (1..=WINDOW as u64 + 3).map(|seq| Ok(Effect::Advanced { seq })).collect();
+    assert_eq!(effects, want);
+    until("four predictions", || hub.predictions().len() == 4).await;
+    for (made, end) in hub.predictions().iter().zip(L..) {
+        assert_eq!((made.seq, made.epoch, made.last), (end as u64, 9, Timestamp(end - 1)));
+        let y = (end - L..end).map(value).collect();
+        let windows = Windows { rows: 1, y, ..Windows::default() };
+        let request = ForecastRequest { model: MODEL.into(), version: None, windows, deadline: soon() };
+        let direct = system.forecast(request).await.unwrap();
+        assert_eq!(*made.values, *direct.values);
+        assert!(made.made_at >= made.accepted_at);
+    }
+    assert!(hub.events.lock().iter().all(|(nodes, _)| *nodes == ["here"]));
+    let truths = hub.truths.lock();
+    assert_eq!(truths.len(), WINDOW + 3);
+    let last = hub.predictions()[3].position;
+    assert_eq!(truths.last(), Some(&("a".to_owned(), last, value(L + 2))), "the newest place");
+}
+
+#[tokio::test]
+async fn a_replay_is_what_the_stream_carried() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    series.want("here", everything());
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    feed(&series, 9, ticks("a", 0..L + 40)).await;
+    until("all predictions", || hub.predictions().len() == 41).await;
+    let live = hub.predictions();
+    let events = series.replay(&stream("a"), L as u64 + 1, soon()).await.unwrap();
+    let StreamEvent::Gap(gap) = &events[0] else { panic!("the oldest are gone") };
+    assert_eq!((gap.from, gap.to, gap.reason), (L as u64 + 1, L as u64 + 8, GapReason::Expired));
+    for (event, live) in events[1..].iter().zip(&live[9..]) {
+        let StreamEvent::Prediction(again) = event else { panic!("{event:?}") };
+        assert_eq!((again.seq, again.last, &again.values), (live.seq, live.last, &live.values));
+    }
+    assert_eq!(events.len(), 1 + 32);
+    assert!(series.replay(&stream("a"), 1_000_000, soon()).await.unwrap().is_empty());
+    let unknown = series.replay(&stream("b"), 1, soon()).await.unwrap_err();
+    assert_eq!(unknown, SourceError::UnknownSeries("b".to_owned()));
+    let newest = series.newest(MODEL, &Pattern::new("a*").unwrap(), soon()).await.unwrap();
+    assert_eq!((newest.len(), newest[0].seq), (1, L as u64 + 40));
+    // From before the stream began: nothing is missing.
+    feed(&series, 9, ticks("c", 0..L + 2)).await;
+    let from_start = series.replay(&stream("c"), 1, soon()).await.unwrap();
+    assert!(matches!(&from_start[0], StreamEvent::Gap(gap) if gap.to == L as u64 - 1), "{from_start:?}");
+    assert_eq!(from_start.len(), 4);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_follow_skips_to_its_newest_window_and_says_so() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    series.want("here", everything());
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    // Applied at one go: nobody takes windows out of the queue of 64 meanwhile.
+    feed(&series, 9, ticks("a", 0..L + 199)).await;
+    let last = L as u64 + 199;
+    until("the newest", || hub.predictions().last().is_some_and(|newest| newest.seq == last)).await;
+    let mut next = L as u64;
+    for (_, event) in hub.events.lock().iter() {
+        match event {
+            StreamEvent::Prediction(prediction) => {
+                assert_eq!(prediction.seq, next);
+                next += 1;
+            }
+            StreamEvent::Gap(gap) => {
+                assert_eq!((gap.from, gap.reason), (next, GapReason::Conflated));
+                next = gap.to + 1;
+            }
+        }
+    }
+    assert_eq!(next, last + 1);
+    assert!(series.stats().conflated > 0);
+}
+
+#[tokio::test]
+async fn windows_survive_a_restart_by_the_journal() {
+    let (system, hub, disk) = (system().await, Arc::<Hub>::default(), Arc::<Disk>::default());
+    let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    feed(&series, 9, ticks("a", 0..L + 100)).await;
+    let before = series.newest(MODEL, &Pattern::new("a").unwrap(), soon()).await.unwrap();
+    drop(series);
+    let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 10));
+    let again = feed(&series, 10, vec![tick("a", L + 99)]).await;
+    assert_eq!(again, [Ok(Effect::Duplicate { seq: L as u64 + 100 })]);
+    let after = series.newest(MODEL, &Pattern::new("a").unwrap(), soon()).await.unwrap();
+    assert_eq!((after[0].seq, &after[0].values), (before[0].seq, &before[0].values));
+}
+
+#[tokio::test]
+async fn a_tick_that_the_disk_refused_is_not_acknowledged_until_it_is_there() {
+    let (system, hub, disk) = (system().await, Arc::<Hub>::default(), Arc::<Disk>::default());
+    let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    *disk.full.lock() = true;
+    let refused = feed(&series, 9, vec![tick("a", 1)]).await;
+    assert!(matches!(refused[..], [Err(TickError::Unavailable(_))]), "{refused:?}");
+    let again = feed(&series, 9, vec![tick("a", 1)]).await;
+    assert!(again[0].is_err(), "sent again, it is still not on disk");
+    *disk.full.lock() = false;
+    assert_eq!(feed(&series, 9, vec![tick("a", 1)]).await, [Ok(Effect::Duplicate { seq: 1 })]);
+    assert_eq!(disk.entries.lock().len(), 1);
+}
+
+/// Three nodes; the first of those that are up is the copy of whoever owns the shards.
+async fn three() -> (System, Net, Vec<(Arc<Hub>, Series)>) {
+    let (system, net) = (system().await, Net::default());
+    let node = |me: &str| {
+        let hub = Arc::<Hub>::default();
+        let link = Link { net: net.clone(), me: me.to_owned() };
+        let series = start(&system, &hub, None, Arc::new(link));
+        net.nodes.lock().push((me.to_owned(), Some(series.clone())));
+        (hub, series)
+    };
+    let nodes = vec![node("a"), node("b"), node("c")];
+    (system.clone(), net, nodes)
+}
+
+#[tokio::test]
+async fn an_acknowledged_tick_survives_the_death_of_its_owner() {
+    let (_system, net, nodes) = three().await;
+    let (_, a) = &nodes[0];
+    (0..4).for_each(|shard| a.gained(shard, 1));
+    feed(a, 1, ticks("s", 0..L + 5)).await;
+    net.nodes.lock()[0].1 = None;
+    // b has the copy; c, which has nothing, takes over.
+    let (hub, c) = &nodes[2];
+    c.want("c", everything());
+    (0..4).for_each(|shard| c.gained(shard, 2));
+    let effects = feed(c, 2, vec![tick("s", L + 4), tick("s", L + 5)]).await;
+    assert_eq!(
+        effects,
+        [Ok(Effect::Duplicate { seq: L as u64 + 5 }), Ok(Effect::Advanced { seq: L as u64 + 6 })]
+    );
+    until("the newest is predicted", || hub.predictions().last().is_some_and(|p| p.seq == L as u64 + 6))
+        .await;
+    assert_eq!(hub.predictions()[0].seq, L as u64 + 5, "what the former owner may not have delivered");
+    assert_eq!(c.stats().incomplete, 0);
+    // And the copy went on.
+    let held = nodes[1].1.fetch(c.shard_of(&name("s")), &[name("s")]).unwrap();
+    assert_eq!(held[0].first + held[0].ticks.len() as u64 - 1, L as u64 + 6);
+}
+
+#[tokio::test]
+async fn a_former_owner_is_fenced_off() {
+    let (_system, _net, nodes) = three().await;
+    let ((_, a), (_, b)) = (&nodes[0], &nodes[1]);
+    (0..4).for_each(|shard| a.gained(shard, 1));
+    feed(a, 1, ticks("s", 0..3)).await;
+    (0..4).for_each(|shard| b.gained(shard, 2));
+    feed(b, 2, ticks("s", 3..4)).await;
+    // a does not know, and cannot acknowledge.
+    let shard = a.shard_of(&name("s"));
+    assert_eq!(a.feed(shard, 1, ticks("s", 4..5), soon()).await, Err(FeedError::NotOwner));
+    assert_eq!(a.replicate(shard, 1, Vec::new()).await, Err(CopyError::Fenced));
+}
+
+#[tokio::test]
+async fn without_a_copy_to_be_had_one_place_is_enough() {
+    let (_system, net, nodes) = three().await;
+    net.nodes.lock()[1].1 = None;
+    net.nodes.lock()[2].1 = None;
+    let (_, a) = &nodes[0];
+    (0..4).for_each(|shard| a.gained(shard, 1));
+    assert_eq!(feed(a, 1, ticks("s", 0..1)).await, [Ok(Effect::Advanced { seq: 1 })]);
+    // A copy that comes later gets all of it with the next tick.
+    let series = nodes[1].1.clone();
+    net.nodes.lock()[1].1 = Some(series.clone());
+    feed(a, 1, ticks("s", 1..2)).await;
+    assert_eq!(series.fetch(a.shard_of(&name("s")), &[name("s")]).unwrap()[0].ticks.len(), 2);
+}
