@@ -12,6 +12,7 @@ mod memory;
 pub mod node;
 pub mod reload;
 pub mod score;
+mod series;
 pub mod series_store;
 #[cfg(test)]
 mod testing;

@@ -27,11 +27,13 @@ use tracing::{error, info, warn};
 
 use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
+use crate::cluster::series::SeriesError;
 use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
 use crate::gateway::{self, Shared};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
+use crate::series;
 use crate::series_store::{DataError, SeriesStore};
 
 /// An actor that is longer at one message is stuck: twice what bringing a model to a device may take.
@@ -86,6 +88,9 @@ pub enum NodeError {
     /// The cluster cannot be joined.
     #[error("cluster: {0}")]
     Cluster(#[from] ClusterError),
+    /// The live series did not start.
+    #[error("series: {0}")]
+    Series(#[from] SeriesError),
     /// The address cannot be bound.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
@@ -308,6 +313,7 @@ async fn serve_models(
     if let Some(part) = &config.cluster {
         *joined = Some(cluster::join(part, system, &current, clock).await?);
     }
+    let live = series::start(system, clock, &current, joined.as_mut(), None, Arc::new(Nobody))?;
     memory::for_loading();
     let mut loaded = std::pin::pin!(load_all(entries));
     while let Some((entry, loaded)) = loaded.next().await {
@@ -340,10 +346,19 @@ async fn serve_models(
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
     let shared =
-        Shared::new(system.clone(), clock.clone(), series, current, Arc::clone(&reload), part, watch);
+        Shared::new(system.clone(), clock.clone(), series, live, current, Arc::clone(&reload), part, watch);
     let bound = gateway::bind(&server, Data::new(shared));
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
+}
+
+/// Nobody subscribes.
+struct Nobody;
+
+impl series::Audience for Nobody {
+    fn publish(&self, _: peregrine_actors::stream::StreamEvent) {}
+    fn predicted(&self, _: &peregrine_actors::stream::Prediction) {}
+    fn observed(&self, _: &peregrine_actors::series::SeriesName, _: u64, _: f32) {}
 }
 
 /// What requests are read by: limits, deadlines, the default model and the columns of the data.

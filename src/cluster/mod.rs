@@ -9,6 +9,7 @@ mod herald;
 mod offer;
 mod peers;
 mod routing;
+pub(crate) mod series;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use self::forecast::{AskForecast, Desk, SERVICE};
 pub(crate) use self::offer::{Offer, elsewhere, model_of};
 use self::peers::ClusterPeers;
 pub(crate) use self::routing::{devices, routing};
+use self::series::Live;
 use crate::backends;
 use crate::config::{ClusterConfig, Config, Credentials, NodeConfig};
 use crate::reload::Current;
@@ -69,6 +71,8 @@ pub enum ClusterError {
 /// A node's part in its cluster, from joining to leaving.
 pub(crate) struct Joined {
     pub(crate) cluster: Cluster,
+    /// Its series, once they are started.
+    pub(crate) live: Option<Live>,
     fabric: Arc<QuicFabric>,
     desk: Tree,
     seats: Arc<Semaphore>,
@@ -109,7 +113,7 @@ pub(crate) async fn join(
         config: current.clone(),
     }));
     let herald = runtime.spawn(herald::herald(cluster.clone(), system.clone(), Config::clone(&config)));
-    Ok(Joined { cluster, fabric, desk, seats, seats_max, herald, _threads: threads })
+    Ok(Joined { cluster, live: None, fabric, desk, seats, seats_max, herald, _threads: threads })
 }
 
 /// Binds the address and takes part, on the runtime that this is awaited on.
@@ -176,6 +180,11 @@ fn open_desk(
 }
 
 impl Joined {
+    /// Where the cluster's own tasks run.
+    pub(crate) fn runtime(&self) -> Handle {
+        self._threads.handle.clone()
+    }
+
     /// Tells the others to send nothing new, waits until `finish` is over and what they have asked is answered, then
     /// leaves. At the deadline it leaves whatever it owes.
     pub(crate) async fn drain(self, deadline: Deadline, finish: impl Future<Output = ()>) {
@@ -189,6 +198,9 @@ impl Joined {
             warn!(undone = ?report.undone, "not all was done in time");
         }
         self.herald.abort();
+        if let Some(live) = self.live {
+            live.stop(deadline).await;
+        }
         self.desk.stop(deadline).await;
         self.fabric.closed(CLOSE_MAX).await;
     }

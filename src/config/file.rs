@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
+use super::series::SeriesFile;
 use super::units::{WrittenDuration, WrittenSize};
 
 /// Sections that are lists of tables.
@@ -29,6 +30,7 @@ pub(super) struct ConfigFile {
     pub(super) breaker: BreakerFile,
     pub(super) deadline: DeadlineFile,
     pub(super) data: DataFile,
+    pub(super) series: SeriesFile,
     pub(super) log: LogFile,
     pub(super) cluster: ClusterFile,
     pub(super) routing: RoutingFile,

@@ -10,6 +10,7 @@ mod layers;
 mod paths;
 mod resolve;
 mod secret;
+mod series;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -35,6 +36,7 @@ pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
 pub use secret::Secret;
+pub use series::{HoldersChoice, SeriesConfig};
 
 /// The built-in configuration: one node, the models and data that ship.
 pub const BUILT_IN: &str = include_str!("../../configs/local.toml");
@@ -58,6 +60,8 @@ pub struct Config {
     pub deadline: DeadlineConfig,
     /// `[data]`
     pub data: DataConfig,
+    /// `[series]`
+    pub series: SeriesConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[cluster]`; `None`: this node is alone.

@@ -191,6 +191,7 @@ impl Checker<'_> {
         let breaker = self.breaker(&written.breaker);
         let deadline = self.deadline(&written.deadline);
         let data = self.data(written.data);
+        let series = self.series(written.series);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, added);
@@ -221,6 +222,7 @@ impl Checker<'_> {
             breaker: breaker?,
             deadline: deadline?,
             data: data?,
+            series: series?,
             log: LogConfig { format: format?, filter: filter? },
             cluster: cluster?,
             routing: routing?,

@@ -20,6 +20,7 @@ use crate::catalog::{self, Entry};
 use crate::cluster::elsewhere;
 use crate::config::Config;
 use crate::reload::{Current, Reload};
+use crate::series::Started;
 use crate::series_store::SeriesStore;
 
 /// Shared by all workers of a node.
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) system: System,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: SeriesStore,
+    /// The series that ticks feed.
+    pub(crate) live: Started,
     config: Current,
     pub(crate) reload: Arc<Reload>,
     /// `None`: this node is alone.
@@ -43,6 +46,7 @@ impl Shared {
         system: System,
         clock: Arc<dyn Clock>,
         series: SeriesStore,
+        live: Started,
         config: Current,
         reload: Arc<Reload>,
         cluster: Option<Cluster>,
@@ -54,6 +58,7 @@ impl Shared {
             system,
             clock,
             series,
+            live,
             config,
             reload,
             cluster,

@@ -1,0 +1,197 @@
+//! Answers other nodes about series: as the owner of shards, as the keeper of copies, as the hub of subscribers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use peregrine_actors::System;
+use peregrine_actors::series::{CopyError, Pattern, Series, SeriesName, Taken, Tick};
+use peregrine_actors::stream::{SourceError, StreamEvent};
+use peregrine_runtime::shard::{ShardHandler, ShardId, ShardJob};
+use peregrine_runtime::{Deadline, Failure, Inbox, RemoteMessage, Worker};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::wire::{
+    Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireTick, gap, names,
+    stream, wanted,
+};
+use crate::series::Audience;
+
+/// For what came without a deadline, which nothing does.
+const UNBOUNDED: Duration = Duration::from_secs(10);
+
+/// As the owner of shards.
+pub(super) struct Owner {
+    pub(super) series: Series,
+    /// Name of this node.
+    pub(super) me: String,
+}
+
+#[async_trait]
+impl ShardHandler<ShardAsk> for Owner {
+    async fn handle(&self, job: ShardJob<ShardAsk>) -> Result<ShardAnswer, Failure> {
+        let ticks = match job.message {
+            ShardAsk::Where => return Ok(ShardAnswer::Here(self.me.clone())),
+            ShardAsk::Ticks(ticks) => ticks,
+        };
+        let deadline = job.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
+        let ticks: Result<Vec<Tick>, Impossible> = ticks.into_iter().map(WireTick::try_into).collect();
+        let ticks = ticks.map_err(|_| "a tick makes no sense")?;
+        if ticks.iter().any(|tick| self.series.shard_of(&tick.series) != job.shard.0) {
+            return Err("a tick is of another shard".into());
+        }
+        Ok(match self.series.feed(job.shard.0, job.epoch, ticks, deadline).await {
+            Ok(effects) => ShardAnswer::Effects(effects.into_iter().map(Into::into).collect()),
+            Err(_) => ShardAnswer::NotReady,
+        })
+    }
+
+    fn gained(&self, shard: ShardId, epoch: u64) {
+        self.series.gained(shard.0, epoch);
+    }
+
+    fn ended(&self, shard: ShardId) {
+        self.series.ended(shard.0);
+    }
+}
+
+/// As everything else. Each question runs as a task of the cluster's runtime.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) series: Series,
+    pub(super) system: System,
+    pub(super) audience: Arc<dyn Audience>,
+    pub(super) runtime: Handle,
+    /// As many questions as may be inside.
+    pub(super) seats: Arc<Semaphore>,
+}
+
+impl Worker<Ask> for Desk {
+    fn run(&mut self, inbox: &mut Inbox<Ask>) -> Result<(), Failure> {
+        self.answer_all(inbox, |ask| ask.0)
+    }
+}
+
+impl Worker<AskBulk> for Desk {
+    fn run(&mut self, inbox: &mut Inbox<AskBulk>) -> Result<(), Failure> {
+        self.answer_all(inbox, |ask| ask.0)
+    }
+}
+
+impl Desk {
+    fn answer_all<M>(&self, inbox: &mut Inbox<M>, question: impl Fn(M) -> NodeAsk) -> Result<(), Failure>
+    where
+        M: RemoteMessage + actix::Message<Result = NodeAnswer>,
+    {
+        while let Some(envelope) = inbox.recv() {
+            let mut slot = envelope.slot;
+            let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
+                slot.send(NodeAnswer::Failed("too many questions".to_owned()));
+                continue;
+            };
+            let deadline = envelope.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
+            let (desk, question) = (self.clone(), question(envelope.message));
+            self.runtime.spawn(async move {
+                let _seat = seat;
+                let answer = tokio::select! {
+                    answer = desk.answer(question, deadline) => answer,
+                    () = slot.abandoned() => return,
+                };
+                slot.send(answer.unwrap_or_else(|_| NodeAnswer::Failed("it makes no sense".to_owned())));
+            });
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, question: NodeAsk, deadline: Deadline) -> Result<NodeAnswer, Impossible> {
+        Ok(match question {
+            NodeAsk::Replicate { shard, epoch, logs } => {
+                let logs: Result<Vec<_>, Impossible> = logs.into_iter().map(TryInto::try_into).collect();
+                let text = |(series, taken): (SeriesName, Taken)| match taken {
+                    Taken::UpTo(seq) => (series.as_str().to_owned(), Some(seq)),
+                    Taken::Apart => (series.as_str().to_owned(), None),
+                };
+                match self.series.replicate(shard, epoch, logs?).await {
+                    Ok(taken) => NodeAnswer::Taken(taken.into_iter().map(text).collect()),
+                    Err(failed) => refusal(failed),
+                }
+            }
+            NodeAsk::Ends { shard, epoch } => match self.series.ends(shard, epoch) {
+                Ok(ends) => NodeAnswer::Ends(
+                    ends.into_iter()
+                        .map(|end| (end.series.as_str().to_owned(), end.seq, end.epoch))
+                        .collect(),
+                ),
+                Err(failed) => refusal(failed),
+            },
+            NodeAsk::Fetch { shard, series } => match self.series.fetch(shard, &names(&series)?) {
+                Ok(logs) => NodeAnswer::Logs(logs.into_iter().map(Into::into).collect()),
+                Err(failed) => refusal(failed),
+            },
+            NodeAsk::Want { node, wanted: pairs } => {
+                self.series.want(&node, wanted(&pairs)?);
+                NodeAnswer::Done
+            }
+            NodeAsk::Deliver(events) => {
+                for event in self.events(events, deadline).await? {
+                    self.audience.publish(event);
+                }
+                NodeAnswer::Done
+            }
+            NodeAsk::Replay { model, series, from } => {
+                events(self.series.replay(&stream(&model, &series)?, from, deadline).await)
+            }
+            NodeAsk::Newest { model, pattern } => {
+                let pattern = Pattern::new(&pattern).map_err(|_| Impossible)?;
+                let newest = self.series.newest(&model, &pattern, deadline).await;
+                events(newest.map(|all| all.into_iter().map(StreamEvent::Prediction).collect()))
+            }
+        })
+    }
+
+    async fn events(
+        &self,
+        events: Vec<WireEvent>,
+        deadline: Deadline,
+    ) -> Result<Vec<StreamEvent>, Impossible> {
+        read_events(&self.system, events, deadline).await
+    }
+}
+
+/// Events of another node, with the shapes of their models.
+pub(super) async fn read_events(
+    system: &System,
+    events: Vec<WireEvent>,
+    deadline: Deadline,
+) -> Result<Vec<StreamEvent>, Impossible> {
+    let mut all = Vec::with_capacity(events.len());
+    for event in events {
+        all.push(match event {
+            WireEvent::Gap { model, series, from, to, reason } => {
+                StreamEvent::Gap(gap(&model, &series, from, to, reason)?)
+            }
+            WireEvent::Prediction(prediction) => {
+                let version = Some(prediction.version);
+                let found = system.locate(&prediction.model, version, deadline).await;
+                let spec = Arc::clone(&found.map_err(|_| Impossible)?.spec);
+                StreamEvent::Prediction(Arc::new(prediction.with(spec)?))
+            }
+        });
+    }
+    Ok(all)
+}
+
+fn events(events: Result<Vec<StreamEvent>, SourceError>) -> NodeAnswer {
+    match events {
+        Ok(events) => NodeAnswer::Events(events.iter().map(Into::into).collect()),
+        Err(failed) => NodeAnswer::Refused(failed.into()),
+    }
+}
+
+fn refusal(failed: CopyError) -> NodeAnswer {
+    match failed {
+        CopyError::Fenced => NodeAnswer::Fenced,
+        CopyError::Unreachable(why) => NodeAnswer::Failed(why),
+    }
+}

@@ -1,0 +1,208 @@
+//! The series of all nodes, as the gateway of one sees them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use peregrine_actors::System;
+use peregrine_actors::series::{Effect, Pattern, Series, SeriesName, Tick, TickError};
+use peregrine_actors::stream::{Prediction, Source, SourceError, StreamEvent, StreamId};
+use peregrine_runtime::shard::ShardRegion;
+use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId};
+use tokio::sync::watch;
+
+use super::desk::read_events;
+use super::wire::{AskBulk, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk};
+use super::{SERVICE, Wanted};
+
+/// Ticks of one message, and about how many bytes they may take.
+const CHUNK_TICKS_MAX: usize = 256;
+const CHUNK_BYTES_MAX: usize = 24 << 10;
+/// A larger tick fits no message.
+const TICK_BYTES_MAX: usize = 24 << 10;
+/// Between two tries to reach an owner.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+pub(super) struct ClusterSource {
+    pub(super) cluster: Cluster,
+    pub(super) series: Series,
+    pub(super) system: System,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) region: ShardRegion<ShardAsk>,
+    pub(super) wanted: watch::Sender<Wanted>,
+}
+
+#[async_trait]
+impl Source for ClusterSource {
+    async fn ticks(&self, ticks: Vec<Tick>, deadline: Deadline) -> Vec<Result<Effect, TickError>> {
+        let mut effects = vec![Err(TickError::Unavailable("not answered".to_owned())); ticks.len()];
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut open: BTreeMap<u16, usize> = BTreeMap::new();
+        for (place, tick) in ticks.into_iter().enumerate() {
+            let bytes = bytes_of(&tick);
+            if bytes > TICK_BYTES_MAX {
+                effects[place] = Err(TickError::Invalid("the tick is too large".to_owned()));
+                continue;
+            }
+            let shard = self.series.shard_of(&tick.series);
+            let fits = |at: &&usize| {
+                let chunk: &Chunk = &chunks[**at];
+                chunk.places.len() < CHUNK_TICKS_MAX && chunk.bytes + bytes <= CHUNK_BYTES_MAX
+            };
+            let at = open.get(&shard).filter(fits).copied().unwrap_or_else(|| {
+                let (places, ticks) = (Vec::new(), Vec::new());
+                chunks.push(Chunk { key: tick.series.clone(), places, ticks, bytes: 0 });
+                chunks.len() - 1
+            });
+            open.insert(shard, at);
+            chunks[at].places.push(place);
+            chunks[at].bytes += bytes;
+            chunks[at].ticks.push(tick);
+        }
+        // Those of one shard are sent in order, since asks are sent when they are first polled.
+        let sent = chunks.into_iter().map(|chunk| self.send(chunk, deadline));
+        for (places, answers) in join_all(sent).await {
+            places.into_iter().zip(answers).for_each(|(place, effect)| effects[place] = effect);
+        }
+        effects
+    }
+
+    fn wanted(&self, wanted: Vec<(Arc<str>, Pattern)>) {
+        self.series.want(self.cluster.id().as_str(), wanted.clone());
+        self.wanted.send_replace(Arc::new(wanted));
+    }
+
+    async fn replay(
+        &self,
+        stream: &StreamId,
+        from: u64,
+        deadline: Deadline,
+    ) -> Result<Vec<StreamEvent>, SourceError> {
+        loop {
+            let tried = self.try_replay(stream, from, deadline).await;
+            match tried {
+                Err(SourceError::Unavailable(_)) if !deadline.expired(self.clock.now() + PATIENCE) => {
+                    tokio::time::sleep(PATIENCE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn newest(
+        &self,
+        model: &str,
+        pattern: &Pattern,
+        deadline: Deadline,
+    ) -> Result<Vec<Arc<Prediction>>, SourceError> {
+        let others: Vec<NodeId> =
+            self.cluster.view().members.keys().filter(|id| *id != self.cluster.id()).cloned().collect();
+        let question = || NodeAsk::Newest { model: model.to_owned(), pattern: pattern.as_str().to_owned() };
+        let asked = others.iter().map(|node| self.ask(node, question(), deadline));
+        let (own, far) = tokio::join!(self.series.newest(model, pattern, deadline), join_all(asked));
+        let mut all: BTreeMap<SeriesName, Arc<Prediction>> = BTreeMap::new();
+        let far = far.into_iter().flat_map(|events| match events {
+            Ok(events) => events,
+            // It knows of no such model, holds nothing, or has just died: what it had is had from its successor.
+            Err(_) => Vec::new(),
+        });
+        let far = far.filter_map(|event| match event {
+            StreamEvent::Prediction(prediction) => Some(prediction),
+            StreamEvent::Gap(_) => None,
+        });
+        for prediction in own?.into_iter().chain(far) {
+            let known = all.get(&prediction.stream.series);
+            if known.is_none_or(|known| (known.epoch, known.seq) < (prediction.epoch, prediction.seq)) {
+                all.insert(prediction.stream.series.clone(), prediction);
+            }
+        }
+        Ok(all.into_values().collect())
+    }
+}
+
+/// Ticks of one shard, and where their answers go.
+struct Chunk {
+    key: SeriesName,
+    places: Vec<usize>,
+    ticks: Vec<Tick>,
+    bytes: usize,
+}
+
+impl ClusterSource {
+    async fn send(&self, chunk: Chunk, deadline: Deadline) -> (Vec<usize>, Vec<Result<Effect, TickError>>) {
+        let Chunk { key, places, ticks, .. } = chunk;
+        let question = ShardAsk::Ticks(ticks.into_iter().map(Into::into).collect());
+        let count = places.len();
+        let failed = match self.region.ask(key.as_str().as_bytes(), question, deadline).await {
+            Ok(ShardAnswer::Effects(effects)) if effects.len() == count => {
+                return (places, effects.into_iter().map(Into::into).collect());
+            }
+            Ok(ShardAnswer::NotReady) => TickError::Unavailable("the series is being taken over".to_owned()),
+            Ok(_) => TickError::Unavailable("the owner's answer makes no sense".to_owned()),
+            Err(AskError::Full) => TickError::Overloaded { retry_after_ms: 20 },
+            Err(failed) => TickError::Unavailable(failed.to_string()),
+        };
+        (places, vec![Err(failed); count])
+    }
+
+    async fn try_replay(
+        &self,
+        stream: &StreamId,
+        from: u64,
+        deadline: Deadline,
+    ) -> Result<Vec<StreamEvent>, SourceError> {
+        let unavailable = |why: String| SourceError::Unavailable(why);
+        let key = stream.series.as_str().as_bytes();
+        let owner = match self.region.ask(key, ShardAsk::Where, deadline).await {
+            Ok(ShardAnswer::Here(owner)) => {
+                NodeId::new(&owner).map_err(|_| unavailable("no owner".to_owned()))?
+            }
+            Ok(_) => return Err(unavailable("the owner's answer makes no sense".to_owned())),
+            Err(failed) => return Err(unavailable(failed.to_string())),
+        };
+        if owner == *self.cluster.id() {
+            return self.series.replay(stream, from, deadline).await;
+        }
+        // It must know that its later predictions are wanted before it says what there was.
+        let wanted = self
+            .wanted
+            .borrow()
+            .iter()
+            .map(|(model, of)| (model.to_string(), of.as_str().to_owned()))
+            .collect();
+        let me = self.cluster.id().as_str().to_owned();
+        self.ask(&owner, NodeAsk::Want { node: me, wanted }, deadline).await?;
+        let model = stream.model.to_string();
+        let question = NodeAsk::Replay { model, series: stream.series.as_str().to_owned(), from };
+        self.ask(&owner, question, deadline).await
+    }
+
+    async fn ask(
+        &self,
+        node: &NodeId,
+        question: NodeAsk,
+        deadline: Deadline,
+    ) -> Result<Vec<StreamEvent>, SourceError> {
+        let gone = || SourceError::Unavailable("it has left".to_owned());
+        let address = self.cluster.address::<AskBulk>(node, SERVICE).ok_or_else(gone)?;
+        match address.ask(AskBulk(question), deadline).await {
+            Ok(NodeAnswer::Events(events)) => {
+                let read = read_events(&self.system, events, deadline).await;
+                read.map_err(|_| SourceError::Unavailable("its answer makes no sense".to_owned()))
+            }
+            Ok(NodeAnswer::Done) => Ok(Vec::new()),
+            Ok(NodeAnswer::Refused(why)) => Err(why.into()),
+            Ok(_) => Err(SourceError::Unavailable("its answer makes no sense".to_owned())),
+            Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
+        }
+    }
+}
+
+/// About how many bytes a tick takes in a message, at most.
+fn bytes_of(tick: &Tick) -> usize {
+    let named = |columns: &[(String, f32)]| columns.iter().map(|(name, _)| name.len() + 13).sum::<usize>();
+    let ahead: usize = tick.futr_exog.iter().map(|(name, ahead)| name.len() + 18 + 4 * ahead.len()).sum();
+    64 + tick.series.as_str().len() + named(&tick.hist_exog) + named(&tick.stat_exog) + ahead
+}

@@ -1,0 +1,386 @@
+//! What nodes say to each other about series, as bytes.
+//!
+//! Everything here comes from the network; what it becomes is checked by the domain's own constructors.
+
+use std::sync::Arc;
+
+use peregrine_actors::series::{
+    Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError, Timestamp,
+};
+use peregrine_actors::stream::{Gap, GapReason, Prediction, SourceError, StreamEvent, StreamId};
+use peregrine_runtime::remote_message;
+use peregrine_shaders::ModelSpec;
+use serde::{Deserialize, Serialize};
+
+/// Text in an answer is cut to this, so that answers stay as small as questions.
+const WHY_BYTES_MAX: usize = 64;
+
+/// To the owner of a shard.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ShardAsk {
+    /// Take these, all of one shard.
+    Ticks(Vec<WireTick>),
+    /// Say who you are.
+    Where,
+}
+
+/// What the owner says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ShardAnswer {
+    /// One for each tick, in order.
+    Effects(Vec<WireEffect>),
+    /// The owner's name.
+    Here(String),
+    /// It is not ready in time.
+    NotReady,
+}
+
+/// Bytes that one [`ShardAsk`] may take.
+pub(super) const SHARD_ASK_BYTES_MAX: usize = 32_768;
+
+impl actix::Message for ShardAsk {
+    type Result = ShardAnswer;
+}
+
+remote_message!(ShardAsk, "series.shard", version 1, up to 32_768 bytes, lane Ask);
+
+/// From node to node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum NodeAsk {
+    /// Hold these parts of logs.
+    Replicate { shard: u16, epoch: u64, logs: Vec<WireLog> },
+    /// How far do your logs go?
+    Ends { shard: u16, epoch: u64 },
+    /// All you have of these.
+    Fetch { shard: u16, series: Vec<String> },
+    /// I want these predictions: model and pattern; all of them.
+    Want { node: String, wanted: Vec<(String, String)> },
+    /// Predictions that you want.
+    Deliver(Vec<WireEvent>),
+    /// Predictions of a stream once more.
+    Replay { model: String, series: String, from: u64 },
+    /// The newest predictions of series that you own.
+    Newest { model: String, pattern: String },
+}
+
+/// The answer to a [`NodeAsk`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum NodeAnswer {
+    /// By series; the number up to which it is held, or none if it did not fit.
+    Taken(Vec<(String, Option<u64>)>),
+    /// Series, number and epoch.
+    Ends(Vec<(String, u64, u64)>),
+    /// Whole logs.
+    Logs(Vec<WireLog>),
+    /// Done.
+    Done,
+    /// Predictions.
+    Events(Vec<WireEvent>),
+    /// There is a later owner.
+    Fenced,
+    /// A stream cannot be had.
+    Refused(WireSourceError),
+    /// Something is wrong with the disk, or with the question.
+    Failed(String),
+}
+
+/// Small ones, and what is waited for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ask(pub(super) NodeAsk);
+
+/// Large ones.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AskBulk(pub(super) NodeAsk);
+
+impl actix::Message for Ask {
+    type Result = NodeAnswer;
+}
+
+impl actix::Message for AskBulk {
+    type Result = NodeAnswer;
+}
+
+remote_message!(Ask, "series.ask", version 1, up to 4_194_304 bytes, lane Ask);
+remote_message!(AskBulk, "series.bulk", version 1, up to 33_554_432 bytes, lane Bulk);
+
+/// A tick.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WireTick {
+    series: String,
+    row: WireRow,
+}
+
+/// A part of a log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WireLog {
+    series: String,
+    first: u64,
+    after: Option<u64>,
+    ticks: Vec<(u64, WireRow)>,
+}
+
+/// A tick without the name of its series.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct WireRow {
+    at: i64,
+    value: Option<f32>,
+    hist_exog: Vec<(String, f32)>,
+    futr_exog: Vec<(String, Vec<f32>)>,
+    stat_exog: Vec<(String, f32)>,
+}
+
+/// What a tick did, or why it was not taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum WireEffect {
+    Advanced(u64),
+    Inserted(u64),
+    Duplicate(u64),
+    Conflict(u64),
+    TooLate(u64),
+    Invalid(String),
+    Overloaded(u32),
+    Unavailable(String),
+}
+
+/// Of a stream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum WireEvent {
+    Prediction(WirePrediction),
+    Gap { model: String, series: String, from: u64, to: u64, reason: u8 },
+}
+
+/// A prediction; its shape is that of its model's version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WirePrediction {
+    pub(super) model: String,
+    series: String,
+    seq: u64,
+    epoch: u64,
+    position: u64,
+    last: i64,
+    accepted_at: i64,
+    made_at: i64,
+    pub(super) version: u32,
+    values: Vec<f32>,
+    backend: String,
+    degraded: bool,
+}
+
+/// Why a stream cannot be had.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum WireSourceError {
+    UnknownModel(String),
+    UnknownSeries(String),
+    Unsuitable(String),
+    Unavailable(String),
+}
+
+/// What came says something impossible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Impossible;
+
+const REASONS: [GapReason; 4] =
+    [GapReason::Conflated, GapReason::Expired, GapReason::Failed, GapReason::Lost];
+
+fn short(text: &str) -> String {
+    text[..text.floor_char_boundary(WHY_BYTES_MAX)].to_owned()
+}
+
+pub(super) fn name(text: &str) -> Result<SeriesName, Impossible> {
+    SeriesName::new(text).map_err(|_| Impossible)
+}
+
+pub(super) fn names(texts: &[String]) -> Result<Vec<SeriesName>, Impossible> {
+    texts.iter().map(|text| name(text)).collect()
+}
+
+pub(super) fn stream(model: &str, series: &str) -> Result<StreamId, Impossible> {
+    Ok(StreamId { model: model.into(), series: name(series)? })
+}
+
+pub(super) fn wanted(pairs: &[(String, String)]) -> Result<Vec<(Arc<str>, Pattern)>, Impossible> {
+    let pair = |(model, pattern): &(String, String)| {
+        Ok((model.as_str().into(), Pattern::new(pattern).map_err(|_| Impossible)?))
+    };
+    pairs.iter().map(pair).collect()
+}
+
+impl From<Tick> for WireRow {
+    fn from(tick: Tick) -> Self {
+        let Tick { at, value, hist_exog, futr_exog, stat_exog, .. } = tick;
+        Self { at: at.0, value, hist_exog, futr_exog, stat_exog }
+    }
+}
+
+impl WireRow {
+    fn of(self, series: SeriesName) -> Tick {
+        let Self { at, value, hist_exog, futr_exog, stat_exog } = self;
+        Tick { series, at: Timestamp(at), value, hist_exog, futr_exog, stat_exog }
+    }
+}
+
+impl From<Tick> for WireTick {
+    fn from(tick: Tick) -> Self {
+        Self { series: tick.series.as_str().to_owned(), row: tick.into() }
+    }
+}
+
+impl TryFrom<WireTick> for Tick {
+    type Error = Impossible;
+
+    fn try_from(tick: WireTick) -> Result<Self, Impossible> {
+        Ok(tick.row.of(name(&tick.series)?))
+    }
+}
+
+impl From<SeriesLog> for WireLog {
+    fn from(log: SeriesLog) -> Self {
+        Self {
+            series: log.series.as_str().to_owned(),
+            first: log.first,
+            after: log.after,
+            ticks: log.ticks.into_iter().map(|(epoch, tick)| (epoch, tick.into())).collect(),
+        }
+    }
+}
+
+impl TryFrom<WireLog> for SeriesLog {
+    type Error = Impossible;
+
+    fn try_from(log: WireLog) -> Result<Self, Impossible> {
+        let series = name(&log.series)?;
+        // Numbers of ticks are counted from the first.
+        log.first.checked_add(log.ticks.len() as u64).ok_or(Impossible)?;
+        let ticks = log.ticks.into_iter().map(|(epoch, row)| (epoch, row.of(series.clone()))).collect();
+        Ok(Self { first: log.first, after: log.after, ticks, series })
+    }
+}
+
+impl From<Result<Effect, TickError>> for WireEffect {
+    fn from(effect: Result<Effect, TickError>) -> Self {
+        match effect {
+            Ok(Effect::Advanced { seq }) => Self::Advanced(seq),
+            Ok(Effect::Inserted { seq }) => Self::Inserted(seq),
+            Ok(Effect::Duplicate { seq }) => Self::Duplicate(seq),
+            Ok(Effect::Conflict { seq }) => Self::Conflict(seq),
+            Ok(Effect::TooLate { seq }) => Self::TooLate(seq),
+            Err(TickError::Invalid(why)) => Self::Invalid(short(&why)),
+            Err(TickError::Overloaded { retry_after_ms }) => Self::Overloaded(retry_after_ms),
+            Err(TickError::Unavailable(why)) => Self::Unavailable(short(&why)),
+        }
+    }
+}
+
+impl From<WireEffect> for Result<Effect, TickError> {
+    fn from(effect: WireEffect) -> Self {
+        Ok(match effect {
+            WireEffect::Advanced(seq) => Effect::Advanced { seq },
+            WireEffect::Inserted(seq) => Effect::Inserted { seq },
+            WireEffect::Duplicate(seq) => Effect::Duplicate { seq },
+            WireEffect::Conflict(seq) => Effect::Conflict { seq },
+            WireEffect::TooLate(seq) => Effect::TooLate { seq },
+            WireEffect::Invalid(why) => return Err(TickError::Invalid(why)),
+            WireEffect::Overloaded(retry_after_ms) => return Err(TickError::Overloaded { retry_after_ms }),
+            WireEffect::Unavailable(why) => return Err(TickError::Unavailable(why)),
+        })
+    }
+}
+
+impl From<&StreamEvent> for WireEvent {
+    fn from(event: &StreamEvent) -> Self {
+        match event {
+            StreamEvent::Prediction(prediction) => Self::Prediction((&**prediction).into()),
+            StreamEvent::Gap(gap) => Self::Gap {
+                model: gap.stream.model.to_string(),
+                series: gap.stream.series.as_str().to_owned(),
+                from: gap.from,
+                to: gap.to,
+                reason: REASONS.iter().position(|reason| *reason == gap.reason).unwrap_or(0) as u8, // one of four
+            },
+        }
+    }
+}
+
+impl From<&Prediction> for WirePrediction {
+    fn from(prediction: &Prediction) -> Self {
+        Self {
+            model: prediction.stream.model.to_string(),
+            series: prediction.stream.series.as_str().to_owned(),
+            seq: prediction.seq,
+            epoch: prediction.epoch,
+            position: prediction.position,
+            last: prediction.last.0,
+            accepted_at: prediction.accepted_at.0,
+            made_at: prediction.made_at.0,
+            version: prediction.version,
+            values: prediction.values.to_vec(),
+            backend: prediction.backend.to_string(),
+            degraded: prediction.degraded,
+        }
+    }
+}
+
+impl WirePrediction {
+    /// With the shape of its model.
+    pub(super) fn with(self, spec: Arc<ModelSpec>) -> Result<Prediction, Impossible> {
+        if self.values.len() != spec.answer_len() {
+            return Err(Impossible);
+        }
+        Ok(Prediction {
+            stream: stream(&self.model, &self.series)?,
+            seq: self.seq,
+            epoch: self.epoch,
+            position: self.position,
+            last: Timestamp(self.last),
+            accepted_at: Timestamp(self.accepted_at),
+            made_at: Timestamp(self.made_at),
+            spec,
+            version: self.version,
+            values: self.values.into(),
+            backend: self.backend.into(),
+            degraded: self.degraded,
+        })
+    }
+}
+
+pub(super) fn gap(model: &str, series: &str, from: u64, to: u64, reason: u8) -> Result<Gap, Impossible> {
+    let reason = REASONS.get(usize::from(reason)).copied().ok_or(Impossible)?;
+    if from > to {
+        return Err(Impossible);
+    }
+    Ok(Gap { stream: stream(model, series)?, from, to, reason })
+}
+
+impl From<SourceError> for WireSourceError {
+    fn from(error: SourceError) -> Self {
+        match error {
+            SourceError::UnknownModel(model) => Self::UnknownModel(model),
+            SourceError::UnknownSeries(series) => Self::UnknownSeries(series),
+            SourceError::Unsuitable(why) => Self::Unsuitable(why),
+            SourceError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+impl From<WireSourceError> for SourceError {
+    fn from(error: WireSourceError) -> Self {
+        match error {
+            WireSourceError::UnknownModel(model) => Self::UnknownModel(model),
+            WireSourceError::UnknownSeries(series) => Self::UnknownSeries(series),
+            WireSourceError::Unsuitable(why) => Self::Unsuitable(why),
+            WireSourceError::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+pub(super) fn ends(ends: Vec<(String, u64, u64)>) -> Result<Vec<LogEnd>, Impossible> {
+    let end = |(series, seq, epoch): (String, u64, u64)| Ok(LogEnd { series: name(&series)?, seq, epoch });
+    ends.into_iter().map(end).collect()
+}
+
+pub(super) fn taken(taken: Vec<(String, Option<u64>)>) -> Result<Vec<(SeriesName, Taken)>, Impossible> {
+    let one = |(series, up_to): (String, Option<u64>)| {
+        Ok((name(&series)?, up_to.map_or(Taken::Apart, Taken::UpTo)))
+    };
+    taken.into_iter().map(one).collect()
+}
