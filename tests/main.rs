@@ -9,3 +9,4 @@ mod hosts;
 mod reload;
 mod request_path;
 mod score;
+mod series;

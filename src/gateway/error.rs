@@ -8,10 +8,13 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use peregrine_actors::ForecastError;
+use peregrine_actors::stream::SourceError;
 use peregrine_shaders::WindowError;
 
 use super::body::BodyError;
 use super::json::JsonError;
+use super::series::BadTicks;
+use super::ticks::parse::BadTick;
 use super::v1::parse::BadForecast;
 use super::v2::parse::BadInfer;
 use crate::reload::ReloadRefused;
@@ -54,6 +57,10 @@ pub(crate) enum Refusal {
     NoModel,
     #[error("{requests_max} requests are in flight already")]
     TooManyInFlight { requests_max: usize },
+    #[error(transparent)]
+    Ticks(BadTicks),
+    #[error(transparent)]
+    Source(SourceError),
 }
 
 impl Refusal {
@@ -77,7 +84,14 @@ impl Refusal {
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Load(_) | Self::Reload(ReloadRefused::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::Reload(_) => StatusCode::CONFLICT,
-            Self::NoModel => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoModel | Self::Source(SourceError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Source(SourceError::UnknownModel(_) | SourceError::UnknownSeries(_)) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Source(SourceError::Unsuitable(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Ticks(BadTicks::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Ticks(BadTicks::Line { source: BadTick::Json(error), .. }) => json_status(error),
+            Self::Ticks(BadTicks::Line { .. } | BadTicks::None) => StatusCode::BAD_REQUEST,
             Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
         }
     }

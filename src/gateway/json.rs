@@ -199,6 +199,11 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Whether `null` stands here; it is then read.
+    pub(crate) fn null(&mut self) -> bool {
+        self.peek() == Some(b'n') && self.word("null").is_ok()
+    }
+
     /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns the
     /// deepest nesting, which stays within `depth_max`.
     pub(crate) fn leaves(

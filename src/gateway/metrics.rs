@@ -40,6 +40,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     weights(&mut page, &shared);
     breakers(&mut page, &shared);
     remote(&mut page, &shared);
+    series(&mut page, &shared);
     if let Some(part) = &shared.cluster {
         cluster(&mut page, part);
     }
@@ -67,6 +68,55 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
         },
         "paces": shared.system.paces().iter().map(pace_view).collect::<Vec<_>>(),
     }))
+}
+
+/// The series that ticks feed.
+fn series(page: &mut Page, shared: &Shared) {
+    let stats = shared.live.series.stats();
+    page.family(
+        "peregrine_ticks_total",
+        "counter",
+        "Ticks that came to this node as their owner, by effect.",
+    );
+    let effects = [
+        ("advanced", stats.advanced),
+        ("inserted", stats.inserted),
+        ("duplicate", stats.duplicate),
+        ("conflict", stats.conflict),
+        ("too_late", stats.too_late),
+        ("refused", stats.refused),
+    ];
+    for (effect, count) in effects {
+        page.sample("", &[("effect", &effect)], count);
+    }
+    let mut one = |name, kind, help, value: f64| {
+        page.family(name, kind, help);
+        page.sample("", &[], value);
+    };
+    let count = |count: u64| count as f64; // counters of a node stay far below 2^53
+    let seconds = Duration::from_nanos(stats.predict_nanos).as_secs_f64();
+    one("peregrine_ticks_acknowledged_total", "counter", "Ticks answered.", count(stats.acknowledged));
+    one("peregrine_series", "gauge", "Series held, owned or as copies.", stats.series as f64);
+    one("peregrine_series_bytes", "gauge", "Of their observations.", stats.bytes as f64);
+    one("peregrine_shards_owned", "gauge", "Shards of series owned.", stats.shards_owned as f64);
+    one("peregrine_shards_taken_over_total", "counter", "Shards taken over.", count(stats.recoveries));
+    let help = "…of which a node that is there did not answer in time.";
+    one("peregrine_shards_incomplete_total", "counter", help, count(stats.incomplete));
+    one(
+        "peregrine_predictions_total",
+        "counter",
+        "Predictions that followed ticks.",
+        count(stats.predictions),
+    );
+    let help = "From tick to prediction, of all predictions together.";
+    one("peregrine_predictions_seconds_total", "counter", help, seconds);
+    let help = "Windows skipped because newer ones came before there was time.";
+    one("peregrine_predictions_conflated_total", "counter", help, count(stats.conflated));
+    let help = "Windows that could not be forecast.";
+    one("peregrine_predictions_failed_total", "counter", help, count(stats.failed));
+    let help = "Predictions that other nodes wanted and that were lost on the way.";
+    let lost = shared.live.lost.load(std::sync::atomic::Ordering::Relaxed);
+    one("peregrine_predictions_lost_total", "counter", help, count(lost));
 }
 
 fn pace_view(pace: &PaceStatus) -> serde_json::Value {

@@ -16,6 +16,8 @@ mod metrics;
 mod neural;
 mod numbers;
 mod openapi;
+mod series;
+mod ticks;
 mod v1;
 mod v2;
 
@@ -58,6 +60,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     v2::routes(config);
     v1::routes(config);
     neural::routes(config);
+    series::routes(config);
     cluster::routes(config);
     health::routes(config);
     metrics::routes(config);

@@ -163,6 +163,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[400, 408, 409, 413, 415],
     ),
     operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
+    operation("post", "/v1/ticks", V1, "Feed observations, one JSON object a line", None, "Any", &[]),
+    operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Any", &[]),
     operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
     operation(
         "post",

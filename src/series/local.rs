@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use peregrine_actors::series::{Effect, Outlet, Pattern, Series, SeriesName, Tick, TickError};
+use peregrine_actors::series::{Effect, Outlet, Pattern, Series, SeriesLog, SeriesName, Tick, TickError};
 use peregrine_actors::stream::{Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::Deadline;
 
@@ -73,6 +73,10 @@ impl Source for Local {
         deadline: Deadline,
     ) -> Result<Vec<Arc<Prediction>>, SourceError> {
         self.series.newest(model, pattern, deadline).await
+    }
+
+    async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
+        self.series.log(series)
     }
 }
 

@@ -26,7 +26,7 @@ use super::{
     Effect, History, LogEnd, Pattern, SeriesLog, SeriesName, Shard, ShardLimits, Taken, Tick, TickError,
     Timestamp,
 };
-use crate::stream::{StreamEvent, StreamId};
+use crate::stream::{SourceError, StreamEvent, StreamId};
 use crate::system::System;
 
 /// Everything that can be chosen about the series of a node.
@@ -313,6 +313,19 @@ impl Series {
     pub fn fetch(&self, shard: u16, series: &[SeriesName]) -> Result<Vec<SeriesLog>, CopyError> {
         let held = self.inner.place(shard)?.held.lock();
         Ok(series.iter().filter_map(|name| held.shard.whole(name)).collect())
+    }
+
+    /// All that is kept of a series that this node owns.
+    ///
+    /// # Errors
+    /// It is not owned here, or nobody has fed it.
+    pub fn log(&self, series: &SeriesName) -> Result<SeriesLog, SourceError> {
+        let place = &self.inner.places[usize::from(self.shard_of(series))];
+        if *place.ready.borrow() == 0 {
+            return Err(SourceError::Unavailable("the series is being taken over".to_owned()));
+        }
+        let whole = place.held.lock().shard.whole(series);
+        whole.ok_or_else(|| SourceError::UnknownSeries(series.to_string()))
     }
 
     /// What there is, and what was done.

@@ -97,6 +97,20 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Sequence number of the series afterwards.
+    #[must_use]
+    pub fn seq(self) -> u64 {
+        match self {
+            Self::Advanced { seq }
+            | Self::Inserted { seq }
+            | Self::Duplicate { seq }
+            | Self::Conflict { seq }
+            | Self::TooLate { seq } => seq,
+        }
+    }
+}
+
 /// A tick was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TickError {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use peregrine_runtime::Deadline;
 
 use super::prediction::{Prediction, StreamEvent, StreamId};
-use crate::series::{Effect, Pattern, Tick, TickError};
+use crate::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError};
 
 /// The series of this node and of all others.
 #[async_trait]
@@ -35,6 +35,9 @@ pub trait Source: Send + Sync + 'static {
         pattern: &Pattern,
         deadline: Deadline,
     ) -> Result<Vec<Arc<Prediction>>, SourceError>;
+
+    /// All that is kept of a series, by its owner.
+    async fn log(&self, series: &SeriesName, deadline: Deadline) -> Result<SeriesLog, SourceError>;
 }
 
 /// The series cannot answer.

@@ -1,13 +1,14 @@
 //! The series of all nodes, as the gateway of one sees them.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use peregrine_actors::System;
-use peregrine_actors::series::{Effect, Pattern, Series, SeriesName, Tick, TickError};
+use peregrine_actors::series::{Effect, Pattern, Series, SeriesLog, SeriesName, Tick, TickError};
 use peregrine_actors::stream::{Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::shard::ShardRegion;
 use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId};
@@ -80,15 +81,7 @@ impl Source for ClusterSource {
         from: u64,
         deadline: Deadline,
     ) -> Result<Vec<StreamEvent>, SourceError> {
-        loop {
-            let tried = self.try_replay(stream, from, deadline).await;
-            match tried {
-                Err(SourceError::Unavailable(_)) if !deadline.expired(self.clock.now() + PATIENCE) => {
-                    tokio::time::sleep(PATIENCE).await;
-                }
-                ended => return ended,
-            }
-        }
+        self.until_owned(deadline, || self.try_replay(stream, from, deadline)).await
     }
 
     async fn newest(
@@ -120,6 +113,10 @@ impl Source for ClusterSource {
         }
         Ok(all.into_values().collect())
     }
+
+    async fn log(&self, series: &SeriesName, deadline: Deadline) -> Result<SeriesLog, SourceError> {
+        self.until_owned(deadline, || self.try_log(series, deadline)).await
+    }
 }
 
 /// Ticks of one shard, and where their answers go.
@@ -147,21 +144,61 @@ impl ClusterSource {
         (places, vec![Err(failed); count])
     }
 
+    /// Tries again while a series has no owner that is ready.
+    async fn until_owned<T, F>(
+        &self,
+        deadline: Deadline,
+        tried: impl Fn() -> F + Send,
+    ) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>> + Send,
+    {
+        loop {
+            match tried().await {
+                Err(SourceError::Unavailable(_)) if !deadline.expired(self.clock.now() + PATIENCE) => {
+                    tokio::time::sleep(PATIENCE).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn owner(&self, series: &SeriesName, deadline: Deadline) -> Result<NodeId, SourceError> {
+        let odd = || SourceError::Unavailable("the owner's answer makes no sense".to_owned());
+        match self.region.ask(series.as_str().as_bytes(), ShardAsk::Where, deadline).await {
+            Ok(ShardAnswer::Here(owner)) => NodeId::new(&owner).map_err(|_| odd()),
+            Ok(_) => Err(odd()),
+            Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
+        }
+    }
+
+    async fn try_log(&self, series: &SeriesName, deadline: Deadline) -> Result<SeriesLog, SourceError> {
+        let owner = self.owner(series, deadline).await?;
+        if owner == *self.cluster.id() {
+            return self.series.log(series);
+        }
+        let gone = || SourceError::Unavailable("the owner has left".to_owned());
+        let address = self.cluster.address::<AskBulk>(&owner, SERVICE).ok_or_else(gone)?;
+        let names = vec![series.as_str().to_owned()];
+        let question = NodeAsk::Fetch { shard: self.series.shard_of(series), series: names };
+        match address.ask(AskBulk(question), deadline).await {
+            Ok(NodeAnswer::Logs(mut logs)) => match logs.pop().map(TryInto::try_into) {
+                Some(Ok(log)) => Ok(log),
+                Some(Err(_)) => Err(SourceError::Unavailable("the owner's answer makes no sense".to_owned())),
+                None => Err(SourceError::UnknownSeries(series.to_string())),
+            },
+            Ok(_) => Err(gone()),
+            Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
+        }
+    }
+
     async fn try_replay(
         &self,
         stream: &StreamId,
         from: u64,
         deadline: Deadline,
     ) -> Result<Vec<StreamEvent>, SourceError> {
-        let unavailable = |why: String| SourceError::Unavailable(why);
-        let key = stream.series.as_str().as_bytes();
-        let owner = match self.region.ask(key, ShardAsk::Where, deadline).await {
-            Ok(ShardAnswer::Here(owner)) => {
-                NodeId::new(&owner).map_err(|_| unavailable("no owner".to_owned()))?
-            }
-            Ok(_) => return Err(unavailable("the owner's answer makes no sense".to_owned())),
-            Err(failed) => return Err(unavailable(failed.to_string())),
-        };
+        let owner = self.owner(&stream.series, deadline).await?;
         if owner == *self.cluster.id() {
             return self.series.replay(stream, from, deadline).await;
         }

@@ -35,9 +35,6 @@ pub(super) enum ShardAnswer {
     NotReady,
 }
 
-/// Bytes that one [`ShardAsk`] may take.
-pub(super) const SHARD_ASK_BYTES_MAX: usize = 32_768;
-
 impl actix::Message for ShardAsk {
     type Result = ShardAnswer;
 }

@@ -1,0 +1,275 @@
+//! `POST /v1/ticks`: observations, one JSON object a line; `GET /v1/series/{name}`: what is kept of a series.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::web::{self, Data, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use peregrine_actors::series::{Effect, SeriesLog, SeriesName, Tick, TickError, Timestamp};
+
+use super::error::{Problem, Refusal};
+use super::ticks::parse::{BadTick, parse_tick};
+use super::{Shared, get, post};
+
+/// Ticks of one request.
+const TICKS_MAX: usize = 65_536;
+/// Failures that an answer lists one by one.
+const FAILURES_MAX: usize = 100;
+
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    post(config, "/v1/ticks", ticks);
+    get(config, "/v1/series/{name:.+}", series);
+}
+
+/// `?results=true`
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct TicksQuery {
+    #[serde(default)]
+    results: bool,
+}
+
+/// A request's ticks cannot be read; the caller acts.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadTicks {
+    /// Which line, from 1, and what is wrong with it.
+    #[error("line {line}: {source}")]
+    Line { line: usize, source: BadTick },
+    #[error("no ticks: one JSON object a line is wanted")]
+    None,
+    #[error("more than {TICKS_MAX} ticks in one request")]
+    TooMany,
+}
+
+async fn ticks(
+    shared: Data<Shared>,
+    query: Query<TicksQuery>,
+    request: HttpRequest,
+    mut payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let text = shared.body(request.headers(), &mut payload).await?;
+    let _admitted = shared.admit()?;
+    let (lines, ticks) = read(&text).map_err(Refusal::Ticks)?;
+    let effects = shared.live.source.ticks(ticks, shared.deadline(None)).await;
+    Ok(answer(&lines, &effects, query.results))
+}
+
+/// Every line that is not blank, and its number.
+fn read(text: &[u8]) -> Result<(Vec<usize>, Vec<Tick>), BadTicks> {
+    let (mut lines, mut ticks) = (Vec::new(), Vec::new());
+    for (line, text) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+        if text.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        if ticks.len() == TICKS_MAX {
+            return Err(BadTicks::TooMany);
+        }
+        ticks.push(parse_tick(text).map_err(|source| BadTicks::Line { line, source })?);
+        lines.push(line);
+    }
+    if ticks.is_empty() { Err(BadTicks::None) } else { Ok((lines, ticks)) }
+}
+
+/// Every tick was taken, or a problem that names those that were not; all may be sent again.
+fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool) -> HttpResponse {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (line, effect) in lines.iter().zip(effects) {
+        *counts.entry(effect.as_ref().map_or("failed", |effect| effect_name(*effect))).or_default() += 1;
+        if let Err(error) = effect {
+            failures.push((line, error));
+        }
+    }
+    let mut body = format!("{{\"ticks\":{}", effects.len());
+    for name in ["advanced", "inserted", "duplicate", "conflict", "too_late", "failed"] {
+        let _ = write!(body, ",\"{name}\":{}", counts.get(name).copied().unwrap_or(0)); // a string takes all
+    }
+    if results {
+        body.push_str(",\"results\":[");
+        for (at, effect) in effects.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            let _ = match effect {
+                Ok(effect) => {
+                    let (name, seq) = (effect_name(*effect), effect.seq());
+                    write!(body, "{comma}{{\"effect\":\"{name}\",\"seq\":{seq}}}")
+                }
+                Err(error) => {
+                    let (code, detail) = (error_code(error), quoted(&error.to_string()));
+                    write!(body, "{comma}{{\"error\":\"{code}\",\"detail\":{detail}}}")
+                }
+            };
+        }
+        body.push(']');
+    }
+    let Some((_, worst)) = failures.iter().max_by_key(|(_, error)| severity(error)) else {
+        body.push('}');
+        return HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(body);
+    };
+    let status = status(worst);
+    let mut response = HttpResponse::build(status);
+    if let TickError::Overloaded { retry_after_ms } = worst {
+        response.insert_header((RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).to_string()));
+    }
+    let title = quoted(status.canonical_reason().unwrap_or("refused"));
+    let detail = format!("{} of {} ticks were not accepted: {worst}", failures.len(), effects.len());
+    let _ = write!(
+        body,
+        ",\"type\":\"about:blank\",\"title\":{title},\"status\":{},\"detail\":{},\"failures\":[",
+        status.as_u16(),
+        quoted(&detail)
+    );
+    for (at, (line, error)) in failures.iter().take(FAILURES_MAX).enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let (code, detail) = (error_code(error), quoted(&error.to_string()));
+        let _ = write!(body, "{comma}{{\"line\":{line},\"error\":\"{code}\",\"detail\":{detail}}}");
+    }
+    body.push_str("]}");
+    response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
+}
+
+/// What must be repaired first decides: the caller's mistake, then what is broken here, then what is only full.
+fn severity(error: &TickError) -> u8 {
+    match error {
+        TickError::Invalid(_) => 2,
+        TickError::Unavailable(_) => 1,
+        TickError::Overloaded { .. } => 0,
+    }
+}
+
+fn status(error: &TickError) -> StatusCode {
+    match error {
+        TickError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        TickError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        TickError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+    }
+}
+
+fn error_code(error: &TickError) -> &'static str {
+    match error {
+        TickError::Invalid(_) => "invalid",
+        TickError::Unavailable(_) => "unavailable",
+        TickError::Overloaded { .. } => "overloaded",
+    }
+}
+
+fn effect_name(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Advanced { .. } => "advanced",
+        Effect::Inserted { .. } => "inserted",
+        Effect::Duplicate { .. } => "duplicate",
+        Effect::Conflict { .. } => "conflict",
+        Effect::TooLate { .. } => "too_late",
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// `?last=`
+#[derive(Debug, Default, serde::Deserialize)]
+pub(super) struct SeriesQuery {
+    last: Option<usize>,
+}
+
+async fn series(
+    shared: Data<Shared>,
+    name: Path<String>,
+    query: Query<SeriesQuery>,
+) -> Result<HttpResponse, Problem> {
+    let name = SeriesName::new(&name).map_err(|_| Refusal::NoSuchPath)?;
+    let log = shared.live.source.log(&name, shared.deadline(None)).await.map_err(Refusal::Source)?;
+    let body = describe(&log, query.last.unwrap_or(usize::MAX));
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(body))
+}
+
+/// In the order of sequence numbers; `null` where nothing was seen.
+fn describe(log: &SeriesLog, last: usize) -> String {
+    let seq = log.first + log.ticks.len() as u64 - 1;
+    let skip = log.ticks.len().saturating_sub(last);
+    let mut body = format!(
+        "{{\"series\":{},\"seq\":{seq},\"first_seq\":{},\"ticks\":[",
+        quoted(log.series.as_str()),
+        log.first + skip as u64
+    );
+    for (at, (_, tick)) in log.ticks.iter().skip(skip).enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let value = tick.value.map_or_else(|| "null".to_owned(), |value| value.to_string());
+        let _ = write!(body, "{comma}{{\"ts\":{},\"value\":{value}}}", Millis(tick.at)); // a string takes all
+    }
+    body.push_str("]}");
+    body
+}
+
+/// A time as the exact decimal number of milliseconds since 1970.
+struct Millis(Timestamp);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let nanos = self.0.0;
+        let (whole, rest) = (nanos.unsigned_abs() / 1_000_000, nanos.unsigned_abs() % 1_000_000);
+        let sign = if nanos < 0 { "-" } else { "" };
+        if rest == 0 {
+            return write!(f, "{sign}{whole}");
+        }
+        let fraction = format!("{rest:06}");
+        write!(f, "{sign}{whole}.{}", fraction.trim_end_matches('0'))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(effects: &[Result<Effect, TickError>], status: u16, body: &str) {
+        let lines: Vec<usize> = (1..=effects.len()).collect();
+        let response = answer(&lines, effects, false);
+        assert_eq!(response.status().as_u16(), status);
+        let bytes = actix_web::body::MessageBody::try_into_bytes(response.into_body()).expect("a whole body");
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON");
+        assert!(text.contains(body), "{text}");
+    }
+
+    #[test]
+    fn what_was_taken_is_counted_by_effect() {
+        let effects = [Ok(Effect::Advanced { seq: 1 }), Ok(Effect::Duplicate { seq: 1 })];
+        check(&effects, 200, r#"{"ticks":2,"advanced":1,"inserted":0,"duplicate":1"#);
+    }
+
+    #[test]
+    fn one_tick_that_was_not_taken_makes_a_problem_that_names_it() {
+        let full = || Err(TickError::Overloaded { retry_after_ms: 50 });
+        check(
+            &[Ok(Effect::Advanced { seq: 1 }), full()],
+            429,
+            r#""failures":[{"line":2,"error":"overloaded""#,
+        );
+        let broken = Err(TickError::Unavailable("disk".to_owned()));
+        check(&[full(), broken], 503, r#""status":503"#);
+        check(&[full(), Err(TickError::Invalid("no".to_owned()))], 422, r#""error":"invalid""#);
+    }
+
+    #[test]
+    fn a_bad_line_is_named_and_nothing_is_taken() {
+        let text = b"{\"series\":\"a\",\"ts\":1,\"value\":1}\n\n{\"series\":\"a\"}\n";
+        assert!(matches!(read(text), Err(BadTicks::Line { line: 3, .. })));
+        assert!(matches!(read(b"\n \n"), Err(BadTicks::None)));
+        let many = "{\"series\":\"a\",\"ts\":1,\"value\":1}\n".repeat(TICKS_MAX + 1);
+        assert!(matches!(read(many.as_bytes()), Err(BadTicks::TooMany)));
+    }
+
+    #[test]
+    fn times_are_exact() {
+        for (nanos, text) in [
+            (0, "0"),
+            (1, "0.000001"),
+            (-1_500_000, "-1.5"),
+            (1_790_000_000_123_456_789, "1790000000123.456789"),
+        ] {
+            assert_eq!(Millis(Timestamp(nanos)).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Ticks as clients write them.
+
+pub(crate) mod parse;

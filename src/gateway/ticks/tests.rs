@@ -1,0 +1,78 @@
+use super::*;
+
+#[test]
+fn milliseconds_are_exact_to_the_nanosecond() {
+    for (text, want) in [
+        ("0", Some(0)),
+        ("1700000000000", Some(1_700_000_000_000_000_000)),
+        ("1700000000000.123456", Some(1_700_000_000_000_123_456)),
+        ("1700000000000.1234560", Some(1_700_000_000_000_123_456)),
+        ("1.7e12", Some(1_700_000_000_000_000_000)),
+        ("-1.5", Some(-1_500_000)),
+        ("1e-6", Some(1)),
+        ("1e-7", None),
+        ("1700000000000.1234567", None),
+        ("9223372036854.775807", Some(i64::MAX)),
+        ("9223372036854.775808", None),
+        ("1e400", None),
+        ("1e-400", None),
+        ("0e999999999", Some(0)),
+    ] {
+        assert_eq!(nanos_of_millis(text), want, "{text}");
+    }
+    assert_eq!(nanos_of_millis(&"9".repeat(10_000)), None);
+}
+
+#[test]
+fn times_of_rfc_3339_are_read() {
+    for (text, want) in [
+        ("1970-01-01T00:00:00Z", Some(0)),
+        ("2024-02-29T12:34:56.789Z", Some(1_709_210_096_789_000_000)),
+        ("2024-02-29t12:34:56.789+02:30", Some(1_709_201_096_789_000_000)),
+        ("1969-12-31T23:59:59.999999999Z", Some(-1)),
+        ("2000-03-01 00:00:00-00:01", Some(951_868_860_000_000_000)),
+        ("2023-02-29T00:00:00Z", None),
+        ("2024-13-01T00:00:00Z", None),
+        ("2024-01-01T24:00:00Z", None),
+        ("2024-01-01T00:00:60Z", None),
+        ("2024-01-01T00:00:00", None),
+        ("2024-01-01T00:00:00.Z", None),
+        ("2024-01-01T00:00:00Zx", None),
+        ("9999-01-01T00:00:00Z", None),
+        ("", None),
+    ] {
+        assert_eq!(rfc3339(text), want, "{text}");
+    }
+}
+
+#[test]
+fn a_tick_has_its_columns() {
+    let text = r#"{"series":"a","ts":1.5,"value":0.1,"hist_exog":{"x":2},"futr_exog":{"f":[1,2]},"stat_exog":{},"other":[1]}"#;
+    let tick = parse_tick(text.as_bytes()).unwrap();
+    assert_eq!((tick.series.as_str(), tick.at, tick.value), ("a", Timestamp(1_500_000), Some(0.1)));
+    assert_eq!(tick.hist_exog, [("x".to_owned(), 2.0)]);
+    assert_eq!(tick.futr_exog, [("f".to_owned(), vec![1.0, 2.0])]);
+    assert_eq!(parse_tick(br#"{"series":"a","ts":0,"value":null}"#).unwrap().value, None);
+}
+
+#[test]
+fn what_is_no_tick_is_refused() {
+    for (text, part) in [
+        ("", "expected an object"),
+        (r#"{"ts":0,"value":1}"#, "no `series`"),
+        (r#"{"series":"a","value":1}"#, "no `ts`"),
+        (r#"{"series":"a","ts":0}"#, "no `value`"),
+        (r#"{"series":"a*","ts":0,"value":1}"#, "`series` must be"),
+        (r#"{"series":"a","ts":0,"value":1e40}"#, "`value` must be"),
+        (r#"{"series":"a","ts":"now","value":1}"#, "`ts` must be"),
+        (r#"{"series":"a","ts":0,"value":1,"value":2}"#, "twice"),
+        (r#"{"series":"a","ts":0,"value":1,"hist_exog":{"x":1,"x":1}}"#, "each stand once"),
+        (r#"{"series":"a","ts":0,"value":1} x"#, "the end"),
+    ] {
+        let error = parse_tick(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    let many: Vec<_> = (0..65).map(|at| format!(r#""c{at}":1"#)).collect();
+    let text = format!(r#"{{"series":"a","ts":0,"value":1,"stat_exog":{{{}}}}}"#, many.join(","));
+    assert!(parse_tick(text.as_bytes()).is_err());
+}
