@@ -1,0 +1,299 @@
+//! A channel: those who want the same series in the same form, and the log they share; and one reader's place in it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Waker;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::form::{Form, Item, Render};
+use super::log::{Frame, Log, LogLimits};
+use super::prediction::{Gap, GapReason, StreamId};
+use crate::series::Pattern;
+
+/// What somebody wants to read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Selector {
+    model: Arc<str>,
+    patterns: Vec<Pattern>,
+    form: Form,
+}
+
+impl Selector {
+    /// The same wish in whatever order its patterns come.
+    #[must_use]
+    pub fn new(model: &str, mut patterns: Vec<Pattern>, form: Form) -> Self {
+        patterns.sort();
+        patterns.dedup();
+        Self { model: model.into(), patterns, form }
+    }
+
+    /// Name of the model.
+    #[must_use]
+    pub fn model(&self) -> &Arc<str> {
+        &self.model
+    }
+
+    /// In order, each once.
+    #[must_use]
+    pub fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// How it is written.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(super) fn matches(&self, stream: &StreamId) -> bool {
+        self.model == stream.model
+            && self.patterns.iter().any(|pattern| pattern.matches(stream.series.as_str()))
+    }
+}
+
+/// A stream as frames name it.
+#[derive(Debug)]
+pub(super) struct Tag {
+    pub(super) index: u32,
+    pub(super) id: StreamId,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) number: u64,
+    pub(super) selector: Selector,
+    pub(super) log: Mutex<Log>,
+    pub(super) readers: AtomicUsize,
+    /// The series side has been asked which streams there are.
+    pub(super) learnt: AtomicBool,
+}
+
+impl Channel {
+    pub(super) fn new(number: u64, selector: Selector, limits: LogLimits) -> Self {
+        let (log, readers) = (Mutex::new(Log::new(limits)), AtomicUsize::new(0));
+        Self { number, selector, log, readers, learnt: AtomicBool::new(false) }
+    }
+}
+
+/// What reading led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// All was taken; the waker will be told of more.
+    Waiting,
+    /// The taker is full.
+    Full,
+    /// Frames left the log before they were read.
+    Fell,
+}
+
+/// One reader's place in a channel. Dropping it leaves the channel.
+pub struct Subscription {
+    channel: Arc<Channel>,
+    render: Arc<dyn Render>,
+    on_leave: Arc<dyn Fn() + Send + Sync>,
+    /// Among the readers of all channels.
+    number: u64,
+    conflate: bool,
+    cursor: u64,
+    /// The log's head when it was asked for a waker; the log forgets wakers whenever its head moves.
+    waiting_at: Option<u64>,
+    warned: bool,
+    /// By stream: up to which number and epoch it has been answered already.
+    skip: Option<HashMap<u32, (u64, u64)>>,
+    held: Option<Box<Held>>,
+}
+
+/// The newest of each stream, for a reader that could not keep up.
+#[derive(Default)]
+struct Held {
+    order: VecDeque<u32>,
+    by_stream: HashMap<u32, Newest>,
+}
+
+struct Newest {
+    /// Numbers that were passed over.
+    passed: Option<(u64, u64)>,
+    /// `None`: the newest that happened was a gap, which `passed` contains.
+    frame: Option<Frame>,
+    tag: Arc<Tag>,
+}
+
+impl Subscription {
+    pub(super) fn new(
+        channel: Arc<Channel>,
+        render: Arc<dyn Render>,
+        on_leave: Arc<dyn Fn() + Send + Sync>,
+        number: u64,
+        conflate: bool,
+    ) -> Self {
+        channel.readers.fetch_add(1, Ordering::AcqRel);
+        let cursor = channel.log.lock().head();
+        let (waiting_at, warned, skip, held) = (None, false, None, None);
+        Self { channel, render, on_leave, number, conflate, cursor, waiting_at, warned, skip, held }
+    }
+
+    pub(super) fn channel(&self) -> &Arc<Channel> {
+        &self.channel
+    }
+
+    /// The channel's number on this node.
+    #[must_use]
+    pub fn channel_number(&self) -> u64 {
+        self.channel.number
+    }
+
+    /// What is read.
+    #[must_use]
+    pub fn selector(&self) -> &Selector {
+        &self.channel.selector
+    }
+
+    /// Moves to the newest end; what comes there and is in `skip` (by stream: number and epoch) is passed over.
+    pub(super) fn start(&mut self, cursor: u64, skip: HashMap<u32, (u64, u64)>) {
+        self.cursor = cursor;
+        self.skip = (!skip.is_empty()).then_some(skip);
+    }
+
+    /// How many frames this reader is behind.
+    #[must_use]
+    pub fn lag(&self) -> u64 {
+        self.channel.log.lock().head().saturating_sub(self.cursor)
+    }
+
+    /// Hands out frames in order until `take` refuses one, which is not handed out then. At the end of the log
+    /// `waker` is left there.
+    pub fn read(&mut self, waker: &Waker, mut take: impl FnMut(&Bytes) -> bool) -> Read {
+        if self.held.is_some() && !self.read_held(&mut take) {
+            return Read::Full;
+        }
+        let mut log = self.channel.log.lock();
+        if self.warned {
+            log.forget_slow(self.number);
+            self.warned = false;
+        }
+        if self.cursor < log.base() {
+            return Read::Fell;
+        }
+        for frame in log.from(self.cursor) {
+            if !passed_over(&mut self.skip, frame) && !take(&frame.bytes) {
+                return Read::Full;
+            }
+            self.cursor += 1;
+        }
+        let head = log.head();
+        if self.waiting_at != Some(head) {
+            log.wait_anew(self.number, waker);
+            self.waiting_at = Some(head);
+        }
+        Read::Waiting
+    }
+
+    /// The reader cannot write now. It is woken before frames leave if it conflates, else once they have left;
+    /// returns how many frames were conflated, or `None` when the reader has fallen off.
+    pub fn blocked(&mut self, waker: &Waker) -> Option<u64> {
+        let channel = Arc::clone(&self.channel);
+        let mut log = channel.log.lock();
+        if self.cursor < log.base() {
+            return None;
+        }
+        let mut conflated = 0;
+        if self.conflate && self.cursor < log.danger() {
+            let held = self.held.get_or_insert_default();
+            for frame in log.from(self.cursor) {
+                if !passed_over(&mut self.skip, frame) {
+                    conflated += u64::from(held.add(frame));
+                }
+            }
+            self.cursor = log.head();
+        }
+        log.warn(self.number, self.cursor, self.conflate, waker);
+        self.warned = true;
+        Some(conflated)
+    }
+
+    fn read_held(&mut self, take: &mut impl FnMut(&Bytes) -> bool) -> bool {
+        let Some(held) = &mut self.held else { return true };
+        let form = self.channel.selector.form;
+        while let Some(index) = held.order.front() {
+            if let Some(newest) = held.by_stream.get_mut(index) {
+                if let Some((from, to)) = newest.passed {
+                    let gap = Gap { stream: newest.tag.id.clone(), from, to, reason: GapReason::Conflated };
+                    if !take(&self.render.render(form, Item::Gap(&gap))) {
+                        return false;
+                    }
+                    newest.passed = None;
+                }
+                if let Some(frame) = &newest.frame
+                    && !take(&frame.bytes)
+                {
+                    return false;
+                }
+            }
+            if let Some(index) = held.order.pop_front() {
+                held.by_stream.remove(&index);
+            }
+        }
+        self.held = None;
+        true
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut log = self.channel.log.lock();
+        if self.warned || self.waiting_at == Some(log.head()) {
+            log.forget(self.number);
+        }
+        drop(log);
+        if self.channel.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            (self.on_leave)();
+        }
+    }
+}
+
+impl Held {
+    /// Takes the place of what is held of the same stream; returns whether something was passed over.
+    fn add(&mut self, frame: &Frame) -> bool {
+        let index = frame.stream.index;
+        let gap = frame.epoch.is_none();
+        let newest = self.by_stream.entry(index).or_insert_with(|| {
+            self.order.push_back(index);
+            Newest { passed: None, frame: None, tag: Arc::clone(&frame.stream) }
+        });
+        let old = newest.frame.take();
+        let over = old.as_ref().map(|old| old.seqs).or(gap.then_some(frame.seqs));
+        if let Some((from, to)) = over {
+            let (first, last) = newest.passed.unwrap_or((from, to));
+            newest.passed = Some((first.min(from), last.max(to)));
+        }
+        if gap {
+            let (first, last) = newest.passed.unwrap_or(frame.seqs);
+            newest.passed = Some((first.min(frame.seqs.0), last.max(frame.seqs.1)));
+        } else {
+            // A new owner says numbers again: they are not passed over.
+            newest.passed = newest
+                .passed
+                .filter(|(from, _)| *from < frame.seqs.0)
+                .map(|(from, to)| (from, to.min(frame.seqs.0.saturating_sub(1))));
+            newest.frame = Some(frame.clone());
+        }
+        old.is_some()
+    }
+}
+
+/// Whether the reader has been answered this already.
+fn passed_over(skip: &mut Option<HashMap<u32, (u64, u64)>>, frame: &Frame) -> bool {
+    let Some(streams) = skip else { return false };
+    let Some(&(seq, epoch)) = streams.get(&frame.stream.index) else { return false };
+    if frame.seqs.1 <= seq && frame.epoch.is_none_or(|of| of <= epoch) {
+        return true;
+    }
+    streams.remove(&frame.stream.index);
+    if streams.is_empty() {
+        *skip = None;
+    }
+    false
+}

@@ -1,0 +1,126 @@
+//! The log of frames that all subscribers of a channel share, and their places in it.
+//!
+//! Bounded in frames and bytes: what does not fit leaves at the old end, whether everybody has read it or not. Knows
+//! no socket; a reader that is at the new end leaves a waker.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+
+use super::channel::Tag;
+
+/// A frame and what it is about.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) bytes: Bytes,
+    pub(super) stream: Arc<Tag>,
+    /// Sequence numbers, first and last.
+    pub(super) seqs: (u64, u64),
+    /// `None`: a gap.
+    pub(super) epoch: Option<u64>,
+}
+
+/// Most that a log holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogLimits {
+    pub(super) frames_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// A reader that cannot write now.
+#[derive(Debug)]
+struct Slow {
+    reader: u64,
+    cursor: u64,
+    /// It wants to know before its place leaves, not when it has left.
+    early: bool,
+    waker: Waker,
+}
+
+#[derive(Debug)]
+pub(super) struct Log {
+    limits: LogLimits,
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// Offset of the oldest frame.
+    base: u64,
+    waiting: Vec<(u64, Waker)>,
+    /// Readers that cannot write now.
+    slow: Vec<Slow>,
+}
+
+impl Log {
+    pub(super) fn new(limits: LogLimits) -> Self {
+        let (frames, waiting, slow) = (VecDeque::new(), Vec::new(), Vec::new());
+        Self { limits, frames, bytes: 0, base: 0, waiting, slow }
+    }
+
+    /// Offset of the oldest frame.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Offset of the next frame.
+    pub(super) fn head(&self) -> u64 {
+        self.base + self.frames.len() as u64
+    }
+
+    /// Up to here a reader risks that frames leave before it has read them.
+    pub(super) fn danger(&self) -> u64 {
+        let LogLimits { frames_max, bytes_max } = self.limits;
+        let filled = self.frames.len() >= frames_max / 4 * 3 || self.bytes >= bytes_max / 4 * 3;
+        if filled { self.base + self.frames.len() as u64 / 2 } else { self.base }
+    }
+
+    /// Adds a frame; those who are to be woken are moved to `wake`.
+    pub(super) fn append(&mut self, frame: Frame, wake: &mut Vec<Waker>) {
+        self.bytes += frame.bytes.len();
+        self.frames.push_back(frame);
+        // The newest frame stays, whatever its size.
+        while self.frames.len() > self.limits.frames_max.max(1)
+            || (self.bytes > self.limits.bytes_max && self.frames.len() > 1)
+        {
+            let Some(old) = self.frames.pop_front() else { break };
+            self.bytes -= old.bytes.len();
+            self.base += 1;
+        }
+        wake.extend(self.waiting.drain(..).map(|(_, waker)| waker));
+        let (base, danger) = (self.base, self.danger());
+        let due = |slow: &mut Slow| slow.cursor < if slow.early { danger } else { base };
+        wake.extend(self.slow.extract_if(.., due).map(|slow| slow.waker));
+    }
+
+    /// The frames from an offset on, which must not have left.
+    pub(super) fn from(&self, cursor: u64) -> impl Iterator<Item = &Frame> {
+        let skip = usize::try_from(cursor.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.frames.range(skip.min(self.frames.len())..)
+    }
+
+    /// A reader at the new end, which does not wait yet, waits for the next frame.
+    pub(super) fn wait_anew(&mut self, reader: u64, waker: &Waker) {
+        self.waiting.push((reader, waker.clone()));
+    }
+
+    /// A reader that cannot write wants to know when its place leaves, or is about to (`early`).
+    pub(super) fn warn(&mut self, reader: u64, cursor: u64, early: bool, waker: &Waker) {
+        self.forget_slow(reader);
+        self.slow.push(Slow { reader, cursor, early, waker: waker.clone() });
+    }
+
+    /// A reader leaves.
+    pub(super) fn forget(&mut self, reader: u64) {
+        if let Some(at) = self.waiting.iter().position(|(known, _)| *known == reader) {
+            self.waiting.swap_remove(at);
+        }
+        self.forget_slow(reader);
+    }
+
+    /// A reader can write again.
+    pub(super) fn forget_slow(&mut self, reader: u64) {
+        if let Some(at) = self.slow.iter().position(|slow| slow.reader == reader) {
+            self.slow.swap_remove(at);
+        }
+    }
+}

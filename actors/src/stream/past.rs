@@ -1,0 +1,268 @@
+//! What a reader is told before it reads along: the state of its series, or what it has missed.
+//!
+//! First the series are asked for what this hub does not have; then, stream by stream, the hub's own events are
+//! added, and what the log repeats of them is passed over. So nothing is missing and nothing comes twice.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::{StreamExt, stream};
+use peregrine_runtime::Deadline;
+use tokio::time::timeout_at;
+
+use super::channel::Subscription;
+use super::hub::{Hub, Stream};
+use super::order::{end, epoch, first};
+use super::prediction::{Gap, GapReason, Prediction, StreamEvent, StreamId};
+use super::source::{Source, SourceError};
+use crate::series::SeriesName;
+
+/// Replays that one resumption asks for at once.
+const REPLAYS_MAX: usize = 16;
+
+/// From which sequence number on, inclusive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// In all streams.
+    All(u64),
+    /// By series; others are read from now on.
+    Each(BTreeMap<SeriesName, u64>),
+}
+
+/// What a reader wants to know before it reads along.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The newest prediction of each series that is not resumed.
+    pub snapshot: bool,
+    /// What came since then.
+    pub from: Option<From>,
+}
+
+/// One thing of the past.
+#[derive(Clone, Debug)]
+pub enum PastItem {
+    /// The state of a series.
+    Snapshot(Arc<Prediction>),
+    /// What happened.
+    Event(StreamEvent),
+}
+
+/// The past of a reader.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// In the order of their numbers for each stream.
+    pub items: VecDeque<PastItem>,
+    /// Series that match now, each with the number that comes next.
+    pub next: Vec<(SeriesName, u64)>,
+}
+
+/// There is no past to be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PastError {
+    /// The series cannot answer.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The caller asks for less, or takes a snapshot.
+    #[error("more than {past_max} predictions are to be replayed")]
+    TooMuch {
+        /// The bound.
+        past_max: usize,
+    },
+}
+
+impl Hub {
+    /// Gathers what `wish` asks for and moves the reader behind it.
+    ///
+    /// # Errors
+    /// When the model or its series refuse, or there is too much of it. Series that do not answer become gaps.
+    pub async fn past(
+        &self,
+        reader: &mut Subscription,
+        wish: &Wish,
+        deadline: Deadline,
+    ) -> Result<Past, PastError> {
+        let source = self.inner.source.get().map(|(source, _)| Arc::clone(source));
+        if let Some(source) = &source {
+            self.learn(reader, &**source, deadline).await?;
+        }
+        let streams = self.matching(reader);
+        let mut fetched = HashMap::new();
+        if let (Some(source), Some(from)) = (&source, &wish.from) {
+            fetched = self.fetch(&streams, from, source, deadline).await?;
+        }
+        self.gather(reader, &streams, wish, fetched)
+    }
+
+    /// Asks once for each channel which streams there are.
+    async fn learn(
+        &self,
+        reader: &Subscription,
+        source: &dyn Source,
+        deadline: Deadline,
+    ) -> Result<(), SourceError> {
+        let channel = reader.channel();
+        if channel.learnt.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut whole = true;
+        for pattern in channel.selector.patterns() {
+            let newest = source.newest(channel.selector.model(), pattern, deadline);
+            match timeout_at(deadline.instant().into(), newest).await {
+                Ok(Ok(known)) => known.into_iter().for_each(|one| self.begin(one)),
+                Ok(Err(refused @ (SourceError::UnknownModel(_) | SourceError::Unsuitable(_)))) => {
+                    return Err(refused);
+                }
+                Ok(Err(SourceError::UnknownSeries(_))) => {} // it may begin later
+                Ok(Err(SourceError::Unavailable(_))) | Err(_) => whole = false,
+            }
+        }
+        channel.learnt.store(whole, Ordering::Release);
+        Ok(())
+    }
+
+    /// A stream that this hub has heard nothing of begins behind its newest prediction.
+    fn begin(&self, newest: Arc<Prediction>) {
+        let Some(stream) = self.stream_of(&newest.stream, true) else { return };
+        let mut state = stream.state.lock();
+        if state.order.begin(newest.seq, newest.epoch) {
+            state.recent.push_back(StreamEvent::Prediction(newest));
+        }
+    }
+
+    fn matching(&self, reader: &Subscription) -> Vec<Arc<Stream>> {
+        let registry = self.inner.registry.read();
+        let selector = reader.selector();
+        let matching = registry.streams.values().filter(|stream| selector.matches(&stream.tag.id));
+        let mut streams: Vec<_> = matching.cloned().collect();
+        drop(registry);
+        streams.sort_by(|a, b| a.tag.id.series.cmp(&b.tag.id.series));
+        streams
+    }
+
+    /// Asks for what is wanted and not here.
+    async fn fetch(
+        &self,
+        streams: &[Arc<Stream>],
+        from: &From,
+        source: &Arc<dyn Source>,
+        deadline: Deadline,
+    ) -> Result<HashMap<u32, Vec<StreamEvent>>, PastError> {
+        let past_max = self.inner.limits.past_max;
+        let missing = streams.iter().filter_map(|stream| {
+            let from = from.of(&stream.tag.id.series)?;
+            let state = stream.state.lock();
+            let here = state.recent.front().is_some_and(|oldest| first(oldest) <= from);
+            let ahead = state.order.last().is_some_and(|last| from > last);
+            (!here && !ahead).then(|| (Arc::clone(&stream.tag), from))
+        });
+        let missing: Vec<_> = missing.collect();
+        let mut replies = stream::iter(missing)
+            .map(|(tag, from)| async move {
+                let replay = source.replay(&tag.id, from, deadline);
+                (tag.index, timeout_at(deadline.instant().into(), replay).await)
+            })
+            .buffer_unordered(REPLAYS_MAX);
+        let mut fetched = HashMap::new();
+        let mut count = 0;
+        while let Some((index, reply)) = replies.next().await {
+            // Those that do not answer become gaps.
+            let Ok(Ok(events)) = reply else { continue };
+            count += events.len();
+            if count > past_max {
+                return Err(PastError::TooMuch { past_max });
+            }
+            fetched.insert(index, events);
+        }
+        Ok(fetched)
+    }
+
+    /// Joins what was fetched with what is here, and moves the reader to the end of it.
+    fn gather(
+        &self,
+        reader: &mut Subscription,
+        streams: &[Arc<Stream>],
+        wish: &Wish,
+        mut fetched: HashMap<u32, Vec<StreamEvent>>,
+    ) -> Result<Past, PastError> {
+        let past_max = self.inner.limits.past_max;
+        let cursor = reader.channel().log.lock().head();
+        let mut past = Past::default();
+        let mut skip = HashMap::new();
+        for stream in streams {
+            let series = &stream.tag.id.series;
+            let mut state = stream.state.lock();
+            let mut seen = None;
+            if let Some(from) = wish.from.as_ref().and_then(|from| from.of(series)) {
+                let got = fetched.remove(&stream.tag.index).unwrap_or_default();
+                if let Some(last) = got.last() {
+                    state.order.begin(end(last), epoch(last).unwrap_or(0));
+                }
+                let mut tail = Tail { stream: &stream.tag.id, next: from, epoch: 0, items: &mut past.items };
+                got.into_iter().for_each(|event| tail.add(event));
+                state.recent.iter().for_each(|event| tail.add(event.clone()));
+                let (next, own) = (tail.next, tail.epoch);
+                let known = state.recent.iter().rev().find_map(epoch).unwrap_or(0);
+                seen = Some((next.saturating_sub(1), own.max(known)));
+            } else if wish.snapshot {
+                let newest = state.recent.iter().rev().find_map(|event| match event {
+                    StreamEvent::Prediction(one) => Some(Arc::clone(one)),
+                    StreamEvent::Gap(_) => None,
+                });
+                if let Some(newest) = newest {
+                    seen = Some((newest.seq, newest.epoch));
+                    past.items.push_back(PastItem::Snapshot(newest));
+                }
+            }
+            if past.items.len() > past_max {
+                return Err(PastError::TooMuch { past_max });
+            }
+            if let Some((seq, epoch)) = seen {
+                skip.insert(stream.tag.index, (seq, epoch));
+            }
+            let last = seen.map(|(seq, _)| seq).or(state.order.last());
+            past.next.extend(last.map(|last| (series.clone(), last.saturating_add(1))));
+        }
+        reader.start(cursor, skip);
+        Ok(past)
+    }
+}
+
+impl From {
+    fn of(&self, series: &SeriesName) -> Option<u64> {
+        match self {
+            Self::All(from) => Some(*from),
+            Self::Each(each) => each.get(series).copied(),
+        }
+    }
+}
+
+/// The end of a stream's past, as it is put together.
+struct Tail<'a> {
+    stream: &'a StreamId,
+    /// The number that is still missing.
+    next: u64,
+    epoch: u64,
+    items: &'a mut VecDeque<PastItem>,
+}
+
+impl Tail<'_> {
+    /// Adds an event unless it is there; says so when something before it is not to be had.
+    fn add(&mut self, mut event: StreamEvent) {
+        let newer_owner = epoch(&event).is_some_and(|of| of > self.epoch && self.epoch > 0);
+        if end(&event) < self.next && !newer_owner {
+            return;
+        }
+        if first(&event) > self.next {
+            let (from, to) = (self.next, first(&event) - 1);
+            let gap = Gap { stream: self.stream.clone(), from, to, reason: GapReason::Expired };
+            self.items.push_back(PastItem::Event(StreamEvent::Gap(gap)));
+        }
+        if let StreamEvent::Gap(gap) = &mut event {
+            gap.from = gap.from.max(self.next);
+        }
+        self.next = end(&event).saturating_add(1);
+        self.epoch = epoch(&event).unwrap_or(self.epoch);
+        self.items.push_back(PastItem::Event(event));
+    }
+}

@@ -1,0 +1,347 @@
+//! A hub whose frames are words, over a source that has the streams it is given.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use peregrine_runtime::{Clock, Deadline, SystemClock};
+
+use super::super::From;
+use super::*;
+use crate::series::{Effect, Pattern, Tick, TickError};
+
+const FORM: Form = Form { encoding: Encoding::Json, levels: None };
+
+#[test]
+fn readers_of_equal_wishes_share_what_is_rendered_once() {
+    let (hub, rendered) = hub(64);
+    let mut readers: Vec<_> = (0..3).map(|_| join(&hub, &["*"], false)).collect();
+    for event in events("a", "1 2 3") {
+        hub.publish(event);
+    }
+    for reader in &mut readers {
+        assert_eq!(read(reader), (Read::Waiting, "a:1 a:2 a:3".to_owned()));
+    }
+    assert_eq!(rendered.load(Ordering::SeqCst), 3);
+    assert_eq!(hub.stats().channels, 1);
+}
+
+#[test]
+fn a_reader_gets_what_its_patterns_mean() {
+    let (hub, _) = hub(64);
+    let mut few = join(&hub, &["x/*", "b"], false);
+    for series in ["a", "b", "x/1", "x", "x/2"] {
+        hub.publish(event(series, "1"));
+    }
+    assert_eq!(read(&mut few).1, "b:1 x/1:1 x/2:1");
+}
+
+#[test]
+fn a_waiting_reader_is_woken_once_per_event() {
+    let (hub, _) = hub(64);
+    let mut reader = join(&hub, &["a"], false);
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    for _ in 0..3 {
+        assert_eq!(reader.read(&waker, |_| true), Read::Waiting);
+    }
+    hub.publish(event("a", "1"));
+    hub.publish(event("a", "2"));
+    assert_eq!(count.0.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_reader_that_falls_off_is_told_and_others_are_not_held_up() {
+    let (hub, _) = hub(4);
+    let (mut fast, mut slow) = (join(&hub, &["a"], false), join(&hub, &["a"], false));
+    let mut got = String::new();
+    for seq in 1..=9 {
+        hub.publish(event("a", &seq.to_string()));
+        got += &read(&mut fast).1;
+    }
+    assert_eq!(got, "a:1a:2a:3a:4a:5a:6a:7a:8a:9");
+    assert_eq!(read(&mut slow).0, Read::Fell);
+}
+
+#[test]
+fn a_blocked_reader_that_conflates_gets_the_newest_of_each_series_and_what_it_missed() {
+    let (hub, _) = hub(8);
+    let mut reader = join(&hub, &["*"], true);
+    let waker = Waker::noop();
+    for seq in 1..=20 {
+        hub.publish(event("a", &seq.to_string()));
+        if seq % 3 == 0 {
+            hub.publish(event("b", &(seq / 3).to_string()));
+        }
+        assert!(reader.blocked(waker).is_some(), "fell off at {seq}");
+    }
+    let (end, got) = read(&mut reader);
+    assert_eq!(end, Read::Waiting);
+    let numbers = |series: &str| -> Vec<u64> {
+        let mut seen = Vec::new();
+        for word in got.split(' ').filter_map(|word| word.strip_prefix(series)) {
+            let (from, to) = word.split_once('-').unwrap_or((word, word));
+            seen.extend(from.parse::<u64>().expect("from")..=to.parse::<u64>().expect("to"));
+        }
+        seen
+    };
+    // Every number once, as a prediction or within a gap.
+    assert_eq!(numbers("a:"), (1..=20).collect::<Vec<_>>(), "{got}");
+    assert_eq!(numbers("b:"), (1..=6).collect::<Vec<_>>(), "{got}");
+    assert!(got.split(' ').count() < 12, "{got}");
+}
+
+#[test]
+fn a_blocked_reader_is_woken_before_its_place_leaves() {
+    let (hub, _) = hub(4);
+    let mut reader = join(&hub, &["a"], true);
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    assert_eq!(reader.blocked(&waker), Some(0));
+    for event in events("a", "1 2") {
+        hub.publish(event);
+    }
+    assert_eq!(count.0.load(Ordering::SeqCst), 0);
+    hub.publish(event("a", "3"));
+    assert_eq!(count.0.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn there_are_only_so_many_channels() {
+    let (hub, _) = hub(4);
+    let kept: Vec<_> = (0..8).map(|at| join(&hub, &[&format!("s{at}")], false)).collect();
+    let refused = hub.join(selector(&["other"]), false).err();
+    assert_eq!(refused, Some(JoinRefused::TooManyChannels { channels_max: 8 }));
+    drop(kept);
+}
+
+#[test]
+fn a_missing_number_is_lost_when_nobody_can_be_asked() {
+    let (hub, _) = hub(64);
+    let mut reader = join(&hub, &["a"], false);
+    for event in events("a", "1 4") {
+        hub.publish(event);
+    }
+    assert_eq!(read(&mut reader).1, "a:1 a:2-3 a:4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_number_is_asked_for() {
+    let (hub, source) = attached(&[("a", "1 2 3 4 5")]);
+    let mut reader = join(&hub, &["a"], false);
+    for event in events("a", "1 4 5") {
+        hub.publish(event);
+    }
+    assert_eq!(settled(&mut reader, 5).await, "a:1 a:2 a:3 a:4 a:5");
+    assert_eq!(source.replays.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_is_told_and_forgotten_after_a_grace() {
+    let (hub, source) = attached(&[]);
+    let reader = join(&hub, &["b", "a"], false);
+    let again = join(&hub, &["a", "b"], false);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(source.told(), ["a b"]);
+    drop((reader, again));
+    hub.publish(event("a", "1"));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(source.told(), ["a b", ""]);
+    assert_eq!((hub.stats().channels, hub.stats().streams), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_the_newest_of_each_series_and_is_not_repeated() {
+    let (hub, _) = attached(&[("a", "1 2 3"), ("b", "7")]);
+    check(&hub, Wish { snapshot: true, from: None }, &["a 3", "a 4"], "a=3 b=7", "a:4").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_comes_first_and_nothing_twice() {
+    let (hub, _) = attached(&[("a", "1 2 3 4-5 6"), ("b", "7")]);
+    let from = Wish { snapshot: false, from: Some(From::All(3)) };
+    // The hub hears the end of it again.
+    let want = "a3 a4-5 a6 b3-6:expired b7";
+    check(&hub, from, &["a 6", "a 7", "b 7", "b 8"], want, "a:7 b:8").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_was_ahead_of_this_node_gets_nothing_twice() {
+    let (hub, _) = attached(&[("a", "1 2 3")]);
+    let from = Wish { snapshot: false, from: Some(From::All(6)) };
+    check(&hub, from, &["a 4", "a 5", "a 6", "a 7"], "", "a:6 a:7").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn series_are_resumed_each_from_its_own_number() {
+    let (hub, _) = attached(&[("a", "1 2 3"), ("b", "1 2 3")]);
+    let each = [(SeriesName::new("a").expect("a name"), 3)].into();
+    let wish = Wish { snapshot: true, from: Some(From::Each(each)) };
+    check(&hub, wish, &["b 4", "a 4"], "a3 b=3", "b:4 a:4").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_nobody_serves_is_refused() {
+    let (hub, _) = attached(&[]);
+    let mut reader = hub.join(Selector::new("x", vec![pattern("*")], FORM), false).expect("room");
+    let past = hub.past(&mut reader, &Wish::default(), soon()).await;
+    assert_eq!(past.err(), Some(PastError::Source(SourceError::UnknownModel("x".to_owned()))));
+}
+
+/// What a reader is told first, and what after the events `then`.
+async fn check(hub: &Hub, wish: Wish, then: &[&str], want_past: &str, want_live: &str) {
+    let mut reader = join(hub, &["*"], false);
+    let past = hub.past(&mut reader, &wish, soon()).await.expect("a past");
+    let told = past.items.iter().map(|item| match item {
+        PastItem::Snapshot(one) => format!("{}={}", one.stream.series, one.seq),
+        PastItem::Event(StreamEvent::Prediction(one)) => format!("{}{}", one.stream.series, one.seq),
+        PastItem::Event(event @ StreamEvent::Gap(gap)) => format!("{}{}", gap.stream.series, word(event)),
+    });
+    assert_eq!(told.collect::<Vec<_>>().join(" "), want_past);
+    for one in then {
+        let (series, word) = one.split_once(' ').expect("a series and a word");
+        hub.publish(event(series, word));
+    }
+    assert_eq!(read(&mut reader).1, want_live);
+}
+
+/// Frames are words, counted.
+struct Words(Arc<AtomicUsize>);
+
+impl Render for Words {
+    fn render(&self, _: Form, item: Item<'_>) -> Bytes {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let text = match item {
+            Item::Prediction(one) => format!("{}:{} ", one.stream.series, one.seq),
+            Item::Snapshot(one) => format!("{}={} ", one.stream.series, one.seq),
+            Item::Gap(gap) => format!("{}:{}-{} ", gap.stream.series, gap.from, gap.to),
+        };
+        text.into()
+    }
+}
+
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Has streams of the model `m`.
+#[derive(Default)]
+struct Fake {
+    streams: HashMap<String, Vec<StreamEvent>>,
+    replays: AtomicUsize,
+    told: Mutex<Vec<String>>,
+}
+
+impl Fake {
+    fn told(&self) -> Vec<String> {
+        self.told.lock().expect("no holder panics").clone()
+    }
+}
+
+#[async_trait]
+impl Source for Fake {
+    async fn ticks(&self, _: Vec<Tick>, _: Deadline) -> Vec<Result<Effect, TickError>> {
+        Vec::new()
+    }
+
+    fn wanted(&self, wanted: Vec<(Arc<str>, Pattern)>) {
+        let patterns: Vec<_> = wanted.iter().map(|(_, pattern)| pattern.as_str()).collect();
+        self.told.lock().expect("no holder panics").push(patterns.join(" "));
+    }
+
+    async fn replay(
+        &self,
+        stream: &StreamId,
+        from: u64,
+        _: Deadline,
+    ) -> Result<Vec<StreamEvent>, SourceError> {
+        self.replays.fetch_add(1, Ordering::SeqCst);
+        let all = self.streams.get(stream.series.as_str()).cloned().unwrap_or_default();
+        let last = |event: &StreamEvent| match event {
+            StreamEvent::Prediction(one) => one.seq,
+            StreamEvent::Gap(gap) => gap.to,
+        };
+        Ok(all.into_iter().filter(|event| last(event) >= from).collect())
+    }
+
+    async fn newest(
+        &self,
+        model: &str,
+        pattern: &Pattern,
+        _: Deadline,
+    ) -> Result<Vec<Arc<Prediction>>, SourceError> {
+        if model != "m" {
+            return Err(SourceError::UnknownModel(model.to_owned()));
+        }
+        let matching = self.streams.iter().filter(|(series, _)| pattern.matches(series));
+        let newest = matching.filter_map(|(_, events)| match events.last() {
+            Some(StreamEvent::Prediction(one)) => Some(Arc::clone(one)),
+            _ => None,
+        });
+        Ok(newest.collect())
+    }
+}
+
+fn hub(frames_max: usize) -> (Hub, Arc<AtomicUsize>) {
+    let limits = HubLimits {
+        log_frames_max: frames_max,
+        channels_max: 8,
+        grace: Duration::ZERO,
+        ..HubLimits::default()
+    };
+    let rendered = Arc::new(AtomicUsize::new(0));
+    (Hub::new(Arc::new(Words(Arc::clone(&rendered))), limits), rendered)
+}
+
+fn attached(streams: &[(&str, &str)]) -> (Hub, Arc<Fake>) {
+    let (hub, _) = hub(64);
+    let streams = streams.iter().map(|(series, words)| ((*series).to_owned(), events(series, words)));
+    let source = Arc::new(Fake { streams: streams.collect(), ..Fake::default() });
+    drop(tokio::spawn(hub.attach(Arc::clone(&source) as Arc<dyn Source>, Arc::new(SystemClock))));
+    (hub, source)
+}
+
+fn soon() -> Deadline {
+    Deadline::after(SystemClock.now(), Duration::from_secs(5))
+}
+
+fn pattern(text: &str) -> Pattern {
+    Pattern::new(text).expect("a pattern")
+}
+
+fn selector(patterns: &[&str]) -> Selector {
+    Selector::new("m", patterns.iter().map(|text| pattern(text)).collect(), FORM)
+}
+
+fn join(hub: &Hub, patterns: &[&str], conflate: bool) -> Subscription {
+    hub.join(selector(patterns), conflate).expect("room for a channel")
+}
+
+fn read(reader: &mut Subscription) -> (Read, String) {
+    let mut text = String::new();
+    let end = reader.read(Waker::noop(), |frame| {
+        text += std::str::from_utf8(frame).expect("words");
+        true
+    });
+    (end, text.trim_end().to_owned())
+}
+
+/// Reads until so many frames have come.
+async fn settled(reader: &mut Subscription, count: usize) -> String {
+    let mut text = String::new();
+    while text.split_whitespace().count() < count {
+        text += &read(reader).1;
+        text.push(' ');
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
