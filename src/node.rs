@@ -15,6 +15,8 @@ use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
 use futures_util::stream::{self, Stream, StreamExt as _};
+use peregrine_actors::series::SeriesName;
+use peregrine_actors::stream::{Hub, Prediction, Source, StreamEvent};
 use peregrine_actors::{
     BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Profile, Profiles, Settings,
     StartError, System, Workload,
@@ -30,6 +32,7 @@ use crate::catalog::{self, CatalogError};
 use crate::cluster::series::SeriesError;
 use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
+use crate::gateway::stream::Streams;
 use crate::gateway::{self, Shared};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
@@ -117,6 +120,14 @@ impl Node {
         Self::start_with(resolved, factories, Vec::new())
     }
 
+    /// As [`Node::start_with`], with series that are fed from elsewhere: benches and tests.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn start_fed(resolved: Resolved, factories: Factories, feed: Feed) -> Result<Self, NodeError> {
+        Self::start_whole(resolved, factories, Vec::new(), Some(feed))
+    }
+
     /// As [`Node::start`], on executors that the caller chose, and with rooms of the caller's that must agree to
     /// another configuration.
     ///
@@ -127,10 +138,19 @@ impl Node {
         factories: Factories,
         rooms: Vec<Box<dyn Room>>,
     ) -> Result<Self, NodeError> {
+        Self::start_whole(resolved, factories, rooms, None)
+    }
+
+    fn start_whole(
+        resolved: Resolved,
+        factories: Factories,
+        rooms: Vec<Box<dyn Room>>,
+        feed: Option<Feed>,
+    ) -> Result<Self, NodeError> {
         let (ready_to, ready) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let body = move || {
-            actix_web::rt::System::new().block_on(live(resolved, factories, rooms, ready_to, stopped));
+            actix_web::rt::System::new().block_on(live(resolved, factories, rooms, feed, ready_to, stopped));
         };
         let thread = thread::Builder::new().name("node".to_owned()).spawn(body)?;
         let (addr, system, reload) = ready.recv().map_err(|_| NodeError::Died)??;
@@ -211,6 +231,9 @@ pub(crate) fn signals() -> io::Result<impl Future<Output = &'static str>> {
     })
 }
 
+/// Makes the source of a node's predictions, which publishes to the hub that it is given.
+pub type Feed = Box<dyn FnOnce(&Hub) -> Arc<dyn Source> + Send>;
+
 type Ready = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
 
 /// All of a node that has to be stopped.
@@ -227,13 +250,14 @@ async fn live(
     resolved: Resolved,
     factories: Factories,
     rooms: Vec<Box<dyn Room>>,
+    feed: Option<Feed>,
     ready: mpsc::SyncSender<Ready>,
     stopped: oneshot::Receiver<()>,
 ) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let drain = resolved.config.server.drain;
     let Started { server, addr, system, reload, joined } =
-        match start(resolved, factories, rooms, &clock).await {
+        match start(resolved, factories, rooms, feed, &clock).await {
             Ok(started) => started,
             Err(failed) => {
                 let _ = ready.send(Err(failed)); // the starter waits for it
@@ -270,6 +294,7 @@ async fn start(
     resolved: Resolved,
     factories: Factories,
     rooms: Vec<Box<dyn Room>>,
+    feed: Option<Feed>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, NodeError> {
     let config = &resolved.config;
@@ -286,7 +311,7 @@ async fn start(
     )?;
     let drain = config.server.drain;
     let mut joined = None;
-    match serve_models(&system, entries, series, resolved, rooms, clock, &mut joined).await {
+    match serve_models(&system, entries, series, resolved, rooms, feed, clock, &mut joined).await {
         Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined }),
         Err(failed) => {
             let deadline = Deadline::after(clock.now(), drain);
@@ -305,6 +330,7 @@ async fn serve_models(
     series: SeriesStore,
     resolved: Resolved,
     mut rooms: Vec<Box<dyn Room>>,
+    feed: Option<Feed>,
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
@@ -313,7 +339,13 @@ async fn serve_models(
     if let Some(part) = &config.cluster {
         *joined = Some(cluster::join(part, system, &current, clock).await?);
     }
-    let live = series::start(system, clock, &current, joined.as_mut(), None, Arc::new(Nobody))?;
+    let hub = gateway::stream::hub(&config.stream);
+    let audience = Arc::new(Hearers { hub: hub.clone() });
+    let live = series::start(system, clock, &current, joined.as_mut(), None, audience)?;
+    let source = match feed {
+        Some(feed) => feed(&hub),
+        None => Arc::clone(&live.source),
+    };
     memory::for_loading();
     let mut loaded = std::pin::pin!(load_all(entries));
     while let Some((entry, loaded)) = loaded.next().await {
@@ -338,27 +370,44 @@ async fn serve_models(
     {
         return Err(NodeError::NoDefault(default.clone()));
     }
-    let server = config.server.clone();
+    let (server, stream_config) = (config.server.clone(), config.stream.clone());
     let columns = series.columns().to_vec();
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
-    let shared =
-        Shared::new(system.clone(), clock.clone(), series, live, current, Arc::clone(&reload), part, watch);
+    let (streams, keeper) = Streams::start(stream_config, hub, source, clock.clone());
+    drop(actix_web::rt::spawn(keeper)); // it ends with the node's thread
+    let shared = Shared::new(
+        system.clone(),
+        clock.clone(),
+        series,
+        live,
+        current,
+        Arc::clone(&reload),
+        part,
+        watch,
+        streams,
+    );
     let bound = gateway::bind(&server, Data::new(shared));
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
 }
 
-/// Nobody subscribes.
-struct Nobody;
+/// Who hears of predictions on this node.
+struct Hearers {
+    hub: Hub,
+}
 
-impl series::Audience for Nobody {
-    fn publish(&self, _: peregrine_actors::stream::StreamEvent) {}
-    fn predicted(&self, _: &peregrine_actors::stream::Prediction) {}
-    fn observed(&self, _: &peregrine_actors::series::SeriesName, _: u64, _: f32) {}
+impl series::Audience for Hearers {
+    fn publish(&self, event: StreamEvent) {
+        self.hub.publish(event);
+    }
+
+    fn predicted(&self, _: &Prediction) {}
+
+    fn observed(&self, _: &SeriesName, _: u64, _: f32) {}
 }
 
 /// What requests are read by: limits, deadlines, the default model and the columns of the data.

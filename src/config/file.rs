@@ -29,6 +29,7 @@ pub(super) struct ConfigFile {
     pub(super) batching: BatchingFile,
     pub(super) breaker: BreakerFile,
     pub(super) deadline: DeadlineFile,
+    pub(super) stream: StreamFile,
     pub(super) data: DataFile,
     pub(super) series: SeriesFile,
     pub(super) log: LogFile,
@@ -217,6 +218,40 @@ pub(super) struct DeadlineFile {
     pub(super) default: Option<WrittenDuration>,
     /// The longest a request may ask for.
     pub(super) max: Option<WrittenDuration>,
+}
+
+/// Websockets, and what is kept for them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct StreamFile {
+    /// Open websockets; more are answered 503.
+    pub(super) connections_max: Option<usize>,
+    /// Largest message of a client.
+    pub(super) message_max: Option<WrittenSize>,
+    /// Subscriptions of one connection.
+    pub(super) subscriptions_max: Option<usize>,
+    /// Names and patterns of one subscription.
+    pub(super) patterns_max: Option<usize>,
+    /// Messages with ticks of one connection that wait for their answer; it is not read from meanwhile.
+    pub(super) ticks_in_flight_max: Option<usize>,
+    /// Different subscriptions on this node; equal ones count once and share a log.
+    pub(super) channels_max: Option<usize>,
+    /// Streams (a model's predictions of a series) that are followed at once.
+    pub(super) streams_max: Option<usize>,
+    /// Messages that a reader may be behind.
+    pub(super) log_messages_max: Option<usize>,
+    /// Bytes that a reader may be behind.
+    pub(super) log_max: Option<WrittenSize>,
+    /// Newest predictions of each stream from which a reader can resume on this node.
+    pub(super) retention: Option<usize>,
+    /// Longest silence of this node, at most 15 s.
+    pub(super) heartbeat: Option<WrittenDuration>,
+    /// Longest silence of a client, which is pinged at half of it.
+    pub(super) idle_max: Option<WrittenDuration>,
+    /// How long a client may take nothing of what is sent.
+    pub(super) stuck_max: Option<WrittenDuration>,
+    /// For the closing handshake.
+    pub(super) close_timeout: Option<WrittenDuration>,
 }
 
 /// The series that requests may name by symbol.

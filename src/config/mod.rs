@@ -58,6 +58,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// `[deadline]`
     pub deadline: DeadlineConfig,
+    /// `[stream]`
+    pub stream: StreamConfig,
     /// `[data]`
     pub data: DataConfig,
     /// `[series]`
@@ -175,6 +177,39 @@ pub struct DeadlineConfig {
     pub default: Duration,
     /// The longest a request may ask for.
     pub max: Duration,
+}
+
+/// Websockets, and what is kept for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamConfig {
+    /// Open websockets; more get 503.
+    pub connections_max: usize,
+    /// Largest message of a client.
+    pub message_bytes_max: usize,
+    /// Of one connection.
+    pub subscriptions_max: usize,
+    /// Of one subscription.
+    pub patterns_max: usize,
+    /// Messages with ticks of one connection that wait for their answer; it is not read from meanwhile.
+    pub ticks_in_flight_max: usize,
+    /// Different subscriptions on this node; equal ones count once.
+    pub channels_max: usize,
+    /// Streams (a model's predictions of a series) that are followed at once.
+    pub streams_max: usize,
+    /// Frames that a reader may be behind.
+    pub log_frames_max: usize,
+    /// Bytes that a reader may be behind.
+    pub log_bytes_max: usize,
+    /// Newest predictions of each stream that can be resumed from here.
+    pub retention: usize,
+    /// Longest silence of this node.
+    pub heartbeat: Duration,
+    /// Longest silence of a client, which is pinged at half of it.
+    pub idle_max: Duration,
+    /// How long a client may take nothing of what is sent.
+    pub stuck_max: Duration,
+    /// For the closing handshake.
+    pub close_timeout: Duration,
 }
 
 /// The series that requests may name by symbol.

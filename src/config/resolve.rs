@@ -11,14 +11,15 @@ use peregrine_runtime::{NodeId, Region};
 use toml::Value;
 
 use super::file::{
-    BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, LISTS, ServerFile,
+    BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, LISTS, ServerFile, StreamFile,
 };
 use super::layers::{Leaves, Sources, add_posted, assemble, gather, key_of, path_of, quoted};
 use super::secret::{REDACTED, is_secret};
 use super::units::{WrittenDuration, WrittenSize};
 use super::{
     BackendChoice, BackendConfig, BatchingConfig, BreakerConfig, Config, ConfigError, DataConfig,
-    DeadlineConfig, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, paths,
+    DeadlineConfig, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, StreamConfig,
+    paths,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -190,6 +191,7 @@ impl Checker<'_> {
         let batching = self.batching(&written.batching);
         let breaker = self.breaker(&written.breaker);
         let deadline = self.deadline(&written.deadline);
+        let stream = self.stream(written.stream);
         let data = self.data(written.data);
         let series = self.series(written.series);
         let format = self.present("log.format", written.log.format);
@@ -221,6 +223,7 @@ impl Checker<'_> {
             batching: batching?,
             breaker: breaker?,
             deadline: deadline?,
+            stream: stream?,
             data: data?,
             series: series?,
             log: LogConfig { format: format?, filter: filter? },
@@ -325,6 +328,40 @@ impl Checker<'_> {
             self.mistake("deadline.default", format!("{default:?} is more than max = {max:?}"));
         }
         Some(DeadlineConfig { default: default?, max: max? })
+    }
+
+    fn stream(&mut self, written: StreamFile) -> Option<StreamConfig> {
+        let size = |written: Option<WrittenSize>| written.map(|WrittenSize(bytes)| bytes);
+        let connections = self.within("stream.connections_max", written.connections_max, 1..=1_000_000);
+        let message = self.within("stream.message_max", size(written.message_max), 1024..=16 << 20);
+        let subscriptions = self.within("stream.subscriptions_max", written.subscriptions_max, 1..=10_000);
+        let patterns = self.within("stream.patterns_max", written.patterns_max, 1..=10_000);
+        let ticks = self.within("stream.ticks_in_flight_max", written.ticks_in_flight_max, 1..=10_000);
+        let channels = self.within("stream.channels_max", written.channels_max, 1..=1_000_000);
+        let streams = self.within("stream.streams_max", written.streams_max, 1..=10_000_000);
+        let log_frames = self.within("stream.log_messages_max", written.log_messages_max, 4..=1_000_000);
+        let log_bytes = self.within("stream.log_max", size(written.log_max), 64 << 10..=1 << 30);
+        let retention = self.within("stream.retention", written.retention, 1..=100_000);
+        let heartbeat = self.time("stream.heartbeat", written.heartbeat, SECOND / 20..=SECOND * 15);
+        let idle = self.time("stream.idle_max", written.idle_max, SECOND / 10..=DAY);
+        let stuck = self.time("stream.stuck_max", written.stuck_max, SECOND / 10..=DAY);
+        let close = self.time("stream.close_timeout", written.close_timeout, SECOND / 100..=SECOND * 60);
+        Some(StreamConfig {
+            connections_max: connections?,
+            message_bytes_max: message?,
+            subscriptions_max: subscriptions?,
+            patterns_max: patterns?,
+            ticks_in_flight_max: ticks?,
+            channels_max: channels?,
+            streams_max: streams?,
+            log_frames_max: log_frames?,
+            log_bytes_max: log_bytes?,
+            retention: retention?,
+            heartbeat: heartbeat?,
+            idle_max: idle?,
+            stuck_max: stuck?,
+            close_timeout: close?,
+        })
     }
 
     fn data(&mut self, written: DataFile) -> Option<DataConfig> {

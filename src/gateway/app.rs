@@ -16,6 +16,7 @@ use peregrine_shaders::Windows;
 use super::body::{self, BodyError, BodyLimits};
 use super::error::Refusal;
 use super::meter::{Admitted, Meter};
+use super::stream::Streams;
 use crate::catalog::{self, Entry};
 use crate::cluster::elsewhere;
 use crate::config::Config;
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     /// Over the system's actors.
     pub(crate) watch: Watch,
     pub(crate) meter: Meter,
+    pub(crate) stream: Arc<Streams>,
     started: SystemTime,
     predictions: AtomicU64,
 }
@@ -51,6 +53,7 @@ impl Shared {
         reload: Arc<Reload>,
         cluster: Option<Cluster>,
         watch: Watch,
+        stream: Arc<Streams>,
     ) -> Self {
         let started = clock.wall();
         let predictions = AtomicU64::new(0);
@@ -64,6 +67,7 @@ impl Shared {
             cluster,
             watch,
             meter: Meter::default(),
+            stream,
             started,
             predictions,
         }

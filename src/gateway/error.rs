@@ -5,7 +5,7 @@
 use std::fmt;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use peregrine_actors::ForecastError;
 use peregrine_actors::stream::SourceError;
@@ -14,6 +14,7 @@ use peregrine_shaders::WindowError;
 use super::body::BodyError;
 use super::json::JsonError;
 use super::series::BadTicks;
+use super::stream::{NoHandshake, VERSION};
 use super::ticks::parse::BadTick;
 use super::v1::parse::BadForecast;
 use super::v2::parse::BadInfer;
@@ -38,6 +39,10 @@ pub(crate) enum Refusal {
     /// A row of a native request, with the id the caller gave it.
     #[error("series `{series}`: {source}")]
     Series { series: String, source: ForecastError },
+    #[error(transparent)]
+    Handshake(#[from] NoHandshake),
+    #[error("{connections_max} websockets are open already, or the node stops")]
+    NoSeat { connections_max: usize },
     #[error("no such path")]
     NoSuchPath,
     #[error("this path answers {allow} only")]
@@ -84,7 +89,9 @@ impl Refusal {
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Load(_) | Self::Reload(ReloadRefused::Invalid(_)) => StatusCode::BAD_REQUEST,
             Self::Reload(_) => StatusCode::CONFLICT,
-            Self::NoModel | Self::Source(SourceError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoModel | Self::NoSeat { .. } | Self::Source(SourceError::Unavailable(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Source(SourceError::UnknownModel(_) | SourceError::UnknownSeries(_)) => {
                 StatusCode::NOT_FOUND
             }
@@ -92,6 +99,8 @@ impl Refusal {
             Self::Ticks(BadTicks::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Ticks(BadTicks::Line { source: BadTick::Json(error), .. }) => json_status(error),
             Self::Ticks(BadTicks::Line { .. } | BadTicks::None) => StatusCode::BAD_REQUEST,
+            Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) => StatusCode::UPGRADE_REQUIRED,
+            Self::Handshake(_) => StatusCode::BAD_REQUEST,
             Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
         }
     }
@@ -102,7 +111,7 @@ impl Refusal {
             Self::Forecast(ForecastError::Overloaded { retry_after_ms }) => {
                 Some(retry_after_ms.div_ceil(1000).max(1))
             }
-            Self::TooManyInFlight { .. } => Some(1),
+            Self::TooManyInFlight { .. } | Self::NoSeat { .. } => Some(1),
             _ => None,
         }
     }
@@ -125,6 +134,9 @@ impl Refusal {
         }
         if let Self::Method { allow } = self {
             response.insert_header((ALLOW, *allow));
+        }
+        if let Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) = self {
+            response.insert_header((UPGRADE, "websocket")).insert_header((SEC_WEBSOCKET_VERSION, VERSION));
         }
         if matches!(self, Self::Body(_)) {
             response.force_close(); // what is left of the body is not worth reading

@@ -44,6 +44,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     if let Some(part) = &shared.cluster {
         cluster(&mut page, part);
     }
+    streams(&mut page, &shared);
     let health = shared.system.health();
     devices(&mut page, &health);
     actors(&mut page, &health);
@@ -403,6 +404,51 @@ fn cluster(page: &mut Page, cluster: &Cluster) {
         for (reason, count) in by_reason {
             page.sample("", &[("reason", reason)], count);
         }
+    }
+}
+
+fn streams(page: &mut Page, shared: &Shared) {
+    let stats = shared.stream.stats();
+    page.family("peregrine_stream_subscribers", "gauge", "Open websockets.");
+    page.sample("", &[], stats.subscribers);
+    page.family(
+        "peregrine_stream_lag",
+        "gauge",
+        "Most messages that a reader was behind since the last look at this.",
+    );
+    page.sample("", &[], stats.lag_frames);
+    let hub = shared.stream.hub().stats();
+    let counters = [
+        ("peregrine_stream_messages_total", "Messages of the shared logs that were sent.", stats.messages),
+        ("peregrine_stream_bytes_total", "Their bytes, framed.", stats.bytes),
+        ("peregrine_stream_conflated_total", "Messages that slow readers did not get.", stats.conflated),
+        ("peregrine_stream_published_total", "Events that came to be sent.", hub.published),
+        (
+            "peregrine_stream_rendered_total",
+            "Messages that were written, once for all readers.",
+            hub.rendered,
+        ),
+        (
+            "peregrine_stream_repairs_total",
+            "Holes in the numbers of a stream that were asked about.",
+            hub.repairs,
+        ),
+        ("peregrine_stream_refused_total", "Events of streams beyond the bound.", hub.refused),
+    ];
+    for (name, help, count) in counters {
+        page.family(name, "counter", help);
+        page.sample("", &[], count);
+    }
+    for (name, help, count) in [
+        ("peregrine_stream_channels", "Different subscriptions.", hub.channels),
+        ("peregrine_stream_streams", "Streams that are followed.", hub.streams),
+    ] {
+        page.family(name, "gauge", help);
+        page.sample("", &[], count);
+    }
+    page.family("peregrine_stream_closed_total", "counter", "Websockets that ended, by why.");
+    for (why, count) in stats.ends {
+        page.sample("", &[("why", &why)], count);
     }
 }
 

@@ -17,18 +17,23 @@ mod neural;
 mod numbers;
 mod openapi;
 mod series;
+pub(crate) mod stream;
 mod ticks;
 mod v1;
 mod v2;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use actix_http::{HttpService, Request};
+use actix_server::ServerBuilder;
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_factory, map_config};
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{self, Next};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError, web};
+use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 
 pub(crate) use app::Shared;
 use error::{Problem, ProtocolError, Refusal};
@@ -37,22 +42,87 @@ use meter::Route;
 use crate::config::ServerConfig;
 
 /// Binds the address and starts the workers; the server runs while it is awaited.
+///
+/// As actix-web's own server does, but requests to upgrade are handed out, so that websockets are ours.
 pub(crate) fn bind(config: &ServerConfig, shared: web::Data<Shared>) -> io::Result<(Server, SocketAddr)> {
-    let connections_max = config.connections_max.div_ceil(config.workers);
-    let server = HttpServer::new(move || {
-        App::new().wrap(middleware::from_fn(measured)).app_data(shared.clone()).configure(routes)
+    let listener = listener(config.listen)?;
+    let addr = listener.local_addr()?;
+    let builder = ServerBuilder::default();
+    let stopping = builder.graceful_shutdown_signal();
+    let (keep_alive, header_timeout) = (config.keep_alive, config.header_timeout);
+    let streams = std::sync::Arc::clone(&shared.stream);
+    let stopped = stopping.clone();
+    actix_web::rt::spawn(async move {
+        stopped.notified().await;
+        streams.stop();
+    });
+    let server = builder
+        .workers(config.workers)
+        .max_concurrent_connections(config.connections_max.div_ceil(config.workers))
+        .disable_signals()
+        .shutdown_timeout(config.drain.as_secs().max(1))
+        .listen("http", listener, move || {
+            let stopping = stopping.clone();
+            let upgraded = shared.clone();
+            HttpService::build()
+                .graceful_shutdown_signal(move || {
+                    let signal = stopping.clone();
+                    async move { signal.notified().await }
+                })
+                .keep_alive(keep_alive)
+                .client_request_timeout(header_timeout)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                .h1_allow_half_closed(false) // a client that goes away has its work dropped
+                .tcp_nodelay(true)
+                .local_addr(addr)
+                .upgrade(fn_factory(move || {
+                    let shared = upgraded.clone();
+                    async move {
+                        let app = app(shared.clone()).new_service(()).await?;
+                        Ok::<_, ()>(stream::Upgrade::new(app, shared))
+                    }
+                }))
+                .finish(app(shared.clone()))
+                .tcp()
+        })?
+        .run();
+    Ok((server, addr))
+}
+
+/// Of the listening socket.
+const BACKLOG: i32 = 1024;
+/// How long a connection that is closed may take to go.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn listener(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let domain = socket2::Domain::for_address(addr);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The routes as HTTP serves them.
+fn app(
+    shared: web::Data<Shared>,
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = ServiceResponse<impl MessageBody + 'static>,
+    Error = actix_web::HttpResponse,
+    InitError = (),
+    Service = impl actix_service::Service<
+        Request,
+        Response = ServiceResponse<impl MessageBody + 'static>,
+        Error = actix_web::HttpResponse,
+        Future = impl Future + 'static,
+    > + 'static,
+> {
+    let app = App::new().wrap(middleware::from_fn(measured)).app_data(shared).configure(routes);
+    map_config(app.into_factory().map_err(|error: actix_web::Error| error.error_response()), move |()| {
+        AppConfig::default()
     })
-    .workers(config.workers)
-    .max_connections(connections_max)
-    .client_request_timeout(config.header_timeout)
-    .keep_alive(config.keep_alive)
-    .h1_allow_half_closed(false) // a client that goes away has its work dropped
-    .tcp_nodelay(true)
-    .disable_signals()
-    .shutdown_timeout(config.drain.as_secs().max(1))
-    .bind(config.listen)?;
-    let addr = server.addrs().first().copied().ok_or(io::ErrorKind::AddrNotAvailable)?;
-    Ok((server.run(), addr))
 }
 
 /// Every route of a node.
@@ -62,6 +132,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     neural::routes(config);
     series::routes(config);
     cluster::routes(config);
+    stream::routes(config);
     health::routes(config);
     metrics::routes(config);
     openapi::routes(config);

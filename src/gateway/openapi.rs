@@ -50,6 +50,7 @@ const fn operation(
 
 const FORECASTING: &[u16] = &[400, 404, 408, 413, 415, 422, 429, 503, 504];
 const NAMED: &[u16] = &[400, 404];
+const WEBSOCKET: &[u16] = &[400, 426, 503];
 const READY: &[u16] = &[503];
 const V2: &str = "open inference protocol";
 const V1: &str = "native";
@@ -165,6 +166,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
     operation("post", "/v1/ticks", V1, "Feed observations, one JSON object a line", None, "Any", &[]),
     operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Any", &[]),
+    operation(
+        "get",
+        "/v1/stream",
+        V1,
+        "Websocket: subscribe to predictions and feed ticks, in JSON or MessagePack",
+        None,
+        "Websocket",
+        WEBSOCKET,
+    ),
+    operation("get", "/v1/echo", V1, "Websocket: says what it hears", None, "Websocket", WEBSOCKET),
     operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
     operation(
         "post",
@@ -234,7 +245,13 @@ fn view(one: &Operation) -> Value {
         }),
         name => json!({ "application/json": { "schema": reference(name) } }),
     };
-    responses.insert("200".to_owned(), json!({ "description": "Done", "content": content }));
+    if one.answer == "Websocket" {
+        let protocols = json!({ "description": "peregrine.v1.json or peregrine.v1.msgpack", "schema": { "type": "string" } });
+        let headers = json!({ "Sec-WebSocket-Protocol": protocols });
+        responses.insert("101".to_owned(), json!({ "description": "A websocket", "headers": headers }));
+    } else {
+        responses.insert("200".to_owned(), json!({ "description": "Done", "content": content }));
+    }
     for status in one.refusals {
         let (kind, schema) = if protocol {
             ("application/json", "ProtocolError")
@@ -288,6 +305,7 @@ fn meaning(status: u16) -> &'static str {
         408 => "The body came too slowly",
         413 => "Too large",
         415 => "Unknown content encoding",
+        426 => "No websocket was asked for, or one of another version",
         422 => "Well-formed but not forecastable: names series and index",
         429 => "Overloaded: come back after Retry-After",
         501 => "Not supported",

@@ -103,6 +103,8 @@ pub(super) struct Inner {
     pub(super) repairs_from: Mutex<Option<mpsc::Receiver<Repair>>>,
     /// The set of channels, or the number of their readers, is another.
     pub(super) changed: Arc<Notify>,
+    /// The generation of channels that the source was told of.
+    pub(super) told: Mutex<Option<u64>>,
     numbers: AtomicU64,
     published: AtomicU64,
     rendered: AtomicU64,
@@ -150,6 +152,7 @@ impl Hub {
             repairs,
             repairs_from: Mutex::new(Some(repairs_from)),
             changed: Arc::default(),
+            told: Mutex::default(),
             numbers: AtomicU64::new(1),
             published: AtomicU64::new(0),
             rendered: AtomicU64::new(0),

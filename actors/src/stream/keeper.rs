@@ -27,7 +27,7 @@ impl Hub {
         &self,
         source: Arc<dyn Source>,
         clock: Arc<dyn Clock>,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    ) -> impl Future<Output = ()> + Send + use<> {
         let first = self.inner.source.set((Arc::clone(&source), Arc::clone(&clock))).is_ok();
         let hub = self.clone();
         async move {
@@ -38,10 +38,33 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// Says what is wanted, if that is something else than last time.
+    pub(super) fn tell(&self, source: &dyn Source) {
+        // Held until it is said, or an earlier set could be said last.
+        let mut told = self.inner.told.lock();
+        let registry = self.inner.registry.read();
+        if *told == Some(registry.generation) {
+            return;
+        }
+        *told = Some(registry.generation);
+        let mut wanted: Vec<(Arc<str>, Pattern)> = registry
+            .channels
+            .keys()
+            .flat_map(|selector| {
+                selector.patterns().iter().map(|one| (Arc::clone(selector.model()), one.clone()))
+            })
+            .collect();
+        drop(registry);
+        wanted.sort();
+        wanted.dedup();
+        source.wanted(wanted);
+    }
+}
+
 async fn keep(hub: Hub, source: Arc<dyn Source>, clock: Arc<dyn Clock>) {
     let Some(mut repairs) = hub.inner.repairs_from.lock().take() else { return };
     let mut asked = FuturesUnordered::new();
-    let mut told = None;
     let mut lonely = HashMap::new();
     loop {
         tokio::select! {
@@ -52,11 +75,11 @@ async fn keep(hub: Hub, source: Arc<dyn Source>, clock: Arc<dyn Clock>) {
             Some((repair, events)) = asked.next() => finish(&hub, &repair, events),
             () = hub.inner.changed.notified() => {
                 sweep(&hub, clock.now(), &mut lonely);
-                tell(&hub, &*source, &mut told);
+                hub.tell(&*source);
             }
             () = sleep(SWEEP_EVERY), if !lonely.is_empty() => {
                 sweep(&hub, clock.now(), &mut lonely);
-                tell(&hub, &*source, &mut told);
+                hub.tell(&*source);
             }
         }
     }
@@ -76,26 +99,6 @@ fn finish(hub: &Hub, repair: &Repair, events: Vec<StreamEvent>) {
     hub.pass(&repair.stream.tag, &mut state, passed.events, &mut wake);
     drop(state);
     wake.into_iter().for_each(Waker::wake);
-}
-
-/// Says what is wanted, if that is something else than last time.
-fn tell(hub: &Hub, source: &dyn Source, told: &mut Option<u64>) {
-    let registry = hub.inner.registry.read();
-    if *told == Some(registry.generation) {
-        return;
-    }
-    *told = Some(registry.generation);
-    let mut wanted: Vec<(Arc<str>, Pattern)> = registry
-        .channels
-        .keys()
-        .flat_map(|selector| {
-            selector.patterns().iter().map(|one| (Arc::clone(selector.model()), one.clone()))
-        })
-        .collect();
-    drop(registry);
-    wanted.sort();
-    wanted.dedup();
-    source.wanted(wanted);
 }
 
 /// Lets go of channels that nobody has read for a while, and of streams that no channel wants.

@@ -84,6 +84,7 @@ impl Hub {
     ) -> Result<Past, PastError> {
         let source = self.inner.source.get().map(|(source, _)| Arc::clone(source));
         if let Some(source) = &source {
+            self.tell(&**source); // what comes after what is asked for must come here
             self.learn(reader, &**source, deadline).await?;
         }
         let streams = self.matching(reader);

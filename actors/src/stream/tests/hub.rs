@@ -12,7 +12,7 @@ use peregrine_runtime::{Clock, Deadline, SystemClock};
 
 use super::super::From;
 use super::*;
-use crate::series::{Effect, Pattern, Tick, TickError};
+use crate::series::{Effect, Pattern, SeriesLog, Tick, TickError};
 
 const FORM: Form = Form { encoding: Encoding::Json, levels: None };
 
@@ -288,6 +288,10 @@ impl Source for Fake {
             _ => None,
         });
         Ok(newest.collect())
+    }
+
+    async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
+        Err(SourceError::UnknownSeries(series.to_string()))
     }
 }
 

@@ -1,0 +1,518 @@
+//! One websocket: reads into a buffer of its thread, writes from logs that all share, and keeps next to nothing itself.
+//!
+//! Knows no protocol above RFC 6455 (that is the session's) and no kind of socket. An idle connection holds no
+//! buffer. Time is counted in ticks of one timer, so that a message costs no reading of a clock.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::ws::{CloseReason, Event, GOING_AWAY, Opcode, POLICY, Reader, frame};
+
+/// Of the buffer that all connections of a thread read into.
+const READ_BYTES: usize = 64 << 10;
+/// Of one write; also most that a connection keeps of frames that its client has not taken.
+const WRITE_BYTES: usize = 16 << 10;
+/// Answers that wait for the client; beyond them it is not read from.
+const OUT_BYTES_MAX: usize = 64 << 10;
+/// Reads or writes before other connections have their turn.
+const TURNS: usize = 8;
+
+thread_local! {
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    static WRITE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(WRITE_BYTES));
+}
+
+/// A message of the client.
+pub(super) enum Message {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+}
+
+/// What is said over a websocket.
+pub(super) trait Session {
+    /// A message came; answers go to `out`.
+    fn message(&mut self, message: Message, out: &mut Outbox) -> Result<(), CloseReason>;
+
+    /// May another message come?
+    fn ready(&self) -> bool {
+        true
+    }
+
+    /// Goes on with what was begun.
+    fn poll(&mut self, _cx: &mut Context<'_>, _out: &mut Outbox) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    /// Hands out frames until `take` refuses one; at their end the waker is kept.
+    fn frames(
+        &mut self,
+        _waker: &Waker,
+        _take: &mut dyn FnMut(&Bytes) -> bool,
+        _out: &mut Outbox,
+    ) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    /// The client does not take what is sent.
+    fn blocked(&mut self, _waker: &Waker, _out: &mut Outbox) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
+    /// Nothing was sent for a while.
+    fn quiet(&mut self, _out: &mut Outbox) {}
+
+    /// The node is about to close the connection.
+    fn goodbye(&mut self, _out: &mut Outbox) {}
+}
+
+/// Frames for one client alone.
+#[derive(Default)]
+pub(super) struct Outbox {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= OUT_BYTES_MAX
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.len();
+        if self.frames.is_empty() {
+            self.frames = VecDeque::new(); // an idle connection keeps no buffer
+        }
+        Some(frame)
+    }
+}
+
+/// How patient a connection is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Of the timer.
+    pub(super) tick: Duration,
+    /// Ticks without a byte before the client is asked whether it lives; twice as many end the connection.
+    pub(super) ping_after: u16,
+    /// Ticks in which the client takes nothing that is sent.
+    pub(super) stuck_max: u16,
+    /// For the closing handshake.
+    pub(super) close: Duration,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// With both close frames.
+    Closed,
+    /// The client went without a word.
+    Gone,
+    /// The client said nothing any more.
+    Idle,
+    /// The client did not read.
+    Slow,
+    /// The client broke the rules.
+    Violation,
+    /// This node stops.
+    Drained,
+}
+
+impl End {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Closed, Self::Gone, Self::Idle, Self::Slow, Self::Violation, Self::Drained];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Gone => "gone",
+            Self::Idle => "idle",
+            Self::Slow => "slow",
+            Self::Violation => "violation",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// A close frame is the last of the outbox.
+    Closing {
+        end: End,
+        /// Nothing more of the client is of interest.
+        deaf: bool,
+    },
+    /// Everything is sent; what the client still sends is thrown away until it hangs up, so that nothing is reset.
+    Lingering {
+        end: End,
+    },
+}
+
+pub(super) struct Connection<T, S> {
+    io: T,
+    session: S,
+    reader: Reader,
+    /// What came while no message could be taken.
+    unread: Vec<u8>,
+    out: Outbox,
+    /// Of what the socket did not take.
+    rest: Bytes,
+    phase: Phase,
+    patience: Patience,
+    timer: Pin<Box<Sleep>>,
+    silent_ticks: u16,
+    stuck_ticks: u16,
+    sent: bool,
+    blocked: bool,
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
+    /// `first` goes out before anything else; `unread` came together with the handshake.
+    pub(super) fn new(
+        io: T,
+        session: S,
+        reader: Reader,
+        first: Bytes,
+        unread: Vec<u8>,
+        patience: Patience,
+    ) -> Self {
+        let timer = Box::pin(sleep_until(Instant::now() + patience.tick));
+        Self {
+            io,
+            session,
+            reader,
+            unread,
+            out: Outbox::default(),
+            rest: first,
+            phase: Phase::Open,
+            patience,
+            timer,
+            silent_ticks: 0,
+            stuck_ticks: 0,
+            sent: true,
+            blocked: false,
+        }
+    }
+
+    /// Lives until the connection has ended. `stopping`: the node takes leave of its clients.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, stopping: bool) -> Poll<End> {
+        if stopping && self.phase == Phase::Open {
+            self.session.goodbye(&mut self.out);
+            self.close(&CloseReason::new(GOING_AWAY, "the node stops"), End::Drained, false, cx);
+        }
+        match self.turn(cx) {
+            Ok(Some(end)) => return Poll::Ready(end),
+            Ok(None) => {}
+            Err(_) => return Poll::Ready(self.end_of(End::Gone)),
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if let Some(end) = self.tick(cx) {
+                return Poll::Ready(end);
+            }
+            // What the tick had to say goes out, and the sockets are listened to again.
+            match self.turn(cx) {
+                Ok(Some(end)) => return Poll::Ready(end),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(self.end_of(End::Gone)),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn end_of(&self, otherwise: End) -> End {
+        match self.phase {
+            Phase::Open => otherwise,
+            Phase::Closing { end, .. } | Phase::Lingering { end } => end,
+        }
+    }
+
+    /// Reads, writes and goes on until nothing more can be done now.
+    fn turn(&mut self, cx: &mut Context<'_>) -> io::Result<Option<End>> {
+        for _ in 0..TURNS {
+            if self.phase == Phase::Open
+                && let Err(reason) = self.session.poll(cx, &mut self.out)
+            {
+                self.fail(&reason, cx);
+            }
+            let heard = match self.read(cx)? {
+                Heard::Nothing => false,
+                Heard::Something => true,
+                Heard::End => return Ok(Some(self.end_of(End::Gone))),
+            };
+            let more = self.write(cx)?;
+            if !heard && !more {
+                return Ok(None);
+            }
+        }
+        cx.waker().wake_by_ref(); // others have their turn first
+        Ok(None)
+    }
+
+    /// May be read from: there is room for what its messages bring about.
+    fn listens(&self) -> bool {
+        match self.phase {
+            Phase::Open => self.session.ready() && !self.out.is_full(),
+            Phase::Closing { .. } | Phase::Lingering { .. } => true,
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<Heard> {
+        if !self.listens() {
+            return Ok(Heard::Nothing);
+        }
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            self.hear(&mut unread, cx);
+            return Ok(Heard::Something);
+        }
+        READ.with_borrow_mut(|buffer| {
+            let mut buf = ReadBuf::new(buffer);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
+                Poll::Pending => Ok(Heard::Nothing),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => Ok(Heard::End),
+                Poll::Ready(Ok(())) => {
+                    self.silent_ticks = 0;
+                    self.hear(buf.filled_mut(), cx);
+                    Ok(Heard::Something)
+                }
+            }
+        })
+    }
+
+    fn hear(&mut self, bytes: &mut [u8], cx: &mut Context<'_>) {
+        let mut bytes = bytes;
+        loop {
+            match self.phase {
+                Phase::Lingering { .. } | Phase::Closing { deaf: true, .. } => return,
+                Phase::Open | Phase::Closing { .. } => {}
+            }
+            if !self.listens() {
+                self.unread = bytes.to_vec();
+                return;
+            }
+            match self.reader.next(&mut bytes) {
+                Ok(Some(event)) => self.event(event, cx),
+                Ok(None) => return,
+                Err(reason) => return self.fail(&reason, cx),
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event, cx: &mut Context<'_>) {
+        if let Event::Close(code) = event {
+            match &mut self.phase {
+                Phase::Open => {
+                    let answer = CloseReason::new(code, "");
+                    self.close(&answer, End::Closed, true, cx);
+                }
+                Phase::Closing { deaf, .. } => *deaf = true,
+                Phase::Lingering { .. } => {}
+            }
+            return;
+        }
+        if self.phase != Phase::Open {
+            return;
+        }
+        let heard = match event {
+            Event::Text(text) => self.session.message(Message::Text(text), &mut self.out),
+            Event::Binary(bytes) => self.session.message(Message::Binary(bytes), &mut self.out),
+            Event::Ping(payload) => {
+                self.out.push(frame(Opcode::Pong, &payload));
+                Ok(())
+            }
+            Event::Pong | Event::Close(_) => Ok(()),
+        };
+        if let Err(reason) = heard {
+            self.fail(&reason, cx);
+        }
+    }
+
+    /// Ends the connection because of what the client did.
+    fn fail(&mut self, reason: &CloseReason, cx: &mut Context<'_>) {
+        let end = if reason.code == POLICY { End::Slow } else { End::Violation };
+        match &mut self.phase {
+            Phase::Open => self.close(reason, end, true, cx),
+            Phase::Closing { deaf, .. } => *deaf = true,
+            Phase::Lingering { .. } => {}
+        }
+    }
+
+    fn close(&mut self, reason: &CloseReason, end: End, deaf: bool, cx: &mut Context<'_>) {
+        self.out.push(reason.frame());
+        self.phase = Phase::Closing { end, deaf };
+        self.unread = Vec::new();
+        self.timer.as_mut().reset(Instant::now() + self.patience.close);
+        cx.waker().wake_by_ref(); // the timer and the socket are asked anew
+    }
+
+    /// Writes what there is; whether there may be more to write.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        loop {
+            while !self.rest.is_empty() {
+                match Pin::new(&mut self.io).poll_write(cx, &self.rest) {
+                    Poll::Pending => return Ok(self.stuck(cx)),
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(len)) => self.wrote(len),
+                    Poll::Ready(Err(error)) => return Err(error),
+                }
+            }
+            self.rest = Bytes::new();
+            let wrote = WRITE.with_borrow_mut(|batch| self.write_batch(batch, cx))?;
+            if !wrote && self.rest.is_empty() {
+                return self.idle(cx);
+            }
+            if wrote {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn wrote(&mut self, len: usize) {
+        self.rest.advance(len);
+        (self.sent, self.stuck_ticks, self.blocked) = (true, 0, false);
+    }
+
+    /// Gathers frames and writes them at once; what the socket does not take is kept in `rest`.
+    fn write_batch(&mut self, batch: &mut Vec<u8>, cx: &mut Context<'_>) -> io::Result<bool> {
+        batch.clear();
+        let mut rest = Bytes::new();
+        while let Some(next) = self.out.frames.front() {
+            if !add(batch, &mut rest, next) {
+                break;
+            }
+            self.out.pop();
+        }
+        if self.phase == Phase::Open && self.out.frames.is_empty() {
+            let mut take = |frame: &Bytes| add(batch, &mut rest, frame);
+            if let Err(reason) = self.session.frames(cx.waker(), &mut take, &mut self.out) {
+                self.fail(&reason, cx);
+            }
+        }
+        if batch.is_empty() {
+            self.rest = rest;
+            return Ok(false);
+        }
+        let len = match Pin::new(&mut self.io).poll_write(cx, batch) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(len)) => len,
+            Poll::Ready(Err(error)) => return Err(error),
+        };
+        if len > 0 {
+            self.wrote(0);
+        }
+        if len < batch.len() {
+            self.rest = Bytes::copy_from_slice(&batch[len..]);
+        }
+        Ok(true)
+    }
+
+    /// Nothing is left to write.
+    fn idle(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if let Phase::Closing { end, deaf: true } = self.phase {
+            match Pin::new(&mut self.io).poll_shutdown(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => {
+                    self.phase = Phase::Lingering { end };
+                    return Ok(true);
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The socket takes nothing now; whether something is to be done nevertheless.
+    fn stuck(&mut self, cx: &mut Context<'_>) -> bool {
+        self.blocked = true;
+        if self.phase == Phase::Open
+            && let Err(reason) = self.session.blocked(cx.waker(), &mut self.out)
+        {
+            self.fail(&reason, cx);
+        }
+        false
+    }
+
+    /// The timer rang.
+    fn tick(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        if self.phase != Phase::Open {
+            return Some(self.end_of(End::Gone));
+        }
+        self.timer.as_mut().reset(Instant::now() + self.patience.tick);
+        self.silent_ticks = self.silent_ticks.saturating_add(1);
+        if self.blocked {
+            self.stuck_ticks += 1;
+            if self.stuck_ticks >= self.patience.stuck_max {
+                return Some(End::Slow);
+            }
+        }
+        // A client that is not listened to cannot be heard either.
+        if !self.listens() {
+            self.silent_ticks = 0;
+        }
+        if self.silent_ticks == self.patience.ping_after {
+            self.out.push(frame(Opcode::Ping, b""));
+        } else if self.silent_ticks >= self.patience.ping_after.saturating_mul(2) {
+            self.session.goodbye(&mut self.out);
+            self.close(&CloseReason::new(GOING_AWAY, "nothing was heard"), End::Idle, false, cx);
+            return None;
+        }
+        if !std::mem::take(&mut self.sent) {
+            self.session.quiet(&mut self.out);
+        }
+        None
+    }
+}
+
+enum Heard {
+    Nothing,
+    Something,
+    End,
+}
+
+/// Adds a frame to a batch; one that is larger than a batch is written from where it lies.
+fn add(batch: &mut Vec<u8>, rest: &mut Bytes, frame: &Bytes) -> bool {
+    if !rest.is_empty() {
+        return false;
+    }
+    if batch.len() + frame.len() <= WRITE_BYTES {
+        batch.extend_from_slice(frame);
+        return true;
+    }
+    if batch.is_empty() {
+        *rest = frame.clone();
+        return true;
+    }
+    false
+}
+
+/// A connection as a future; whether the node stops is asked at each turn.
+pub(super) async fn run<T, S>(
+    mut connection: Connection<T, S>,
+    mut stopping: impl FnMut(&Waker) -> bool,
+) -> End
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Session,
+{
+    std::future::poll_fn(|cx| {
+        let stopping = stopping(cx.waker());
+        Poll::Ready(ready!(connection.poll(cx, stopping)))
+    })
+    .await
+}

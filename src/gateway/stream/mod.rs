@@ -1,0 +1,44 @@
+//! Websockets: `GET /v1/stream` and `GET /v1/echo`.
+//!
+//! `upgrade` takes the socket out of HTTP's hands, `ws` is RFC 6455, `connection` is one socket, `session` what is
+//! said over it; `ops` reads and `print` writes the messages. Predictions come from the hub as ready frames.
+
+mod connection;
+mod echo;
+mod handshake;
+mod message_pack;
+mod ops;
+mod print;
+mod session;
+mod state;
+mod upgrade;
+mod writer;
+mod ws;
+
+use actix_web::web::{self, Data};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::error::{Problem, Refusal};
+use super::{Shared, get};
+pub(crate) use handshake::{NoHandshake, VERSION};
+pub(crate) use state::{Streams, hub};
+pub(crate) use upgrade::Upgrade;
+
+/// Answers those who do not get a websocket.
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    get(config, "/v1/stream", refuse_stream);
+    get(config, "/v1/echo", refuse_echo);
+}
+
+async fn refuse_stream(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    refuse(&shared, &request, true)
+}
+
+async fn refuse_echo(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    refuse(&shared, &request, false)
+}
+
+fn refuse(shared: &Shared, request: &HttpRequest, subprotocols: bool) -> Result<HttpResponse, Problem> {
+    handshake::agree(request.head(), subprotocols).map_err(Refusal::from)?;
+    Err(Refusal::NoSeat { connections_max: shared.stream.limits().connections_max }.into())
+}

@@ -1,0 +1,275 @@
+//! What clients ask over a stream. Pure.
+
+use std::collections::BTreeMap;
+
+use peregrine_actors::series::{Pattern, SeriesName, Tick};
+use peregrine_actors::stream::{From, Levels, Wish};
+
+use crate::gateway::json::{Cursor, JsonError, Scalar, once};
+use crate::gateway::ticks::parse::{BadTick, TickParts, tick};
+
+/// Most ticks of one message.
+const TICKS_MAX: usize = 1024;
+/// Most series whose places one subscription may state.
+const PLACES_MAX: usize = 16_384;
+
+/// One thing that a client asks.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Op {
+    Subscribe(Subscribe),
+    /// The subscription that was made under this id.
+    Unsubscribe,
+    Ping,
+    Ticks(Vec<Tick>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Subscribe {
+    /// `None`: the node's default.
+    pub(super) model: Option<String>,
+    pub(super) patterns: Vec<Pattern>,
+    /// As asked.
+    pub(super) levels: Option<Levels>,
+    pub(super) conflate: bool,
+    pub(super) wish: Wish,
+}
+
+/// A message that asks nothing; the caller acts.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(super) enum BadOp {
+    #[error(transparent)]
+    Tick(#[from] BadTick),
+    #[error("the message has no `op`")]
+    NoOp,
+    #[error("`op` must be subscribe, unsubscribe, ping or tick")]
+    Unknown,
+    #[error("`{name}` must be {want}")]
+    Member { name: &'static str, want: &'static str },
+}
+
+impl std::convert::From<JsonError> for BadOp {
+    fn from(error: JsonError) -> Self {
+        Self::Tick(error.into())
+    }
+}
+
+#[derive(Default)]
+struct Members {
+    op: Option<String>,
+    id: Option<u64>,
+    model: Option<String>,
+    series: Option<Vec<String>>,
+    levels: Option<Vec<f64>>,
+    from: Option<From>,
+    conflate: Option<bool>,
+    snapshot: Option<bool>,
+    ticks: Option<Vec<Tick>>,
+    tick: TickParts,
+}
+
+/// Reads a message of at most `patterns_max` patterns. The id is given back even of one that is refused.
+pub(super) fn parse(text: &[u8], patterns_max: usize) -> (Option<u64>, Result<Op, BadOp>) {
+    let mut members = Members::default();
+    let read = read(text, patterns_max, &mut members);
+    (members.id, read.and_then(|()| members.into_op()))
+}
+
+fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), BadOp> {
+    let mut cursor = Cursor::new(text);
+    cursor.object(|key, cursor| {
+        let at = cursor.at();
+        match key {
+            "op" => once(&mut members.op, cursor.string()?.into_owned(), "op", at)?,
+            "id" => once(&mut members.id, cursor.unsigned()?, "id", at)?,
+            "model" => once(&mut members.model, cursor.string()?.into_owned(), "model", at)?,
+            "series" => once(&mut members.series, texts(cursor, patterns_max)?, "series", at)?,
+            "levels" => once(&mut members.levels, levels(cursor)?, "levels", at)?,
+            "from" => once(&mut members.from, from(cursor)?, "from", at)?,
+            "conflate" => once(&mut members.conflate, flag(cursor, "conflate")?, "conflate", at)?,
+            "snapshot" => once(&mut members.snapshot, flag(cursor, "snapshot")?, "snapshot", at)?,
+            "ticks" => once(&mut members.ticks, ticks(cursor)?, "ticks", at)?,
+            _ => {
+                if !members.tick.member(key, cursor)? {
+                    cursor.skip()?;
+                }
+            }
+        }
+        Ok::<(), BadOp>(())
+    })?;
+    Ok(cursor.end()?)
+}
+
+impl Members {
+    fn into_op(self) -> Result<Op, BadOp> {
+        match self.op.as_deref() {
+            None => Err(BadOp::NoOp),
+            Some("ping") => Ok(Op::Ping),
+            Some("unsubscribe") => Ok(Op::Unsubscribe),
+            Some("subscribe") => self.into_subscribe().map(Op::Subscribe),
+            Some("tick") => self.into_ticks().map(Op::Ticks),
+            Some(_) => Err(BadOp::Unknown),
+        }
+    }
+
+    fn into_subscribe(self) -> Result<Subscribe, BadOp> {
+        let want = "a list of names or patterns of series";
+        let series = self.series.unwrap_or_default();
+        let wrong = BadOp::Member { name: "series", want };
+        if series.is_empty() {
+            return Err(wrong);
+        }
+        let patterns: Result<_, _> = series.iter().map(|text| Pattern::new(text)).collect();
+        let levels =
+            self.levels.map(|levels| Levels::new(&levels)).transpose().map_err(|_| BadOp::Member {
+                name: "levels",
+                want: "at most 8 percentages between 0 and 100 with at most two decimals",
+            })?;
+        Ok(Subscribe {
+            model: self.model,
+            patterns: patterns.map_err(|_| wrong)?,
+            levels,
+            conflate: self.conflate.unwrap_or(false),
+            wish: Wish { snapshot: self.snapshot.unwrap_or(false), from: self.from },
+        })
+    }
+
+    fn into_ticks(mut self) -> Result<Vec<Tick>, BadOp> {
+        if let Some(ticks) = self.ticks {
+            let alone = self.series.is_none() && !self.tick.any();
+            let want = "at least one tick, and stand alone";
+            return if alone && !ticks.is_empty() {
+                Ok(ticks)
+            } else {
+                Err(BadOp::Member { name: "ticks", want })
+            };
+        }
+        let mut series = self.series.unwrap_or_default();
+        if series.len() > 1 {
+            return Err(BadOp::Member { name: "series", want: "the name of one series" });
+        }
+        self.tick.series = series.pop();
+        Ok(vec![self.tick.finish()?])
+    }
+}
+
+/// One text, or a list of them.
+fn texts(cursor: &mut Cursor<'_>, count_max: usize) -> Result<Vec<String>, BadOp> {
+    if cursor.peek() == Some(b'"') {
+        return Ok(vec![cursor.string()?.into_owned()]);
+    }
+    let mut texts = Vec::new();
+    cursor.array(|cursor| {
+        if texts.len() == count_max {
+            return Err(BadOp::Member { name: "series", want: "fewer patterns in one subscription" });
+        }
+        texts.push(cursor.string()?.into_owned());
+        Ok(())
+    })?;
+    Ok(texts)
+}
+
+fn levels(cursor: &mut Cursor<'_>) -> Result<Vec<f64>, BadOp> {
+    let mut levels = Vec::new();
+    cursor.array(|cursor| {
+        // More than any form has are refused later, so few are kept.
+        let level = cursor.number()?.parse().unwrap_or(f64::NAN);
+        if levels.len() < 64 {
+            levels.push(level);
+        }
+        Ok::<(), BadOp>(())
+    })?;
+    Ok(levels)
+}
+
+fn from(cursor: &mut Cursor<'_>) -> Result<From, BadOp> {
+    if cursor.peek() != Some(b'{') {
+        return Ok(From::All(cursor.unsigned()?));
+    }
+    let mut each = BTreeMap::new();
+    cursor.object(|series, cursor| {
+        let wrong =
+            BadOp::Member { name: "from", want: "a sequence number, or one for each series by its name" };
+        let series = SeriesName::new(series).map_err(|_| wrong.clone())?;
+        if each.len() == PLACES_MAX {
+            return Err(wrong);
+        }
+        each.insert(series, cursor.unsigned()?);
+        Ok(())
+    })?;
+    Ok(From::Each(each))
+}
+
+fn flag(cursor: &mut Cursor<'_>, name: &'static str) -> Result<bool, BadOp> {
+    match cursor.scalar()? {
+        Scalar::Flag(flag) => Ok(flag),
+        Scalar::Text(_) | Scalar::Number(_) => Err(BadOp::Member { name, want: "true or false" }),
+    }
+}
+
+fn ticks(cursor: &mut Cursor<'_>) -> Result<Vec<Tick>, BadOp> {
+    let mut ticks = Vec::new();
+    cursor.array(|cursor| {
+        if ticks.len() == TICKS_MAX {
+            return Err(BadOp::Member { name: "ticks", want: "at most 1024 ticks" });
+        }
+        ticks.push(tick(cursor)?);
+        Ok(())
+    })?;
+    Ok(ticks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscriptions_are_read() {
+        let text = r#"{"op":"subscribe","id":7,"model":"m","series":["AAPL","crypto/*"],"levels":[80],"from":3,"conflate":true,"new":{}}"#;
+        let want = Subscribe {
+            model: Some("m".to_owned()),
+            patterns: vec![Pattern::new("AAPL").unwrap(), Pattern::new("crypto/*").unwrap()],
+            levels: Some(Levels::new(&[80.0]).unwrap()),
+            conflate: true,
+            wish: Wish { snapshot: false, from: Some(From::All(3)) },
+        };
+        assert_eq!(parse(text.as_bytes(), 8), (Some(7), Ok(Op::Subscribe(want))));
+        let text = r#"{"op":"subscribe","series":"a","from":{"a":1,"b":2},"snapshot":true}"#;
+        let (_, Ok(Op::Subscribe(got))) = parse(text.as_bytes(), 8) else { panic!("a subscription") };
+        let each = [("a", 1), ("b", 2)].map(|(name, seq)| (SeriesName::new(name).unwrap(), seq)).into();
+        assert_eq!(got.wish, Wish { snapshot: true, from: Some(From::Each(each)) });
+    }
+
+    #[test]
+    fn ticks_come_alone_or_together() {
+        let one = r#"{"op":"tick","series":"a","ts":1,"value":2}"#;
+        let (_, Ok(Op::Ticks(ticks))) = parse(one.as_bytes(), 8) else { panic!("a tick") };
+        assert_eq!(ticks.len(), 1);
+        let two =
+            r#"{"op":"tick","ticks":[{"series":"a","ts":1,"value":2},{"series":"b","ts":1,"value":null}]}"#;
+        let (_, Ok(Op::Ticks(ticks))) = parse(two.as_bytes(), 8) else { panic!("ticks") };
+        assert_eq!(ticks.len(), 2);
+    }
+
+    #[test]
+    fn what_asks_nothing_is_refused_with_its_id() {
+        for (text, part) in [
+            ("", "expected an object"),
+            ("{}", "no `op`"),
+            (r#"{"op":"x"}"#, "`op` must be"),
+            (r#"{"op":"subscribe"}"#, "`series` must be"),
+            (r#"{"op":"subscribe","series":[""]}"#, "`series` must be"),
+            (r#"{"op":"subscribe","series":["1","2","3","4","5","6","7","8","9"]}"#, "fewer patterns"),
+            (r#"{"op":"subscribe","series":["a"],"levels":[100]}"#, "`levels` must be"),
+            (r#"{"op":"subscribe","series":["a"],"from":-1}"#, "an unsigned integer"),
+            (r#"{"op":"tick","ticks":[]}"#, "`ticks` must be"),
+            (r#"{"op":"tick","ticks":[{}],"value":1}"#, "no `series`"),
+            (r#"{"op":"tick","series":["a","b"],"ts":1,"value":1}"#, "one series"),
+            (r#"{"op":"ping"} {"#, "the end"),
+        ] {
+            let (_, refused) = parse(text.as_bytes(), 8);
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert_eq!(parse(br#"{"id":5,"op":"x"}"#, 8).0, Some(5));
+    }
+}

@@ -1,0 +1,311 @@
+//! One client of the stream: its subscriptions, its ticks on their way, and what it is told.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use actix_web::web::Data;
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use peregrine_actors::ForecastError;
+use peregrine_actors::series::{Effect, Tick, TickError, Timestamp};
+use peregrine_actors::stream::{
+    Encoding, Form, Item, Past, PastError, PastItem, Read, Render, Selector, SourceError, StreamEvent,
+    Subscription,
+};
+
+use super::super::Shared;
+use super::connection::{Message, Outbox, Session};
+use super::message_pack::to_json;
+use super::ops::{self, Op, Subscribe};
+use super::print::{self, Frames, Subscribed};
+use super::ws::{CloseReason, POLICY, UNSUPPORTED};
+use crate::gateway::error::Refusal;
+use crate::gateway::v1::parse::{BadForecast, refuse_several};
+use crate::gateway::v1::print::offers;
+
+/// When a client that is sent away should come back.
+const RECONNECT_AFTER_MS: u64 = 1000;
+
+pub(super) struct Talk {
+    shared: Data<Shared>,
+    encoding: Encoding,
+    subscriptions: Vec<Entry>,
+    begun: Option<Box<FuturesUnordered<Begun>>>,
+    subscribing: bool,
+    leaving: bool,
+}
+
+type Begun = Pin<Box<dyn Future<Output = Done>>>;
+
+struct Entry {
+    id: Option<u64>,
+    past: Past,
+    /// Of the past, rendered, not yet taken.
+    next: Option<Bytes>,
+    reader: Subscription,
+}
+
+/// What was begun has ended.
+enum Done {
+    Subscribed(Option<u64>, Result<Box<(Subscription, Past)>, Refused>),
+    Ticked(Option<u64>, Vec<Result<Effect, TickError>>),
+}
+
+/// A subscription was refused.
+struct Refused {
+    code: &'static str,
+    detail: String,
+}
+
+impl Talk {
+    pub(super) fn new(shared: Data<Shared>, encoding: Encoding) -> Self {
+        let subscriptions = Vec::new();
+        Self { shared, encoding, subscriptions, begun: None, subscribing: false, leaving: false }
+    }
+
+    fn begin(&mut self, what: impl Future<Output = Done> + 'static) {
+        self.begun.get_or_insert_default().push(Box::pin(what));
+    }
+
+    fn op(&mut self, text: &[u8], out: &mut Outbox) {
+        let limits = self.shared.stream.limits();
+        let (id, op) = ops::parse(text, limits.patterns_max);
+        let encoding = self.encoding;
+        match op {
+            Err(bad) => out.push(print::error(encoding, id, "malformed", &bad.to_string())),
+            Ok(Op::Ping) => out.push(print::pong(encoding, id)),
+            Ok(Op::Unsubscribe) => match self.subscriptions.iter().position(|entry| entry.id == id) {
+                Some(at) => {
+                    self.subscriptions.remove(at);
+                    out.push(print::unsubscribed(encoding, id));
+                }
+                None => {
+                    out.push(print::error(encoding, id, "unknown_subscription", "nothing has this id"));
+                }
+            },
+            Ok(Op::Subscribe(wish)) => {
+                if self.subscriptions.iter().any(|entry| entry.id == id) {
+                    let detail = "a subscription has this id already";
+                    out.push(print::error(encoding, id, "duplicate", detail));
+                } else if self.subscriptions.len() >= limits.subscriptions_max {
+                    let detail =
+                        format!("a connection has at most {} subscriptions", limits.subscriptions_max);
+                    out.push(print::error(encoding, id, "too_many", &detail));
+                } else {
+                    self.subscribing = true;
+                    let shared = self.shared.clone();
+                    self.begin(async move {
+                        Done::Subscribed(id, subscribe(&shared, encoding, wish).await.map(Box::new))
+                    });
+                }
+            }
+            Ok(Op::Ticks(ticks)) => {
+                let shared = self.shared.clone();
+                self.begin(async move { Done::Ticked(id, feed(&shared, ticks).await) });
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done, out: &mut Outbox) {
+        match done {
+            Done::Ticked(id, results) => out.push(print::ticked(self.encoding, id, &results)),
+            Done::Subscribed(id, Err(refused)) => {
+                self.subscribing = false;
+                out.push(print::error(self.encoding, id, refused.code, &refused.detail));
+            }
+            Done::Subscribed(id, Ok(subscribed)) => {
+                self.subscribing = false;
+                let (reader, mut past) = *subscribed;
+                let told = Subscribed {
+                    id,
+                    channel: reader.channel_number(),
+                    model: reader.selector().model(),
+                    retention: self.shared.stream.hub().limits().retention,
+                    next: &past.next,
+                };
+                out.push(print::subscribed(self.encoding, &told));
+                past.next = Vec::new();
+                self.subscriptions.push(Entry { id, past, next: None, reader });
+            }
+        }
+    }
+}
+
+impl Session for Talk {
+    fn message(&mut self, message: Message, out: &mut Outbox) -> Result<(), CloseReason> {
+        match (message, self.encoding) {
+            (Message::Text(text), Encoding::Json) => self.op(&text, out),
+            (Message::Binary(bytes), Encoding::MessagePack) => match to_json(&bytes) {
+                Ok(text) => self.op(&text, out),
+                Err(bad) => out.push(print::error(self.encoding, None, "malformed", &bad.to_string())),
+            },
+            _ => return Err(CloseReason::new(UNSUPPORTED, "JSON comes as text, MessagePack as binary")),
+        }
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        // What comes behind a subscription may speak of it.
+        !self.subscribing
+            && self
+                .begun
+                .as_ref()
+                .is_none_or(|begun| begun.len() < self.shared.stream.limits().ticks_in_flight_max)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, out: &mut Outbox) -> Result<(), CloseReason> {
+        while let Some(begun) = &mut self.begun {
+            match Pin::new(&mut **begun).poll_next(cx) {
+                Poll::Ready(Some(done)) => self.done(done, out),
+                Poll::Ready(None) => self.begun = None, // an idle connection keeps nothing
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn frames(
+        &mut self,
+        waker: &Waker,
+        take: &mut dyn FnMut(&Bytes) -> bool,
+        out: &mut Outbox,
+    ) -> Result<(), CloseReason> {
+        let (mut frames, mut bytes) = (0_u64, 0_u64);
+        let mut counted = |frame: &Bytes| {
+            let taken = take(frame);
+            if taken {
+                frames += 1;
+                bytes += frame.len() as u64;
+            }
+            taken
+        };
+        let mut fell = false;
+        for entry in &mut self.subscriptions {
+            if !entry.past(&mut counted) {
+                break;
+            }
+            match entry.reader.read(waker, &mut counted) {
+                Read::Waiting => {}
+                Read::Full => break,
+                Read::Fell => {
+                    fell = true;
+                    break;
+                }
+            }
+        }
+        self.shared.stream.count(frames, bytes);
+        if fell { Err(self.fall(out)) } else { Ok(()) }
+    }
+
+    fn blocked(&mut self, waker: &Waker, out: &mut Outbox) -> Result<(), CloseReason> {
+        let mut fell = false;
+        for entry in &mut self.subscriptions {
+            self.shared.stream.saw_lag(entry.reader.lag());
+            match entry.reader.blocked(waker) {
+                Some(conflated) => self.shared.stream.conflated(conflated),
+                None => fell = true,
+            }
+        }
+        if fell { Err(self.fall(out)) } else { Ok(()) }
+    }
+
+    fn quiet(&mut self, out: &mut Outbox) {
+        let since = self.shared.clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let at = Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+        out.push(print::heartbeat(self.encoding, at));
+    }
+
+    fn goodbye(&mut self, out: &mut Outbox) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            out.push(print::goodbye(self.encoding, RECONNECT_AFTER_MS, "drain"));
+        }
+    }
+}
+
+impl Talk {
+    /// The client read too slowly and has not asked for less.
+    fn fall(&mut self, out: &mut Outbox) -> CloseReason {
+        self.subscriptions.clear();
+        let detail =
+            "messages left the log before they were read: resume with `from`, or subscribe with `conflate`";
+        out.push(print::error(self.encoding, None, "slow", detail));
+        out.push(print::goodbye(self.encoding, 0, "slow"));
+        CloseReason::new(POLICY, "the client reads too slowly")
+    }
+}
+
+impl Entry {
+    /// Hands out what comes before the log; whether all of it was taken.
+    fn past(&mut self, take: &mut impl FnMut(&Bytes) -> bool) -> bool {
+        loop {
+            let Some(frame) = self.next.take().or_else(|| self.render_next()) else { return true };
+            if !take(&frame) {
+                self.next = Some(frame);
+                return false;
+            }
+        }
+    }
+
+    fn render_next(&mut self) -> Option<Bytes> {
+        let form = self.reader.selector().form();
+        let item = self.past.items.pop_front()?;
+        if self.past.items.is_empty() {
+            self.past = Past::default();
+        }
+        Some(match &item {
+            PastItem::Snapshot(one) => Frames.render(form, Item::Snapshot(one)),
+            PastItem::Event(StreamEvent::Prediction(one)) => Frames.render(form, Item::Prediction(one)),
+            PastItem::Event(StreamEvent::Gap(gap)) => Frames.render(form, Item::Gap(gap)),
+        })
+    }
+}
+
+async fn subscribe(
+    shared: &Shared,
+    encoding: Encoding,
+    wish: Subscribe,
+) -> Result<(Subscription, Past), Refused> {
+    let refused = |code, detail: String| Refused { code, detail };
+    let model = shared.model(wish.model.as_deref(), None).await.map_err(|refusal| {
+        let unknown = matches!(
+            refusal,
+            Refusal::Forecast(ForecastError::UnknownModel(_) | ForecastError::UnknownVersion { .. })
+        );
+        refused(if unknown { "unknown_model" } else { "unavailable" }, refusal.to_string())
+    })?;
+    let spec = &model.spec;
+    refuse_several(spec).map_err(|bad| refused("unsuitable", bad.to_string()))?;
+    let offered = |level: f64| offers(&spec.head, level);
+    if let Some(level) = wish.levels.iter().flat_map(|levels| levels.percent()).find(|&level| !offered(level))
+    {
+        return Err(refused("levels", BadForecast::Level { level }.to_string()));
+    }
+    let form = Form { encoding, levels: wish.levels };
+    let hub = shared.stream.hub();
+    let selector = Selector::new(&spec.name, wish.patterns, form);
+    let mut reader =
+        hub.join(selector, wish.conflate).map_err(|full| refused("too_many", full.to_string()))?;
+    let past = hub.past(&mut reader, &wish.wish, shared.deadline(None)).await.map_err(|error| {
+        let code = match &error {
+            PastError::TooMuch { .. } => "too_many",
+            PastError::Source(SourceError::UnknownModel(_)) => "unknown_model",
+            PastError::Source(SourceError::UnknownSeries(_)) => "unknown_series",
+            PastError::Source(SourceError::Unsuitable(_)) => "unsuitable",
+            PastError::Source(SourceError::Unavailable(_)) => "unavailable",
+        };
+        refused(code, error.to_string())
+    })?;
+    Ok((reader, past))
+}
+
+async fn feed(shared: &Shared, ticks: Vec<Tick>) -> Vec<Result<Effect, TickError>> {
+    let (count, deadline) = (ticks.len(), shared.deadline(None));
+    let source = Arc::clone(shared.stream.source());
+    let fed = source.ticks(ticks, deadline);
+    let late = TickError::Unavailable("no answer within the deadline".to_owned());
+    let answers = tokio::time::timeout_at(deadline.instant().into(), fed).await;
+    answers.unwrap_or_else(|_elapsed| vec![Err(late); count])
+}

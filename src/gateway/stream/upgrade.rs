@@ -1,0 +1,142 @@
+//! Requests to upgrade: websockets are taken out of HTTP's hands, all others get the answer they would have had.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix_codec::{Encoder, Framed, FramedParts};
+use actix_http::body::{BoxBody, MessageBody};
+use actix_http::h1::{Codec, Message};
+use actix_http::{ConnectionType, Request, Response};
+use actix_web::dev::ServiceResponse;
+use actix_web::web::Data;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use super::super::Shared;
+use super::connection::{Connection, run};
+use super::echo::Echo;
+use super::handshake::{Agreed, agree};
+use super::session::Talk;
+use super::ws::{MessageLimits, Reader};
+
+/// Largest message of the echo, which conformance suites are to fill.
+const ECHO_BYTES_MAX: usize = 16 << 20;
+
+/// The connection as HTTP leaves it.
+pub(crate) type Upgraded<T> = (Request, Framed<T, Codec>);
+
+/// Why an upgraded connection ended early; the client is gone, nobody acts.
+#[derive(Debug)]
+pub(crate) struct Broken(String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Asked for by the server's types; nobody is there any more to read it.
+impl From<Broken> for Response<BoxBody> {
+    fn from(_: Broken) -> Self {
+        Self::internal_server_error()
+    }
+}
+
+/// Serves requests to upgrade; `app` answers what is none.
+pub(crate) struct Upgrade<A> {
+    app: Rc<A>,
+    shared: Data<Shared>,
+}
+
+impl<A> Upgrade<A> {
+    pub(crate) fn new(app: A, shared: Data<Shared>) -> Self {
+        Self { app: Rc::new(app), shared }
+    }
+}
+
+impl<A, B, T> actix_service::Service<Upgraded<T>> for Upgrade<A>
+where
+    A: actix_service::Service<Request, Response = ServiceResponse<B>> + 'static,
+    A::Error: Into<Response<BoxBody>>,
+    B: MessageBody,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    type Response = ();
+    type Error = Broken;
+    type Future = Pin<Box<dyn Future<Output = Result<(), Broken>>>>;
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        self.app.poll_ready(cx).map_err(|_| Broken("the routes are not ready".to_owned()))
+    }
+
+    fn call(&self, (request, framed): Upgraded<T>) -> Self::Future {
+        let echo = match request.path() {
+            "/v1/echo" => Some(true),
+            "/v1/stream" => Some(false),
+            _ => None,
+        };
+        if let Some(echo) = echo
+            && let Ok(agreed) = agree(request.head(), !echo)
+            && let Some(seat) = self.shared.stream.sit()
+        {
+            let parts = framed.into_parts();
+            let (io, unread) = (parts.io, parts.read_buf.to_vec());
+            let (shared, Agreed { encoding, answer }) = (self.shared.clone(), agreed);
+            drop(request);
+            let patience = shared.stream.patience();
+            return if echo {
+                let reader = Reader::new(MessageLimits::of(ECHO_BYTES_MAX));
+                let connection = Connection::new(io, Echo, reader, answer, unread, patience);
+                Box::pin(async move {
+                    let end = run(connection, |waker| seat.stopping(waker)).await;
+                    seat.leave(end);
+                    Ok(())
+                })
+            } else {
+                let reader = Reader::new(MessageLimits::of(shared.stream.message_bytes_max()));
+                let talk = Talk::new(shared, encoding);
+                let connection = Connection::new(io, talk, reader, answer, unread, patience);
+                Box::pin(async move {
+                    let end = run(connection, |waker| seat.stopping(waker)).await;
+                    seat.leave(end);
+                    Ok(())
+                })
+            };
+        }
+        let within = self.shared.config().deadline.max;
+        let answer = self.app.call(request);
+        Box::pin(async move {
+            let answered = async {
+                match answer.await {
+                    Ok(response) => respond(framed, response.into()).await,
+                    Err(error) => respond(framed, error.into()).await,
+                }
+            };
+            let broken = |_| Broken("the answer was not taken in time".to_owned());
+            tokio::time::timeout(within, answered).await.map_err(broken)?
+        })
+    }
+}
+
+/// Writes an answer and hangs up: what follows a refused upgrade may be anything.
+async fn respond<T: AsyncRead + AsyncWrite + Unpin>(
+    framed: Framed<T, Codec>,
+    mut response: Response<impl MessageBody>,
+) -> Result<(), Broken> {
+    let broken = |error: std::io::Error| Broken(error.to_string());
+    let FramedParts { mut io, mut codec, write_buf: mut out, .. } = framed.into_parts();
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    let (response, body) = response.into_parts();
+    codec.encode(Message::Item((response, body.size())), &mut out).map_err(broken)?;
+    let mut body = std::pin::pin!(body);
+    while let Some(chunk) = poll_fn(|cx| body.as_mut().poll_next(cx)).await {
+        let chunk = chunk.map_err(|_| Broken("the answer broke off".to_owned()))?;
+        codec.encode(Message::Chunk(Some(chunk)), &mut out).map_err(broken)?;
+        io.write_all_buf(&mut out).await.map_err(broken)?;
+    }
+    codec.encode(Message::Chunk(None), &mut out).map_err(broken)?;
+    io.write_all_buf(&mut out).await.map_err(broken)?;
+    io.shutdown().await.map_err(broken)
+}
