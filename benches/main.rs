@@ -4,6 +4,7 @@ use criterion::{criterion_group, criterion_main};
 
 mod cpu_executor;
 mod gateway;
+mod journal;
 
 /// Seeded noise in `[0, 1)`: never zeros, which would hide unwritten outputs, and the same in every run.
 fn noise() -> impl FnMut() -> f32 {
@@ -16,5 +17,5 @@ fn noise() -> impl FnMut() -> f32 {
     }
 }
 
-criterion_group!(benches, cpu_executor::forecast, gateway::bodies);
+criterion_group!(benches, cpu_executor::forecast, gateway::bodies, journal::append);
 criterion_main!(benches);

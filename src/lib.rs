@@ -8,6 +8,7 @@ pub mod cli;
 mod cluster;
 pub mod config;
 pub mod gateway;
+pub mod journal;
 mod memory;
 pub mod node;
 pub mod reload;

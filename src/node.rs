@@ -15,7 +15,7 @@ use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
 use futures_util::stream::{self, Stream, StreamExt as _};
-use peregrine_actors::series::SeriesName;
+use peregrine_actors::series::{Journal, SeriesName};
 use peregrine_actors::stream::{Hub, Prediction, Source, StreamEvent};
 use peregrine_actors::{
     BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Profile, Profiles, Settings,
@@ -34,6 +34,7 @@ use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
 use crate::gateway::stream::Streams;
 use crate::gateway::{self, Shared};
+use crate::journal::{self, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
 use crate::series;
@@ -91,6 +92,9 @@ pub enum NodeError {
     /// The cluster cannot be joined.
     #[error("cluster: {0}")]
     Cluster(#[from] ClusterError),
+    /// The ticks on disk cannot be used.
+    #[error("journal: {0}")]
+    Journal(#[from] journal::OpenError),
     /// The live series did not start.
     #[error("series: {0}")]
     Series(#[from] SeriesError),
@@ -336,12 +340,17 @@ async fn serve_models(
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
     let config = &resolved.config;
     let current = Current::new(config.clone());
+    let journal = match &config.journal {
+        // Before others hear of this node: what it kept may be what they lack.
+        Some(journal) => Some(Arc::new(TickJournal::open(journal, clock.clone())?.0) as Arc<dyn Journal>),
+        None => None,
+    };
     if let Some(part) = &config.cluster {
         *joined = Some(cluster::join(part, system, &current, clock).await?);
     }
     let hub = gateway::stream::hub(&config.stream);
     let audience = Arc::new(Hearers { hub: hub.clone() });
-    let live = series::start(system, clock, &current, joined.as_mut(), None, audience)?;
+    let live = series::start(system, clock, &current, joined.as_mut(), journal, audience)?;
     let source = match feed {
         Some(feed) => feed(&hub),
         None => Arc::clone(&live.source),

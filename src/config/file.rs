@@ -32,6 +32,8 @@ pub(super) struct ConfigFile {
     pub(super) stream: StreamFile,
     pub(super) data: DataFile,
     pub(super) series: SeriesFile,
+    pub(super) journal: JournalFile,
+    pub(super) demo: DemoFile,
     pub(super) log: LogFile,
     pub(super) cluster: ClusterFile,
     pub(super) routing: RoutingFile,
@@ -264,6 +266,44 @@ pub(super) struct DataFile {
     pub(super) column: Option<String>,
     /// Column by model name.
     pub(super) columns: Option<BTreeMap<String, String>>,
+}
+
+/// Ticks on disk: what restores the windows of series when a node starts again.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct JournalFile {
+    /// Folder, made if it is not there; empty: windows do not survive the node.
+    pub(super) dir: Option<PathBuf>,
+    /// Ticks kept of each series: at least the longest window of a model.
+    pub(super) capacity: Option<usize>,
+    /// Series kept; ticks of further ones are refused.
+    pub(super) series_max: Option<usize>,
+    /// What an acknowledged tick survives.
+    pub(super) durability: Option<DurabilityChoice>,
+    /// With `durability = "process"`: how soon it survives the loss of power too.
+    pub(super) sync_every: Option<WrittenDuration>,
+}
+
+/// What an acknowledged tick survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DurabilityChoice {
+    /// The death of the process, however sudden
+    Process,
+    /// The loss of power; each commit waits for the disk
+    Disk,
+}
+
+/// The data file as a live market: its rows come in as ticks, again and again.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct DemoFile {
+    /// Ticks a second, all series together; 0: off. A node of a cluster replays only where a file or a variable says so.
+    pub(super) rate: Option<f64>,
+    /// Before the names of the series.
+    pub(super) prefix: Option<String>,
+    /// The column of the data that is replayed; empty: `data.column`.
+    pub(super) column: Option<String>,
 }
 
 /// What is logged, on stderr.

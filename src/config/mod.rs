@@ -31,7 +31,9 @@ pub use cluster::{
 };
 pub use cluster_file::{DeviceChoice, PreferChoice, RoleChoice};
 pub use error::{ConfigError, Mistake};
-pub use file::{BackendChoice, LogFormat, PlacementChoice, ProfileChoice, WorkloadChoice, schema};
+pub use file::{
+    BackendChoice, DurabilityChoice, LogFormat, PlacementChoice, ProfileChoice, WorkloadChoice, schema,
+};
 pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
@@ -64,6 +66,10 @@ pub struct Config {
     pub data: DataConfig,
     /// `[series]`
     pub series: SeriesConfig,
+    /// `[journal]`; `None`: windows do not survive the node.
+    pub journal: Option<JournalConfig>,
+    /// `[demo]`; `None`: nothing is replayed.
+    pub demo: Option<DemoConfig>,
     /// `[log]`
     pub log: LogConfig,
     /// `[cluster]`; `None`: this node is alone.
@@ -229,6 +235,42 @@ impl DataConfig {
     pub fn column_of(&self, model: &str) -> &str {
         self.columns.get(model).unwrap_or(&self.column)
     }
+}
+
+/// Ticks on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalConfig {
+    /// Where.
+    pub dir: PathBuf,
+    /// Ticks kept of each series, at least 1.
+    pub capacity: u32,
+    /// Series kept.
+    pub series_max: usize,
+    /// What an acknowledged tick survives.
+    pub durability: Durability,
+}
+
+/// What an acknowledged tick survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of the process; the loss of power too, once it is so old.
+    Process {
+        /// How old.
+        sync_every: Duration,
+    },
+    /// The loss of power.
+    Disk,
+}
+
+/// The data file as a live market.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DemoConfig {
+    /// Ticks a second, above 0.
+    pub rate: f64,
+    /// Before the names of the series.
+    pub prefix: String,
+    /// The column of the data that is replayed.
+    pub column: String,
 }
 
 /// What is logged, on stderr.

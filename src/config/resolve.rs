@@ -11,15 +11,16 @@ use peregrine_runtime::{NodeId, Region};
 use toml::Value;
 
 use super::file::{
-    BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, LISTS, ServerFile, StreamFile,
+    BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, DemoFile, DurabilityChoice,
+    JournalFile, LISTS, ServerFile, StreamFile,
 };
 use super::layers::{Leaves, Sources, add_posted, assemble, gather, key_of, path_of, quoted};
 use super::secret::{REDACTED, is_secret};
 use super::units::{WrittenDuration, WrittenSize};
 use super::{
     BackendChoice, BackendConfig, BatchingConfig, BreakerConfig, Config, ConfigError, DataConfig,
-    DeadlineConfig, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, StreamConfig,
-    paths,
+    DeadlineConfig, DemoConfig, Durability, JournalConfig, Leaf, LogConfig, Mistake, ModelsConfig,
+    NodeConfig, Origin, ServerConfig, StreamConfig, paths,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -194,6 +195,7 @@ impl Checker<'_> {
         let stream = self.stream(written.stream);
         let data = self.data(written.data);
         let series = self.series(written.series);
+        let journal = self.journal(written.journal);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, added);
@@ -206,6 +208,7 @@ impl Checker<'_> {
         let nodes_len = written.nodes.0.len();
         let cluster = self.cluster(written.cluster, environment, nodes_len);
         let routing = self.routing(&written.routing);
+        let demo = self.demo(written.demo, data.as_ref(), cluster.as_ref().is_some_and(Option::is_some));
         let regions = self.regions(written.regions);
         let placement = self.placement(written.placement);
         let nodes = self.nodes(written.nodes, &roles, chosen);
@@ -226,6 +229,8 @@ impl Checker<'_> {
             stream: stream?,
             data: data?,
             series: series?,
+            journal: journal?,
+            demo: demo?,
             log: LogConfig { format: format?, filter: filter? },
             cluster: cluster?,
             routing: routing?,
@@ -377,6 +382,46 @@ impl Checker<'_> {
             }
         };
         Some(DataConfig { file, column: column?, columns })
+    }
+
+    fn journal(&mut self, written: JournalFile) -> Option<Option<JournalConfig>> {
+        let dir = self.present("journal.dir", written.dir);
+        let capacity = self.within("journal.capacity", written.capacity, 1..=1 << 20);
+        let series_max = self.within("journal.series_max", written.series_max, 1..=10_000_000);
+        let durability = self.present("journal.durability", written.durability);
+        let sync_every = self.time("journal.sync_every", written.sync_every, SECOND / 1000..=60 * SECOND);
+        let durability = match durability? {
+            DurabilityChoice::Disk => Durability::Disk,
+            DurabilityChoice::Process => Durability::Process { sync_every: sync_every? },
+        };
+        let (dir, capacity, series_max) = (dir?, u32::try_from(capacity?).ok()?, series_max?);
+        let is_off = dir.as_os_str().is_empty();
+        Some((!is_off).then_some(JournalConfig { dir, capacity, series_max, durability }))
+    }
+
+    /// The built-in text turns the replay on, for whoever tries a node that is alone; in a cluster it must be asked for.
+    fn demo(
+        &mut self,
+        written: DemoFile,
+        data: Option<&DataConfig>,
+        is_clustered: bool,
+    ) -> Option<Option<DemoConfig>> {
+        const KEY: &str = "demo.rate";
+        let fits = |rate: f64| (0.0..=1e6).contains(&rate);
+        let rate = self.number(KEY, written.rate, fits, "within 0 and 1000000");
+        let prefix = self.present("demo.prefix", written.prefix);
+        let column = self.present("demo.column", written.column);
+        let (mut rate, prefix, column, data) = (rate?, prefix?, column?, data?);
+        let is_built_in = matches!(self.origin(KEY), Origin::BuiltIn { .. });
+        if is_built_in && rate > 0.0 && (is_clustered || data.file.is_none()) {
+            rate = 0.0;
+            self.replace(KEY, Value::Float(rate), None);
+        }
+        if rate > 0.0 && data.file.is_none() {
+            self.mistake(KEY, "there is no data.file to replay".to_owned());
+        }
+        let column = if column.is_empty() { data.column.clone() } else { column };
+        Some((rate > 0.0).then_some(DemoConfig { rate, prefix, column }))
     }
 
     fn repositories(&mut self, written: Option<Vec<PathBuf>>, added: &[PathBuf]) -> Option<Vec<PathBuf>> {

@@ -1,0 +1,471 @@
+//! The embedded store, and all that is known of it: its files, its keys, what its errors mean.
+//!
+//! ```text
+//! dir/lock              one process at a time
+//! dir/ticks/            the store: `entries` by series and slot, `meta` with the format and the size of the rings
+//! dir/ticks.corrupt-1/  one that could not be read, put aside
+//! ```
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
+use peregrine_actors::series::{JournalEntry, SeriesName};
+
+use super::entry::{self, VALUE_BYTES_MAX};
+use super::kept::{Kept, kept};
+
+/// What the keys and values look like; another number is another layout.
+const FORMAT: u32 = 1;
+const FORMAT_KEY: &str = "format";
+const RING_KEY: &str = "ring";
+/// Blocks of the store that stay in memory. Entries are written, and read once at start.
+const CACHE_BYTES: u64 = 8 << 20;
+/// What the store gathers in memory before it writes a table.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// The store's own log, which is read again at every start; the least that it takes.
+const LOG_BYTES_MAX: u64 = 64 << 20;
+/// In the store's folder once all of it was made.
+const MADE: &str = "made";
+/// Entries of one commit while a store is rewritten.
+const REWRITE_ENTRIES: usize = 8192;
+/// Folders put aside that are left alone; older ones are removed, or they would fill the disk.
+const ASIDE_MAX: u32 = 3;
+
+/// The store does not open. The operator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Two processes must not write one journal.
+    #[error("{}: another process has this journal open", .0.display())]
+    Locked(PathBuf),
+    /// Written by another version of this program, which can read it.
+    #[error("{}: format {found}, and this build reads {FORMAT}", dir.display())]
+    Format {
+        /// Where.
+        dir: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// The disk, or who may write to it.
+    #[error("{}: {source}", dir.display())]
+    Io {
+        /// Where.
+        dir: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+}
+
+/// Why an operation of the store failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Format(String),
+    Io(io::Error),
+    /// What is on the disk cannot be; says what was found.
+    Damage(String),
+}
+
+/// What was found in the journal when it was opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Series with entries.
+    pub series: usize,
+    /// Entries.
+    pub entries: u64,
+    /// Values that were none, and were removed.
+    pub skipped: u64,
+    /// Bytes after the last whole commit, dropped: what a dying process was writing, or what followed damage.
+    pub torn_bytes: u64,
+    /// A store that could not be read.
+    pub aside: Option<Aside>,
+}
+
+/// A store that was put aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// What was wrong with it.
+    pub why: String,
+    /// Entries that could still be read and were taken over; all others are lost to this node.
+    pub kept: u64,
+}
+
+/// An open store.
+pub(super) struct Store {
+    entries: Keyspace,
+    meta: Keyspace,
+    db: Database,
+    ring: u32,
+}
+
+/// What lies in the store of one series.
+#[derive(Default)]
+struct Lying {
+    /// `None`: only keys that name none.
+    series: Option<SeriesName>,
+    /// By slot.
+    entries: Vec<JournalEntry>,
+    /// Of values that are no entries.
+    bad_keys: Vec<Vec<u8>>,
+}
+
+impl Store {
+    /// Opens what is in `dir/ticks`, reads all of it, and leaves it with rings of `ring` slots. What cannot be read
+    /// is put aside. The caller has locked `dir`.
+    pub(super) fn open(
+        dir: &Path,
+        ring: u32,
+        known: &mut HashSet<SeriesName>,
+    ) -> Result<(Self, Found), OpenError> {
+        let path = dir.join("ticks");
+        let failed = |source| OpenError::Io { dir: path.clone(), source };
+        let why = match Self::read(&path, ring, known) {
+            Ok(opened) => return Ok(opened),
+            Err(Failure::Io(source)) => return Err(failed(source)),
+            Err(Failure::Format(found)) => return Err(OpenError::Format { dir: path, found }),
+            Err(Failure::Damage(why)) => why,
+        };
+        let aside = put_aside(dir, &path).map_err(failed)?;
+        known.clear();
+        let again = |failure| match failure {
+            Failure::Io(source) => failed(source),
+            Failure::Format(found) | Failure::Damage(found) => failed(io::Error::other(found)),
+        };
+        let (store, _) = Self::read(&path, ring, known).map_err(again)?;
+        let kept = store.salvage(&aside).map_err(again)?;
+        let mut found = store.survey(known).map_err(again)?;
+        found.aside = Some(Aside { path: aside, why, kept });
+        Ok((store, found))
+    }
+
+    /// Opens again what was read before: after a commit failed, the store takes no more until then.
+    pub(super) fn reopen(dir: &Path, ring: u32) -> Result<Self, Failure> {
+        caught(|| Self::connect(&dir.join("ticks"), ring))
+    }
+
+    fn read(path: &Path, ring: u32, known: &mut HashSet<SeriesName>) -> Result<(Self, Found), Failure> {
+        let logs = written_logs(path).map_err(Failure::Io)?;
+        caught(|| {
+            complete(path)?;
+            let mut store = Self::connect(path, ring)?;
+            File::create(path.join(MADE)).and_then(|made| made.sync_all()).map_err(Failure::Io)?;
+            let torn_bytes = logs.iter().map(|(log, end)| end.saturating_sub(len_of(log, *end))).sum();
+            let mut found = store.survey(known)?;
+            if store.ring != ring {
+                store.resize(ring)?;
+                found = store.survey(known)?;
+            }
+            found.torn_bytes = torn_bytes;
+            Ok((store, found))
+        })
+    }
+
+    fn connect(path: &Path, ring: u32) -> Result<Self, Failure> {
+        let builder = Database::builder(path).cache_size(CACHE_BYTES).max_journaling_size(LOG_BYTES_MAX);
+        let db = builder.worker_threads(1).open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let meta = db.keyspace("meta", options)?;
+        let number = |key: &str| -> Result<Option<u32>, Failure> {
+            let Some(value) = meta.get(key)? else { return Ok(None) };
+            let bytes = value.as_ref().try_into();
+            bytes
+                .map(|bytes| Some(u32::from_le_bytes(bytes)))
+                .map_err(|_| damage(&format!("`{key}` is no number")))
+        };
+        let ring = match number(FORMAT_KEY)? {
+            Some(FORMAT) => {
+                number(RING_KEY)?.filter(|&ring| ring > 0).ok_or_else(|| damage("no size of rings"))?
+            }
+            Some(other) => return Err(Failure::Format(other.to_string())),
+            // One with entries and no format has lost it.
+            None if !db.keyspace("entries", options)?.is_empty()? => return Err(damage("no format")),
+            None => {
+                let mut batch = db.batch().durability(Some(PersistMode::SyncAll));
+                batch.insert(&meta, FORMAT_KEY, FORMAT.to_le_bytes());
+                batch.insert(&meta, RING_KEY, ring.to_le_bytes());
+                batch.commit()?;
+                ring
+            }
+        };
+        Ok(Self { entries: db.keyspace("entries", options)?, meta, db, ring })
+    }
+
+    /// Commits all or nothing.
+    pub(super) fn write(
+        &self,
+        put: impl Iterator<Item = (SeriesName, u64, Vec<u8>)>,
+        forgotten: &[SeriesName],
+        to_disk: bool,
+    ) -> Result<(), Failure> {
+        caught(|| {
+            let mut batch = self.batch(to_disk);
+            for series in forgotten {
+                for guard in self.entries.prefix(entry::prefix(series)) {
+                    batch.remove(&self.entries, guard.key()?);
+                }
+            }
+            for (series, seq, value) in put {
+                batch.insert(&self.entries, entry::key(&series, seq, self.ring), value);
+            }
+            Ok(batch.commit()?)
+        })
+    }
+
+    /// Everything written is on the disk after this.
+    pub(super) fn sync(&self) -> Result<(), Failure> {
+        caught(|| Ok(self.db.persist(PersistMode::SyncData)?))
+    }
+
+    /// What counts of each series.
+    pub(super) fn each(&self, each: &mut dyn FnMut(Kept)) -> Result<(), Failure> {
+        self.each_series(self.entries.iter(), &mut |lying| {
+            each(kept(lying.entries, self.ring));
+            Ok(())
+        })
+    }
+
+    fn batch(&self, to_disk: bool) -> fjall::OwnedWriteBatch {
+        self.db.batch().durability(Some(if to_disk { PersistMode::SyncData } else { PersistMode::Buffer }))
+    }
+
+    /// Reads everything once, so that damage shows now; removes values that are no entries.
+    fn survey(&self, known: &mut HashSet<SeriesName>) -> Result<Found, Failure> {
+        let mut found = Found::default();
+        let mut bad = Vec::new();
+        self.each_series(self.entries.iter(), &mut |lying| {
+            found.entries += lying.entries.len() as u64;
+            bad.extend(lying.bad_keys);
+            if let Some(series) = lying.series.filter(|_| !lying.entries.is_empty()) {
+                found.series += 1;
+                known.insert(series);
+            }
+            Ok(())
+        })?;
+        found.skipped = bad.len() as u64;
+        for keys in bad.chunks(REWRITE_ENTRIES) {
+            let mut batch = self.batch(false);
+            keys.iter().for_each(|key| batch.remove(&self.entries, key.as_slice()));
+            batch.commit()?;
+        }
+        Ok(found)
+    }
+
+    /// Gives every series a ring of another size. A series is rewritten whole, so that it may be interrupted.
+    fn resize(&mut self, ring: u32) -> Result<(), Failure> {
+        self.each_series(self.entries.iter(), &mut |lying| {
+            let Some(series) = lying.series else { return Ok(()) };
+            let mut batch = self.batch(false);
+            for guard in self.entries.prefix(entry::prefix(&series)) {
+                batch.remove(&self.entries, guard.key()?);
+            }
+            // Later operations of a batch win.
+            for entry in kept(lying.entries, ring).entries {
+                batch.insert(&self.entries, entry::key(&series, entry.seq, ring), entry::encode(&entry));
+            }
+            Ok(batch.commit()?)
+        })?;
+        let mut batch = self.batch(true);
+        batch.insert(&self.meta, RING_KEY, ring.to_le_bytes());
+        batch.commit()?;
+        self.ring = ring;
+        Ok(())
+    }
+
+    /// Takes over what can be read of a damaged store: from its front up to the damage, then from its back. How many.
+    fn salvage(&self, aside: &Path) -> Result<u64, Failure> {
+        let opened = caught(|| complete(aside).and_then(|()| Self::connect(aside, self.ring)));
+        let Ok(damaged) = opened else { return Ok(0) };
+        let mut taken = 0;
+        let mut copy = |entries: &mut dyn Iterator<Item = Guard>| -> Result<(), Failure> {
+            let mut batch = Vec::new();
+            loop {
+                // The end, or the damage, or a panic at the damage: all the same here.
+                let next = caught(|| entries.next().map(|guard| Ok(guard.into_inner()?)).transpose());
+                let is_over = !matches!(next, Ok(Some(_)));
+                if let Ok(Some((key, value))) = next
+                    && let Ok(series) = entry::series_of(&key)
+                    && let Ok(entry) = entry::decode(series.clone(), &value)
+                {
+                    batch.push((series, entry.seq, value.to_vec()));
+                }
+                if is_over || batch.len() >= REWRITE_ENTRIES {
+                    taken += batch.len() as u64;
+                    self.write(batch.drain(..), &[], false)?;
+                }
+                if is_over {
+                    return Ok(());
+                }
+            }
+        };
+        copy(&mut damaged.entries.iter())?;
+        copy(&mut damaged.entries.iter().rev())?;
+        Ok(taken)
+    }
+
+    /// One series after the other.
+    fn each_series(
+        &self,
+        guards: impl Iterator<Item = Guard>,
+        each: &mut dyn FnMut(Lying) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut lying = Lying::default();
+        for guard in guards {
+            let (key, value) = guard.into_inner()?;
+            let Ok(name) = entry::series_of(&key) else {
+                lying.bad_keys.push(key.to_vec());
+                continue;
+            };
+            if lying.series.as_ref() != Some(&name) {
+                each(std::mem::take(&mut lying))?;
+                lying.series = Some(name.clone());
+            }
+            let fits = value.len() <= VALUE_BYTES_MAX;
+            match entry::decode(name, &value) {
+                Ok(entry) if fits && entry::key(&entry.tick.series, entry.seq, self.ring) == *key => {
+                    lying.entries.push(entry);
+                }
+                _ => lying.bad_keys.push(key.to_vec()),
+            }
+        }
+        each(lying)
+    }
+}
+
+/// Held while a process uses `dir`; released by its death.
+pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |source| OpenError::Io { dir: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(failed)?;
+    let path = dir.join("lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// Renames the store, and removes the oldest of too many. Where it is now.
+fn put_aside(dir: &Path, store: &Path) -> io::Result<PathBuf> {
+    let place = |number: u32| dir.join(format!("ticks.corrupt-{number}"));
+    let mut numbers = Vec::new();
+    for file in fs::read_dir(dir)? {
+        let name = file?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("ticks.corrupt-")?.parse::<u32>().ok());
+        numbers.extend(number);
+    }
+    numbers.sort_unstable();
+    let next = numbers.last().map_or(1, |last| last.saturating_add(1));
+    fs::rename(store, place(next))?;
+    let surplus = (numbers.len() + 1).saturating_sub(ASIDE_MAX as usize);
+    for &number in numbers.iter().take(surplus) {
+        fs::remove_dir_all(place(number))?;
+    }
+    Ok(place(next))
+}
+
+/// The store takes parts without this file for parts that it had not finished to make, and deletes them. Once it was
+/// made they are damage.
+fn complete(store: &Path) -> Result<(), Failure> {
+    if !store.join(MADE).is_file() {
+        return Ok(());
+    }
+    let parts = store.join("keyspaces");
+    let mut count = 0;
+    for part in fs::read_dir(&parts).map_err(fjall::Error::from)? {
+        let part = part.map_err(fjall::Error::from)?.path();
+        if part.is_dir() && !part.join("current").is_file() {
+            return Err(damage(&format!("{} has no `current`", part.display())));
+        }
+        count += 1;
+    }
+    // Its own, and our two.
+    if count < 3 { Err(damage(&format!("{} lacks parts", parts.display()))) } else { Ok(()) }
+}
+
+/// The store's logs and where their last byte that is not zero ends. The store gives its logs their full length when it
+/// makes them, and cuts them after the last whole commit when it reads them.
+fn written_logs(store: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
+    let files = match fs::read_dir(store) {
+        Ok(files) => files,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut logs = Vec::new();
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "jnl") && path.is_file() {
+            let end = written_end(&mut File::open(&path)?)?;
+            logs.push((path, end));
+        }
+    }
+    Ok(logs)
+}
+
+fn written_end(file: &mut File) -> io::Result<u64> {
+    let mut block = vec![0; 1 << 16];
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let block = &mut block[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(block)?;
+        if let Some(last) = block.iter().rposition(|&byte| byte != 0) {
+            return Ok(start + last as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// Of a log that is there no more, all was taken over.
+fn len_of(log: &Path, otherwise: u64) -> u64 {
+    fs::metadata(log).map_or(otherwise, |log| log.len())
+}
+
+/// The store asserts what it reads from a disk; damage may show as a panic.
+fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panicked| {
+        let text = panicked.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panicked.downcast_ref::<String>().cloned());
+        Err(damage(&text.unwrap_or_else(|| "the store panicked".to_owned())))
+    })
+}
+
+fn damage(what: &str) -> Failure {
+    Failure::Damage(what.to_owned())
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(error: fjall::Error) -> Self {
+        use fjall::{Error, LsmError};
+        match error {
+            Error::Io(io) | Error::Storage(LsmError::Io(io)) => match io.kind() {
+                // Files that should be there, or should not, or end too early.
+                ErrorKind::NotFound
+                | ErrorKind::AlreadyExists
+                | ErrorKind::UnexpectedEof
+                | ErrorKind::InvalidData
+                | ErrorKind::InvalidInput
+                | ErrorKind::Other => Self::Damage(io.to_string()),
+                _ => Self::Io(io),
+            },
+            Error::InvalidVersion(Some(version)) => Self::Format(format!("{version:?} of the store")),
+            Error::Locked => Self::Io(io::Error::new(ErrorKind::ResourceBusy, "the store is open already")),
+            other => Self::Damage(other.to_string()),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(io) => io.fmt(f),
+            Self::Format(found) => write!(f, "format {found}"),
+            Self::Damage(what) => f.write_str(what),
+        }
+    }
+}

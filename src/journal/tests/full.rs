@@ -1,0 +1,82 @@
+//! A disk that is full: appends are refused, nothing that was answered is lost, and it goes on when there is room.
+//!
+//! Needs a disk of its own: a file system in memory, which root may mount, or whoever may make a user namespace.
+
+use std::process::{Command, Stdio};
+
+use peregrine_runtime::ManualClock;
+
+use super::*;
+
+const DIR: &str = "PEREGRINE_TEST_SMALL_DISK";
+
+#[test]
+fn a_full_disk_refuses_and_takes_again_when_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    for namespaces in ["--mount", "-rm"] {
+        let child = std::env::current_exe().unwrap();
+        let script = "mount -t tmpfs -o size=24m none \"$0\" && echo mounted && exec \"$1\" \"$2\" --exact --nocapture";
+        let output = Command::new("unshare")
+            .args([namespaces, "sh", "-c", script])
+            .args([dir.path(), &child])
+            .arg("journal::tests::full::fills_its_disk")
+            .env(DIR, dir.path())
+            .stdin(Stdio::null())
+            .output();
+        let Ok(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stdout);
+        if said.contains("mounted") {
+            assert!(
+                output.status.success() && said.contains("went on"),
+                "{said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            return;
+        }
+    }
+    eprintln!("not checked: this machine lets nobody mount a file system");
+}
+
+/// Run by the test above; alone it does nothing.
+#[tokio::test]
+async fn fills_its_disk() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let dir = Path::new(&dir);
+    let ballast = dir.join("ballast");
+    std::fs::write(&ballast, vec![1; 12 << 20]).unwrap();
+    let clock = Arc::new(ManualClock::new());
+    let config = config(&dir.join("journal"));
+    let (journal, _) = TickJournal::open(&config, clock.clone()).unwrap();
+    let mut answered = 0;
+    let mut refused = false;
+    for seq in 0..100_000 {
+        match journal.append(vec![bulky(seq)]).await {
+            Ok(()) => answered = seq,
+            Err(JournalError::Disk(_)) => {
+                refused = true;
+                break;
+            }
+            Err(JournalError::Full) => panic!("one at a time cannot fill the queue"),
+        }
+    }
+    assert!(refused, "the disk never was full");
+    assert!(matches!(journal.append(vec![bulky(answered + 1)]).await, Err(JournalError::Disk(_))));
+    std::fs::remove_file(&ballast).unwrap();
+    clock.advance(Duration::from_secs(2));
+    journal.append(vec![bulky(answered + 1)]).await.unwrap();
+    let status = journal.status();
+    assert_eq!((status.written, status.failed), (answered + 2, 2));
+    drop(journal);
+    let (journal, found) = TickJournal::open(&config, clock).unwrap();
+    assert_eq!((found.aside, found.skipped), (None, 0));
+    let newest = answered + 1;
+    let seqs = &seqs(&journal)["a"];
+    assert!(seqs.iter().copied().eq(newest.saturating_sub(u64::from(RING) - 1)..=newest), "{seqs:?}");
+    println!("went on");
+}
+
+fn bulky(seq: u64) -> JournalEntry {
+    let mut entry = entry("a", seq, 0.0);
+    entry.tick.futr_exog = vec![("f".to_owned(), vec![seq as f32; 8000])];
+    entry
+}

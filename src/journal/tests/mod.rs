@@ -1,0 +1,224 @@
+//! A journal in a folder of its own for each test; what was appended against what comes back.
+
+mod crash;
+mod damage;
+mod full;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use peregrine_actors::series::{Tick, Timestamp};
+use peregrine_runtime::SystemClock;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::Durability;
+
+const RING: u32 = 8;
+
+#[tokio::test]
+async fn the_newest_entries_come_back_in_order() {
+    check(&[("a", 1..=3), ("b", 5..=6)], &[("a", 1..=3), ("b", 5..=6)]).await;
+    check(&[("a", 0..=20), ("a/b", 3..=3)], &[("a", 13..=20), ("a/b", 3..=3)]).await;
+    check(&[("a", 1..=3), ("a", 5..=6)], &[("a", 5..=6)]).await;
+    check(&[("a", 1..=9), ("a", 7..=7)], &[("a", 2..=9)]).await;
+    check(&[], &[]).await;
+}
+
+async fn check(
+    appended: &[(&str, std::ops::RangeInclusive<u64>)],
+    want: &[(&str, std::ops::RangeInclusive<u64>)],
+) {
+    for durability in [Durability::Disk, process()] {
+        let dir = TempDir::new().unwrap();
+        let config = JournalConfig { durability, ..config(dir.path()) };
+        let (journal, found) = open(&config);
+        assert_eq!(found, Found::default());
+        for (series, seqs) in appended {
+            journal.append(entries(series, seqs.clone())).await.unwrap();
+        }
+        let want: Vec<_> = want.iter().flat_map(|(series, seqs)| entries(series, seqs.clone())).collect();
+        assert_eq!(restored(&journal), want);
+        drop(journal);
+        let (journal, found) = open(&config);
+        assert_eq!(restored(&journal), want);
+        assert_eq!((found.skipped, found.torn_bytes, found.aside), (0, 0, None));
+    }
+}
+
+#[tokio::test]
+async fn of_one_number_the_last_entry_counts() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(&config(dir.path()));
+    journal.append(vec![entry("a", 1, 1.0), entry("a", 1, 2.0)]).await.unwrap();
+    assert_eq!(restored(&journal), [entry("a", 1, 2.0)]);
+    journal.append(vec![entry("a", 1, 3.0)]).await.unwrap();
+    assert_eq!(restored(&journal), [entry("a", 1, 3.0)]);
+}
+
+#[tokio::test]
+async fn a_forgotten_series_is_gone_and_may_come_again() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(&config(dir.path()));
+    journal.append([entries("a", 1..=9), entries("ab", 1..=2)].concat()).await.unwrap();
+    journal.forget(name("a")).await.unwrap();
+    journal.forget(name("never seen")).await.unwrap();
+    assert_eq!(restored(&journal), entries("ab", 1..=2));
+    journal.append(entries("a", 1..=1)).await.unwrap();
+    assert_eq!(restored(&journal), [entries("a", 1..=1), entries("ab", 1..=2)].concat());
+}
+
+#[tokio::test]
+async fn who_appends_together_is_answered_together() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(&config(dir.path()));
+    let all = (0..200).map(|at| journal.append(vec![entry(&format!("s{:03}", at % 40), at / 40, 0.0)]));
+    for result in futures_util::future::join_all(all).await {
+        result.unwrap();
+    }
+    assert_eq!(restored(&journal).len(), 200);
+    assert_eq!(journal.status(), JournalStatus { queued: 0, written: 200, failed: 0 });
+}
+
+#[tokio::test]
+async fn a_second_process_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (_journal, _) = open(&config(dir.path()));
+    let second = TickJournal::open(&config(dir.path()), Arc::new(SystemClock));
+    assert!(matches!(second, Err(OpenError::Locked(_))));
+}
+
+#[tokio::test]
+async fn series_are_bounded_and_what_is_too_many_spoils_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let config = JournalConfig { series_max: 2, ..config(dir.path()) };
+    let (journal, _) = open(&config);
+    let (one, two, three) = (journal.append(entries("a", 1..=1)), journal.append(entries("b", 1..=1)), {
+        journal.append(vec![entry("a", 2, 0.0), entry("c", 1, 0.0)])
+    });
+    let (one, two, three) = futures_util::join!(one, two, three);
+    assert_eq!((one, two), (Ok(()), Ok(())));
+    let Err(JournalError::Disk(text)) = three else { panic!("{three:?}") };
+    assert!(text.contains("journal.series_max"), "{text}");
+    let want = [entries("a", 1..=1), entries("b", 1..=1)].concat();
+    assert_eq!(restored(&journal), want);
+    journal.forget(name("a")).await.unwrap();
+    journal.append(entries("c", 1..=1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_entry_that_is_too_large_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(&config(dir.path()));
+    let mut large = entry("a", 1, 0.0);
+    large.tick.futr_exog = vec![("f".to_owned(), vec![0.0; entry::VALUE_BYTES_MAX / 4])];
+    assert!(matches!(journal.append(vec![large]).await, Err(JournalError::Disk(_))));
+    assert_eq!(restored(&journal), []);
+}
+
+#[tokio::test]
+async fn rings_of_another_size_keep_the_newest() {
+    for (capacity, want) in [(3, 18..=20), (8, 13..=20), (50, 13..=20)] {
+        let dir = TempDir::new().unwrap();
+        let (journal, _) = open(&config(dir.path()));
+        journal.append([entries("a", 0..=20), entries("b", 1..=1)].concat()).await.unwrap();
+        drop(journal);
+        let config = JournalConfig { capacity, ..config(dir.path()) };
+        let (journal, found) = open(&config);
+        let want = [entries("a", want), entries("b", 1..=1)].concat();
+        assert_eq!(restored(&journal), want);
+        assert_eq!((found.series, found.entries), (2, want.len() as u64));
+        journal.append(entries("a", 21..=21)).await.unwrap();
+        assert_eq!(restored(&journal).last(), want.last());
+        drop(journal);
+        assert_eq!(open(&config).1.skipped, 0);
+    }
+}
+
+#[tokio::test]
+async fn values_that_are_no_entries_are_counted_and_removed() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(&config(dir.path()));
+    journal.append([entries("a", 1..=8), entries("b", 1..=2)].concat()).await.unwrap();
+    drop(journal);
+    let db = fjall::Database::builder(dir.path().join("ticks")).open().unwrap();
+    let raw = db.keyspace("entries", fjall::KeyspaceCreateOptions::default).unwrap();
+    raw.insert(entry::key(&name("a"), 3, RING), b"\xff\xff").unwrap();
+    raw.insert(entry::key(&name("a"), 2, RING), entry::encode(&entry("a", 1, 0.0))).unwrap(); // not its place
+    raw.insert(b"no name of a series", b"").unwrap();
+    drop((raw, db));
+    let (journal, found) = open(&config(dir.path()));
+    assert_eq!((found.series, found.entries, found.skipped, &found.aside), (2, 8, 3, &None));
+    assert_eq!(restored(&journal), [entries("a", 4..=8), entries("b", 1..=2)].concat());
+    drop(journal);
+    assert_eq!(open(&config(dir.path())).1.skipped, 0);
+}
+
+#[tokio::test]
+async fn another_format_is_refused_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    drop(open(&config(dir.path())));
+    let db = fjall::Database::builder(dir.path().join("ticks")).open().unwrap();
+    let meta = db.keyspace("meta", fjall::KeyspaceCreateOptions::default).unwrap();
+    meta.insert("format", 2_u32.to_le_bytes()).unwrap();
+    drop((meta, db));
+    let Err(error) = TickJournal::open(&config(dir.path()), Arc::new(SystemClock)) else { panic!("opened") };
+    assert!(error.to_string().ends_with("format 2, and this build reads 1"), "{error}");
+    assert!(dir.path().join("ticks").is_dir());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_is_an_error() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let opened = TickJournal::open(&config(&file.join("journal")), Arc::new(SystemClock));
+    assert!(matches!(opened, Err(OpenError::Io { .. })));
+}
+
+fn open(config: &JournalConfig) -> (TickJournal, Found) {
+    TickJournal::open(config, Arc::new(SystemClock)).unwrap()
+}
+
+fn config(dir: &Path) -> JournalConfig {
+    JournalConfig { dir: dir.to_owned(), capacity: RING, series_max: 1000, durability: process() }
+}
+
+fn process() -> Durability {
+    Durability::Process { sync_every: Duration::from_millis(5) }
+}
+
+fn restored(journal: &TickJournal) -> Vec<JournalEntry> {
+    let mut all = Vec::new();
+    journal.restore(&mut |entry| all.push(entry)).unwrap();
+    all
+}
+
+/// By series, the numbers that came back.
+fn seqs(journal: &TickJournal) -> BTreeMap<String, Vec<u64>> {
+    let mut all = BTreeMap::<String, Vec<u64>>::new();
+    for entry in restored(journal) {
+        all.entry(entry.tick.series.to_string()).or_default().push(entry.seq);
+    }
+    all
+}
+
+fn entries(series: &str, seqs: std::ops::RangeInclusive<u64>) -> Vec<JournalEntry> {
+    seqs.map(|seq| entry(series, seq, seq as f32)).collect()
+}
+
+pub(super) fn entry(series: &str, seq: u64, value: f32) -> JournalEntry {
+    let tick = Tick {
+        series: name(series),
+        at: Timestamp(seq as i64 * 1_000_000),
+        value: Some(value),
+        hist_exog: vec![("x".to_owned(), 0.5)],
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+    };
+    JournalEntry { seq, epoch: 1, tick }
+}
+
+fn name(name: &str) -> SeriesName {
+    SeriesName::new(name).unwrap()
+}
