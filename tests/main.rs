@@ -10,3 +10,5 @@ mod reload;
 mod request_path;
 mod score;
 mod series;
+mod stream;
+mod websocket;

@@ -7,6 +7,7 @@ mod http;
 mod node;
 mod process;
 mod proxy;
+mod websocket;
 
 pub(crate) use cases::Cases;
 pub(crate) use fleet::{Fleet, Load, Post, took};
@@ -15,3 +16,4 @@ pub(crate) use http::{Client, Response, request};
 pub(crate) use node::{PowerSwitch, TestNode, eventually};
 pub(crate) use process::NodeProcess;
 pub(crate) use proxy::Proxy;
+pub(crate) use websocket::{CLOSE, PING, PONG, TEXT, WebSocket, masked};

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peregrine::backends::Factories;
-use peregrine::config::{Overrides, Sources, resolve};
-use peregrine::node::Node;
+use peregrine::config::{Overrides, Resolved, Sources, resolve};
+use peregrine::node::{Feed, Node};
 use peregrine_actors::{ExecutorFactory, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions, KillSwitch};
@@ -68,16 +68,30 @@ impl TestNode {
         Self::start(Some(switch.factory()), keys)
     }
 
+    /// The CPU alone, with series that the test feeds.
+    pub(crate) fn fed(feed: Feed, keys: &[(&str, &str)]) -> Self {
+        let node = Node::start_fed(Self::resolved(keys), Self::factories(None), feed)
+            .unwrap_or_else(|err| panic!("{err}"));
+        Self { node }
+    }
+
     fn start(gpu: Option<ExecutorFactory>, keys: &[(&str, &str)]) -> Self {
+        let node = Node::start_with(Self::resolved(keys), Self::factories(gpu), Vec::new())
+            .unwrap_or_else(|err| panic!("{err}"));
+        Self { node }
+    }
+
+    fn factories(gpu: Option<ExecutorFactory>) -> Factories {
+        let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
+        Factories { cpu, gpu, placement: Placement::Gpu }
+    }
+
+    fn resolved(keys: &[(&str, &str)]) -> Resolved {
         let environment = keys.iter().map(|(key, value)| (format!("PEREGRINE_{key}"), (*value).to_owned()));
         let models = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/models").into()];
         let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), models, ..Overrides::default() };
         let sources = Sources { files: Vec::new(), environment: environment.collect(), overrides };
-        let resolved = resolve(&sources).unwrap_or_else(|err| panic!("{err}"));
-        let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-        let node = Node::start_with(resolved, Factories { cpu, gpu, placement: Placement::Gpu }, Vec::new())
-            .unwrap_or_else(|err| panic!("{err}"));
-        Self { node }
+        resolve(&sources).unwrap_or_else(|err| panic!("{err}"))
     }
 
     #[track_caller]

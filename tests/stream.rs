@@ -1,0 +1,248 @@
+//! The prediction stream over a socket, on a node whose series are the test's.
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use peregrine_actors::series::{Effect, Pattern, SeriesName, Tick, TickError, Timestamp};
+use peregrine_actors::stream::{Hub, Prediction, Source, SourceError, StreamEvent, StreamId};
+use peregrine_runtime::Deadline;
+use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
+use serde_json::json;
+
+use crate::harness::{CLOSE, TestNode, WebSocket, eventually};
+
+const MODEL: &str = "nhits-vol-quantile";
+
+#[test]
+fn a_subscriber_gets_a_snapshot_and_then_every_number() {
+    let room = Room::new(&[]);
+    for seq in 1..=3 {
+        room.publish("a", seq);
+    }
+    let mut socket = WebSocket::open(room.node.node.addr, "/v1/stream", Some("peregrine.v1.json"));
+    socket.text(&subscribe(1, r#""series":["a","b"],"snapshot":true"#));
+    let subscribed = socket.op("subscribed");
+    assert_eq!((&subscribed["id"], &subscribed["next"]), (&json!(1), &json!({"a": 4})));
+    let snapshot = socket.op("snapshot");
+    assert_eq!((&snapshot["series"], &snapshot["seq"]), (&json!("a"), &json!(3)));
+    room.publish("a", 4);
+    room.publish("c", 1);
+    room.publish("b", 1);
+    let got: Vec<_> = (0..2).map(|_| socket.op("prediction")).collect();
+    assert_eq!((&got[0]["seq"], &got[1]["series"]), (&json!(4), &json!("b")));
+    assert_eq!(got[0]["model"], MODEL);
+    assert!(got[0]["mean"].is_array() && got[0]["made_at"].is_number(), "{}", got[0]);
+}
+
+#[test]
+fn a_reader_that_comes_back_misses_nothing() {
+    let room = Room::new(&[]);
+    for seq in 1..=5 {
+        room.publish("a", seq);
+    }
+    let mut socket = WebSocket::open(room.node.node.addr, "/v1/stream", None);
+    socket.text(&subscribe(1, r#""series":"a","from":3"#));
+    socket.op("subscribed");
+    room.publish("a", 6);
+    let seqs: Vec<_> = (0..4).map(|_| socket.op("prediction")["seq"].clone()).collect();
+    assert_eq!(json!(seqs), json!([3, 4, 5, 6]));
+    // A hole that nobody can fill is told.
+    room.forget();
+    room.publish("a", 9);
+    let gap = socket.op("gap");
+    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(7), &json!(8), &json!("lost")));
+    assert_eq!(socket.op("prediction")["seq"], 9);
+}
+
+#[test]
+fn ticks_are_fed_and_answered_on_the_same_socket() {
+    let room = Room::new(&[]);
+    let mut socket = WebSocket::open(room.node.node.addr, "/v1/stream", None);
+    socket.text(r#"{"op":"tick","id":9,"ticks":[{"series":"a","ts":1.5,"value":2},{"series":"bad","ts":1,"value":2}]}"#);
+    let ticked = socket.op("ticked");
+    let want = json!([{"effect": "advanced", "seq": 1}, {"error": "overloaded", "retry_after_ms": 7, "detail": "overloaded, retry in 7 ms"}]);
+    assert_eq!((&ticked["id"], &ticked["results"]), (&json!(9), &want));
+    let (series, at) = room.ticks.recv().expect("a tick");
+    assert_eq!((series.as_str(), at), ("a", Timestamp(1_500_000)));
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    let room = Room::new(&[("STREAM__SUBSCRIPTIONS_MAX", "2")]);
+    let mut socket = WebSocket::open(room.node.node.addr, "/v1/stream", None);
+    for (text, code) in [
+        ("{".to_owned(), "malformed"),
+        (r#"{"op":"subscribe","id":1,"model":"none","series":["a"]}"#.to_owned(), "unknown_model"),
+        (subscribe(1, r#""series":["a"],"levels":[33]"#), "levels"),
+        (r#"{"op":"unsubscribe","id":5}"#.to_owned(), "unknown_subscription"),
+    ] {
+        socket.text(&text);
+        assert_eq!(socket.op("error")["code"], code, "{text}");
+    }
+    for id in [1, 2] {
+        socket.text(&subscribe(id, r#""series":["a"]"#));
+        socket.op("subscribed");
+    }
+    socket.text(&subscribe(2, r#""series":["b"]"#));
+    assert_eq!(socket.op("error")["code"], "duplicate");
+    socket.text(&subscribe(3, r#""series":["b"]"#));
+    assert_eq!(socket.op("error")["code"], "too_many");
+    socket.text(r#"{"op":"unsubscribe","id":1}"#);
+    assert_eq!(socket.op("unsubscribed")["id"], 1);
+    socket.text(r#"{"op":"ping","id":3}"#);
+    assert_eq!(socket.op("pong")["id"], 3);
+}
+
+#[test]
+fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
+    let room = Room::new(&[("STREAM__LOG_MESSAGES_MAX", "64")]);
+    let addr = room.node.node.addr;
+    let mut slow = WebSocket::open(addr, "/v1/stream", None);
+    let mut fast = WebSocket::open(addr, "/v1/stream", None);
+    for socket in [&mut slow, &mut fast] {
+        socket.text(&subscribe(1, r#""series":["a"]"#));
+        socket.op("subscribed");
+    }
+    let mut seq = 0;
+    // Until the kernel takes nothing more for the one, and its place in the log has left.
+    eventually("the slow one falls off", || {
+        for _ in 0..32 {
+            seq += 1;
+            room.publish("a", seq);
+            assert_eq!(fast.op("prediction")["seq"], seq);
+        }
+        let metrics = String::from_utf8(room.node.get("/metrics").body).expect("text");
+        !metrics.contains("peregrine_stream_subscribers{region=\"local\",node=\"local\"} 2\n")
+            || seq > 200_000
+    });
+    let mut last = 0;
+    loop {
+        let (first, payload) = slow.frame().expect("a close frame at last");
+        if first == CLOSE {
+            assert_eq!(u16::from_be_bytes([payload[0], payload[1]]), 1008);
+            break;
+        }
+        let message: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
+        match message["op"].as_str() {
+            Some("prediction") => {
+                assert_eq!(message["seq"], last + 1);
+                last += 1;
+            }
+            Some("error") => assert_eq!(message["code"], "slow"),
+            Some("goodbye") => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(last < seq);
+}
+
+fn subscribe(id: u64, members: &str) -> String {
+    format!(r#"{{"op":"subscribe","id":{id},"model":"{MODEL}",{members}}}"#)
+}
+
+/// A node and its series.
+struct Room {
+    node: TestNode,
+    hub: Hub,
+    known: Known,
+    ticks: mpsc::Receiver<(SeriesName, Timestamp)>,
+}
+
+type Known = Arc<Mutex<Vec<Arc<Prediction>>>>;
+
+struct Fake {
+    known: Known,
+    ticks: mpsc::Sender<(SeriesName, Timestamp)>,
+}
+
+impl Room {
+    fn new(keys: &[(&str, &str)]) -> Self {
+        let known = Known::default();
+        let (hub_to, hub) = mpsc::channel();
+        let (ticks_to, ticks) = mpsc::channel();
+        let source = Arc::new(Fake { known: Arc::clone(&known), ticks: ticks_to });
+        let feed = Box::new(move |hub: &Hub| {
+            hub_to.send(hub.clone()).expect("the room waits");
+            source as Arc<dyn Source>
+        });
+        let node = TestNode::fed(feed, keys);
+        Self { node, hub: hub.recv().expect("a hub"), known, ticks }
+    }
+
+    fn publish(&self, series: &str, seq: u64) {
+        let one = Arc::new(prediction(series, seq));
+        self.known.lock().expect("no holder panics").push(Arc::clone(&one));
+        self.hub.publish(StreamEvent::Prediction(one));
+    }
+
+    fn forget(&self) {
+        self.known.lock().expect("no holder panics").clear();
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for Fake {
+    async fn ticks(&self, ticks: Vec<Tick>, _: Deadline) -> Vec<Result<Effect, TickError>> {
+        let fed = ticks.into_iter().map(|tick| {
+            if tick.series.as_str() == "bad" {
+                return Err(TickError::Overloaded { retry_after_ms: 7 });
+            }
+            self.ticks.send((tick.series, tick.at)).expect("the test waits");
+            Ok(Effect::Advanced { seq: 1 })
+        });
+        fed.collect()
+    }
+
+    fn wanted(&self, _: Vec<(Arc<str>, Pattern)>) {}
+
+    async fn replay(
+        &self,
+        stream: &StreamId,
+        from: u64,
+        _: Deadline,
+    ) -> Result<Vec<StreamEvent>, SourceError> {
+        let known = self.known.lock().expect("no holder panics");
+        let wanted = known.iter().filter(|one| one.stream == *stream && one.seq >= from);
+        Ok(wanted.cloned().map(StreamEvent::Prediction).collect())
+    }
+
+    async fn newest(
+        &self,
+        _: &str,
+        pattern: &Pattern,
+        _: Deadline,
+    ) -> Result<Vec<Arc<Prediction>>, SourceError> {
+        let known = self.known.lock().expect("no holder panics");
+        let newest = known.iter().rev().find(|one| pattern.matches(one.stream.series.as_str()));
+        Ok(newest.cloned().into_iter().collect())
+    }
+}
+
+fn prediction(series: &str, seq: u64) -> Prediction {
+    let spec = ModelSpec {
+        name: MODEL.to_owned(),
+        family: Family::Mlp,
+        horizon: 2,
+        window: 2,
+        series: 1,
+        normalizer: NormalizerKind::Identity,
+        head: Head::Point,
+        hist_exog: Vec::new(),
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+        columns: vec!["mean".to_owned()],
+    };
+    Prediction {
+        stream: StreamId { model: MODEL.into(), series: SeriesName::new(series).expect("a name") },
+        seq,
+        epoch: 1,
+        position: seq,
+        last: Timestamp(0),
+        accepted_at: Timestamp(0),
+        made_at: Timestamp(0),
+        spec: Arc::new(spec),
+        version: 1,
+        values: Box::new([0.5, 1.5]),
+        backend: "cpu".into(),
+        degraded: false,
+    }
+}
