@@ -15,6 +15,7 @@ use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
 use futures_util::stream::{self, Stream, StreamExt as _};
+use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::{Journal, SeriesName};
 use peregrine_actors::stream::{Hub, Prediction, Source, StreamEvent};
 use peregrine_actors::{
@@ -33,7 +34,7 @@ use crate::cluster::series::SeriesError;
 use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
 use crate::gateway::stream::Streams;
-use crate::gateway::{self, Shared};
+use crate::gateway::{self, Shared, SharedParts};
 use crate::journal::{self, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
@@ -349,7 +350,8 @@ async fn serve_models(
         *joined = Some(cluster::join(part, system, &current, clock).await?);
     }
     let hub = gateway::stream::hub(&config.stream);
-    let audience = Arc::new(Hearers { hub: hub.clone() });
+    let scorecard = Arc::<Scorecard>::default();
+    let audience = Arc::new(Hearers { hub: hub.clone(), scorecard: Arc::clone(&scorecard) });
     let live = series::start(system, clock, &current, joined.as_mut(), journal, audience)?;
     let source = match feed {
         Some(feed) => feed(&hub),
@@ -386,19 +388,20 @@ async fn serve_models(
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
-    let (streams, keeper) = Streams::start(stream_config, hub, source, clock.clone());
+    let (stream, keeper) = Streams::start(stream_config, hub, source, clock.clone());
     drop(actix_web::rt::spawn(keeper)); // it ends with the node's thread
-    let shared = Shared::new(
-        system.clone(),
-        clock.clone(),
+    let shared = Shared::new(SharedParts {
+        system: system.clone(),
+        clock: clock.clone(),
         series,
         live,
         current,
-        Arc::clone(&reload),
-        part,
+        reload: Arc::clone(&reload),
+        cluster: part,
         watch,
-        streams,
-    );
+        stream,
+        scorecard,
+    });
     let bound = gateway::bind(&server, Data::new(shared));
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
@@ -407,6 +410,7 @@ async fn serve_models(
 /// Who hears of predictions on this node.
 struct Hearers {
     hub: Hub,
+    scorecard: Arc<Scorecard>,
 }
 
 impl series::Audience for Hearers {
@@ -414,9 +418,13 @@ impl series::Audience for Hearers {
         self.hub.publish(event);
     }
 
-    fn predicted(&self, _: &Prediction) {}
+    fn predicted(&self, prediction: &Prediction) {
+        self.scorecard.predicted(prediction);
+    }
 
-    fn observed(&self, _: &SeriesName, _: u64, _: f32) {}
+    fn observed(&self, series: &SeriesName, position: u64, value: f32) {
+        self.scorecard.observed(series, position, value);
+    }
 }
 
 /// What requests are read by: limits, deadlines, the default model and the columns of the data.

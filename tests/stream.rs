@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use peregrine_actors::series::{Effect, Pattern, SeriesName, Tick, TickError, Timestamp};
+use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{Hub, Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::Deadline;
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
@@ -214,6 +214,10 @@ impl Source for Fake {
         let known = self.known.lock().expect("no holder panics");
         let newest = known.iter().rev().find(|one| pattern.matches(one.stream.series.as_str()));
         Ok(newest.cloned().into_iter().collect())
+    }
+
+    async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
+        Err(SourceError::UnknownSeries(series.to_string()))
     }
 }
 

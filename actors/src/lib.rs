@@ -12,6 +12,7 @@ mod profile;
 mod remote;
 mod request;
 mod router;
+pub mod scorecard;
 pub mod series;
 mod settings;
 mod status;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{self, Bytes};
+use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, System};
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Cluster, Deadline, Region};
@@ -26,56 +27,46 @@ use crate::series_store::SeriesStore;
 
 /// Shared by all workers of a node.
 pub(crate) struct Shared {
+    parts: SharedParts,
+    pub(crate) meter: Meter,
+    started: SystemTime,
+    predictions: AtomicU64,
+}
+
+/// What a node has started before its gateway; read as parts of [`Shared`].
+pub(crate) struct SharedParts {
     pub(crate) system: System,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: SeriesStore,
     /// The series that ticks feed.
     pub(crate) live: Started,
-    config: Current,
+    pub(crate) current: Current,
     pub(crate) reload: Arc<Reload>,
     /// `None`: this node is alone.
     pub(crate) cluster: Option<Cluster>,
     /// Over the system's actors.
     pub(crate) watch: Watch,
-    pub(crate) meter: Meter,
     pub(crate) stream: Arc<Streams>,
-    started: SystemTime,
-    predictions: AtomicU64,
+    pub(crate) scorecard: Arc<Scorecard>,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = SharedParts;
+
+    fn deref(&self) -> &SharedParts {
+        &self.parts
+    }
 }
 
 impl Shared {
-    pub(crate) fn new(
-        system: System,
-        clock: Arc<dyn Clock>,
-        series: SeriesStore,
-        live: Started,
-        config: Current,
-        reload: Arc<Reload>,
-        cluster: Option<Cluster>,
-        watch: Watch,
-        stream: Arc<Streams>,
-    ) -> Self {
-        let started = clock.wall();
-        let predictions = AtomicU64::new(0);
-        Self {
-            system,
-            clock,
-            series,
-            live,
-            config,
-            reload,
-            cluster,
-            watch,
-            meter: Meter::default(),
-            stream,
-            started,
-            predictions,
-        }
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        let started = parts.clock.wall();
+        Self { parts, meter: Meter::default(), started, predictions: AtomicU64::new(0) }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.
     pub(crate) fn config(&self) -> Arc<Config> {
-        self.config.get()
+        self.current.get()
     }
 
     /// How long this node has been up.

@@ -49,6 +49,8 @@ pub(crate) enum Refusal {
     Method { allow: &'static str },
     #[error("a version is a number above zero, not `{0}`")]
     Version(String),
+    #[error("the query may have {0}")]
+    Query(&'static str),
     #[error("no model `{0}` in the repository")]
     NotInRepository(String),
     #[error("parameter `{0}` is not supported")]
@@ -74,7 +76,9 @@ impl Refusal {
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(BodyError::Corrupt | BodyError::Broken) | Self::Version(_) => StatusCode::BAD_REQUEST,
+            Self::Body(BodyError::Corrupt | BodyError::Broken) | Self::Version(_) | Self::Query(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Json(error)
             | Self::Infer(BadInfer::Json(error))
             | Self::Native(BadForecast::Json(error)) => json_status(error),

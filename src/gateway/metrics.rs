@@ -3,10 +3,12 @@
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
 use std::fmt::{Display, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data};
+use peregrine_actors::scorecard::{Question, Score, Scorecard};
 use peregrine_actors::{
     BreakerState, DeviceState, Guarded, Health, ModelStats, PaceStatus, Percentiles, Placement,
 };
@@ -41,6 +43,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     breakers(&mut page, &shared);
     remote(&mut page, &shared);
     series(&mut page, &shared);
+    scores(&mut page, &shared.scorecard).await;
     if let Some(part) = &shared.cluster {
         cluster(&mut page, part);
     }
@@ -492,6 +495,60 @@ fn actors(page: &mut Page, health: &Health) {
         ] {
             page.sample("", &[("actor", &actor.name), ("reason", &reason)], count);
         }
+    }
+}
+
+/// Of model versions, never of series, of which there are many. Missing, not zero, until something was scored.
+async fn scores(page: &mut Page, card: &Arc<Scorecard>) {
+    type Read = fn(&Score) -> Option<f64>;
+    let gauges: [(&str, &str, Read); 3] = [
+        ("peregrine_score_mae", "Mean absolute error of the median of late.", |score| Some(score.mae)),
+        ("peregrine_score_mase", "That by what a naive forecast of one step is off by.", |score| score.mase),
+        ("peregrine_score_pinball", "Mean pinball loss over the model's levels of late.", |score| {
+            score.pinball
+        }),
+    ];
+    let read = Arc::clone(card);
+    // Reads every stream of the node: not on a thread that answers requests.
+    let scores = web::block(move || read.scores(Question::default())).await.unwrap_or_default();
+    for (name, help, read) in gauges {
+        page.family(name, "gauge", help);
+        for score in &scores {
+            let Some(value) = read(score) else { continue };
+            page.sample("", &[("model", &score.model), ("version", &score.version)], value);
+        }
+    }
+    page.family(
+        "peregrine_score_coverage",
+        "gauge",
+        "Share of truths within the interval of a level, 0 to 1.",
+    );
+    for score in &scores {
+        for one in &score.coverage {
+            let labels: [(&str, &dyn Display); 3] =
+                [("model", &score.model), ("version", &score.version), ("level", &one.level)];
+            page.sample("", &labels, one.held / 100.0);
+        }
+    }
+    page.family("peregrine_score_scored_total", "counter", "Values of predictions that met their truth.");
+    for (model, version, scored) in card.scored() {
+        page.sample("", &[("model", &model), ("version", &version)], scored);
+    }
+    let status = card.status();
+    let plain: [(&str, &str, &str, u64); 4] = [
+        ("peregrine_score_series", "gauge", "Series on the scorecard.", status.series as u64),
+        ("peregrine_score_bytes", "gauge", "Memory of its streams.", status.bytes as u64),
+        (
+            "peregrine_score_unscored_total",
+            "counter",
+            "Predictions and truths that it had no room for, or that cannot be scored.",
+            status.unscored,
+        ),
+        ("peregrine_score_late_total", "counter", "Truths too late to be scored in full.", status.too_late),
+    ];
+    for (name, kind, help, value) in plain {
+        page.family(name, kind, help);
+        page.sample("", &[], value);
     }
 }
 

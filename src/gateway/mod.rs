@@ -16,6 +16,7 @@ mod metrics;
 mod neural;
 mod numbers;
 mod openapi;
+mod scorecard;
 mod series;
 pub(crate) mod stream;
 mod ticks;
@@ -35,7 +36,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{self, Next};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 
-pub(crate) use app::Shared;
+pub(crate) use app::{Shared, SharedParts};
 use error::{Problem, ProtocolError, Refusal};
 use meter::Route;
 
@@ -132,6 +133,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     neural::routes(config);
     series::routes(config);
     cluster::routes(config);
+    scorecard::routes(config);
     stream::routes(config);
     health::routes(config);
     metrics::routes(config);

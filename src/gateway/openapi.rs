@@ -176,6 +176,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
         WEBSOCKET,
     ),
     operation("get", "/v1/echo", V1, "Websocket: says what it hears", None, "Websocket", WEBSOCKET),
+    operation(
+        "get",
+        "/v1/scorecard",
+        V1,
+        "How good predictions were; ?model=&version=&series= choose, steps=true goes by step ahead",
+        None,
+        "Any",
+        &[400],
+    ),
     operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
     operation(
         "post",

@@ -41,6 +41,7 @@ fn refusals_have_the_form_of_their_route() {
         ("GET", "/v2/models/nhits-vol-quantile/versions/9", "", "", 404, "application/json"),
         ("POST", "/v1/forecast", "content-encoding: br\r\n", "x", 415, "application/problem+json"),
         ("POST", "/v1/forecast", "content-encoding: gzip\r\n", "x", 400, "application/problem+json"),
+        ("GET", "/v1/scorecard?steps=perhaps", "", "", 400, "application/problem+json"),
         ("POST", "/neural/predict?symbol=NONE", "", "", 404, "application/problem+json"),
     ] {
         let (got, answer) = ask(&node, method, path, head, body.as_bytes());

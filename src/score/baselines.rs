@@ -1,7 +1,9 @@
 //! Forecasts that need no network, at the same origins.
 
+use peregrine_actors::scorecard::LEVELS;
+
 use super::har::Har;
-use super::measures::{LEVELS, Measures, NORMAL, Tally};
+use super::measures::{Measures, NORMAL, Tally};
 use super::origins::Origins;
 use super::panel::Panel;
 

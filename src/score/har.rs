@@ -1,7 +1,9 @@
 //! HAR, the heterogeneous autoregression of volatility research (Corsi 2009): one pooled least-squares fit per step
 //! ahead on the last value, the mean of 22 days and the mean of 66.
 
-use super::measures::{LEVELS, quantile};
+use peregrine_actors::scorecard::LEVELS;
+
+use super::measures::quantile;
 
 const MONTH_LEN: usize = 22;
 const QUARTER_LEN: usize = 66;

@@ -1,10 +1,9 @@
 //! Figures of forecasts beside what came. All in f64.
 
+use peregrine_actors::scorecard::pinball;
 use peregrine_shaders::head::level_column;
 
-/// Levels of the quantiles that baselines and distributions are scored at.
-pub(super) const LEVELS: [f64; 5] = [0.025, 0.1, 0.5, 0.9, 0.975];
-/// The standard normal distribution's quantiles at them.
+/// The standard normal distribution's quantiles at [`LEVELS`].
 pub(super) const NORMAL: [f64; 5] = [-1.959_963_985, -1.281_551_566, 0.0, 1.281_551_566, 1.959_963_985];
 
 /// How good the forecasts of one model were.
@@ -116,12 +115,10 @@ pub(super) fn quantile(sorted: &[f64], level: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-fn pinball(level: f64, above: f64) -> f64 {
-    (level * above).max((level - 1.0) * above)
-}
-
 #[cfg(test)]
 mod tests {
+    use peregrine_actors::scorecard::LEVELS;
+
     use super::*;
 
     #[test]

@@ -11,10 +11,11 @@ mod panel;
 
 use std::collections::BTreeSet;
 
-use peregrine_shaders::{ExecuteError, Executor, Forecaster, Head, ModelSpec, Scratch, Windows, head};
+use peregrine_actors::scorecard::{levels, quantiles};
+use peregrine_shaders::{ExecuteError, Executor, Forecaster, Scratch, Windows, head};
 
 use har::Har;
-use measures::{LEVELS, Tally, t_statistic};
+use measures::{Tally, t_statistic};
 use origins::{Origin, Origins};
 
 pub use measures::Measures;
@@ -254,36 +255,12 @@ fn of_model(
             let quantiles = quantiles(spec, answer, &medians).ok_or_else(|| not_finite(row))?;
             for (step, (&truth, &median)) in origin.truth(spec.horizon).iter().zip(&medians).enumerate() {
                 let at = step * levels.len()..(step + 1) * levels.len();
-                tally.add(origin.index, f64::from(truth), f64::from(median), &quantiles[at]);
+                let quantiles = quantiles[at].iter().copied().map(f64::from).collect::<Vec<_>>();
+                tally.add(origin.index, f64::from(truth), f64::from(median), &quantiles);
             }
         }
     }
     Ok(tally.measures())
-}
-
-/// Levels at which a model's quantiles are scored: those it has trained, or the five of the baselines.
-fn levels(head: &Head) -> Vec<f64> {
-    match head {
-        Head::Point => Vec::new(),
-        Head::Quantiles(levels) => levels.clone(),
-        Head::StudentT | Head::Normal => LEVELS.to_vec(),
-    }
-}
-
-/// `[h, levels]` of one row of a forecast; `None` where its distribution is none.
-fn quantiles(spec: &ModelSpec, answer: &[f32], medians: &[f32]) -> Option<Vec<f64>> {
-    match spec.head {
-        Head::Point => Some(Vec::new()),
-        Head::Quantiles(_) => Some(answer.iter().copied().map(f64::from).collect()),
-        Head::StudentT | Head::Normal => {
-            let (low_80, high_80) = head::bounds(spec, answer, 80.0)?;
-            let (low_95, high_95) = head::bounds(spec, answer, 95.0)?;
-            // In the order of LEVELS.
-            let step =
-                |at: usize| [low_95[at], low_80[at], medians[at], high_80[at], high_95[at]].map(f64::from);
-            Some((0..spec.horizon).flat_map(step).collect())
-        }
-    }
 }
 
 #[cfg(test)]
