@@ -101,8 +101,7 @@ fn accept(key: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::ConnectionType;
-    use actix_web::http::header::HeaderValue;
+    use actix_web::http::header::{CONNECTION, HeaderValue};
 
     use super::*;
 
@@ -143,8 +142,8 @@ mod tests {
 
     fn head(upgrade: &str, version: &str, key: &str, offered: &str) -> RequestHead {
         let mut head = RequestHead::default();
-        head.set_connection_type(ConnectionType::Upgrade);
         for (name, value) in [
+            (CONNECTION, "keep-alive, Upgrade"),
             (UPGRADE, upgrade),
             (SEC_WEBSOCKET_VERSION, version),
             (SEC_WEBSOCKET_KEY, key),
