@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod cli;
 mod cluster;
 pub mod config;
+pub mod demo;
 pub mod gateway;
 pub mod journal;
 mod memory;

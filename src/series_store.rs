@@ -161,6 +161,14 @@ impl SeriesStore {
         self.series.keys().map(String::as_str)
     }
 
+    /// Stamps and values of one column, oldest first; `None`: no such symbol or column.
+    #[must_use]
+    pub fn history(&self, symbol: &str, column: &str) -> Option<impl Iterator<Item = (&str, f32)>> {
+        let at = self.columns.iter().position(|have| have == column)?;
+        let series = self.series.get(symbol)?;
+        Some(series.stamps.iter().map(String::as_str).zip(series.values[at].iter().copied()))
+    }
+
     /// The newest window of `symbol` for a model that forecasts `column`.
     ///
     /// # Errors

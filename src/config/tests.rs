@@ -107,6 +107,41 @@ fn values_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_journal_has_a_folder_or_there_is_none() {
+    assert_eq!(resolved("").journal, None);
+    let on = |durability| {
+        let dir = PathBuf::from("/data");
+        Some(JournalConfig { dir, capacity: 1024, series_max: 10_000, durability })
+    };
+    let sync_every = Duration::from_millis(100);
+    assert_eq!(resolved("[journal]\ndir = \"/data\"\n").journal, on(Durability::Process { sync_every }));
+    let disk = "[journal]\ndir = \"/data\"\ndurability = \"disk\"\n";
+    assert_eq!(resolved(disk).journal, on(Durability::Disk));
+    check(
+        "[journal]\ncapacity = 0\nsync_every = \"2m\"\n",
+        &[
+            "FILE:2:12: journal.capacity: 0 is not within 1 and 1048576",
+            "FILE:3:14: journal.sync_every: 120s is not within 1ms and 60s",
+        ],
+    );
+}
+
+#[test]
+fn the_demo_runs_on_a_node_that_is_alone_unless_a_cluster_asks_for_it() {
+    let rate = |text: &str| resolved(text).demo.map(|demo| (demo.rate, demo.column));
+    let logrv5 = "logrv5".to_owned();
+    assert_eq!(rate(""), Some((20.0, logrv5.clone())));
+    assert_eq!(rate("demo.rate = 0\n"), None);
+    assert_eq!(rate("data.file = \"\"\n"), None);
+    assert_eq!(rate("demo.column = \"ret\"\n"), Some((20.0, "ret".to_owned())));
+    let cluster = "[cluster]\nlisten = \"127.0.0.1:1\"\nsecret = \"0123456789abcdef\"\n";
+    assert_eq!(rate(cluster), None);
+    assert_eq!(rate(&format!("{cluster}[demo]\nrate = 5\n")), Some((5.0, logrv5)));
+    check("demo.rate = -1\n", &["FILE:1:13: demo.rate: -1 is not within 0 and 1000000"]);
+    check("demo.rate = 1\ndata.file = \"\"\n", &["FILE:1:13: demo.rate: there is no data.file to replay"]);
+}
+
+#[test]
 fn what_does_not_exist_is_named() {
     check(
         "[models]\nrepositories = [\"/nowhere\"]\n",
@@ -217,6 +252,12 @@ fn an_added_repository_comes_first_and_must_exist() {
 #[track_caller]
 pub(super) fn check(text: &str, want: &[&str]) {
     assert_eq!(report(text), want);
+}
+
+#[track_caller]
+fn resolved(text: &str) -> Config {
+    let file = file_with(text);
+    resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap().config
 }
 
 fn report(text: &str) -> Vec<String> {

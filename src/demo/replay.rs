@@ -1,0 +1,250 @@
+//! A data file as a row of ticks without an end: values in, ticks out.
+//!
+//! After its last day the file begins again, and time goes on: a second pass is the first one, later by the length of the
+//! file. So the ticks never end, every series keeps rising in time, and what happens at the seam is a jump in values.
+
+use peregrine_actors::series::{SeriesName, SeriesNameError, Tick, Timestamp};
+
+use crate::series_store::SeriesStore;
+
+/// The data cannot be replayed; the operator acts.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// There is nothing to replay.
+    #[error("demo.column: the data have no column `{0}`")]
+    NoColumn(String),
+    /// No series, or none with a row.
+    #[error("the data have no rows to replay")]
+    Empty,
+    /// A stamp that says no time.
+    #[error("series `{id}`: `{ds}` is neither a date such as 2026-01-31 nor a number of seconds")]
+    Stamp {
+        /// Which series.
+        id: String,
+        /// What stands there.
+        ds: String,
+    },
+    /// With the prefix it is no name.
+    #[error("demo.prefix: `{name}`: {source}")]
+    Name {
+        /// The prefix and the id.
+        name: String,
+        /// Why.
+        source: SeriesNameError,
+    },
+}
+
+/// Ticks in order of time, of all series.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    series: Vec<SeriesName>,
+    rows: Vec<Row>,
+    /// From the first row of a pass to that of the next, in nanoseconds.
+    span: i64,
+    pass: i64,
+    next: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    at: i64,
+    /// Place within the series.
+    series: usize,
+    value: f32,
+}
+
+impl Replay {
+    /// One column of all series, which are called by their ids behind a prefix.
+    ///
+    /// # Errors
+    /// The first thing that cannot be replayed.
+    pub fn new(data: &SeriesStore, prefix: &str, column: &str) -> Result<Self, ReplayError> {
+        let (mut series, mut rows) = (Vec::new(), Vec::new());
+        for id in data.symbols() {
+            let history = data.history(id, column).ok_or_else(|| ReplayError::NoColumn(column.to_owned()))?;
+            let name = format!("{prefix}{id}");
+            let name = SeriesName::new(&name).map_err(|source| ReplayError::Name { name, source })?;
+            for (ds, value) in history {
+                let unknown = || ReplayError::Stamp { id: id.to_owned(), ds: ds.to_owned() };
+                let at = nanoseconds(ds).ok_or_else(unknown)?;
+                rows.push(Row { at, series: series.len(), value });
+            }
+            series.push(name);
+        }
+        // Within a moment in the order of the series.
+        rows.sort_by_key(|row| row.at);
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Err(ReplayError::Empty) };
+        let gaps = rows.windows(2).map(|pair| pair[1].at - pair[0].at).filter(|&gap| gap > 0);
+        let span = (last.at - first.at).saturating_add(gaps.min().unwrap_or(DAY));
+        Ok(Self { series, rows, span, pass: 0, next: 0 })
+    }
+
+    /// Series that are replayed.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    /// Rows of one pass.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Tick;
+
+    /// Ends only where time does, in the year 2262.
+    fn next(&mut self) -> Option<Tick> {
+        let row = self.rows[self.next];
+        let at = self.pass.checked_mul(self.span).and_then(|passed| row.at.checked_add(passed))?;
+        self.next += 1;
+        if self.next == self.rows.len() {
+            (self.next, self.pass) = (0, self.pass + 1);
+        }
+        Some(Tick {
+            series: self.series[row.series].clone(),
+            at: Timestamp(at),
+            value: Some(row.value),
+            hist_exog: Vec::new(),
+            futr_exog: Vec::new(),
+            stat_exog: Vec::new(),
+        })
+    }
+}
+
+const SECOND: i64 = 1_000_000_000;
+const DAY: i64 = 24 * 3600 * SECOND;
+
+/// `2026-01-31`, the same with a time `15:04:05` behind a space or a `T`, or a number of seconds.
+fn nanoseconds(ds: &str) -> Option<i64> {
+    let ds = ds.trim();
+    if let Ok(seconds) = ds.parse::<i64>() {
+        return seconds.checked_mul(SECOND);
+    }
+    let (date, time) = ds.split_once(['T', ' ']).unwrap_or((ds, "00:00:00"));
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(time.trim_end_matches('Z'), ':')?;
+    let fits = (1678..=2261).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=month_len(year, month)).contains(&day)
+        && (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0..60).contains(&second);
+    fits.then(|| days(year, month, day) * DAY + ((hour * 60 + minute) * 60 + second) * SECOND)
+}
+
+fn numbers(text: &str, between: char) -> Option<[i64; 3]> {
+    let mut parts = text.split(between);
+    let mut next =
+        || parts.next().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok();
+    let all = [next()?, next()?, next()?];
+    parts.next().is_none().then_some(all)
+}
+
+fn month_len(year: i64, month: i64) -> i64 {
+    match month {
+        2 => 28 + i64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// From 1970-01-01, in the Gregorian calendar. Years begin in March here, so that the leap day ends one.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month < 3);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn stamps_are_moments() {
+        for (ds, want) in [
+            ("1970-01-01", Some(0)),
+            ("2023-10-11", Some(1_696_982_400)),
+            ("2000-02-29", Some(951_782_400)),
+            ("1969-12-31", Some(-86_400)),
+            ("2026-03-01T12:34:56", Some(1_772_368_496)),
+            ("2026-03-01 12:34:56Z", Some(1_772_368_496)),
+            ("17", Some(17)),
+            ("2023-02-29", None),
+            ("1900-02-29", None),
+            ("2023-13-01", None),
+            ("2023-10", None),
+            ("2023-10-11-12", None),
+            ("2023-10-11T25:00:00", None),
+            ("+023-10-11", None),
+            ("9999999999999", None),
+            ("soon", None),
+            ("", None),
+        ] {
+            assert_eq!(nanoseconds(ds), want.map(|seconds: i64| seconds * SECOND), "{ds}");
+        }
+    }
+
+    #[test]
+    fn a_pass_is_in_order_of_time_and_the_next_goes_on() {
+        let replay = Replay::new(&data("A,1,10\nA,2,11\nA,4,12\nB,2,20\nB,3,21\n"), "fx/", "v").unwrap();
+        assert_eq!((replay.series_count(), replay.row_count()), (2, 5));
+        let ticks: Vec<_> = replay
+            .take(12)
+            .map(|tick| (tick.series.to_string(), tick.at.0 / SECOND, tick.value.unwrap()))
+            .collect();
+        let pass = |after: i64| {
+            [("A", 1, 10.0), ("A", 2, 11.0), ("B", 2, 20.0), ("B", 3, 21.0), ("A", 4, 12.0)]
+                .map(|(id, at, value)| (format!("fx/{id}"), at + after, value))
+        };
+        assert_eq!(ticks[..5], pass(0));
+        assert_eq!(ticks[5..10], pass(4));
+        assert_eq!(ticks[10..], pass(8)[..2]);
+    }
+
+    #[test]
+    fn time_rises_in_every_series_of_the_data_that_ship() {
+        let data = SeriesStore::load(std::path::Path::new("models/portfolio_small.csv")).unwrap();
+        let replay = Replay::new(&data, "", "logrv5").unwrap();
+        let (count, rows) = (replay.series_count(), replay.row_count());
+        assert_eq!((count, rows), (12, 12 * 780));
+        let mut newest = std::collections::HashMap::new();
+        for tick in replay.take(3 * rows) {
+            let before = newest.insert(tick.series.clone(), tick.at);
+            assert!(before < Some(tick.at), "{tick:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_replayed_is_named() {
+        check("A,1,1\n", "", "w", "demo.column: the data have no column `w`");
+        check("", "", "v", "the data have no rows to replay");
+        check(
+            "A,soon,1\n",
+            "",
+            "v",
+            "series `A`: `soon` is neither a date such as 2026-01-31 nor a number of seconds",
+        );
+        check(
+            "A,1,1\n",
+            "*",
+            "v",
+            "demo.prefix: `*A`: the name of a series has 1 to 128 bytes, no control characters and no `*`",
+        );
+    }
+
+    #[track_caller]
+    fn check(rows: &str, prefix: &str, column: &str, want: &str) {
+        assert_eq!(Replay::new(&data(rows), prefix, column).unwrap_err().to_string(), want);
+    }
+
+    fn data(rows: &str) -> SeriesStore {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write!(file, "unique_id,ds,v\n{rows}").unwrap();
+        SeriesStore::load(file.path()).unwrap()
+    }
+}
