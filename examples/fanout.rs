@@ -31,12 +31,7 @@ impl Source for Silent {
         Ok(Vec::new())
     }
 
-    async fn newest(
-        &self,
-        _: &str,
-        _: &Pattern,
-        _: Deadline,
-    ) -> Result<Vec<Arc<Prediction>>, SourceError> {
+    async fn newest(&self, _: &str, _: &Pattern, _: Deadline) -> Result<Vec<Arc<Prediction>>, SourceError> {
         Ok(Vec::new())
     }
 }

@@ -32,10 +32,11 @@ use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
 use crate::cluster::series::SeriesError;
 use crate::cluster::{self, ClusterError, Joined};
-use crate::config::{Config, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
+use crate::config::{Config, DemoConfig, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
+use crate::demo::{Demo, Pace, RealPause, Replay, ReplayError};
 use crate::gateway::stream::Streams;
 use crate::gateway::{self, Shared, SharedParts};
-use crate::journal::{self, TickJournal};
+use crate::journal::{OpenError, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
 use crate::series;
@@ -95,10 +96,13 @@ pub enum NodeError {
     Cluster(#[from] ClusterError),
     /// The ticks on disk cannot be used.
     #[error("journal: {0}")]
-    Journal(#[from] journal::OpenError),
+    Journal(#[from] OpenError),
     /// The live series did not start.
     #[error("series: {0}")]
     Series(#[from] SeriesError),
+    /// The data cannot be replayed.
+    #[error("demo: {0}")]
+    Demo(#[from] ReplayError),
     /// The address cannot be bound.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
@@ -341,18 +345,16 @@ async fn serve_models(
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
     let config = &resolved.config;
     let current = Current::new(config.clone());
-    let journal = match &config.journal {
-        // Before others hear of this node: what it kept may be what they lack.
-        Some(journal) => Some(Arc::new(TickJournal::open(journal, clock.clone())?.0) as Arc<dyn Journal>),
-        None => None,
-    };
+    // Before anybody hears of this node: what it kept may be what they lack.
+    let journal = open_journal(config, clock).await?;
     if let Some(part) = &config.cluster {
         *joined = Some(cluster::join(part, system, &current, clock).await?);
     }
     let hub = gateway::stream::hub(&config.stream);
     let scorecard = Arc::<Scorecard>::default();
     let audience = Arc::new(Hearers { hub: hub.clone(), scorecard: Arc::clone(&scorecard) });
-    let live = series::start(system, clock, &current, joined.as_mut(), journal, audience)?;
+    let kept = journal.clone().map(|journal| journal as Arc<dyn Journal>);
+    let live = series::start(system, clock, &current, joined.as_mut(), kept, audience)?;
     let source = match feed {
         Some(feed) => feed(&hub),
         None => Arc::clone(&live.source),
@@ -381,13 +383,17 @@ async fn serve_models(
     {
         return Err(NodeError::NoDefault(default.clone()));
     }
-    let (server, stream_config) = (config.server.clone(), config.stream.clone());
+    let (server, stream_config, demo) = (config.server.clone(), config.stream.clone(), config.demo.clone());
     let columns = series.columns().to_vec();
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
+    let demo = match demo {
+        Some(demo) => Some(replay(&demo, &series, system, Arc::clone(&source), clock)?),
+        None => None,
+    };
     let (stream, keeper) = Streams::start(stream_config, hub, source, clock.clone());
     drop(actix_web::rt::spawn(keeper)); // it ends with the node's thread
     let shared = Shared::new(SharedParts {
@@ -401,10 +407,38 @@ async fn serve_models(
         watch,
         stream,
         scorecard,
+        journal,
+        demo,
     });
     let bound = gateway::bind(&server, Data::new(shared));
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
+}
+
+/// Reads all of it: not on the node's thread.
+async fn open_journal(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<TickJournal>>, NodeError> {
+    let Some(part) = config.journal.clone() else { return Ok(None) };
+    let clock = Arc::clone(clock);
+    let opened = spawn_blocking(move || TickJournal::open(&part, clock)).await;
+    let (journal, _found) = opened.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
+    Ok(Some(Arc::new(journal)))
+}
+
+/// Starts to replay the data, so that windows of every model fill at once.
+fn replay(
+    demo: &DemoConfig,
+    data: &SeriesStore,
+    system: &System,
+    source: Arc<dyn Source>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Demo, NodeError> {
+    let replay = Replay::new(data, &demo.prefix, &demo.column)?;
+    let history_len = system.models().iter().map(|model| model.spec.window).max().unwrap_or(0);
+    let pace = Pace { history_len, rate: demo.rate };
+    Ok(Demo::start(replay, pace, source, Arc::clone(clock), Arc::new(RealPause)))
 }
 
 /// Who hears of predictions on this node.

@@ -141,4 +141,8 @@ impl Source for Fake {
     async fn newest(&self, _: &str, _: &Pattern, _: Deadline) -> Result<Vec<Arc<Prediction>>, SourceError> {
         Ok(Vec::new())
     }
+
+    async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
+        Err(SourceError::UnknownSeries(series.to_string()))
+    }
 }

@@ -21,6 +21,8 @@ use super::stream::Streams;
 use crate::catalog::{self, Entry};
 use crate::cluster::elsewhere;
 use crate::config::Config;
+use crate::demo::Demo;
+use crate::journal::TickJournal;
 use crate::reload::{Current, Reload};
 use crate::series::Started;
 use crate::series_store::SeriesStore;
@@ -48,6 +50,10 @@ pub(crate) struct SharedParts {
     pub(crate) watch: Watch,
     pub(crate) stream: Arc<Streams>,
     pub(crate) scorecard: Arc<Scorecard>,
+    /// `None`: windows do not survive the node.
+    pub(crate) journal: Option<Arc<TickJournal>>,
+    /// Ends with the node.
+    pub(crate) demo: Option<Demo>,
 }
 
 impl std::ops::Deref for Shared {

@@ -19,6 +19,7 @@ use serde_json::json;
 use super::health::device_view;
 use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
 use super::{Shared, get};
+use crate::journal::TickJournal;
 use crate::reload::Outcome;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
@@ -44,6 +45,13 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     remote(&mut page, &shared);
     series(&mut page, &shared);
     scores(&mut page, &shared.scorecard).await;
+    if let Some(kept) = &shared.journal {
+        journal(&mut page, kept);
+    }
+    if let Some(demo) = &shared.demo {
+        page.family("peregrine_demo_ticks_total", "counter", "Ticks of the demo that the series have.");
+        page.sample("", &[], demo.fed());
+    }
     if let Some(part) = &shared.cluster {
         cluster(&mut page, part);
     }
@@ -496,6 +504,16 @@ fn actors(page: &mut Page, health: &Health) {
             page.sample("", &[("actor", &actor.name), ("reason", &reason)], count);
         }
     }
+}
+
+fn journal(page: &mut Page, journal: &TickJournal) {
+    let status = journal.status();
+    page.family("peregrine_journal_queued", "gauge", "Ticks that wait for the journal.");
+    page.sample("", &[], status.queued);
+    page.family("peregrine_journal_written_total", "counter", "Ticks that the journal has kept.");
+    page.sample("", &[], status.written);
+    page.family("peregrine_journal_failed_total", "counter", "Ticks that the disk refused.");
+    page.sample("", &[], status.failed);
 }
 
 /// Of model versions, never of series, of which there are many. Missing, not zero, until something was scored.
