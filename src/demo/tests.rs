@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::Mutex;
 
-use peregrine_actors::series::Pattern;
+use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError};
 use peregrine_actors::stream::{Prediction, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::ManualClock;
 
