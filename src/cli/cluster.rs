@@ -52,7 +52,10 @@ pub(super) fn run(args: ClusterArgs) -> Result<(), CliError> {
     let mut cluster =
         Cluster { running: Vec::new(), patience: resolved.config.server.drain * 2 + STOP_GRACE };
     for (at, entry) in nodes.iter().enumerate() {
-        let command = command(&args, entry, &nodes, secret.as_deref())?;
+        let mut command = command(&args, entry, &nodes, secret.as_deref())?;
+        // One folder has one writer.
+        let journal = resolved.config.journal.as_ref().map(|part| part.dir.join(entry.name.as_str()));
+        command.envs(journal.map(|dir| ("PEREGRINE_JOURNAL__DIR", dir)));
         cluster.spawn(at, entry.clone(), command, &events_to)?;
     }
     match cluster.wait_until_ready(&events, json)? {
