@@ -1,13 +1,14 @@
 //! Ticks into a cluster of real processes: whatever dies, what was acknowledged is in the windows.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Fleet, Post, took};
+use crate::harness::{Client, Fleet, PING, PONG, Post, TEXT, masked, took};
 
 const BOTH: &[&str] = &["gateway", "inference"];
 const NODES: [&str; 3] = ["fra-1", "iad-1", "nrt-1"];
@@ -113,6 +114,261 @@ impl Feeder {
                 );
             }
         }
+    }
+}
+
+/// Follows every series over a websocket, wherever a node is up, and resumes where it was cut off.
+struct Follower<'f> {
+    feeder: &'f Feeder,
+    /// Which of the nodes that are up it goes to first.
+    first: usize,
+    /// By series, the last number that was a prediction or within a gap.
+    last: Mutex<BTreeMap<String, u64>>,
+    ended: AtomicBool,
+    /// Numbers that came as predictions, that came again, and that were told as gaps, by reason.
+    predictions: AtomicUsize,
+    again: AtomicUsize,
+    gaps: Mutex<BTreeMap<String, u64>>,
+    connections: AtomicUsize,
+}
+
+impl<'f> Follower<'f> {
+    fn new(feeder: &'f Feeder, first: usize) -> Self {
+        Self {
+            feeder,
+            first,
+            last: Mutex::default(),
+            ended: AtomicBool::new(false),
+            predictions: AtomicUsize::new(0),
+            again: AtomicUsize::new(0),
+            gaps: Mutex::default(),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    fn run(&self) {
+        for turn in 0.. {
+            if self.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            let addrs = self.feeder.addrs.lock().unwrap().clone();
+            let addr = addrs[(self.first + turn) % addrs.len()];
+            if self.follow(addr).is_none() {
+                thread::sleep(Duration::from_millis(20)); // as a client would
+            }
+        }
+    }
+
+    /// Until the socket ends.
+    fn follow(&self, addr: SocketAddr) -> Option<()> {
+        let mut socket = LooseSocket::open(addr)?;
+        let last = self.last.lock().unwrap().clone();
+        let from: serde_json::Map<String, serde_json::Value> =
+            last.iter().map(|(series, last)| (series.clone(), (last + 1).into())).collect();
+        let from = if from.is_empty() {
+            String::new()
+        } else {
+            format!(r#","from":{}"#, serde_json::Value::Object(from))
+        };
+        socket.text(&format!(
+            r#"{{"op":"subscribe","id":1,"model":"{MODEL}","series":["s*"],"levels":[]{from}}}"#
+        ))?;
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        while !self.ended.load(Ordering::SeqCst) {
+            let Some(message) = socket.message()? else { continue };
+            match message["op"].as_str().expect("an op") {
+                "subscribed" if last.is_empty() => {
+                    let next = message["next"].as_object().expect("numbers by series");
+                    let mut last = self.last.lock().unwrap();
+                    *last = next
+                        .iter()
+                        .map(|(series, next)| (series.clone(), next.as_u64().unwrap() - 1))
+                        .collect();
+                }
+                "prediction" => {
+                    self.heard(&message, message["seq"].as_u64().unwrap(), message["seq"].as_u64().unwrap())
+                }
+                "gap" => {
+                    let (from, to) = (message["from"].as_u64().unwrap(), message["to"].as_u64().unwrap());
+                    self.heard(&message, from, to);
+                }
+                "subscribed" | "heartbeat" => {}
+                "goodbye" => return None,
+                // A node that is about to die, or has just come, may not have all at hand: the client tries elsewhere.
+                "error" => {
+                    assert_eq!(message["code"], "unavailable", "{message}");
+                    return None;
+                }
+                other => panic!("{other}: {message}"),
+            }
+        }
+        Some(())
+    }
+
+    fn heard(&self, message: &serde_json::Value, from: u64, to: u64) {
+        let series = message["series"].as_str().expect("a series");
+        let mut lasts = self.last.lock().unwrap();
+        let Some(last) = lasts.get_mut(series) else {
+            lasts.insert(series.to_owned(), to); // its stream has just begun
+            return;
+        };
+        assert!(from <= *last + 1, "{series}: {} to {} are silently missing: {message}", *last + 1, from - 1);
+        if to <= *last {
+            self.again.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        let new = to - *last;
+        *last = to;
+        match message["reason"].as_str() {
+            Some(reason) => *self.gaps.lock().unwrap().entry(reason.to_owned()).or_default() += new,
+            None => {
+                self.predictions.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+/// A websocket that may be cut off at any byte.
+struct LooseSocket {
+    stream: TcpStream,
+    read: Vec<u8>,
+}
+
+impl LooseSocket {
+    fn open(addr: SocketAddr) -> Option<Self> {
+        let mut stream = TcpStream::connect_timeout(&addr, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_millis(100))).ok()?;
+        let request = "GET /v1/stream HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut socket = Self { stream, read: Vec::new() };
+        let until = Instant::now() + Duration::from_secs(5);
+        loop {
+            if let Some(end) = socket.read.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&socket.read[..end]).into_owned();
+                socket.read.drain(..end + 4);
+                return head.starts_with("HTTP/1.1 101 ").then_some(socket);
+            }
+            socket.more()?;
+            if Instant::now() > until {
+                return None;
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str) -> Option<()> {
+        self.stream.write_all(&masked(TEXT, text.as_bytes())).ok()
+    }
+
+    /// `None`: it has ended. `Some(None)`: nothing yet.
+    fn message(&mut self) -> Option<Option<serde_json::Value>> {
+        loop {
+            if let Some((first, payload)) = self.frame() {
+                match first {
+                    TEXT => return Some(Some(serde_json::from_slice(&payload).expect("JSON"))),
+                    PING => self.stream.write_all(&masked(PONG, &payload)).ok()?,
+                    _ => return None,
+                }
+            } else if self.more()? == 0 {
+                return Some(None);
+            }
+        }
+    }
+
+    /// A frame, if all of it is here.
+    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, short) = (*self.read.first()?, *self.read.get(1)?);
+        let (len, head) = match short {
+            126 => (usize::from(u16::from_be_bytes(self.read.get(2..4)?.try_into().ok()?)), 4),
+            127 => (usize::try_from(u64::from_be_bytes(self.read.get(2..10)?.try_into().ok()?)).ok()?, 10),
+            len => (usize::from(len), 2),
+        };
+        let payload = self.read.get(head..head + len)?.to_vec();
+        self.read.drain(..head + len);
+        Some((first, payload))
+    }
+
+    /// How many bytes have come within the read timeout; `None`: the other side is gone.
+    fn more(&mut self) -> Option<usize> {
+        let mut bytes = vec![0; 64 << 10];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => None,
+            Ok(count) => {
+                self.read.extend_from_slice(&bytes[..count]);
+                Some(count)
+            }
+            Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Some(0),
+            Err(_) => None,
+        }
+    }
+}
+
+/// Whose windows are short, and whose numbers come quickly.
+const MODEL: &str = "nbeats-vol-quantile";
+const WINDOW: usize = 64;
+
+#[test]
+fn no_number_is_silently_missing_whoever_dies() {
+    let mut fleet = three(&[]);
+    let feeder = Feeder::new(500);
+    feeder.up(&fleet, &NODES);
+    let followers = [Follower::new(&feeder, 0), Follower::new(&feeder, 1)];
+    thread::scope(|scope| {
+        let feeding = scope.spawn(|| feeder.run());
+        let _end = End(&feeder.ended);
+        took("windows are full", || feeder.rounds() > WINDOW || feeding.is_finished());
+        let following: Vec<_> = followers.iter().map(|follower| scope.spawn(|| follower.run())).collect();
+        let _ends: Vec<End<'_>> = followers.iter().map(|follower| End(&follower.ended)).collect();
+        let heard = |of: &Follower<'_>| of.predictions.load(Ordering::SeqCst);
+        let alive = || !feeding.is_finished() && following.iter().all(|one| !one.is_finished());
+        for round in 0..3 {
+            let (victim, witness) = (NODES[round], NODES[(round + 1) % 3]);
+            let before: Vec<usize> = followers.iter().map(heard).collect();
+            took("predictions go on", || {
+                assert!(alive());
+                followers.iter().zip(&before).all(|(one, before)| heard(one) > before + 2_000)
+            });
+            let others: Vec<&str> = NODES.into_iter().filter(|name| *name != victim).collect();
+            fleet.signal(victim, libc::SIGKILL);
+            fleet.ended(victim);
+            feeder.up(&fleet, &others);
+            let before: Vec<usize> = followers.iter().map(heard).collect();
+            let first = took("predictions come again", || {
+                assert!(alive());
+                followers.iter().zip(&before).all(|(one, before)| heard(one) > before + 1_000)
+            });
+            println!("killed {victim}: 1,000 more predictions at each client after {first:?}");
+            fleet.launch(victim);
+            fleet.awaits(witness, 3);
+            feeder.up(&fleet, &NODES);
+        }
+        feeder.ended.store(true, Ordering::SeqCst);
+        feeding.join().expect("it does not panic");
+        for follower in &followers {
+            took("the last number of every series", || {
+                assert!(following.iter().all(|one| !one.is_finished()));
+                let last = follower.last.lock().unwrap().clone();
+                last.len() == feeder.series_count
+                    && last.iter().all(|(series, last)| {
+                        *last
+                            >= fleet.get("iad-1", &format!("/v1/series/{series}?last=1")).json()["seq"]
+                                .as_u64()
+                                .unwrap()
+                    })
+            });
+        }
+    });
+    feeder.check(&fleet, "nrt-1", 900);
+    for follower in &followers {
+        println!(
+            "{} rounds of 500 series: {} predictions over {} connections, {} again, gaps {:?}; slowest round {:?}",
+            feeder.rounds(),
+            follower.predictions.load(Ordering::SeqCst),
+            follower.connections.load(Ordering::SeqCst),
+            follower.again.load(Ordering::SeqCst),
+            follower.gaps.lock().unwrap(),
+            feeder.slowest.lock().unwrap(),
+        );
     }
 }
 

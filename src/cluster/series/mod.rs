@@ -181,9 +181,9 @@ fn spec(config: &Config, role: Option<&str>) -> ShardSpec {
         transfer_max: ms(3_000),
         lease: LeaseLimits {
             electorate: if listed > 0 { listed } else { meant },
-            lease: ms(1_500),
-            promise: ms(1_800),
-            renew: ms(250),
+            lease: ms(1_000),
+            promise: ms(1_200),
+            renew: ms(200),
         },
     }
 }
