@@ -134,7 +134,7 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub fn start_fed(resolved: Resolved, factories: Factories, feed: Feed) -> Result<Self, NodeError> {
-        Self::start_whole(resolved, factories, Vec::new(), Some(feed))
+        Self::start_whole(resolved, factories, Guests { rooms: Vec::new(), feed: Some(feed) })
     }
 
     /// As [`Node::start`], on executors that the caller chose, and with rooms of the caller's that must agree to
@@ -147,19 +147,14 @@ impl Node {
         factories: Factories,
         rooms: Vec<Box<dyn Room>>,
     ) -> Result<Self, NodeError> {
-        Self::start_whole(resolved, factories, rooms, None)
+        Self::start_whole(resolved, factories, Guests { rooms, feed: None })
     }
 
-    fn start_whole(
-        resolved: Resolved,
-        factories: Factories,
-        rooms: Vec<Box<dyn Room>>,
-        feed: Option<Feed>,
-    ) -> Result<Self, NodeError> {
+    fn start_whole(resolved: Resolved, factories: Factories, guests: Guests) -> Result<Self, NodeError> {
         let (ready_to, ready) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
         let body = move || {
-            actix_web::rt::System::new().block_on(live(resolved, factories, rooms, feed, ready_to, stopped));
+            actix_web::rt::System::new().block_on(live(resolved, factories, guests, ready_to, stopped));
         };
         let thread = thread::Builder::new().name("node".to_owned()).spawn(body)?;
         let (addr, system, reload) = ready.recv().map_err(|_| NodeError::Died)??;
@@ -243,6 +238,12 @@ pub(crate) fn signals() -> io::Result<impl Future<Output = &'static str>> {
 /// Makes the source of a node's predictions, which publishes to the hub that it is given.
 pub type Feed = Box<dyn FnOnce(&Hub) -> Arc<dyn Source> + Send>;
 
+/// What a caller brings of its own.
+struct Guests {
+    rooms: Vec<Box<dyn Room>>,
+    feed: Option<Feed>,
+}
+
 type Ready = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
 
 /// All of a node that has to be stopped.
@@ -258,15 +259,14 @@ struct Started {
 async fn live(
     resolved: Resolved,
     factories: Factories,
-    rooms: Vec<Box<dyn Room>>,
-    feed: Option<Feed>,
+    guests: Guests,
     ready: mpsc::SyncSender<Ready>,
     stopped: oneshot::Receiver<()>,
 ) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let drain = resolved.config.server.drain;
     let Started { server, addr, system, reload, joined } =
-        match start(resolved, factories, rooms, feed, &clock).await {
+        match start(resolved, factories, guests, &clock).await {
             Ok(started) => started,
             Err(failed) => {
                 let _ = ready.send(Err(failed)); // the starter waits for it
@@ -302,8 +302,7 @@ async fn live(
 async fn start(
     resolved: Resolved,
     factories: Factories,
-    rooms: Vec<Box<dyn Room>>,
-    feed: Option<Feed>,
+    guests: Guests,
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, NodeError> {
     let config = &resolved.config;
@@ -320,7 +319,7 @@ async fn start(
     )?;
     let drain = config.server.drain;
     let mut joined = None;
-    match serve_models(&system, entries, series, resolved, rooms, feed, clock, &mut joined).await {
+    match serve_models(&system, entries, series, resolved, guests, clock, &mut joined).await {
         Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined }),
         Err(failed) => {
             let deadline = Deadline::after(clock.now(), drain);
@@ -338,11 +337,11 @@ async fn serve_models(
     entries: Vec<catalog::Entry>,
     series: SeriesStore,
     resolved: Resolved,
-    mut rooms: Vec<Box<dyn Room>>,
-    feed: Option<Feed>,
+    guests: Guests,
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
+    let Guests { mut rooms, feed } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
     // Before anybody hears of this node: what it kept may be what they lack.

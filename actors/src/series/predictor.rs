@@ -108,8 +108,8 @@ async fn run(tools: Tools, mut works: mpsc::Receiver<Work>, skipped: Arc<Mutex<H
 
 /// A panic costs its batch, not the predictions after it.
 async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
-    let notes: Vec<(StreamId, Arc<[Arc<str>]>, u64)> =
-        batch.iter().map(|work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq)).collect();
+    let note = |work: &Work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq);
+    let notes: Vec<_> = batch.iter().map(note).collect();
     if AssertUnwindSafe(predict(tools, batch)).catch_unwind().await.is_err() {
         error!(windows = notes.len(), "predictions panicked");
         batch.clear();

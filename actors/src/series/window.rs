@@ -41,14 +41,14 @@ impl History {
         }
         let row = self.row(seq).ok_or(Unready::Expired)?;
         if self.is_in_order() && !self.has_grid() {
-            self.from_rows(row, spec)
+            self.newest_rows(row, spec)
         } else {
-            self.from_slots(row, spec)
+            self.newest_slots(row, spec)
         }
     }
 
     /// The usual case: the newest rows are the window.
-    fn from_rows(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
+    fn newest_rows(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;
         let first = (row + 1).checked_sub(want).ok_or_else(|| self.too_short(row + 1, want))?;
         self.check_whole(self.times()[first])?;
@@ -58,7 +58,7 @@ impl History {
     }
 
     /// By time: late ticks stand in their places, and slots may be empty.
-    fn from_slots(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
+    fn newest_slots(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;
         let times = self.times();
         let mut order: Vec<usize> = (0..=row).collect();

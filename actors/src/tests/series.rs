@@ -27,7 +27,7 @@ struct Hub {
 
 impl Outlet for Hub {
     fn deliver(&self, nodes: &[Arc<str>], event: StreamEvent) {
-        self.events.lock().push((nodes.iter().map(|node| node.to_string()).collect(), event));
+        self.events.lock().push((nodes.iter().map(ToString::to_string).collect(), event));
     }
 
     fn observed(&self, series: &SeriesName, position: u64, value: f32) {
@@ -79,8 +79,11 @@ impl Journal for Disk {
 /// Nodes that reach each other by a call, unless one of the two is down.
 #[derive(Clone, Default)]
 struct Net {
-    nodes: Arc<Mutex<Vec<(String, Option<Series>)>>>,
+    nodes: Arc<Mutex<Nodes>>,
 }
+
+/// By name; none while it is down.
+type Nodes = Vec<(String, Option<Series>)>;
 
 struct Link {
     net: Net,
