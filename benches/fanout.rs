@@ -1,6 +1,6 @@
 //! A node whose only stream says a number so and so often: what the fan-out is measured on.
 //!
-//! `fanout RATE`: prints `ready PORT`; subscribe to series `s` of model `nhits-vol-quantile`.
+//! `fanout RATE [GO]`: prints `ready PORT` and says numbers once the file GO is there; subscribe to series `s` of model `nhits-vol-quantile`.
 
 use std::sync::Arc;
 use std::thread;
@@ -78,6 +78,9 @@ fn speak(hub: &Hub, every: Duration) {
         model: "nhits-vol-quantile".into(),
         series: SeriesName::new("s").unwrap_or_else(|_| unreachable!("it is a name")),
     };
+    while !std::env::args().nth(2).is_none_or(|go| std::path::Path::new(&go).exists()) {
+        thread::sleep(Duration::from_millis(10));
+    }
     let start = Instant::now();
     for seq in 1_u32.. {
         thread::sleep((every * seq).saturating_sub(start.elapsed()));

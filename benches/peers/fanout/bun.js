@@ -1,4 +1,6 @@
 // Bun's own publish to a topic.
+import { existsSync } from "node:fs";
+
 const rate = Number(process.argv[2]);
 const server = Bun.serve({
   port: 0,
@@ -14,7 +16,7 @@ const server = Bun.serve({
 });
 console.log(`ready ${server.port}`);
 let seq = 0;
-const start = performance.now();
+let start;
 function say() {
   while ((performance.now() - start) * rate / 1000 > seq) {
     seq += 1;
@@ -23,4 +25,9 @@ function say() {
   }
   setTimeout(say, 1);
 }
-say();
+const go = setInterval(() => {
+  if (!existsSync(process.argv[3])) return;
+  clearInterval(go);
+  start = performance.now();
+  say();
+}, 10);

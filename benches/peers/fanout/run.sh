@@ -15,9 +15,9 @@ fi
 
 start() {
     case $1 in
-        peregrine) (cd ../../.. && exec ./target/release/examples/fanout "$rate") ;;
-        bun) exec ./node_modules/bun/bin/bun.exe bun.js "$rate" ;;
-        *) exec "./target/release/$1" "$rate" ;;
+        peregrine) (cd ../../.. && exec ./target/release/examples/fanout "$rate" "$go") ;;
+        bun) exec ./node_modules/bun/bin/bun.exe bun.js "$rate" "$go" ;;
+        *) exec "./target/release/$1" "$rate" "$go" ;;
     esac
 }
 
@@ -25,17 +25,17 @@ for round in $(seq "${ROUNDS:-3}"); do
     for count in ${SUBSCRIBERS:-1000 10000}; do
         for place in $(seq 0 $((${#servers[@]} - 1))); do
             server=${servers[$(((place + round) % ${#servers[@]}))]}
-            out=$(mktemp)
+            out=$(mktemp) go=$(mktemp -u)
             start "$server" >"$out" 2>/dev/null &
             pid=$!
             until grep -q ready "$out"; do sleep 0.1; done
             port=$(grep -o 'ready [0-9]*' "$out" | cut -d' ' -f2)
             child=$(pgrep -P "$pid" || true)
             printf 'load %s  %-11s ' "$(cut -d' ' -f1 /proc/loadavg)" "$server"
-            ./target/release/load "$port" "${child:-$pid}" "$count" "$rate" "${SECONDS_EACH:-10}" ${STOPPED:-}
+            ./target/release/load "$go" "$port" "${child:-$pid}" "$count" "$rate" "${SECONDS_EACH:-10}" ${STOPPED:-}
             kill "$pid" ${child:-} 2>/dev/null || true
             wait "$pid" 2>/dev/null || true
-            rm "$out"
+            rm -f "$out" "$go"
         done
     done
 done

@@ -52,14 +52,14 @@ pub(super) trait Session {
         Ok(())
     }
 
-    /// Hands out frames until `take` refuses one; at their end the waker is kept.
+    /// Hands out frames until `take` refuses one; at their end the waker is kept. Whether there are more.
     fn frames(
         &mut self,
         _waker: &Waker,
         _take: &mut dyn FnMut(&Bytes) -> bool,
         _out: &mut Outbox,
-    ) -> Result<(), CloseReason> {
-        Ok(())
+    ) -> Result<bool, CloseReason> {
+        Ok(false)
     }
 
     /// The client does not take what is sent.
@@ -372,12 +372,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
                 }
             }
             self.rest = Bytes::new();
-            let wrote = WRITE.with_borrow_mut(|batch| self.write_batch(batch, cx))?;
-            if !wrote && self.rest.is_empty() {
-                return self.idle(cx);
-            }
-            if wrote {
-                return Ok(true);
+            match WRITE.with_borrow_mut(|batch| self.write_batch(batch, cx))? {
+                Wrote::All => return self.idle(cx),
+                Wrote::Some => return Ok(true),
+                Wrote::Nothing => {}
             }
         }
     }
@@ -388,9 +386,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
     }
 
     /// Gathers frames and writes them at once; what the socket does not take is kept in `rest`.
-    fn write_batch(&mut self, batch: &mut Vec<u8>, cx: &mut Context<'_>) -> io::Result<bool> {
+    fn write_batch(&mut self, batch: &mut Vec<u8>, cx: &mut Context<'_>) -> io::Result<Wrote> {
         batch.clear();
         let mut rest = Bytes::new();
+        let mut more = true;
         while let Some(next) = self.out.frames.front() {
             if !add(batch, &mut rest, next) {
                 break;
@@ -399,13 +398,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
         }
         if self.phase == Phase::Open && self.out.frames.is_empty() {
             let mut take = |frame: &Bytes| add(batch, &mut rest, frame);
-            if let Err(reason) = self.session.frames(cx.waker(), &mut take, &mut self.out) {
-                self.fail(&reason, cx);
+            match self.session.frames(cx.waker(), &mut take, &mut self.out) {
+                Ok(has_more) => more = has_more,
+                Err(reason) => self.fail(&reason, cx),
             }
         }
+        more |= !self.out.frames.is_empty();
         if batch.is_empty() {
             self.rest = rest;
-            return Ok(false);
+            return Ok(if self.rest.is_empty() && self.out.frames.is_empty() {
+                Wrote::All
+            } else {
+                Wrote::Nothing
+            });
         }
         let len = match Pin::new(&mut self.io).poll_write(cx, batch) {
             Poll::Pending => 0,
@@ -418,8 +423,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
         }
         if len < batch.len() {
             self.rest = Bytes::copy_from_slice(&batch[len..]);
+            more = true;
         }
-        Ok(true)
+        Ok(if more { Wrote::Some } else { Wrote::All })
     }
 
     /// Nothing is left to write.
@@ -477,6 +483,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
         }
         None
     }
+}
+
+enum Wrote {
+    /// There is nothing more.
+    All,
+    /// There may be more.
+    Some,
+    /// A frame that is written from where it lies.
+    Nothing,
 }
 
 enum Heard {

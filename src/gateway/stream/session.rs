@@ -12,8 +12,8 @@ use futures_util::stream::FuturesUnordered;
 use peregrine_actors::ForecastError;
 use peregrine_actors::series::{Effect, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{
-    Encoding, Form, Item, Past, PastError, PastItem, Read, Render, Selector, SourceError, StreamEvent,
-    Subscription,
+    Encoding, Form, Item, Levels, Past, PastError, PastItem, Read, Render, Selector, SourceError,
+    StreamEvent, Subscription,
 };
 
 use super::super::Shared;
@@ -172,7 +172,7 @@ impl Session for Talk {
         waker: &Waker,
         take: &mut dyn FnMut(&Bytes) -> bool,
         out: &mut Outbox,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<bool, CloseReason> {
         let (mut frames, mut bytes) = (0_u64, 0_u64);
         let mut counted = |frame: &Bytes| {
             let taken = take(frame);
@@ -182,22 +182,21 @@ impl Session for Talk {
             }
             taken
         };
-        let mut fell = false;
+        let (mut fell, mut more) = (false, false);
         for entry in &mut self.subscriptions {
             if !entry.past(&mut counted) {
+                more = true;
                 break;
             }
             match entry.reader.read(waker, &mut counted) {
-                Read::Waiting => {}
-                Read::Full => break,
-                Read::Fell => {
-                    fell = true;
-                    break;
-                }
+                Read::Waiting => continue,
+                Read::Full => more = true,
+                Read::Fell => fell = true,
             }
+            break;
         }
         self.shared.stream.count(frames, bytes);
-        if fell { Err(self.fall(out)) } else { Ok(()) }
+        if fell { Err(self.fall(out)) } else { Ok(more) }
     }
 
     fn blocked(&mut self, waker: &Waker, out: &mut Outbox) -> Result<(), CloseReason> {
@@ -279,8 +278,7 @@ async fn subscribe(
     let spec = &model.spec;
     refuse_several(spec).map_err(|bad| refused("unsuitable", bad.to_string()))?;
     let offered = |level: f64| offers(&spec.head, level);
-    if let Some(level) = wish.levels.iter().flat_map(|levels| levels.percent()).find(|&level| !offered(level))
-    {
+    if let Some(level) = wish.levels.iter().flat_map(Levels::percent).find(|&level| !offered(level)) {
         return Err(refused("levels", BadForecast::Level { level }.to_string()));
     }
     let form = Form { encoding, levels: wish.levels };

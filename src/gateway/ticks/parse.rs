@@ -28,6 +28,7 @@ pub(crate) enum BadTick {
 }
 
 /// Reads a whole text.
+#[cfg_attr(not(test), allow(dead_code, reason = "for bodies of ticks; a websocket's stand within a message"))]
 pub(crate) fn parse_tick(text: &[u8]) -> Result<Tick, BadTick> {
     let mut cursor = Cursor::new(text);
     let tick = tick(&mut cursor)?;
@@ -69,7 +70,7 @@ impl TickParts {
             "hist_exog" => once(&mut self.hist_exog, columns(cursor, "hist_exog", single)?, "hist_exog", at)?,
             "stat_exog" => once(&mut self.stat_exog, columns(cursor, "stat_exog", single)?, "stat_exog", at)?,
             "futr_exog" => {
-                once(&mut self.futr_exog, columns(cursor, "futr_exog", several)?, "futr_exog", at)?
+                once(&mut self.futr_exog, columns(cursor, "futr_exog", several)?, "futr_exog", at)?;
             }
             _ => return Ok(false),
         }

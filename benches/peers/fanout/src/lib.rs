@@ -17,6 +17,14 @@ pub fn message(seq: u64) -> String {
     )
 }
 
+/// Until the file of the command line is there: all have subscribed.
+pub async fn go() {
+    let file = std::env::args().nth(2).expect("name a file");
+    while !std::path::Path::new(&file).exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
 /// The rate of the command line, in messages a second.
 pub fn rate() -> f64 {
     std::env::args().nth(1).and_then(|text| text.parse().ok()).expect("say a rate")

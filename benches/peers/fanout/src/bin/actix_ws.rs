@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use fanout::{message, rate};
+use fanout::{go, message, rate};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
@@ -39,6 +39,7 @@ async fn main() -> std::io::Result<()> {
     let subscribers: Subscribers = web::Data::new(Mutex::new(Vec::new()));
     let shared = subscribers.clone();
     actix_web::rt::spawn(async move {
+        go().await;
         let mut timer = tokio::time::interval(Duration::from_secs_f64(1.0 / rate()));
         for seq in 1.. {
             timer.tick().await;

@@ -1,6 +1,7 @@
 //! Many subscribers in one thread and one epoll: how much arrives, how late, and what it costs the server.
 //!
-//! `load PORT PID SUBSCRIBERS RATE SECONDS [STOPPED]`: the last so many subscribers stop reading.
+//! `load GO PORT PID SUBSCRIBERS RATE SECONDS [STOPPED]`: makes the file GO when all have subscribed; the last so many
+//! stop reading.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -29,7 +30,7 @@ struct Seen {
 }
 
 fn main() {
-    let args: Vec<u64> = std::env::args().skip(1).map(|text| text.parse().expect("numbers")).collect();
+    let args: Vec<u64> = std::env::args().skip(2).map(|text| text.parse().expect("numbers")).collect();
     let [port, pid, subscribers, rate, seconds] = args[..5] else {
         panic!("PORT PID SUBSCRIBERS RATE SECONDS")
     };
@@ -45,6 +46,8 @@ fn main() {
         unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, reader.stream.as_raw_fd(), &mut event) };
     }
     let mut latency = Histogram::<u64>::new_with_bounds(1_000, 60_000_000_000, 3).expect("bounds");
+    let per_connection = (status(pid, "VmRSS:") - idle_mib) * 1024.0 / subscribers as f64;
+    std::fs::write(std::env::args().nth(1).expect("a file"), "").expect("a file");
     let settle = Instant::now() + Duration::from_secs(2);
     let mut buffer = vec![0; 1 << 18];
     let mut seen = Seen::default();
@@ -104,7 +107,7 @@ fn main() {
     let wanted = (seen.last + 1 - seen.first) * (subscribers - stopped);
     let ms = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e6;
     println!(
-        "{subscribers}x{rate} published {}/s delivered {:.0}/s of {} B, share {:.5}, in time {:.5}, p50 {:.2} p99 {:.2} max {:.0} ms, server {cpu:.2} cores {peak_mib:.0} MiB (before {idle_mib:.0})",
+        "{subscribers}x{rate} published {}/s delivered {:.0}/s of {} B, share {:.5}, in time {:.5}, p50 {:.2} p99 {:.2} max {:.0} ms, server {cpu:.2} cores {peak_mib:.0} MiB (before {idle_mib:.0}, {per_connection:.1} KiB an idle connection)",
         (seen.last + 1 - seen.first) / seconds,
         seen.messages as f64 / seconds as f64,
         seen.bytes / seen.messages.max(1),

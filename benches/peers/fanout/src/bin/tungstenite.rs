@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanout::{message, rate};
+use fanout::{go, message, rate};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
@@ -15,6 +15,7 @@ async fn main() -> std::io::Result<()> {
     let (sender, _) = broadcast::channel::<Utf8Bytes>(1024);
     let said = sender.clone();
     tokio::spawn(async move {
+        go().await;
         let mut timer = tokio::time::interval(Duration::from_secs_f64(1.0 / rate()));
         for seq in 1.. {
             timer.tick().await;
