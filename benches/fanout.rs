@@ -43,7 +43,9 @@ impl Source for Silent {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate: f64 = std::env::args().nth(1).ok_or("say a rate")?.parse()?;
     let keys = [("SERVER__CONNECTIONS_MAX", "20000"), ("LOG__FILTER", "error")];
-    let environment = keys.map(|(key, value)| (format!("PEREGRINE_{key}"), value.to_owned())).to_vec();
+    let keys = keys.map(|(key, value)| (format!("PEREGRINE_{key}"), value.to_owned()));
+    let own = std::env::vars().filter(|(key, _)| key.starts_with("PEREGRINE_"));
+    let environment = keys.into_iter().chain(own).collect();
     let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), ..Overrides::default() };
     let resolved = resolve(&Sources { files: Vec::new(), environment, overrides })?;
     let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
