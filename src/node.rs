@@ -332,7 +332,6 @@ async fn start(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is a part of the node that started on its own")]
 async fn serve_models(
     system: &System,
     entries: Vec<catalog::Entry>,

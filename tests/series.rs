@@ -42,7 +42,7 @@ impl Feeder {
     }
 
     fn up(&self, fleet: &Fleet<'_>, names: &[&str]) {
-        *self.addrs.lock().unwrap() = names.iter().map(|name| fleet.addr(name)).collect();
+        *self.addrs.lock().expect("no holder panics") = names.iter().map(|name| fleet.addr(name)).collect();
     }
 
     /// One tick of every series in each round; a round is sent until all of it is acknowledged.
@@ -63,9 +63,9 @@ impl Feeder {
                 }
                 assert!(start.elapsed() < Duration::from_secs(30), "round {round} is never acknowledged");
             }
-            let mut slowest = self.slowest.lock().unwrap();
+            let mut slowest = self.slowest.lock().expect("no holder panics");
             *slowest = start.elapsed().max(*slowest);
-            for acknowledged in self.acknowledged.lock().unwrap().iter_mut() {
+            for acknowledged in self.acknowledged.lock().expect("no holder panics").iter_mut() {
                 acknowledged.push(round);
             }
             if self.ended.load(Ordering::SeqCst) {
@@ -75,8 +75,8 @@ impl Feeder {
     }
 
     fn send(&self, round: i64, lines: &str) -> bool {
-        let addrs = self.addrs.lock().unwrap().clone();
-        let addr = addrs[usize::try_from(round).unwrap() % addrs.len()];
+        let addrs = self.addrs.lock().expect("no holder panics").clone();
+        let addr = addrs[usize::try_from(round).expect("few rounds") % addrs.len()];
         let Ok(mut client) = Client::connect(addr) else { return false };
         match client.send("POST", "/v1/ticks", &[], lines.as_bytes()) {
             Ok(answer) => {
@@ -89,13 +89,13 @@ impl Feeder {
     }
 
     fn rounds(&self) -> usize {
-        self.acknowledged.lock().unwrap()[0].len()
+        self.acknowledged.lock().expect("no holder panics")[0].len()
     }
 
     /// Every tick that was acknowledged is in the windows, as any node shows them.
     #[track_caller]
     fn check(&self, fleet: &Fleet<'_>, from: &str, kept: usize) {
-        for (series, acknowledged) in self.acknowledged.lock().unwrap().iter().enumerate() {
+        for (series, acknowledged) in self.acknowledged.lock().expect("no holder panics").iter().enumerate() {
             let shown = fleet.get(from, &format!("/v1/series/s{series}"));
             assert_eq!(shown.status, 200, "{}", String::from_utf8_lossy(&shown.body));
             let shown = shown.json();
@@ -151,7 +151,7 @@ impl<'f> Follower<'f> {
             if self.ended.load(Ordering::SeqCst) {
                 return;
             }
-            let addrs = self.feeder.addrs.lock().unwrap().clone();
+            let addrs = self.feeder.addrs.lock().expect("no holder panics").clone();
             let addr = addrs[(self.first + turn) % addrs.len()];
             if self.follow(addr).is_none() {
                 thread::sleep(Duration::from_millis(20)); // as a client would
@@ -162,7 +162,7 @@ impl<'f> Follower<'f> {
     /// Until the socket ends.
     fn follow(&self, addr: SocketAddr) -> Option<()> {
         let mut socket = LooseSocket::open(addr)?;
-        let last = self.last.lock().unwrap().clone();
+        let last = self.last.lock().expect("no holder panics").clone();
         let from: serde_json::Map<String, serde_json::Value> =
             last.iter().map(|(series, last)| (series.clone(), (last + 1).into())).collect();
         let from = if from.is_empty() {
@@ -179,19 +179,11 @@ impl<'f> Follower<'f> {
             match message["op"].as_str().expect("an op") {
                 "subscribed" if last.is_empty() => {
                     let next = message["next"].as_object().expect("numbers by series");
-                    let mut last = self.last.lock().unwrap();
-                    *last = next
-                        .iter()
-                        .map(|(series, next)| (series.clone(), next.as_u64().unwrap() - 1))
-                        .collect();
+                    let mut last = self.last.lock().expect("no holder panics");
+                    *last = next.iter().map(|(series, next)| (series.clone(), number(next) - 1)).collect();
                 }
-                "prediction" => {
-                    self.heard(&message, message["seq"].as_u64().unwrap(), message["seq"].as_u64().unwrap())
-                }
-                "gap" => {
-                    let (from, to) = (message["from"].as_u64().unwrap(), message["to"].as_u64().unwrap());
-                    self.heard(&message, from, to);
-                }
+                "prediction" => self.heard(&message, number(&message["seq"]), number(&message["seq"])),
+                "gap" => self.heard(&message, number(&message["from"]), number(&message["to"])),
                 "subscribed" | "heartbeat" => {}
                 "goodbye" => return None,
                 // A node that is about to die, or has just come, may not have all at hand: the client tries elsewhere.
@@ -207,7 +199,7 @@ impl<'f> Follower<'f> {
 
     fn heard(&self, message: &serde_json::Value, from: u64, to: u64) {
         let series = message["series"].as_str().expect("a series");
-        let mut lasts = self.last.lock().unwrap();
+        let mut lasts = self.last.lock().expect("no holder panics");
         let Some(last) = lasts.get_mut(series) else {
             lasts.insert(series.to_owned(), to); // its stream has just begun
             return;
@@ -220,12 +212,19 @@ impl<'f> Follower<'f> {
         let new = to - *last;
         *last = to;
         match message["reason"].as_str() {
-            Some(reason) => *self.gaps.lock().unwrap().entry(reason.to_owned()).or_default() += new,
+            Some(reason) => {
+                *self.gaps.lock().expect("no holder panics").entry(reason.to_owned()).or_default() += new;
+            }
             None => {
                 self.predictions.fetch_add(1, Ordering::SeqCst);
             }
         }
     }
+}
+
+#[track_caller]
+fn number(value: &serde_json::Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
 /// A websocket that may be cut off at any byte.
@@ -347,13 +346,13 @@ fn no_number_is_silently_missing_whoever_dies() {
         for follower in &followers {
             took("the last number of every series", || {
                 assert!(following.iter().all(|one| !one.is_finished()));
-                let last = follower.last.lock().unwrap().clone();
+                let last = follower.last.lock().expect("no holder panics").clone();
                 last.len() == feeder.series_count
                     && last.iter().all(|(series, last)| {
                         *last
                             >= fleet.get("iad-1", &format!("/v1/series/{series}?last=1")).json()["seq"]
                                 .as_u64()
-                                .unwrap()
+                                .expect("a number")
                     })
             });
         }
@@ -366,8 +365,8 @@ fn no_number_is_silently_missing_whoever_dies() {
             follower.predictions.load(Ordering::SeqCst),
             follower.connections.load(Ordering::SeqCst),
             follower.again.load(Ordering::SeqCst),
-            follower.gaps.lock().unwrap(),
-            feeder.slowest.lock().unwrap(),
+            follower.gaps.lock().expect("no holder panics"),
+            feeder.slowest.lock().expect("no holder panics"),
         );
     }
 }
@@ -404,7 +403,11 @@ fn what_is_acknowledged_survives_the_owner_again_and_again() {
         }
         feeder.ended.store(true, Ordering::SeqCst);
     });
-    println!("{} rounds of 100 series, slowest {:?}", feeder.rounds(), feeder.slowest.lock().unwrap());
+    println!(
+        "{} rounds of 100 series, slowest {:?}",
+        feeder.rounds(),
+        feeder.slowest.lock().expect("no holder panics")
+    );
     for node in NODES {
         feeder.check(&fleet, node, 900);
     }
@@ -432,7 +435,7 @@ fn a_rolling_restart_loses_no_tick() {
         }
         feeder.ended.store(true, Ordering::SeqCst);
     });
-    println!("{} rounds, slowest {:?}", feeder.rounds(), feeder.slowest.lock().unwrap());
+    println!("{} rounds, slowest {:?}", feeder.rounds(), feeder.slowest.lock().expect("no holder panics"));
     for node in NODES {
         feeder.check(&fleet, node, 900);
     }
