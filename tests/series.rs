@@ -414,6 +414,35 @@ fn what_is_acknowledged_survives_the_owner_again_and_again() {
 }
 
 #[test]
+fn what_is_acknowledged_survives_all_nodes_at_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = format!("{}/{{node}}", dir.path().display());
+    let mut fleet = three(&[("JOURNAL__DIR", &folder)]);
+    let feeder = Feeder::new(100);
+    feeder.up(&fleet, &NODES);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| feeder.run());
+        let _end = End(&feeder.ended);
+        took("rounds go on", || feeder.rounds() > 50 || running.is_finished());
+        NODES.iter().for_each(|name| fleet.signal(name, libc::SIGKILL));
+        for name in NODES {
+            fleet.ended(name);
+        }
+        feeder.ended.store(true, Ordering::SeqCst);
+    });
+    for name in NODES {
+        fleet.launch(name);
+    }
+    for name in NODES {
+        fleet.awaits(name, 3);
+    }
+    for node in NODES {
+        feeder.check(&fleet, node, 900);
+    }
+    println!("{} rounds of 100 series are there again", feeder.rounds());
+}
+
+#[test]
 fn a_rolling_restart_loses_no_tick() {
     let mut fleet = three(&[]);
     let feeder = Feeder::new(50);

@@ -131,6 +131,27 @@ fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
     assert!(last < count);
 }
 
+#[test]
+fn the_shipped_data_are_a_market_that_can_be_followed() {
+    let node = TestNode::on_cpu(&[("DEMO__RATE", "200")]);
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    socket.text(&subscribe(1, r#""series":["USD"],"levels":[80],"snapshot":true"#));
+    socket.op("subscribed");
+    let mut last = None;
+    for _ in 0..5 {
+        let message = socket.json();
+        if message["op"] == "heartbeat" {
+            continue;
+        }
+        assert!(message["op"] == "snapshot" || message["op"] == "prediction", "{message}");
+        let seq = message["seq"].as_u64().expect("a number");
+        assert!(last.is_none_or(|last| seq == last + 1), "{seq} after {last:?}");
+        last = Some(seq);
+    }
+    let card = node.get("/v1/scorecard").json();
+    assert!(card["models"][0]["scored"].as_u64().is_some_and(|scored| scored > 0), "{card}");
+}
+
 fn subscribe(id: u64, members: &str) -> String {
     format!(r#"{{"op":"subscribe","id":{id},"model":"{MODEL}",{members}}}"#)
 }

@@ -164,8 +164,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[400, 408, 409, 413, 415],
     ),
     operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
-    operation("post", "/v1/ticks", V1, "Feed observations, one JSON object a line", None, "Any", &[]),
-    operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Any", &[]),
+    operation(
+        "post",
+        "/v1/ticks",
+        V1,
+        "Feed observations, one JSON object a line; 200 when all are safe; all may be sent again",
+        Some("Tick"),
+        "Ticked",
+        &[400, 408, 413, 415, 422, 429, 503],
+    ),
+    operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Series", &[404, 503]),
     operation(
         "get",
         "/v1/stream",
@@ -216,6 +224,29 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/docs", OBSERVE, "A browser for this document", None, "Text", &[]),
 ];
 
+/// What may stand behind `?`: path, name, type.
+const QUERIES: &[(&str, &str, &str)] = &[
+    ("/v1/ticks", "results", "boolean"),
+    ("/v1/series/{name}", "last", "integer"),
+    ("/v1/scorecard", "model", "string"),
+    ("/v1/scorecard", "version", "integer"),
+    ("/v1/scorecard", "series", "string"),
+    ("/v1/scorecard", "steps", "boolean"),
+];
+
+/// What is said over the stream.
+const STREAM: &str = "\
+    Every message is one object with `op`, in JSON text or, under `peregrine.v1.msgpack`, MessagePack.\n\n\
+    Client: `subscribe` {id, model, series: [names, with `*` for any run of characters], levels?: [80], from?: the first \
+    number wanted, for all series or by name, snapshot?: true, conflate?: true}; `unsubscribe` {id}; `ping` {id?}; `tick` \
+    {id?, series, ts, value, …} or {id?, ticks: […]}, as `POST /v1/ticks` takes them.\n\n\
+    Server: `subscribed` {id, channel, model, retention, matched, next: the number by series that comes next}; `snapshot` and \
+    `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at, made_at: milliseconds since 1970, \
+    horizon, mean or median, intervals, model_version, backend, degraded}; `gap` {model, series, from, to, reason: conflated | \
+    expired | failed | lost}; `ticked` {id?, results}; `unsubscribed`; `pong`; `heartbeat`; `error` {id?, code, detail}; \
+    `goodbye` {reconnect_after_ms, why}, before a close that was planned.\n\n\
+    Of two predictions with one `seq` the higher `epoch` counts.";
+
 pub(super) fn document() -> Value {
     let mut paths = Map::new();
     for one in OPERATIONS {
@@ -234,17 +265,21 @@ pub(super) fn document() -> Value {
         "servers": [{ "url": "/" }],
         "tags": tags,
         "paths": paths,
-        "components": { "schemas": schemas() },
+        "components": { "schemas": all_schemas() },
     })
 }
 
 fn view(one: &Operation) -> Value {
     let protocol = one.tag == V2;
-    let parameters: Vec<Value> = ["model", "version"]
+    let in_path = ["model", "version", "name"]
         .into_iter()
         .filter(|name| one.path.contains(&format!("{{{name}}}")))
-        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
-        .collect();
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
+    let in_query = QUERIES
+        .iter()
+        .filter(|(path, ..)| *path == one.path)
+        .map(|(_, name, kind)| json!({ "name": name, "in": "query", "schema": { "type": kind } }));
+    let parameters: Vec<Value> = in_path.chain(in_query).collect();
     let mut responses = Map::new();
     let content = match one.answer {
         "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
@@ -285,9 +320,16 @@ fn view(one: &Operation) -> Value {
         "parameters": parameters,
         "responses": responses,
     });
+    if one.path == "/v1/stream" {
+        view["description"] = STREAM.into();
+    }
     if let Some(schema) = one.request {
-        let required = matches!(schema, "InferRequest" | "ForecastRequest" | "ConfigurationText");
-        let kind = if schema == "ConfigurationText" { "application/toml" } else { "application/json" };
+        let required = matches!(schema, "InferRequest" | "ForecastRequest" | "ConfigurationText" | "Tick");
+        let kind = match schema {
+            "ConfigurationText" => "application/toml",
+            "Tick" => "application/x-ndjson",
+            _ => "application/json",
+        };
         let mut content = json!({ kind: { "schema": reference(schema) } });
         if schema == "InferRequest" {
             content["application/octet-stream"] =
@@ -325,6 +367,44 @@ fn meaning(status: u16) -> &'static str {
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn all_schemas() -> Value {
+    let mut all = schemas();
+    if let (Some(all), Value::Object(live)) = (all.as_object_mut(), live_schemas()) {
+        all.extend(live);
+    }
+    all
+}
+
+/// Of ticks and series.
+fn live_schemas() -> Value {
+    let numbers = json!({ "type": "array", "items": { "type": "number" } });
+    let text = json!({ "type": "string" });
+    let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
+    let list = |items: Value| json!({ "type": "array", "items": items });
+    json!({
+        "Tick": object(&["series", "ts", "value"], json!({
+            "series": { "type": "string", "description": "1 to 128 bytes, no control characters, no `*`" },
+            "ts": { "type": ["number", "string"], "description": "milliseconds since 1970, or an RFC 3339 time" },
+            "value": { "type": ["number", "null"], "description": "null: nothing was seen" },
+            "hist_exog": { "type": "object", "additionalProperties": { "type": "number" } },
+            "futr_exog": { "type": "object", "description": "of that moment, and of the steps after it", "additionalProperties": numbers },
+            "stat_exog": { "type": "object", "additionalProperties": { "type": "number" } },
+        })),
+        "Ticked": object(&["ticks", "advanced", "failed"], json!({
+            "ticks": { "type": "integer" }, "advanced": { "type": "integer" }, "inserted": { "type": "integer" },
+            "duplicate": { "type": "integer" }, "conflict": { "type": "integer" }, "too_late": { "type": "integer" },
+            "failed": { "type": "integer" },
+            "results": list(json!({ "type": "object", "description": "effect and seq, or error and detail" })),
+        })),
+        "Series": object(&["series", "seq", "first_seq", "ticks"], json!({
+            "series": text, "seq": { "type": "integer" }, "first_seq": { "type": "integer" },
+            "ticks": list(object(&["ts", "value"], json!({
+                "ts": { "type": "number" }, "value": { "type": ["number", "null"] },
+            }))),
+        })),
+    })
 }
 
 fn schemas() -> Value {

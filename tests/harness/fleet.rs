@@ -32,8 +32,8 @@ pub(crate) struct Fleet<'h> {
 }
 
 impl<'h> Fleet<'h> {
-    /// Starts every post on loopback, or on the host of its name, with these keys set for all, and waits until
-    /// all see all.
+    /// Starts every post on loopback, or on the host of its name, with these keys set for all (`{node}` in a value is
+    /// the node's name), and waits until all see all.
     pub(crate) fn start(hosts: Option<&'h Hosts>, posts: &[Post<'_>], keys: &[(&str, &str)]) -> Self {
         Self::new(hosts, posts, keys).all_started()
     }
@@ -111,8 +111,9 @@ impl<'h> Fleet<'h> {
             ("CLUSTER__SECRET", "of the test's own nodes alone".to_owned()),
             ("CLUSTER__SIZE", self.posts.len().to_string()),
         ];
-        let settings =
-            settings.into_iter().chain(self.keys.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        let settings = settings
+            .into_iter()
+            .chain(self.keys.iter().map(|(key, value)| (key.as_str(), value.replace("{node}", name))));
         let settings = settings.chain(keys.iter().map(|(key, value)| (*key, (*value).to_owned())));
         command.envs(settings.map(|(key, value)| (format!("PEREGRINE_{key}"), value)));
         command.stdout(Stdio::piped()).spawn().expect("the binary starts")

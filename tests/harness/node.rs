@@ -87,7 +87,10 @@ impl TestNode {
     }
 
     fn resolved(keys: &[(&str, &str)]) -> Resolved {
-        let environment = keys.iter().map(|(key, value)| (format!("PEREGRINE_{key}"), (*value).to_owned()));
+        // A market that runs of its own accord is for the test that asks for it.
+        let quiet = Some(&("DEMO__RATE", "0")).filter(|_| keys.iter().all(|(key, _)| *key != "DEMO__RATE"));
+        let keys = keys.iter().chain(quiet);
+        let environment = keys.map(|(key, value)| (format!("PEREGRINE_{key}"), (*value).to_owned()));
         let models = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/models").into()];
         let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), models, ..Overrides::default() };
         let sources = Sources { files: Vec::new(), environment: environment.collect(), overrides };

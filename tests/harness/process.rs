@@ -18,6 +18,7 @@ impl NodeProcess {
             .args(arguments)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("PEREGRINE_LOG__FILTER", "error")
+            .env("PEREGRINE_DEMO__RATE", "0")
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
