@@ -71,7 +71,7 @@ pub(super) trait Session {
     fn quiet(&mut self, _out: &mut Outbox) {}
 
     /// The node is about to close the connection.
-    fn goodbye(&mut self, _out: &mut Outbox) {}
+    fn goodbye(&mut self, _why: End, _out: &mut Outbox) {}
 }
 
 /// Frames for one client alone.
@@ -211,7 +211,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
     /// Lives until the connection has ended. `stopping`: the node takes leave of its clients.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, stopping: bool) -> Poll<End> {
         if stopping && self.phase == Phase::Open {
-            self.session.goodbye(&mut self.out);
+            self.session.goodbye(End::Drained, &mut self.out);
             self.close(&CloseReason::new(GOING_AWAY, "the node stops"), End::Drained, false, cx);
         }
         match self.turn(cx) {
@@ -474,7 +474,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
         if self.silent_ticks == self.patience.ping_after {
             self.out.push(frame(Opcode::Ping, b""));
         } else if self.silent_ticks >= self.patience.ping_after.saturating_mul(2) {
-            self.session.goodbye(&mut self.out);
+            self.session.goodbye(End::Idle, &mut self.out);
             self.close(&CloseReason::new(GOING_AWAY, "nothing was heard"), End::Idle, false, cx);
             return None;
         }

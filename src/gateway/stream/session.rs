@@ -17,7 +17,7 @@ use peregrine_actors::stream::{
 };
 
 use super::super::Shared;
-use super::connection::{Message, Outbox, Session};
+use super::connection::{End, Message, Outbox, Session};
 use super::message_pack::to_json;
 use super::ops::{self, Op, Subscribe};
 use super::print::{self, Frames, Subscribed};
@@ -35,7 +35,6 @@ pub(super) struct Talk {
     subscriptions: Vec<Entry>,
     begun: Option<Box<FuturesUnordered<Begun>>>,
     subscribing: bool,
-    leaving: bool,
 }
 
 type Begun = Pin<Box<dyn Future<Output = Done>>>;
@@ -63,7 +62,7 @@ struct Refused {
 impl Talk {
     pub(super) fn new(shared: Data<Shared>, encoding: Encoding) -> Self {
         let subscriptions = Vec::new();
-        Self { shared, encoding, subscriptions, begun: None, subscribing: false, leaving: false }
+        Self { shared, encoding, subscriptions, begun: None, subscribing: false }
     }
 
     fn begin(&mut self, what: impl Future<Output = Done> + 'static) {
@@ -217,10 +216,9 @@ impl Session for Talk {
         out.push(print::heartbeat(self.encoding, at));
     }
 
-    fn goodbye(&mut self, out: &mut Outbox) {
-        if !std::mem::replace(&mut self.leaving, true) {
-            out.push(print::goodbye(self.encoding, RECONNECT_AFTER_MS, "drain"));
-        }
+    fn goodbye(&mut self, why: End, out: &mut Outbox) {
+        let why = if why == End::Drained { "drain" } else { why.name() };
+        out.push(print::goodbye(self.encoding, RECONNECT_AFTER_MS, why));
     }
 }
 
