@@ -197,6 +197,22 @@ impl<'f> Follower<'f> {
         Some(())
     }
 
+    /// Has the newest number of every series, once no more are fed.
+    #[track_caller]
+    fn reaches_the_end(&self, fleet: &Fleet<'_>, alive: impl Fn() -> bool) {
+        let newest: Vec<(String, u64)> = (0..self.feeder.series_count)
+            .map(|series| {
+                let shown = fleet.get("iad-1", &format!("/v1/series/s{series}?last=1")).json();
+                (format!("s{series}"), number(&shown["seq"]))
+            })
+            .collect();
+        took("the last number of every series", || {
+            assert!(alive());
+            let last = self.last.lock().expect("no holder panics");
+            newest.iter().all(|(series, newest)| last.get(series).is_some_and(|last| last >= newest))
+        });
+    }
+
     fn heard(&self, message: &serde_json::Value, from: u64, to: u64) {
         let series = message["series"].as_str().expect("a series");
         let mut lasts = self.last.lock().expect("no holder panics");
@@ -344,17 +360,7 @@ fn no_number_is_silently_missing_whoever_dies() {
         feeder.ended.store(true, Ordering::SeqCst);
         feeding.join().expect("it does not panic");
         for follower in &followers {
-            took("the last number of every series", || {
-                assert!(following.iter().all(|one| !one.is_finished()));
-                let last = follower.last.lock().expect("no holder panics").clone();
-                last.len() == feeder.series_count
-                    && last.iter().all(|(series, last)| {
-                        *last
-                            >= fleet.get("iad-1", &format!("/v1/series/{series}?last=1")).json()["seq"]
-                                .as_u64()
-                                .expect("a number")
-                    })
-            });
+            follower.reaches_the_end(&fleet, || following.iter().all(|one| !one.is_finished()));
         }
     });
     feeder.check(&fleet, "nrt-1", 900);
@@ -443,16 +449,24 @@ fn what_is_acknowledged_survives_all_nodes_at_once() {
 }
 
 #[test]
-fn a_rolling_restart_loses_no_tick() {
+fn a_rolling_restart_loses_no_tick_and_no_number() {
     let mut fleet = three(&[]);
     let feeder = Feeder::new(50);
     feeder.up(&fleet, &NODES);
+    let follower = Follower::new(&feeder, 0);
     thread::scope(|scope| {
-        let running = scope.spawn(|| feeder.run());
+        let feeding = scope.spawn(|| feeder.run());
         let _end = End(&feeder.ended);
+        took("windows are full", || feeder.rounds() > WINDOW || feeding.is_finished());
+        let following = scope.spawn(|| follower.run());
+        let _ends = End(&follower.ended);
         for victim in NODES {
-            let before = feeder.rounds();
-            took("rounds go on", || feeder.rounds() > before + 20 || running.is_finished());
+            let before = (feeder.rounds(), follower.predictions.load(Ordering::SeqCst));
+            took("rounds and predictions go on", || {
+                assert!(!feeding.is_finished() && !following.is_finished());
+                feeder.rounds() > before.0 + 20
+                    && follower.predictions.load(Ordering::SeqCst) > before.1 + 1_000
+            });
             let others: Vec<&str> = NODES.into_iter().filter(|name| *name != victim).collect();
             feeder.up(&fleet, &others);
             fleet.signal(victim, libc::SIGTERM);
@@ -463,8 +477,17 @@ fn a_rolling_restart_loses_no_tick() {
             feeder.up(&fleet, &NODES);
         }
         feeder.ended.store(true, Ordering::SeqCst);
+        feeding.join().expect("it does not panic");
+        follower.reaches_the_end(&fleet, || !following.is_finished());
     });
-    println!("{} rounds, slowest {:?}", feeder.rounds(), feeder.slowest.lock().expect("no holder panics"));
+    println!(
+        "{} rounds, slowest {:?}; {} predictions over {} connections, gaps {:?}",
+        feeder.rounds(),
+        feeder.slowest.lock().expect("no holder panics"),
+        follower.predictions.load(Ordering::SeqCst),
+        follower.connections.load(Ordering::SeqCst),
+        follower.gaps.lock().expect("no holder panics"),
+    );
     for node in NODES {
         feeder.check(&fleet, node, 900);
     }

@@ -16,7 +16,8 @@ fn everything_in_the_document_is_served() {
     for one in OPERATIONS {
         let path = one.path.replace("{model}", MODEL).replace("{version}", "1");
         let (status, body) = ask(&node, &one.method.to_uppercase(), &path, "", b"");
-        let unknown = matches!(status, 404 | 405 | 500);
+        // What nobody has fed is not known by any name.
+        let unknown = matches!(status, 404 | 405 | 500) && !body.contains("unknown series");
         assert!(!unknown || path.ends_with("unload"), "{} {path}: {status} {body}", one.method);
         if path.ends_with("/unload") {
             let (status, body) = ask(&node, "POST", &path.replace("unload", "load"), "", b"");

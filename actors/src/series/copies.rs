@@ -8,9 +8,8 @@ use super::{Holder, LogEnd, SeriesLog, SeriesName, Taken};
 /// The other nodes that hold copies of series.
 #[async_trait]
 pub trait Copies: Send + Sync + 'static {
-    /// The node that is to hold the copy of a shard which this node owns, beside itself; `None`: there is none to be
-    /// had now.
-    fn standby(&self, shard: u16) -> Option<Holder>;
+    /// Who is to hold the copy of a shard which this node owns.
+    fn standby(&self, shard: u16) -> Standby;
 
     /// All other nodes that may hold something.
     fn others(&self) -> Vec<Holder>;
@@ -44,6 +43,17 @@ pub trait Copies: Send + Sync + 'static {
     ) -> Result<Vec<SeriesLog>, CopyError>;
 }
 
+/// The place for the copy of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standby {
+    /// That node.
+    On(Holder),
+    /// Nobody: this node is a majority by itself, so there is no other that could take over.
+    Nobody,
+    /// A node that is not there now. Without it nothing is acknowledged: this node may be the one that is cut off.
+    Missing,
+}
+
 /// Another node did not do as it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
@@ -61,8 +71,8 @@ pub struct Alone;
 
 #[async_trait]
 impl Copies for Alone {
-    fn standby(&self, _: u16) -> Option<Holder> {
-        None
+    fn standby(&self, _: u16) -> Standby {
+        Standby::Nobody
     }
 
     fn others(&self) -> Vec<Holder> {

@@ -16,7 +16,7 @@ mod tick;
 mod wants;
 mod window;
 
-pub use copies::{Alone, Copies, CopyError};
+pub use copies::{Alone, Copies, CopyError, Standby};
 pub use counters::SeriesStats;
 pub use history::{COLUMNS_MAX, FUTURE_MAX, History, Unknown};
 pub use journal::{Journal, JournalEntry, JournalError};

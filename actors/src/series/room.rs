@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use super::copies::{Copies, CopyError};
+use super::copies::{Copies, CopyError, Standby};
 use super::counters::{Counters, SeriesStats};
 use super::journal::{Journal, JournalEntry, JournalError};
 use super::predictor::{Predictor, Tools, Work};
@@ -188,7 +188,11 @@ impl Series {
         let safe =
             tokio::join!(inner.keep(place, &touched), inner.copy(place, shard, epoch, &touched, deadline));
         let failed = match safe {
-            (Ok(()), Ok(())) => None,
+            (Ok(()), Ok(())) if *place.ready.borrow() >= epoch => None,
+            // What another owner does not know of is not promised.
+            (Ok(()), Ok(())) => {
+                Some(TickError::Unavailable("the shard has gone to another owner".to_owned()))
+            }
             (Err(JournalError::Full), _) => Some(TickError::Overloaded { retry_after_ms: 50 }),
             (Err(JournalError::Disk(why)), _) => Some(TickError::Unavailable(why)),
             (_, Err(failed)) => Some(TickError::Unavailable(failed.to_string())),
@@ -539,7 +543,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Brings the copy of these series up to date, if there is a node for it.
+    /// Brings the copy of these series up to date, if there is to be one.
     async fn copy(
         &self,
         place: &Place,
@@ -549,23 +553,34 @@ impl Inner {
         deadline: Deadline,
     ) -> Result<(), CopyError> {
         loop {
-            let Some(standby) = self.copies.standby(shard) else { return Ok(()) };
-            let logs = place.held.lock().shard.lacking(&standby, touched);
-            if logs.is_empty() {
-                return Ok(());
-            }
-            match self.copies.replicate(&standby, shard, epoch, logs, deadline).await {
-                Ok(answers) => {
-                    let mut held = place.held.lock();
-                    for (series, taken) in answers {
-                        held.shard.answered(&standby, &series, taken);
+            let failed = match self.copies.standby(shard) {
+                Standby::Nobody => return Ok(()),
+                Standby::Missing => {
+                    CopyError::Unreachable("no other node is there to hold a copy".to_owned())
+                }
+                Standby::On(holder) => {
+                    let logs = place.held.lock().shard.lacking(&holder, touched);
+                    if logs.is_empty() {
+                        return Ok(());
+                    }
+                    match self.copies.replicate(&holder, shard, epoch, logs, deadline).await {
+                        Ok(answers) => {
+                            let mut held = place.held.lock();
+                            for (series, taken) in answers {
+                                held.shard.answered(&holder, &series, taken);
+                            }
+                            continue;
+                        }
+                        Err(CopyError::Fenced) => return Err(CopyError::Fenced),
+                        Err(failed) => failed,
                     }
                 }
-                Err(CopyError::Fenced) => return Err(CopyError::Fenced),
-                Err(failed) if deadline.expired(self.clock.now() + PATIENCE) => return Err(failed),
-                // It may be gone, which the members will know in a moment; another one is then named.
-                Err(_) => tokio::time::sleep(PATIENCE).await,
+            };
+            if deadline.expired(self.clock.now() + PATIENCE) {
+                return Err(failed);
             }
+            // A node may be gone, which the members will know in a moment; another one is then named.
+            tokio::time::sleep(PATIENCE).await;
         }
     }
 }

@@ -12,8 +12,8 @@ use peregrine_shaders::{Executor, Windows};
 use super::{MODEL, WINDOW, forecaster, until};
 use crate::series::{
     Alone, Copies, CopyError, Effect, FeedError, Holder, Journal, JournalEntry, JournalError, LogEnd, Outlet,
-    Pattern, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings, ShardLimits, Taken, Tick, TickError,
-    Timestamp,
+    Pattern, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings, ShardLimits, Standby, Taken, Tick,
+    TickError, Timestamp,
 };
 use crate::stream::{GapReason, Prediction, SourceError, StreamEvent, StreamId};
 use crate::{ExecutorFactory, ForecastRequest, Settings, System};
@@ -103,8 +103,12 @@ impl Link {
 
 #[async_trait]
 impl Copies for Link {
-    fn standby(&self, _: u16) -> Option<Holder> {
-        self.others().into_iter().next()
+    fn standby(&self, _: u16) -> Standby {
+        match self.others().into_iter().next() {
+            Some(holder) => Standby::On(holder),
+            None if self.net.nodes.lock().len() > 1 => Standby::Missing,
+            None => Standby::Nobody,
+        }
     }
 
     fn others(&self) -> Vec<Holder> {
@@ -386,16 +390,20 @@ async fn a_former_owner_is_fenced_off() {
 }
 
 #[tokio::test]
-async fn without_a_copy_to_be_had_one_place_is_enough() {
+async fn a_node_that_sees_no_other_acknowledges_nothing() {
     let (_system, net, nodes) = three().await;
     net.nodes.lock()[1].1 = None;
     net.nodes.lock()[2].1 = None;
     let (_, a) = &nodes[0];
     (0..4).for_each(|shard| a.gained(shard, 1));
-    assert_eq!(feed(a, 1, ticks("s", 0..1)).await, [Ok(Effect::Advanced { seq: 1 })]);
-    // A copy that comes later gets all of it with the next tick.
+    let shard = a.shard_of(&name("s"));
+    let within = Deadline::after(SystemClock.now(), Duration::from_millis(700));
+    let refused = a.feed(shard, 1, ticks("s", 0..1), within).await.unwrap();
+    assert!(matches!(refused[..], [Err(TickError::Unavailable(_))]), "{refused:?}");
+    // A copy that comes gets all of it with the next tick, or with the same one again.
     let series = nodes[1].1.clone();
     net.nodes.lock()[1].1 = Some(series.clone());
+    assert_eq!(feed(a, 1, ticks("s", 0..1)).await, [Ok(Effect::Duplicate { seq: 1 })]);
     feed(a, 1, ticks("s", 1..2)).await;
-    assert_eq!(series.fetch(a.shard_of(&name("s")), &[name("s")]).unwrap()[0].ticks.len(), 2);
+    assert_eq!(series.fetch(shard, &[name("s")]).unwrap()[0].ticks.len(), 2);
 }

@@ -1,7 +1,7 @@
 //! The copies of series on other nodes.
 
 use async_trait::async_trait;
-use peregrine_actors::series::{Copies, CopyError, Holder, LogEnd, SeriesLog, SeriesName, Taken};
+use peregrine_actors::series::{Copies, CopyError, Holder, LogEnd, SeriesLog, SeriesName, Standby, Taken};
 use peregrine_runtime::{
     AskError, Cluster, Deadline, Member, NodeId, Region, RemoteMessage, Standing, rendezvous,
 };
@@ -19,6 +19,8 @@ pub(super) struct ClusterCopies {
     pub(super) config: Current,
     /// The role of nodes that hold series; `None`: all do.
     pub(super) role: Option<&'static str>,
+    /// Nodes of that role that there are when all are up.
+    pub(super) electorate: usize,
 }
 
 impl ClusterCopies {
@@ -78,12 +80,16 @@ fn best<'a>(
 
 #[async_trait]
 impl Copies for ClusterCopies {
-    fn standby(&self, shard: u16) -> Option<Holder> {
+    fn standby(&self, shard: u16) -> Standby {
         let (config, view) = (self.config.get(), self.cluster.view());
         let here = &config.node.region;
         let takes_over = config.regions.get(here).and_then(|region| region.standby.as_ref());
         let stays = |member: &&Member| member.standing == Standing::Active && self.may_hold(member);
-        best(shard, view.members.values().filter(stays), here, takes_over).map(holder)
+        match best(shard, view.members.values().filter(stays), here, takes_over) {
+            Some(member) => Standby::On(holder(member)),
+            None if self.electorate > 1 => Standby::Missing,
+            None => Standby::Nobody,
+        }
     }
 
     fn others(&self) -> Vec<Holder> {

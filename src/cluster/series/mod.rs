@@ -115,7 +115,12 @@ impl Live {
             system: system.clone(),
             clock: Arc::clone(&clock),
             journal,
-            copies: Arc::new(ClusterCopies { cluster: cluster.clone(), config: current.clone(), role }),
+            copies: Arc::new(ClusterCopies {
+                cluster: cluster.clone(),
+                config: current.clone(),
+                role,
+                electorate: electorate(&config, role),
+            }),
             outlet: Arc::new(outlet),
             runtime: forecasts,
         })?;
@@ -163,12 +168,18 @@ fn open(cluster: &Cluster, desk: Desk, clock: &Arc<dyn Clock>) -> Result<Tree, S
     Ok(Tree::start(children, Arc::clone(clock), rand::random())?)
 }
 
-fn spec(config: &Config, role: Option<&str>) -> ShardSpec {
-    let ms = Duration::from_millis;
+/// Nodes that hold series when all are up.
+fn electorate(config: &Config, role: Option<&str>) -> usize {
     let holds =
         |node: &&crate::config::NodeEntry| role.is_none() || node.roles.contains(&RoleChoice::Inference);
-    let listed = config.nodes.iter().filter(holds).count();
-    let meant = config.cluster.as_ref().map_or(1, |part| part.size);
+    match config.nodes.iter().filter(holds).count() {
+        0 => config.cluster.as_ref().map_or(1, |part| part.size),
+        listed => listed,
+    }
+}
+
+fn spec(config: &Config, role: Option<&str>) -> ShardSpec {
+    let ms = Duration::from_millis;
     ShardSpec {
         name: SHARDED.to_owned(),
         home: None,
@@ -180,7 +191,7 @@ fn spec(config: &Config, role: Option<&str>) -> ShardSpec {
         transfer_retry: ms(200),
         transfer_max: ms(3_000),
         lease: LeaseLimits {
-            electorate: if listed > 0 { listed } else { meant },
+            electorate: electorate(config, role),
             lease: ms(1_000),
             promise: ms(1_200),
             renew: ms(200),
