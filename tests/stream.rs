@@ -8,7 +8,7 @@ use peregrine_runtime::Deadline;
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
 use serde_json::json;
 
-use crate::harness::{CLOSE, TestNode, WebSocket};
+use crate::harness::{CLOSE, TestNode, WebSocket, masked};
 
 const MODEL: &str = "nhits-vol-quantile";
 
@@ -150,6 +150,56 @@ fn the_shipped_data_are_a_market_that_can_be_followed() {
     }
     let card = node.get("/v1/scorecard").json();
     assert!(card["models"][0]["scored"].as_u64().is_some_and(|scored| scored > 0), "{card}");
+}
+
+#[test]
+fn a_reader_that_conflates_gets_every_number_as_a_prediction_or_in_a_gap() {
+    let room = Room::new(&[("STREAM__LOG_MESSAGES_MAX", "256")]);
+    let addr = room.node.node.addr;
+    let mut slow = WebSocket::open(addr, "/v1/stream", None);
+    let mut fast = WebSocket::open(addr, "/v1/stream", None);
+    for (socket, members) in
+        [(&mut slow, r#""series":["a"],"conflate":true"#), (&mut fast, r#""series":["a"]"#)]
+    {
+        socket.text(&subscribe(1, members));
+        socket.op("subscribed");
+    }
+    let count = 60_000;
+    for seq in 1..=count {
+        room.publish("a", seq);
+        if seq % 32 == 0 {
+            (0..32).for_each(|at| assert_eq!(fast.op("prediction")["seq"], seq - 31 + at));
+        }
+    }
+    let (mut next, mut gaps) = (1, 0);
+    while next <= count {
+        let message = slow.json();
+        match message["op"].as_str() {
+            Some("prediction") => {
+                assert_eq!(message["seq"], next);
+                next += 1;
+            }
+            Some("gap") => {
+                assert_eq!((&message["from"], &message["reason"]), (&json!(next), &json!("conflated")));
+                next = message["to"].as_u64().expect("a number") + 1;
+                gaps += 1;
+            }
+            other => assert_eq!(other, Some("heartbeat"), "{message}"),
+        }
+    }
+    assert!(gaps > 0);
+}
+
+#[test]
+fn message_pack_says_the_same() {
+    let room = Room::new(&[]);
+    let mut socket = WebSocket::open(room.node.node.addr, "/v1/stream", Some("peregrine.v1.msgpack"));
+    // {"op": "ping", "id": 300}
+    socket.send(&masked(0x82, b"\x82\xA2op\xA4ping\xA2id\xCD\x01\x2C"));
+    assert_eq!(socket.frame(), Some((0x82, b"\x82\xA2op\xA4pong\xA2id\xCD\x01\x2C".to_vec())));
+    socket.text("{}");
+    let (first, payload) = socket.frame().expect("a close frame");
+    assert_eq!((first, &payload[..2]), (CLOSE, &1003_u16.to_be_bytes()[..]));
 }
 
 fn subscribe(id: u64, members: &str) -> String {
