@@ -87,7 +87,9 @@ fn a_killed_node_costs_no_answer() {
     let load = load(&fleet);
     load.during(CLIENTS, |load| {
         let before = load.next(200);
-        assert_eq!(before.count("remote:iad"), before.by_label.values().sum::<usize>(), "{before:?}");
+        // One that is late is asked of the standby too: of at most one in twenty (`routing.hedge_budget`).
+        let all: usize = before.by_label.values().sum();
+        assert!(before.count("remote:iad") * 20 >= all * 19, "{before:?}");
         fleet.signal("iad-1", libc::SIGKILL);
         let after = load.next(400);
         assert!(after.refusals().is_empty(), "{after:?}");
