@@ -16,8 +16,8 @@ use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use peregrine_actors::scorecard::Scorecard;
-use peregrine_actors::series::{Journal, SeriesName};
-use peregrine_actors::stream::{Hub, Prediction, Source, StreamEvent};
+use peregrine_actors::series::Journal;
+use peregrine_actors::stream::{Hub, Source};
 use peregrine_actors::{
     BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Profile, Profiles, Settings,
     StartError, System, Workload,
@@ -39,7 +39,7 @@ use crate::gateway::{self, Shared, SharedParts};
 use crate::journal::{OpenError, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
-use crate::series;
+use crate::series::{self, Audience};
 use crate::series_store::{DataError, SeriesStore};
 
 /// An actor that is longer at one message is stuck: twice what bringing a model to a device may take.
@@ -351,7 +351,7 @@ async fn serve_models(
     }
     let hub = gateway::stream::hub(&config.stream);
     let scorecard = Arc::<Scorecard>::default();
-    let audience = Arc::new(Hearers { hub: hub.clone(), scorecard: Arc::clone(&scorecard) });
+    let audience = Audience { hub: hub.clone(), scorecard: Arc::clone(&scorecard) };
     let kept = journal.clone().map(|journal| journal as Arc<dyn Journal>);
     let live = series::start(system, clock, &current, joined.as_mut(), kept, audience)?;
     let source = match feed {
@@ -438,26 +438,6 @@ fn replay(
     let history_len = system.models().iter().map(|model| model.spec.window).max().unwrap_or(0);
     let pace = Pace { history_len, rate: demo.rate };
     Ok(Demo::start(replay, pace, source, Arc::clone(clock), Arc::new(RealPause)))
-}
-
-/// Who hears of predictions on this node.
-struct Hearers {
-    hub: Hub,
-    scorecard: Arc<Scorecard>,
-}
-
-impl series::Audience for Hearers {
-    fn publish(&self, event: StreamEvent) {
-        self.hub.publish(event);
-    }
-
-    fn predicted(&self, prediction: &Prediction) {
-        self.scorecard.predicted(prediction);
-    }
-
-    fn observed(&self, series: &SeriesName, position: u64, value: f32) {
-        self.scorecard.observed(series, position, value);
-    }
 }
 
 /// What requests are read by: limits, deadlines, the default model and the columns of the data.

@@ -81,7 +81,7 @@ impl Source for Local {
 }
 
 /// Everything stays here.
-pub(crate) struct LocalOutlet(pub(crate) Arc<dyn Audience>);
+pub(crate) struct LocalOutlet(pub(crate) Audience);
 
 impl Outlet for LocalOutlet {
     fn deliver(&self, nodes: &[Arc<str>], event: StreamEvent) {

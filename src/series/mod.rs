@@ -2,6 +2,7 @@
 //!
 //! In a cluster, `crate::cluster` takes the place of [`Local`].
 
+mod audience;
 mod local;
 
 use std::sync::Arc;
@@ -9,13 +10,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, UNIX_EPOCH};
 
 use peregrine_actors::System;
-use peregrine_actors::series::{
-    Alone, Journal, Series, SeriesName, SeriesParts, SeriesSettings, ShardLimits,
-};
-use peregrine_actors::stream::{Prediction, Source, StreamEvent};
+use peregrine_actors::series::{Alone, Journal, Series, SeriesParts, SeriesSettings, ShardLimits};
+use peregrine_actors::stream::Source;
 use peregrine_runtime::Clock;
 use tokio::runtime::{Handle, Runtime};
 
+pub(crate) use self::audience::Audience;
 use self::local::{Local, LocalOutlet};
 use crate::cluster::Joined;
 use crate::cluster::series::{Live, Parts, SeriesError};
@@ -28,18 +28,6 @@ pub(crate) const SHARDS: u16 = 64;
 const PREDICT_WITHIN: Duration = Duration::from_secs(2);
 /// Longest that a new owner of a shard waits for nodes that are there and do not answer.
 const RECOVER_MAX: Duration = Duration::from_secs(3);
-
-/// Who hears of predictions and truths on this node.
-pub(crate) trait Audience: Send + Sync + 'static {
-    /// A prediction, or a gap, for the subscribers of this node.
-    fn publish(&self, event: StreamEvent);
-
-    /// A prediction was made by this node, whoever wants it.
-    fn predicted(&self, prediction: &Prediction);
-
-    /// A place of a series that this node owns has this value.
-    fn observed(&self, series: &SeriesName, position: u64, value: f32);
-}
 
 /// The live series as the rest of the node holds them.
 pub(crate) struct Started {
@@ -63,7 +51,7 @@ pub(crate) fn start(
     current: &Current,
     joined: Option<&mut Joined>,
     journal: Option<Arc<dyn Journal>>,
-    audience: Arc<dyn Audience>,
+    audience: Audience,
 ) -> Result<Started, SeriesError> {
     let thread = Thread::start()?;
     let (system, clock, settings) = (system.clone(), Arc::clone(clock), settings(&current.get()));

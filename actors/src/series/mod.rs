@@ -2,13 +2,17 @@
 
 mod copies;
 mod counters;
+mod follow;
 mod history;
 mod journal;
+mod parts;
 mod pattern;
+mod place;
 mod predictor;
 mod recovery;
 mod replay;
 mod room;
+mod safe;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -20,11 +24,10 @@ pub use copies::{Alone, Copies, CopyError, Standby};
 pub use counters::SeriesStats;
 pub use history::{COLUMNS_MAX, FUTURE_MAX, History, Unknown};
 pub use journal::{Journal, JournalEntry, JournalError};
+pub use parts::{Outlet, SeriesParts, SeriesSettings};
 pub use pattern::{Pattern, PatternError};
-pub use room::{FeedError, Outlet, Series, SeriesParts, SeriesSettings};
+pub use room::{FeedError, Series};
 pub use shard::{Holder, LogEnd, SeriesLog, Shard, ShardLimits, Taken};
-pub use tick::{
-    Effect, NAME_BYTES_MAX, Observation, SeriesName, SeriesNameError, Tick, TickError, Timestamp,
-};
+pub use tick::{Effect, NAME_BYTES_MAX, SeriesName, SeriesNameError, Tick, TickError, Timestamp};
 pub use wants::{Want, Wants};
 pub use window::Unready;

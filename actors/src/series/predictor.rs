@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use super::counters::Counters;
-use super::room::{Outlet, timestamp};
-use super::tick::Timestamp;
+use super::parts::Outlet;
+use super::tick::{Timestamp, timestamp};
 use super::window::joined;
 use crate::request::{Forecast, ForecastError, ForecastRequest};
 use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};

@@ -11,7 +11,8 @@ use peregrine_runtime::Deadline;
 use tracing::{info, warn};
 
 use super::copies::CopyError;
-use super::room::{Place, Series};
+use super::place::Place;
+use super::room::Series;
 use super::{Holder, LogEnd, SeriesName};
 
 /// Between two tries to reach a node.

@@ -9,7 +9,8 @@ use peregrine_runtime::Deadline;
 use peregrine_shaders::{ModelSpec, Windows};
 
 use super::predictor::gap;
-use super::room::{Series, timestamp};
+use super::room::Series;
+use super::tick::timestamp;
 use super::window::joined;
 use super::{History, Pattern, SeriesName, Timestamp, Unready};
 use crate::request::{Forecast, ForecastError, ForecastRequest};

@@ -1,12 +1,11 @@
 //! The series of one node: takes ticks for the shards it owns, keeps copies of those of others, and has the windows
 //! forecast.
 //!
-//! A tick is answered when the journal and the copy on another node have it; its prediction does not wait for that.
-//! Decides nothing about logs (`shard`), windows (`history`, `window`) or who wants what (`wants`).
+//! A tick is answered when the journal and the copy on another node have it (`safe`); its prediction does not wait for
+//! that (`follow`). Decides nothing about logs (`shard`), windows (`history`, `window`) or who wants what (`wants`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -16,67 +15,17 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
-use super::copies::{Copies, CopyError, Standby};
+use super::copies::{Copies, CopyError};
 use super::counters::{Counters, SeriesStats};
 use super::journal::{Journal, JournalEntry, JournalError};
-use super::predictor::{Predictor, Tools, Work};
-use super::wants::{Want, Wants};
-use super::window::Unready;
-use super::{
-    Effect, History, LogEnd, Pattern, SeriesLog, SeriesName, Shard, ShardLimits, Taken, Tick, TickError,
-    Timestamp,
-};
-use crate::stream::{SourceError, StreamEvent, StreamId};
+use super::parts::{Outlet, SeriesParts, SeriesSettings};
+use super::place::Place;
+use super::predictor::Predictor;
+use super::tick::timestamp;
+use super::wants::Wants;
+use super::{Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError};
+use crate::stream::SourceError;
 use crate::system::System;
-
-/// Everything that can be chosen about the series of a node.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SeriesSettings {
-    /// Shards that series are cut into; the same on all nodes, for ever.
-    pub shards: u16,
-    /// Of each shard.
-    pub limits: ShardLimits,
-    /// Predictions that one replay makes at most; older ones are gone.
-    pub replay_max: usize,
-    /// Windows of one model that wait to be forecast. One more, and its stream skips to its newest.
-    pub queue_max: usize,
-    /// Windows of one batch.
-    pub rows_max: usize,
-    /// Longest that a prediction is tried for.
-    pub predict_within: Duration,
-    /// Longest that a new owner waits for the copies of nodes that are there and do not answer.
-    pub recover_max: Duration,
-    /// Predictions that are made and scored though nobody subscribed.
-    pub always: Vec<(Arc<str>, Pattern)>,
-}
-
-/// Where predictions go.
-pub trait Outlet: Send + Sync + 'static {
-    /// Hands an event to the hubs of these nodes, in order for each stream. Must not block. Comes with no nodes for what
-    /// is only scored.
-    fn deliver(&self, nodes: &[Arc<str>], event: StreamEvent);
-
-    /// A place of a series has this value.
-    fn observed(&self, series: &SeriesName, position: u64, value: f32);
-}
-
-/// What the room is made of.
-pub struct SeriesParts {
-    /// What can be chosen.
-    pub settings: SeriesSettings,
-    /// Who forecasts.
-    pub system: System,
-    /// What time it is.
-    pub clock: Arc<dyn Clock>,
-    /// The disk, if there is one.
-    pub journal: Option<Arc<dyn Journal>>,
-    /// The other nodes.
-    pub copies: Arc<dyn Copies>,
-    /// Where predictions go.
-    pub outlet: Arc<dyn Outlet>,
-    /// Where predictions and recoveries run.
-    pub runtime: Handle,
-}
 
 /// The series of one node. Cheap to clone.
 #[derive(Clone)]
@@ -90,32 +39,16 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) journal: Option<Arc<dyn Journal>>,
     pub(super) copies: Arc<dyn Copies>,
-    outlet: Arc<dyn Outlet>,
+    pub(super) outlet: Arc<dyn Outlet>,
     pub(super) runtime: Handle,
     pub(super) places: Box<[Place]>,
-    wants: ArcSwap<Wants>,
+    pub(super) wants: ArcSwap<Wants>,
     /// One change at a time.
     wanting: Mutex<()>,
-    predictors: Mutex<HashMap<Arc<str>, Arc<Predictor>>>,
+    pub(super) predictors: Mutex<HashMap<Arc<str>, Arc<Predictor>>>,
     /// Shapes of models that only other nodes serve.
-    shapes: Mutex<HashMap<Arc<str>, Arc<ModelSpec>>>,
+    pub(super) shapes: Mutex<HashMap<Arc<str>, Arc<ModelSpec>>>,
     pub(super) counters: Arc<Counters>,
-}
-
-/// A shard's place on this node.
-pub(super) struct Place {
-    pub(super) held: Mutex<Held>,
-    /// The epoch under which this node owns it and is ready to; 0: it does not.
-    pub(super) ready: watch::Sender<u64>,
-}
-
-#[derive(Default)]
-pub(super) struct Held {
-    pub(super) shard: Shard,
-    /// What is wanted of each series, and at which generation that was found.
-    wanted: HashMap<SeriesName, (u64, Arc<[Want]>)>,
-    /// Numbers up to which the journal has a series.
-    kept: HashMap<SeriesName, u64>,
 }
 
 /// Ticks were not taken at all.
@@ -236,28 +169,6 @@ impl Series {
         Ok((effects, touched))
     }
 
-    /// What follows from a tick that changed a window.
-    fn followed(&self, held: &mut Held, tick: &Tick, seq: u64, accepted_at: Timestamp) {
-        let inner = &self.inner;
-        let wants = inner.wanted(held, &tick.series);
-        let Some(history) = held.shard.get(&tick.series) else { return };
-        if let (Some(value), Some(position)) = (tick.value, history.position_of(seq)) {
-            inner.outlet.observed(&tick.series, position, value);
-        }
-        for want in &*wants {
-            let Some(spec) = inner.shape(&want.model) else {
-                self.learn(&want.model);
-                continue;
-            };
-            match inner.work(history, &tick.series, want, seq, &spec, accepted_at) {
-                Ok(work) => self.predictor(&want.model).submit(work),
-                // Its stream has not begun, or never will.
-                Err(Unready::Short { .. } | Unready::Several(_)) => {}
-                Err(_) => inner.give_up(&tick.series, want, seq),
-            }
-        }
-    }
-
     /// Which predictions a node wants from now on, all of them.
     pub fn want(&self, node: &str, wanted: Vec<(Arc<str>, Pattern)>) {
         let inner = &self.inner;
@@ -363,131 +274,12 @@ impl Series {
         names.sort();
         names
     }
-
-    fn predictor(&self, model: &Arc<str>) -> Arc<Predictor> {
-        let mut predictors = self.inner.predictors.lock();
-        if let Some(known) = predictors.get(model) {
-            return Arc::clone(known);
-        }
-        let inner = &self.inner;
-        let series = Arc::downgrade(inner);
-        let tools = Tools {
-            system: inner.system.clone(),
-            clock: Arc::clone(&inner.clock),
-            outlet: Arc::clone(&inner.outlet),
-            counters: Arc::clone(&inner.counters),
-            rows_max: inner.settings.rows_max,
-            within: inner.settings.predict_within,
-            newest: Box::new(move |stream, hand_over| match series.upgrade() {
-                Some(inner) => Self { inner }.newest_work(stream, hand_over),
-                None => hand_over(None),
-            }),
-        };
-        let started = Arc::new(Predictor::start(tools, inner.settings.queue_max, &inner.runtime));
-        predictors.insert(Arc::clone(model), Arc::clone(&started));
-        started
-    }
-
-    /// The work of a stream's newest window, handed over while no tick can come.
-    fn newest_work(&self, stream: &StreamId, hand_over: &mut dyn FnMut(Option<Work>)) {
-        let inner = &self.inner;
-        let Ok(place) = inner.place(self.shard_of(&stream.series)) else { return hand_over(None) };
-        let mut held = place.held.lock();
-        let wants = inner.wanted(&mut held, &stream.series);
-        let work = || {
-            let history = held.shard.get(&stream.series)?;
-            let want = wants.iter().find(|want| want.model == stream.model)?;
-            let spec = inner.shape(&stream.model)?;
-            let now = timestamp(inner.clock.wall());
-            inner.work(history, &stream.series, want, history.seq(), &spec, now).ok()
-        };
-        hand_over(work());
-    }
-
-    /// Has the newest window of every series of a shard forecast that somebody wants.
-    pub(super) fn refresh(&self, place: &Place) {
-        let inner = &self.inner;
-        let now = timestamp(inner.clock.wall());
-        let mut held = place.held.lock();
-        let names: Vec<SeriesName> = held.shard.iter().map(|(name, _)| name.clone()).collect();
-        for name in names {
-            let wants = inner.wanted(&mut held, &name);
-            let Some(history) = held.shard.get(&name) else { continue };
-            for want in &*wants {
-                let Some(spec) = inner.shape(&want.model) else { continue };
-                if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, now) {
-                    self.predictor(&want.model).submit(work);
-                }
-            }
-        }
-    }
-
-    /// Asks for the shape of a model that this node does not serve.
-    fn learn(&self, model: &Arc<str>) {
-        let (inner, model) = (Arc::clone(&self.inner), Arc::clone(model));
-        let deadline = Deadline::after(inner.clock.now(), inner.settings.predict_within);
-        self.inner.runtime.spawn(async move {
-            if let Ok(found) = inner.system.locate(&model, None, deadline).await {
-                inner.shapes.lock().insert(model, Arc::clone(&found.spec));
-            }
-        });
-    }
 }
 
 impl Inner {
     pub(super) fn place(&self, shard: u16) -> Result<&Place, CopyError> {
         let place = self.places.get(usize::from(shard));
         place.ok_or_else(|| CopyError::Unreachable(format!("there is no shard {shard}")))
-    }
-
-    /// The window of a series as work for a model.
-    fn work(
-        &self,
-        history: &History,
-        series: &SeriesName,
-        want: &Want,
-        seq: u64,
-        spec: &ModelSpec,
-        accepted_at: Timestamp,
-    ) -> Result<Work, Unready> {
-        Ok(Work {
-            stream: StreamId { model: Arc::clone(&want.model), series: series.clone() },
-            nodes: Arc::clone(&want.nodes),
-            seq,
-            epoch: history.epoch(seq).unwrap_or(0),
-            position: history.position_of(seq).unwrap_or(0),
-            last: history.last(seq).unwrap_or(Timestamp(0)),
-            accepted_at,
-            windows: history.window(seq, spec)?,
-            skipped_from: None,
-        })
-    }
-
-    fn give_up(&self, series: &SeriesName, want: &Want, seq: u64) {
-        self.counters.failed();
-        let stream = StreamId { model: Arc::clone(&want.model), series: series.clone() };
-        let gap = super::predictor::gap(&stream, seq, seq, crate::stream::GapReason::Failed);
-        self.outlet.deliver(&want.nodes, StreamEvent::Gap(gap));
-    }
-
-    fn wanted(&self, held: &mut Held, series: &SeriesName) -> Arc<[Want]> {
-        let wants = self.wants.load();
-        if let Some((generation, known)) = held.wanted.get(series)
-            && *generation == wants.generation()
-        {
-            return Arc::clone(known);
-        }
-        let found: Arc<[Want]> = wants.of(series).into();
-        held.wanted.insert(series.clone(), (wants.generation(), Arc::clone(&found)));
-        found
-    }
-
-    /// The shape of a model, served here or, as far as is known, elsewhere.
-    pub(super) fn shape(&self, model: &str) -> Option<Arc<ModelSpec>> {
-        match self.system.find(model, None) {
-            Ok(found) => Some(Arc::clone(&found.spec)),
-            Err(_) => self.shapes.lock().get(model).cloned(),
-        }
     }
 
     fn restore(&self, entry: &JournalEntry) {
@@ -506,110 +298,4 @@ impl Inner {
             held.kept.insert(name.clone(), entry.seq);
         }
     }
-
-    /// Lets the journal keep what it does not have of these series.
-    pub(super) async fn keep(
-        &self,
-        place: &Place,
-        touched: &HashSet<SeriesName>,
-    ) -> Result<(), JournalError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let (entries, ends) = {
-            let held = place.held.lock();
-            let mut entries = Vec::new();
-            let mut ends = Vec::new();
-            for name in touched {
-                let Some(history) = held.shard.get(name) else { continue };
-                let kept = held.kept.get(name).copied().unwrap_or(0);
-                for seq in (kept + 1).max(history.first_seq())..=history.seq() {
-                    let (Some(epoch), Some(tick)) = (history.epoch(seq), history.tick(name, seq)) else {
-                        continue;
-                    };
-                    entries.push(JournalEntry { seq, epoch, tick });
-                }
-                ends.push((name, history.seq()));
-            }
-            (entries, ends)
-        };
-        if entries.is_empty() {
-            return Ok(());
-        }
-        journal.append(entries).await?;
-        let mut held = place.held.lock();
-        for (name, seq) in ends {
-            let kept = held.kept.entry(name.clone()).or_default();
-            *kept = (*kept).max(seq);
-        }
-        Ok(())
-    }
-
-    /// Brings the copy of these series up to date, if there is to be one.
-    async fn copy(
-        &self,
-        place: &Place,
-        shard: u16,
-        epoch: u64,
-        touched: &HashSet<SeriesName>,
-        deadline: Deadline,
-    ) -> Result<(), CopyError> {
-        loop {
-            let failed = match self.copies.standby(shard) {
-                Standby::Nobody => return Ok(()),
-                Standby::Missing => {
-                    CopyError::Unreachable("no other node is there to hold a copy".to_owned())
-                }
-                Standby::On(holder) => {
-                    let logs = place.held.lock().shard.lacking(&holder, touched);
-                    if logs.is_empty() {
-                        return Ok(());
-                    }
-                    match self.copies.replicate(&holder, shard, epoch, logs, deadline).await {
-                        Ok(answers) => {
-                            let mut held = place.held.lock();
-                            for (series, taken) in answers {
-                                held.shard.answered(&holder, &series, taken);
-                            }
-                            continue;
-                        }
-                        Err(CopyError::Fenced) => return Err(CopyError::Fenced),
-                        Err(failed) => failed,
-                    }
-                }
-            };
-            if deadline.expired(self.clock.now() + PATIENCE) {
-                return Err(failed);
-            }
-            // A node may be gone, which the members will know in a moment; another one is then named.
-            tokio::time::sleep(PATIENCE).await;
-        }
-    }
-}
-
-/// Between two tries to reach a copy.
-const PATIENCE: Duration = Duration::from_millis(50);
-
-impl Held {
-    /// Takes logs of other nodes; says how each went, and which series they were of.
-    pub(super) fn take(
-        &mut self,
-        logs: &[SeriesLog],
-        limits: &ShardLimits,
-    ) -> (Vec<(SeriesName, Taken)>, HashSet<SeriesName>) {
-        let mut taken = Vec::with_capacity(logs.len());
-        let mut touched = HashSet::with_capacity(logs.len());
-        for log in logs {
-            // What is replaced has to be kept again.
-            let kept = self.kept.entry(log.series.clone()).or_default();
-            *kept = (*kept).min(log.first.saturating_sub(1));
-            taken.push((log.series.clone(), self.shard.take(log, limits)));
-            touched.insert(log.series.clone());
-        }
-        (taken, touched)
-    }
-}
-
-/// The time of day; what does not fit is cut off.
-pub(super) fn timestamp(wall: SystemTime) -> Timestamp {
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }

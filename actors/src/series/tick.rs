@@ -1,6 +1,7 @@
 //! A tick, the name of its series, its time, and what it did.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Longest name of a series, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -49,6 +50,12 @@ impl std::borrow::Borrow<str> for SeriesName {
 /// Nanoseconds since 1970-01-01T00:00Z, leap seconds not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
+
+/// The time of day; what does not fit is cut off.
+pub(super) fn timestamp(wall: SystemTime) -> Timestamp {
+    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
 
 /// One observation of one series, as it comes in.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,15 +133,4 @@ pub enum TickError {
     /// Who owns the series has not answered, and may have it all the same: send it again.
     #[error("unavailable: {0}")]
     Unavailable(String),
-}
-
-/// One observation in its place.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Observation {
-    /// When.
-    pub at: Timestamp,
-    /// What; NaN where nothing was seen.
-    pub value: f32,
-    /// Further columns, in the order in which the series has met them; NaN where there was none.
-    pub exog: Box<[f32]>,
 }

@@ -61,7 +61,7 @@ impl ShardHandler<ShardAsk> for Owner {
 pub(super) struct Desk {
     pub(super) series: Series,
     pub(super) system: System,
-    pub(super) audience: Arc<dyn Audience>,
+    pub(super) audience: Audience,
     pub(super) runtime: Handle,
     /// As many questions as may be inside.
     pub(super) seats: Arc<Semaphore>,

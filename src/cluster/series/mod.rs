@@ -77,7 +77,7 @@ pub(crate) struct Parts {
     pub(crate) current: Current,
     pub(crate) settings: SeriesSettings,
     pub(crate) journal: Option<Arc<dyn Journal>>,
-    pub(crate) audience: Arc<dyn Audience>,
+    pub(crate) audience: Audience,
     /// Where windows are forecast.
     pub(crate) forecasts: Handle,
     /// The cluster's own runtime.
@@ -108,7 +108,7 @@ impl Live {
             HoldersChoice::All => None,
         };
         let outlet =
-            ClusterOutlet::new(cluster.clone(), Arc::clone(&audience), runtime.clone(), Arc::clone(&clock));
+            ClusterOutlet::new(cluster.clone(), audience.clone(), runtime.clone(), Arc::clone(&clock));
         let lost = Arc::clone(&outlet.lost);
         let series = Series::start(SeriesParts {
             settings,

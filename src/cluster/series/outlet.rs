@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 
 pub(super) struct ClusterOutlet {
     cluster: Cluster,
-    audience: Arc<dyn Audience>,
+    audience: Audience,
     runtime: Handle,
     clock: Arc<dyn Clock>,
     queues: Mutex<HashMap<Arc<str>, mpsc::Sender<StreamEvent>>>,
@@ -36,12 +36,7 @@ pub(super) struct ClusterOutlet {
 }
 
 impl ClusterOutlet {
-    pub(super) fn new(
-        cluster: Cluster,
-        audience: Arc<dyn Audience>,
-        runtime: Handle,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub(super) fn new(cluster: Cluster, audience: Audience, runtime: Handle, clock: Arc<dyn Clock>) -> Self {
         Self { cluster, audience, runtime, clock, queues: Mutex::default(), lost: Arc::default() }
     }
 

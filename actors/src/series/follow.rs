@@ -1,0 +1,159 @@
+//! What follows from a tick: the truth is told, and windows that somebody wants are handed to the predictors.
+
+use std::sync::Arc;
+
+use peregrine_runtime::Deadline;
+use peregrine_shaders::ModelSpec;
+
+use super::place::{Held, Place};
+use super::predictor::{Predictor, Tools, Work, gap};
+use super::room::{Inner, Series};
+use super::tick::timestamp;
+use super::wants::Want;
+use super::{History, SeriesName, Tick, Timestamp, Unready};
+use crate::stream::{GapReason, StreamEvent, StreamId};
+
+impl Series {
+    /// What follows from a tick that changed a window.
+    pub(super) fn followed(&self, held: &mut Held, tick: &Tick, seq: u64, accepted_at: Timestamp) {
+        let inner = &self.inner;
+        let wants = inner.wanted(held, &tick.series);
+        let Some(history) = held.shard.get(&tick.series) else { return };
+        if let (Some(value), Some(position)) = (tick.value, history.position_of(seq)) {
+            inner.outlet.observed(&tick.series, position, value);
+        }
+        for want in &*wants {
+            let Some(spec) = inner.shape(&want.model) else {
+                self.learn(&want.model);
+                continue;
+            };
+            match inner.work(history, &tick.series, want, seq, &spec, accepted_at) {
+                Ok(work) => self.predictor(&want.model).submit(work),
+                // Its stream has not begun, or never will.
+                Err(Unready::Short { .. } | Unready::Several(_)) => {}
+                Err(_) => inner.give_up(&tick.series, want, seq),
+            }
+        }
+    }
+
+    fn predictor(&self, model: &Arc<str>) -> Arc<Predictor> {
+        let mut predictors = self.inner.predictors.lock();
+        if let Some(known) = predictors.get(model) {
+            return Arc::clone(known);
+        }
+        let inner = &self.inner;
+        let series = Arc::downgrade(inner);
+        let tools = Tools {
+            system: inner.system.clone(),
+            clock: Arc::clone(&inner.clock),
+            outlet: Arc::clone(&inner.outlet),
+            counters: Arc::clone(&inner.counters),
+            rows_max: inner.settings.rows_max,
+            within: inner.settings.predict_within,
+            newest: Box::new(move |stream, hand_over| match series.upgrade() {
+                Some(inner) => Self { inner }.newest_work(stream, hand_over),
+                None => hand_over(None),
+            }),
+        };
+        let started = Arc::new(Predictor::start(tools, inner.settings.queue_max, &inner.runtime));
+        predictors.insert(Arc::clone(model), Arc::clone(&started));
+        started
+    }
+
+    /// The work of a stream's newest window, handed over while no tick can come.
+    fn newest_work(&self, stream: &StreamId, hand_over: &mut dyn FnMut(Option<Work>)) {
+        let inner = &self.inner;
+        let Ok(place) = inner.place(self.shard_of(&stream.series)) else { return hand_over(None) };
+        let mut held = place.held.lock();
+        let wants = inner.wanted(&mut held, &stream.series);
+        let work = || {
+            let history = held.shard.get(&stream.series)?;
+            let want = wants.iter().find(|want| want.model == stream.model)?;
+            let spec = inner.shape(&stream.model)?;
+            let now = timestamp(inner.clock.wall());
+            inner.work(history, &stream.series, want, history.seq(), &spec, now).ok()
+        };
+        hand_over(work());
+    }
+
+    /// Has the newest window of every series of a shard forecast that somebody wants.
+    pub(super) fn refresh(&self, place: &Place) {
+        let inner = &self.inner;
+        let now = timestamp(inner.clock.wall());
+        let mut held = place.held.lock();
+        let names: Vec<SeriesName> = held.shard.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let wants = inner.wanted(&mut held, &name);
+            let Some(history) = held.shard.get(&name) else { continue };
+            for want in &*wants {
+                let Some(spec) = inner.shape(&want.model) else { continue };
+                if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, now) {
+                    self.predictor(&want.model).submit(work);
+                }
+            }
+        }
+    }
+
+    /// Asks for the shape of a model that this node does not serve.
+    pub(super) fn learn(&self, model: &Arc<str>) {
+        let (inner, model) = (Arc::clone(&self.inner), Arc::clone(model));
+        let deadline = Deadline::after(inner.clock.now(), inner.settings.predict_within);
+        self.inner.runtime.spawn(async move {
+            if let Ok(found) = inner.system.locate(&model, None, deadline).await {
+                inner.shapes.lock().insert(model, Arc::clone(&found.spec));
+            }
+        });
+    }
+}
+
+impl Inner {
+    /// The window of a series as work for a model.
+    fn work(
+        &self,
+        history: &History,
+        series: &SeriesName,
+        want: &Want,
+        seq: u64,
+        spec: &ModelSpec,
+        accepted_at: Timestamp,
+    ) -> Result<Work, Unready> {
+        Ok(Work {
+            stream: StreamId { model: Arc::clone(&want.model), series: series.clone() },
+            nodes: Arc::clone(&want.nodes),
+            seq,
+            epoch: history.epoch(seq).unwrap_or(0),
+            position: history.position_of(seq).unwrap_or(0),
+            last: history.last(seq).unwrap_or(Timestamp(0)),
+            accepted_at,
+            windows: history.window(seq, spec)?,
+            skipped_from: None,
+        })
+    }
+
+    fn give_up(&self, series: &SeriesName, want: &Want, seq: u64) {
+        self.counters.failed();
+        let stream = StreamId { model: Arc::clone(&want.model), series: series.clone() };
+        let gap = gap(&stream, seq, seq, GapReason::Failed);
+        self.outlet.deliver(&want.nodes, StreamEvent::Gap(gap));
+    }
+
+    fn wanted(&self, held: &mut Held, series: &SeriesName) -> Arc<[Want]> {
+        let wants = self.wants.load();
+        if let Some((generation, known)) = held.wanted.get(series)
+            && *generation == wants.generation()
+        {
+            return Arc::clone(known);
+        }
+        let found: Arc<[Want]> = wants.of(series).into();
+        held.wanted.insert(series.clone(), (wants.generation(), Arc::clone(&found)));
+        found
+    }
+
+    /// The shape of a model, served here or, as far as is known, elsewhere.
+    pub(super) fn shape(&self, model: &str) -> Option<Arc<ModelSpec>> {
+        match self.system.find(model, None) {
+            Ok(found) => Some(Arc::clone(&found.spec)),
+            Err(_) => self.shapes.lock().get(model).cloned(),
+        }
+    }
+}
