@@ -12,7 +12,6 @@ mod store;
 mod writer;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -41,7 +40,7 @@ pub struct TickJournal {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
     /// Of the folder; released last.
-    _lock: File,
+    _lock: store::Lock,
 }
 
 /// What callers and the writer share.

@@ -336,15 +336,27 @@ impl Store {
 }
 
 /// Held while a process uses `dir`; released by its death.
-pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
+pub(super) fn lock(dir: &Path) -> Result<Lock, OpenError> {
     let failed = |source| OpenError::Io { dir: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(failed)?;
     let path = dir.join("lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
         Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}
+
+/// A folder in use by this process. Given back outright: closing the file alone would leave it locked as long as a
+/// child of this process that was forked meanwhile has not begun its own program.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(failed) = self.0.unlock() {
+            tracing::warn!(error = %failed, "the journal's folder stays locked until this process ends");
+        }
     }
 }
 
