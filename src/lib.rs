@@ -14,6 +14,7 @@ mod memory;
 pub mod node;
 pub mod reload;
 pub mod score;
+mod security;
 mod series;
 pub mod series_store;
 #[cfg(test)]

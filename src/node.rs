@@ -39,6 +39,7 @@ use crate::gateway::{self, Shared, SharedParts};
 use crate::journal::{OpenError, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
+use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
 use crate::series_store::{DataError, SeriesStore};
 
@@ -100,6 +101,9 @@ pub enum NodeError {
     /// The live series did not start.
     #[error("series: {0}")]
     Series(#[from] SeriesError),
+    /// The file of API keys cannot be used.
+    #[error("keys: {0}")]
+    Keys(#[from] KeysError),
     /// The data cannot be replayed.
     #[error("demo: {0}")]
     Demo(#[from] ReplayError),
@@ -344,6 +348,7 @@ async fn serve_models(
     let Guests { mut rooms, feed } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
+    let security = Security::start(&config.security)?;
     // Before anybody hears of this node: what it kept may be what they lack.
     let journal = open_journal(config, clock).await?;
     if let Some(part) = &config.cluster {
@@ -386,6 +391,7 @@ async fn serve_models(
     let columns = series.columns().to_vec();
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
+    rooms.push(Box::new(SecurityRoom(Arc::clone(&security))));
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
@@ -405,6 +411,7 @@ async fn serve_models(
         cluster: part,
         watch,
         stream,
+        security,
         scorecard,
         journal,
         demo,

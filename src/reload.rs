@@ -23,6 +23,11 @@ pub trait Room: Send + Sync {
     /// # Errors
     /// Why this room cannot work by `next`.
     fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String>;
+
+    /// Does it read files of its own, which may be others though no key has changed?
+    fn reads_files(&self) -> bool {
+        false
+    }
 }
 
 /// Why the configuration in use stays. Whoever changed it acts.
@@ -161,12 +166,9 @@ impl Reload {
         if !fixed.is_empty() {
             return Err(ReloadRefused::Fixed { keys: fixed });
         }
-        if changed.is_empty() {
-            return Ok(Vec::new());
-        }
         let config = Arc::new(next.config.clone());
         let mut staged = Vec::new();
-        for room in &self.rooms {
+        for room in self.rooms.iter().filter(|room| !changed.is_empty() || room.reads_files()) {
             let veto = |reason| ReloadRefused::Veto { room: room.name(), reason };
             staged.push(room.prepare(&config).map_err(veto)?);
         }
@@ -184,7 +186,7 @@ fn is_live(path: &[String]) -> bool {
     matches!(
         path[..],
         ["server", "body_max" | "in_flight_max"]
-            | ["deadline" | "routing" | "regions", ..]
+            | ["deadline" | "routing" | "regions" | "security", ..]
             | ["data", "column" | "columns", ..]
             | ["models", "default"]
             | ["log", "filter"]

@@ -9,6 +9,7 @@ mod hosts;
 mod reload;
 mod request_path;
 mod score;
+mod security;
 mod series;
 mod stream;
 mod websocket;

@@ -7,6 +7,7 @@ mod check;
 mod cluster;
 mod forecast;
 mod import;
+mod keys;
 mod long_table;
 mod models;
 mod score;
@@ -22,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::backends::BackendError;
 use crate::catalog::CatalogError;
-use crate::config::{self, BackendChoice, ConfigError, Overrides, Sources};
+use crate::config::{self, BackendChoice, ConfigError, Overrides, Scope, Sources};
 use crate::node::NodeError;
 
 /// Serves neural forecasts to trading systems.
@@ -44,6 +45,9 @@ enum Verb {
     /// Work with model repositories
     #[command(subcommand)]
     Models(ModelsVerb),
+    /// Work with API keys
+    #[command(subcommand)]
+    Keys(KeysVerb),
     /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
     Forecast(ForecastArgs),
     /// Measure this machine
@@ -124,6 +128,28 @@ enum ModelsVerb {
     Import(ImportArgs),
     /// Forecast the held-out end of every series and rank models beside naive, HAR and the mean of 500 days
     Score(ScoreArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysVerb {
+    /// Draw a key: prints it once, and the lines for the file that security.keys names
+    New(NewKeyArgs),
+}
+
+#[derive(Debug, Args)]
+struct NewKeyArgs {
+    /// Whose key it is: letters, digits, `-`, `_`, `.`
+    #[arg(long)]
+    name: String,
+    /// What its bearer may do; may be repeated
+    #[arg(long = "scope", value_enum, required = true, value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+    /// When it ends, e.g. 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -310,6 +336,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),
         Verb::Models(ModelsVerb::Import(args)) => import::run(&args),
         Verb::Models(ModelsVerb::Score(args)) => score::run(&args),
+        Verb::Keys(KeysVerb::New(args)) => keys::new(&args),
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),

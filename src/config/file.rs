@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
+use super::security::SecurityFile;
 use super::series::SeriesFile;
 use super::units::{WrittenDuration, WrittenSize};
 
@@ -23,6 +24,7 @@ pub(super) const NESTED: [&str; 3] = ["nodes", "placement", "regions"];
 #[schemars(title = "peregrine")]
 pub(super) struct ConfigFile {
     pub(super) server: ServerFile,
+    pub(super) security: SecurityFile,
     pub(super) node: NodeFile,
     pub(super) models: ModelsFile,
     pub(super) backend: BackendFile,
@@ -59,12 +61,16 @@ pub(super) struct ServerFile {
     pub(super) connections_max: Option<usize>,
     /// Requests inside the node at once; more are answered 429.
     pub(super) in_flight_max: Option<usize>,
-    /// How long a request's header may take to arrive.
+    /// How long a request's header may take to arrive, and before it a TLS handshake.
     pub(super) header_timeout: Option<WrittenDuration>,
     /// How long an idle connection stays open.
     pub(super) keep_alive: Option<WrittenDuration>,
     /// How long a stopping node lets requests finish.
     pub(super) drain: Option<WrittenDuration>,
+    /// PEM file of this node's certificate and those that vouch for it; empty: plain HTTP.
+    pub(super) tls_certificate: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub(super) tls_key: Option<PathBuf>,
 }
 
 /// Who this node is.

@@ -10,6 +10,7 @@ mod layers;
 mod paths;
 mod resolve;
 mod secret;
+mod security;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
 pub use secret::Secret;
+pub use security::{Rate, Scope, SecurityConfig};
 pub use series::{HoldersChoice, SeriesConfig};
 
 /// The built-in configuration: one node, the models and data that ship.
@@ -48,6 +50,8 @@ pub const BUILT_IN: &str = include_str!("../../configs/local.toml");
 pub struct Config {
     /// `[server]`
     pub server: ServerConfig,
+    /// `[security]`
+    pub security: SecurityConfig,
     /// `[node]`
     pub node: NodeConfig,
     /// `[models]`
@@ -97,12 +101,23 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Requests that may be inside the node at once; more get 429.
     pub in_flight_max: usize,
-    /// How long a request's header may take to arrive.
+    /// How long a request's header may take to arrive, and before it a TLS handshake.
     pub header_timeout: Duration,
     /// How long an idle connection stays open.
     pub keep_alive: Duration,
     /// How long a stopping node lets requests finish.
     pub drain: Duration,
+    /// `None`: plain HTTP.
+    pub tls: Option<TlsConfig>,
+}
+
+/// How the gateway proves who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    /// PEM: this node's certificate, then those that vouch for it.
+    pub certificate: PathBuf,
+    /// PEM.
+    pub key: PathBuf,
 }
 
 /// Who this node is.

@@ -20,7 +20,7 @@ use super::units::{WrittenDuration, WrittenSize};
 use super::{
     BackendChoice, BackendConfig, BatchingConfig, BreakerConfig, Config, ConfigError, DataConfig,
     DeadlineConfig, DemoConfig, Durability, JournalConfig, Leaf, LogConfig, Mistake, ModelsConfig,
-    NodeConfig, Origin, ServerConfig, StreamConfig, paths,
+    NodeConfig, Origin, ServerConfig, StreamConfig, TlsConfig, paths,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -184,6 +184,7 @@ impl Checker<'_> {
         environment: &[(String, String)],
     ) -> Option<Config> {
         let server = self.server(written.server);
+        let security = self.security(written.security);
         let name = self.present("node.name", written.node.name);
         let name = name.and_then(|name| self.named(NodeId::new(&name), "node.name"));
         let region = self.present("node.region", written.node.region);
@@ -214,6 +215,7 @@ impl Checker<'_> {
         let nodes = self.nodes(written.nodes, &roles, chosen);
         let config = Config {
             server: server?,
+            security: security?,
             node: NodeConfig { name: name?, region: region? },
             models: ModelsConfig {
                 repositories: repositories?,
@@ -252,6 +254,18 @@ impl Checker<'_> {
         let header_timeout = self.time("server.header_timeout", written.header_timeout, SECOND / 100..=DAY);
         let keep_alive = self.time("server.keep_alive", written.keep_alive, Duration::ZERO..=DAY);
         let drain = self.time("server.drain", written.drain, Duration::ZERO..=DAY);
+        let certificate = self.present("server.tls_certificate", written.tls_certificate);
+        let key = self.present("server.tls_key", written.tls_key);
+        let certificate = self.file("server.tls_certificate", certificate?)?;
+        let tls = match (certificate, self.file("server.tls_key", key?)?) {
+            (Some(certificate), Some(key)) => Some(TlsConfig { certificate, key }),
+            (None, None) => None,
+            (certificate, _) => {
+                let lacks = if certificate.is_some() { "server.tls_key" } else { "server.tls_certificate" };
+                self.mistake(lacks, "a certificate and its key come together".to_owned());
+                None
+            }
+        };
         Some(ServerConfig {
             listen: listen?,
             workers: workers?,
@@ -261,6 +275,7 @@ impl Checker<'_> {
             header_timeout: header_timeout?,
             keep_alive: keep_alive?,
             drain: drain?,
+            tls,
         })
     }
 

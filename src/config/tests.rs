@@ -50,7 +50,8 @@ fn an_unknown_key_is_named_with_its_place() {
     check(
         "[server]\nlisten = \"[::]:80\"\nlisen = 1\n",
         &["FILE:3:1: server.lisen: unknown key `lisen`, expected one of `listen`, `workers`, `body_max`, \
-           `connections_max`, `in_flight_max`, `header_timeout`, `keep_alive`, `drain`"],
+           `connections_max`, `in_flight_max`, `header_timeout`, `keep_alive`, `drain`, \
+           `tls_certificate`, `tls_key`"],
     );
 }
 
@@ -58,15 +59,17 @@ fn an_unknown_key_is_named_with_its_place() {
 fn an_unknown_section_is_reported_once() {
     check(
         "\n[sevrer]\na = 1\nb = 2\n",
-        &["FILE:2:2: sevrer: unknown key `sevrer`, expected one of `server`, `node`, `models`, `backend`, \
-           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `demo`, `log`, `cluster`, \
-           `routing`, `regions`, `placement`, `nodes`"],
+        &[
+            "FILE:2:2: sevrer: unknown key `sevrer`, expected one of `server`, `security`, `node`, `models`, `backend`, \
+           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `demo`, `log`, `cluster`, `routing`, `regions`, `placement`, `nodes`",
+        ],
     );
     check(
         "[empty]\n",
-        &["FILE:1:2: empty: unknown key `empty`, expected one of `server`, `node`, `models`, `backend`, \
-           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `demo`, `log`, `cluster`, \
-           `routing`, `regions`, `placement`, `nodes`"],
+        &[
+            "FILE:1:2: empty: unknown key `empty`, expected one of `server`, `security`, `node`, `models`, `backend`, \
+           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `demo`, `log`, `cluster`, `routing`, `regions`, `placement`, `nodes`",
+        ],
     );
 }
 

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
 use crate::reload::{Current, Reload};
+use crate::security::Security;
 use crate::series::Started;
 use crate::series_store::SeriesStore;
 
@@ -49,6 +50,8 @@ pub(crate) struct SharedParts {
     /// Over the system's actors.
     pub(crate) watch: Watch,
     pub(crate) stream: Arc<Streams>,
+    /// Who may do what.
+    pub(crate) security: Arc<Security>,
     pub(crate) scorecard: Arc<Scorecard>,
     /// `None`: windows do not survive the node.
     pub(crate) journal: Option<Arc<TickJournal>>,

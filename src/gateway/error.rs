@@ -3,9 +3,12 @@
 //! Native routes answer RFC 9457 problem details, `/v2` the protocol's own error object.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use actix_web::http::header::{
+    ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use peregrine_actors::ForecastError;
 use peregrine_actors::stream::SourceError;
@@ -18,7 +21,9 @@ use super::stream::{NoHandshake, VERSION};
 use super::ticks::parse::BadTick;
 use super::v1::parse::BadForecast;
 use super::v2::parse::BadInfer;
+use crate::config::Scope;
 use crate::reload::ReloadRefused;
+use crate::security::Denied;
 use crate::series_store::SymbolError;
 
 /// Why a request got no answer.
@@ -65,6 +70,10 @@ pub(crate) enum Refusal {
     #[error("{requests_max} requests are in flight already")]
     TooManyInFlight { requests_max: usize },
     #[error(transparent)]
+    Denied(#[from] Denied),
+    #[error("too many requests: there is room for one in {:.3} s", after.as_secs_f64())]
+    RateLimited { after: Duration },
+    #[error(transparent)]
     Ticks(BadTicks),
     #[error(transparent)]
     Source(SourceError),
@@ -105,7 +114,11 @@ impl Refusal {
             Self::Ticks(BadTicks::Line { .. } | BadTicks::None) => StatusCode::BAD_REQUEST,
             Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
-            Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyInFlight { .. } | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Denied(Denied::NoKey { .. } | Denied::Unknown | Denied::Expired) => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Denied(Denied::Scope { .. } | Denied::Origin) => StatusCode::FORBIDDEN,
         }
     }
 
@@ -116,6 +129,10 @@ impl Refusal {
                 Some(retry_after_ms.div_ceil(1000).max(1))
             }
             Self::TooManyInFlight { .. } | Self::NoSeat { .. } => Some(1),
+            // Rounded up: whoever comes back then finds room.
+            Self::RateLimited { after } => {
+                Some(u32::try_from(after.as_millis().div_ceil(1000).max(1)).unwrap_or(u32::MAX))
+            }
             _ => None,
         }
     }
@@ -142,10 +159,29 @@ impl Refusal {
         if let Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) = self {
             response.insert_header((UPGRADE, "websocket")).insert_header((SEC_WEBSOCKET_VERSION, VERSION));
         }
+        if let Self::Denied(denied) = self
+            && let Some(challenge) = challenge(denied)
+        {
+            response.insert_header((WWW_AUTHENTICATE, challenge));
+        }
         if matches!(self, Self::Body(_)) {
             response.force_close(); // what is left of the body is not worth reading
         }
         response
+    }
+}
+
+/// RFC 6750: which key would do.
+fn challenge(denied: &Denied) -> Option<String> {
+    const REALM: &str = "Bearer realm=\"peregrine\"";
+    match denied {
+        Denied::NoKey { .. } => Some(REALM.to_owned()),
+        Denied::Unknown | Denied::Expired => Some(format!("{REALM}, error=\"invalid_token\"")),
+        Denied::Scope { needed } => {
+            let scopes: Vec<&str> = needed.iter().map(Scope::name).collect();
+            Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))
+        }
+        Denied::Origin => None,
     }
 }
 
@@ -243,6 +279,9 @@ impl ResponseError for Problem {
             }
             Refusal::Reload(ReloadRefused::Fixed { keys }) => problem["keys"] = keys.clone().into(),
             Refusal::Reload(ReloadRefused::Veto { room, .. }) => problem["room"] = (*room).into(),
+            Refusal::Denied(Denied::NoKey { needed } | Denied::Scope { needed }) => {
+                problem["scopes"] = needed.iter().map(Scope::name).collect();
+            }
             _ => {}
         }
         let (series, index) = self.0.place();

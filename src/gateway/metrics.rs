@@ -38,6 +38,14 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
         page.sample("", &[("outcome", &outcome.name())], shared.reload.count(outcome));
     }
     requests(&mut page, &shared.meter);
+    page.family("peregrine_rate_limited_total", "counter", "Requests that were too many, by kind of caller.");
+    for (kind, count) in shared.security.limited() {
+        page.sample("", &[("kind", &kind)], count);
+    }
+    page.family("peregrine_denied_total", "counter", "Requests that were not allowed, by reason.");
+    for (reason, count) in shared.security.denied() {
+        page.sample("", &[("reason", &reason)], count);
+    }
     let stats = shared.system.stats();
     models(&mut page, &stats, &shared.meter);
     weights(&mut page, &shared);

@@ -9,6 +9,7 @@ mod cluster;
 pub mod codec;
 mod error;
 mod fractions;
+mod guard;
 mod health;
 mod json;
 mod meter;
@@ -32,7 +33,6 @@ use actix_server::ServerBuilder;
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_factory, map_config};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{self, Next};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 
@@ -120,7 +120,7 @@ fn app(
         Future = impl Future + 'static,
     > + 'static,
 > {
-    let app = App::new().wrap(middleware::from_fn(measured)).app_data(shared).configure(routes);
+    let app = App::new().wrap(middleware::from_fn(guarded)).app_data(shared).configure(routes);
     map_config(app.into_factory().map_err(|error: actix_web::Error| error.error_response()), move |()| {
         AppConfig::default()
     })
@@ -141,18 +141,31 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     config.default_service(web::to(no_such_path));
 }
 
-/// Counts the request, and names the sniffing that browsers must not do.
-async fn measured(
+/// Lets the request in or not, counts it, and tells browsers what they must not do.
+async fn guarded(
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
+    next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let shared = request.app_data::<web::Data<Shared>>().cloned();
     let route = Route::of(request.path());
     let start = shared.as_ref().map(|shared| shared.clock.now());
-    let mut response = next.call(request).await?;
-    response
-        .headers_mut()
-        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    let rules = shared.as_ref().map(|shared| shared.security.rules());
+    let sharing = rules.as_ref().and_then(|rules| guard::sharing(rules, request.headers()));
+    let admitted = match &shared {
+        _ if sharing.is_some()
+            && let Some(answer) = guard::preflight(request.head()) =>
+        {
+            Err(answer)
+        }
+        Some(shared) => guard::admit(shared, request.head(), request.match_info().as_str())
+            .map_err(|refusal| refuse(request.request(), refusal)),
+        None => Ok(()),
+    };
+    let mut response = match admitted {
+        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Err(answer) => request.into_response(answer).map_into_right_body(),
+    };
+    guard::seal(response.headers_mut(), sharing, rules.is_some_and(|rules| rules.shares()));
     if let (Some(shared), Some(start)) = (shared, start) {
         let took = shared.clock.now().saturating_duration_since(start);
         shared.meter.record(route, response.status().as_u16(), took);

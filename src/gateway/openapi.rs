@@ -5,7 +5,9 @@ use actix_web::HttpResponse;
 use actix_web::web;
 use serde_json::{Map, Value, json};
 
-use super::get;
+use super::{get, guard};
+use crate::config::Scope;
+use crate::security::Scopes;
 
 const DOCS: &str = include_str!("docs.html");
 
@@ -265,7 +267,10 @@ pub(super) fn document() -> Value {
         "servers": [{ "url": "/" }],
         "tags": tags,
         "paths": paths,
-        "components": { "schemas": all_schemas() },
+        "components": { "schemas": all_schemas(), "securitySchemes": {
+            "bearer": { "type": "http", "scheme": "bearer", "description": "An API key; the scopes are what it must allow, one of them" },
+            "key": { "type": "apiKey", "in": "header", "name": "x-api-key" },
+        } },
     })
 }
 
@@ -296,7 +301,9 @@ fn view(one: &Operation) -> Value {
     } else {
         responses.insert("200".to_owned(), json!({ "description": "Done", "content": content }));
     }
-    for status in one.refusals {
+    let needed = needed(one);
+    let guarded: &[u16] = if needed == Scopes::NONE { &[] } else { &[401, 403, 429] };
+    for status in one.refusals.iter().chain(guarded) {
         let (kind, schema) = if protocol {
             ("application/json", "ProtocolError")
         } else {
@@ -306,6 +313,9 @@ fn view(one: &Operation) -> Value {
             "description": meaning(*status),
             "content": { kind: { "schema": reference(schema) } },
         });
+        if *status == 401 {
+            response["headers"] = json!({ "WWW-Authenticate": { "schema": { "type": "string" } } });
+        }
         if *status == 429 {
             response["headers"] =
                 json!({ "Retry-After": { "description": "Seconds", "schema": { "type": "integer" } } });
@@ -319,6 +329,7 @@ fn view(one: &Operation) -> Value {
         "summary": one.summary,
         "parameters": parameters,
         "responses": responses,
+        "security": security(needed),
     });
     if one.path == "/v1/stream" {
         view["description"] = STREAM.into();
@@ -348,9 +359,25 @@ fn view(one: &Operation) -> Value {
     view
 }
 
+fn needed(one: &Operation) -> Scopes {
+    let method = one.method.to_uppercase().parse().unwrap_or_default();
+    // Braces are as good as names: a segment is a segment.
+    guard::needed(&method, one.path).unwrap_or_default()
+}
+
+/// One of the scopes, by either header; or none, where the node is configured so.
+fn security(needed: Scopes) -> Value {
+    let one = |scope: Scope| [json!({ "bearer": [scope.name()] }), json!({ "key": [scope.name()] })];
+    let mut ways: Vec<Value> = needed.iter().flat_map(one).collect();
+    ways.push(json!({}));
+    ways.into()
+}
+
 fn meaning(status: u16) -> &'static str {
     match status {
         400 => "Malformed",
+        401 => "An API key is needed, or this one is no good",
+        403 => "The API key lacks a scope, or the page's origin is not welcome",
         404 => "Unknown model, version or symbol",
         409 => "A fixed key, or a veto: nothing has changed",
         408 => "The body came too slowly",
@@ -358,7 +385,7 @@ fn meaning(status: u16) -> &'static str {
         415 => "Unknown content encoding",
         426 => "No websocket was asked for, or one of another version",
         422 => "Well-formed but not forecastable: names series and index",
-        429 => "Overloaded: come back after Retry-After",
+        429 => "Overloaded, or too many requests of this caller: come back after Retry-After",
         501 => "Not supported",
         503 => "Not available now",
         _ => "Deadline exceeded",
@@ -514,7 +541,7 @@ fn schemas() -> Value {
         "Problem": object(&["type", "title", "status", "detail"], json!({
             "type": text, "title": text, "status": { "type": "integer" }, "detail": text,
             "series": text, "index": { "type": "integer" },
-            "mistakes": list(text.clone()), "keys": list(text.clone()), "room": text,
+            "mistakes": list(text.clone()), "keys": list(text.clone()), "room": text, "scopes": list(text.clone()),
         })),
         "ProtocolError": object(&["error"], json!({ "error": text })),
     })

@@ -39,14 +39,20 @@ pub(crate) struct WebSocket {
 impl WebSocket {
     #[track_caller]
     pub(crate) fn open(addr: SocketAddr, path: &str, protocol: Option<&str>) -> Self {
+        let protocol = protocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
+        Self::open_with(addr, path, &protocol)
+    }
+
+    /// With further header lines, each ended.
+    #[track_caller]
+    pub(crate) fn open_with(addr: SocketAddr, path: &str, lines: &str) -> Self {
         let mut stream = TcpStream::connect(addr).unwrap_or_else(|err| panic!("connect {addr}: {err}"));
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
-        let protocol = protocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{protocol}\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
         );
         stream.write_all(request.as_bytes()).expect("a handshake");
         let mut head = Vec::new();

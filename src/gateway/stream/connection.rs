@@ -67,6 +67,11 @@ pub(super) trait Session {
         Ok(())
     }
 
+    /// Time has passed. An error is the end of what the client may do here.
+    fn tick(&mut self, _out: &mut Outbox) -> Result<(), CloseReason> {
+        Ok(())
+    }
+
     /// Nothing was sent for a while.
     fn quiet(&mut self, _out: &mut Outbox) {}
 
@@ -129,11 +134,13 @@ pub(super) enum End {
     Violation,
     /// This node stops.
     Drained,
+    /// The client's key was revoked or has expired.
+    Denied,
 }
 
 impl End {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Closed, Self::Gone, Self::Idle, Self::Slow, Self::Violation, Self::Drained];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Closed, Self::Gone, Self::Idle, Self::Slow, Self::Violation, Self::Drained, Self::Denied];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -143,6 +150,7 @@ impl End {
             Self::Slow => "slow",
             Self::Violation => "violation",
             Self::Drained => "drained",
+            Self::Denied => "denied",
         }
     }
 }
@@ -460,6 +468,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
             return Some(self.end_of(End::Gone));
         }
         self.timer.as_mut().reset(Instant::now() + self.patience.tick);
+        if let Err(reason) = self.session.tick(&mut self.out) {
+            self.close(&reason, End::Denied, true, cx);
+            return None;
+        }
         self.silent_ticks = self.silent_ticks.saturating_add(1);
         if self.blocked {
             self.stuck_ticks += 1;

@@ -20,14 +20,24 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::error::{Problem, Refusal};
 use super::{Shared, get};
+use crate::security::Denied;
 pub(crate) use handshake::{NoHandshake, VERSION};
 pub(crate) use state::{Streams, hub};
 pub(crate) use upgrade::Upgrade;
+use ws::{CloseReason, POLICY};
 
 /// Answers those who do not get a websocket.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/stream", refuse_stream);
     get(config, "/v1/echo", refuse_echo);
+}
+
+/// To somebody who may do less than when the websocket was opened.
+fn denied(denied: Denied) -> CloseReason {
+    match denied {
+        Denied::Expired => CloseReason::new(POLICY, "the API key has expired"),
+        _ => CloseReason::new(POLICY, "the API key was revoked, or may do less now"),
+    }
 }
 
 async fn refuse_stream(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {

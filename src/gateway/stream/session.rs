@@ -17,6 +17,7 @@ use peregrine_actors::stream::{
 };
 
 use super::super::Shared;
+use super::super::guard::{INGEST, PREDICT, Pass};
 use super::connection::{End, Message, Outbox, Session};
 use super::message_pack::to_json;
 use super::ops::{self, Op, Subscribe};
@@ -25,12 +26,14 @@ use super::ws::{CloseReason, POLICY, UNSUPPORTED};
 use crate::gateway::error::Refusal;
 use crate::gateway::v1::parse::{BadForecast, refuse_several};
 use crate::gateway::v1::print::offers;
+use crate::security::{Denied, Refused as NotAdmitted, Scopes};
 
 /// When a client that is sent away should come back.
 const RECONNECT_AFTER_MS: u64 = 1000;
 
 pub(super) struct Talk {
     shared: Data<Shared>,
+    pass: Pass,
     encoding: Encoding,
     subscriptions: Vec<Entry>,
     begun: Option<Box<FuturesUnordered<Begun>>>,
@@ -60,9 +63,9 @@ struct Refused {
 }
 
 impl Talk {
-    pub(super) fn new(shared: Data<Shared>, encoding: Encoding) -> Self {
+    pub(super) fn new(shared: Data<Shared>, pass: Pass, encoding: Encoding) -> Self {
         let subscriptions = Vec::new();
-        Self { shared, encoding, subscriptions, begun: None, subscribing: false }
+        Self { shared, pass, encoding, subscriptions, begun: None, subscribing: false }
     }
 
     fn begin(&mut self, what: impl Future<Output = Done> + 'static) {
@@ -73,6 +76,18 @@ impl Talk {
         let limits = self.shared.stream.limits();
         let (id, op) = ops::parse(text, limits.patterns_max);
         let encoding = self.encoding;
+        let needed = match &op {
+            Ok(Op::Subscribe(_)) => PREDICT,
+            Ok(Op::Ticks(_)) => INGEST,
+            Ok(Op::Ping | Op::Unsubscribe) | Err(_) => Scopes::NONE,
+        };
+        if let Err(refused) = self.pass.message(needed, &*self.shared.clock) {
+            let code = match &refused {
+                NotAdmitted::Denied(_) => "denied",
+                NotAdmitted::Limited(_) => "rate_limited",
+            };
+            return out.push(print::error(encoding, id, code, &Refusal::from(refused).to_string()));
+        }
         match op {
             Err(bad) => out.push(print::error(encoding, id, "malformed", &bad.to_string())),
             Ok(Op::Ping) => out.push(print::pong(encoding, id)),
@@ -214,6 +229,15 @@ impl Session for Talk {
         let since = self.shared.clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let at = Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
         out.push(print::heartbeat(self.encoding, at));
+    }
+
+    fn tick(&mut self, out: &mut Outbox) -> Result<(), CloseReason> {
+        self.pass.renew(&*self.shared.clock).map_err(|denied| {
+            self.subscriptions.clear();
+            let why = if denied == Denied::Expired { "expired" } else { "revoked" };
+            out.push(print::goodbye(self.encoding, 0, why));
+            super::denied(denied)
+        })
     }
 
     fn goodbye(&mut self, why: End, out: &mut Outbox) {

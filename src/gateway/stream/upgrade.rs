@@ -5,16 +5,20 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use actix_codec::{Encoder, Framed, FramedParts};
 use actix_http::body::{BoxBody, MessageBody};
 use actix_http::h1::{Codec, Message};
 use actix_http::{ConnectionType, Request, Response};
+use actix_web::ResponseError;
 use actix_web::dev::ServiceResponse;
 use actix_web::web::Data;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::super::Shared;
+use super::super::error::Problem;
+use super::super::guard::{self, Pass};
 use super::connection::{Connection, run};
 use super::echo::Echo;
 use super::handshake::{Agreed, agree};
@@ -79,8 +83,12 @@ where
         };
         if let Some(echo) = echo
             && let Ok(agreed) = agree(request.head(), !echo)
-            && let Some(seat) = self.shared.stream.sit()
         {
+            let pass = match Pass::admit(&self.shared, request.head()) {
+                Ok(pass) => pass,
+                Err(refusal) => return refused(framed, Problem(refusal), self.shared.config().deadline.max),
+            };
+            let Some(seat) = self.shared.stream.sit() else { return self.answer(request, framed) };
             let parts = framed.into_parts();
             let (io, unread) = (parts.io, parts.read_buf.to_vec());
             let (shared, Agreed { encoding, answer }) = (self.shared.clone(), agreed);
@@ -88,7 +96,8 @@ where
             let patience = shared.stream.patience();
             return if echo {
                 let reader = Reader::new(MessageLimits::of(ECHO_BYTES_MAX));
-                let connection = Connection::new(io, Echo, reader, answer, unread, patience);
+                let echo = Echo { shared, pass };
+                let connection = Connection::new(io, echo, reader, answer, unread, patience);
                 Box::pin(async move {
                     let end = run(connection, |waker| seat.stopping(waker)).await;
                     seat.leave(end);
@@ -96,7 +105,7 @@ where
                 })
             } else {
                 let reader = Reader::new(MessageLimits::of(shared.stream.message_bytes_max()));
-                let talk = Talk::new(shared, encoding);
+                let talk = Talk::new(shared, pass, encoding);
                 let connection = Connection::new(io, talk, reader, answer, unread, patience);
                 Box::pin(async move {
                     let end = run(connection, |waker| seat.stopping(waker)).await;
@@ -105,19 +114,46 @@ where
                 })
             };
         }
-        let within = self.shared.config().deadline.max;
+        self.answer(request, framed)
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<(), Broken>>>>;
+
+impl<A, B> Upgrade<A>
+where
+    A: actix_service::Service<Request, Response = ServiceResponse<B>> + 'static,
+    A::Error: Into<Response<BoxBody>>,
+    B: MessageBody,
+{
+    /// What HTTP says to it.
+    fn answer<T>(&self, request: Request, framed: Framed<T, Codec>) -> Answering
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let answer = self.app.call(request);
-        Box::pin(async move {
-            let answered = async {
-                match answer.await {
-                    Ok(response) => respond(framed, response.into()).await,
-                    Err(error) => respond(framed, error.into()).await,
-                }
-            };
-            let broken = |_| Broken("the answer was not taken in time".to_owned());
-            tokio::time::timeout(within, answered).await.map_err(broken)?
+        in_time(self.shared.config().deadline.max, async move {
+            match answer.await {
+                Ok(response) => respond(framed, response.into()).await,
+                Err(error) => respond(framed, error.into()).await,
+            }
         })
     }
+}
+
+/// To somebody who may not open a websocket.
+fn refused<T>(framed: Framed<T, Codec>, problem: Problem, within: Duration) -> Answering
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut answer: Response<BoxBody> = problem.error_response().into();
+    guard::seal(answer.headers_mut(), None, false);
+    in_time(within, respond(framed, answer))
+}
+
+fn in_time(within: Duration, answered: impl Future<Output = Result<(), Broken>> + 'static) -> Answering {
+    let broken = |_| Broken("the answer was not taken in time".to_owned());
+    Box::pin(async move { tokio::time::timeout(within, answered).await.map_err(broken)? })
 }
 
 /// Writes an answer and hangs up: what follows a refused upgrade may be anything.

@@ -1,0 +1,137 @@
+//! `[security]`: as written, and as used.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::resolve::Checker;
+
+/// Who may do what, and how often.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub(super) struct SecurityFile {
+    /// File of API keys, hashed, relative to the working directory; empty: there are none.
+    pub(super) keys: Option<PathBuf>,
+    /// Must callers show a key? Liveness and readiness never need one.
+    pub(super) required: Option<bool>,
+    /// With `required`: what callers without a key may do nevertheless.
+    pub(super) anonymous: Option<Vec<Scope>>,
+    /// Of one key, and of one address without a key; 0: no limit.
+    pub(super) requests_per_second: Option<f64>,
+    /// Requests at once, after a rest; 0: as many as one second gives.
+    pub(super) burst: Option<usize>,
+    /// Web pages that browsers may read answers for, e.g. `https://desk.example`; empty: none, and websockets are
+    /// not asked where they come from.
+    pub(super) cors_origins: Option<Vec<String>>,
+}
+
+/// What a key lets its bearer do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Forecasts, and subscriptions to them
+    Predict,
+    /// Ticks
+    Ingest,
+    /// The configuration, and which models are loaded
+    Admin,
+    /// Health, metrics, what is served, the documents
+    Observe,
+}
+
+impl Scope {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Predict, Self::Ingest, Self::Admin, Self::Observe];
+
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Predict => "predict",
+            Self::Ingest => "ingest",
+            Self::Admin => "admin",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// Who may do what, and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecurityConfig {
+    /// File of API keys.
+    pub keys: Option<PathBuf>,
+    /// Must callers show a key?
+    pub required: bool,
+    /// What callers without a key may do where one is required.
+    pub anonymous: Vec<Scope>,
+    /// Of one key or address; `None`: no limit.
+    pub rate: Option<Rate>,
+    /// Origins of web pages; empty: none.
+    pub cors_origins: Vec<String>,
+}
+
+/// How often somebody may ask.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    /// On average; above 0 and finite.
+    pub per_second: f64,
+    /// At once, after a rest; at least 1.
+    pub burst: f64,
+}
+
+impl Rate {
+    /// From numbers as written: no rate above 0 is no limit, no burst is what one second gives.
+    ///
+    /// # Errors
+    /// What is wrong with the rate; the operator acts.
+    pub fn from_written(per_second: f64, burst: usize) -> Result<Option<Self>, String> {
+        if !(0.0..=1e9).contains(&per_second) {
+            return Err(format!("{per_second} is not within 0 and 1000000000"));
+        }
+        let burst = if burst == 0 { per_second.max(1.0) } else { burst as f64 };
+        Ok((per_second > 0.0).then_some(Self { per_second, burst }))
+    }
+}
+
+impl Checker<'_> {
+    pub(super) fn security(&mut self, written: SecurityFile) -> Option<SecurityConfig> {
+        let keys = self.present("security.keys", written.keys);
+        let required = self.present("security.required", written.required);
+        let anonymous = self.present("security.anonymous", written.anonymous);
+        let per_second = self.present("security.requests_per_second", written.requests_per_second);
+        let burst = self.within("security.burst", written.burst, 0..=1_000_000_000);
+        let origins = self.present("security.cors_origins", written.cors_origins);
+        let (keys, required, anonymous) = (self.file("security.keys", keys?)?, required?, anonymous?);
+        let rate = self.named(Rate::from_written(per_second?, burst?), "security.requests_per_second");
+        let origins = origins?;
+        for origin in origins.iter().filter(|origin| !is_origin(origin)) {
+            let message = format!("`{origin}` is not an origin such as https://desk.example");
+            self.mistake("security.cors_origins", message);
+        }
+        if required && keys.is_none() {
+            self.mistake("security.required", "there is no file of keys in security.keys".to_owned());
+        }
+        if anonymous.contains(&Scope::Admin) {
+            self.mistake("security.anonymous", "`admin` always needs a key".to_owned());
+        }
+        Some(SecurityConfig { keys, required, anonymous, rate: rate?, cors_origins: origins })
+    }
+
+    /// A file that must be there, unless no file is named. `None` only with a mistake.
+    pub(super) fn file(&mut self, key: &str, file: PathBuf) -> Option<Option<PathBuf>> {
+        if file.as_os_str().is_empty() {
+            return Some(None);
+        }
+        let found = file.is_file().then(|| Some(file.clone()));
+        self.require(found, key, || format!("there is no file `{}`", file.display()))
+    }
+}
+
+/// Scheme and authority as a browser sends them: nothing behind, no capitals.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let fits =
+        |byte: u8| byte.is_ascii_graphic() && !byte.is_ascii_uppercase() && !b"/?#@*\"".contains(&byte);
+    host.is_some_and(|host| !host.is_empty() && host.bytes().all(fits))
+}

@@ -1,0 +1,270 @@
+//! Who is let in, by path and headers; what browsers are told. Decides nothing itself: `security` does.
+//!
+//! The address of a caller is that of the socket. No header has a say in it: whoever can write one could claim any.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_http::RequestHead;
+use actix_web::HttpResponse;
+use actix_web::http::Method;
+use actix_web::http::header::{
+    self, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use peregrine_runtime::Clock;
+
+use super::Shared;
+use super::error::Refusal;
+use crate::config::Scope;
+use crate::security::{Bearer, Caller, Denied, KeyHash, Refused, Rules, Scopes, Security};
+
+pub(super) const PREDICT: Scopes = Scopes::of(&[Scope::Predict]);
+pub(super) const INGEST: Scopes = Scopes::of(&[Scope::Ingest]);
+const ADMIN: Scopes = Scopes::of(&[Scope::Admin]);
+const OBSERVE: Scopes = Scopes::of(&[Scope::Observe]);
+const DATA: Scopes = PREDICT.and(INGEST);
+/// Segments of the longest path; longer ones lead nowhere.
+const SEGMENTS_MAX: usize = 8;
+
+/// The scopes of which a caller needs one; `None`: no such path. A test asks for every operation of the document.
+pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let mut segments = [""; SEGMENTS_MAX];
+    let mut len = 0;
+    for segment in path.strip_prefix('/')?.split('/') {
+        *segments.get_mut(len)? = segment;
+        len += 1;
+    }
+    Some(match segments[..len] {
+        ["health", "live" | "ready"] | ["v2", "health", "live" | "ready"] => Scopes::NONE,
+        ["v2", "repository", ..] => ADMIN,
+        ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"] => PREDICT,
+        ["v2"] | ["v2", "models", ..] => OBSERVE,
+        ["v1", "forecast"] | ["neural", "predict" | "batch_predict"] => PREDICT,
+        ["v1", "ticks"] => INGEST,
+        ["v1", "stream"] | ["v1", "series", _] => DATA,
+        ["v1", "config"] => ADMIN,
+        ["v1", "models" | "breakers", ..] => {
+            if reads {
+                OBSERVE
+            } else {
+                ADMIN
+            }
+        }
+        ["v1", "scorecard" | "cluster" | "echo"] => OBSERVE,
+        ["health", ..] | ["metrics", ..] | ["status" | "openapi.json" | "docs"] => OBSERVE,
+        _ => return None,
+    })
+}
+
+/// Who asks, by what it shows.
+pub(super) fn caller(head: &RequestHead) -> Caller {
+    let address = head.peer_addr.map(|peer| peer.ip().to_canonical());
+    // A page from elsewhere, in a browser on this machine, speaks from this machine's address.
+    let is_local =
+        address.is_some_and(|ip| ip.is_loopback()) && head.headers().get(ORIGIN).is_none_or(is_local_origin);
+    Caller { bearer: bearer(head.headers()), address, is_local }
+}
+
+fn bearer(headers: &HeaderMap) -> Bearer {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+    });
+    let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii()));
+    key.map_or(Bearer::Nobody, |key| Bearer::Key(KeyHash::of(key)))
+}
+
+fn is_local_origin(origin: &HeaderValue) -> bool {
+    let Some((_, authority)) = origin.to_str().ok().and_then(|text| text.split_once("://")) else {
+        return false;
+    };
+    let host = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    let host = host.unwrap_or_default();
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Lets a request in, or says why not. `path` as routes are found by it: with its escapes undone.
+pub(super) fn admit(shared: &Shared, head: &RequestHead, path: &str) -> Result<(), Refusal> {
+    // Who may not look around is not told which paths there are.
+    let needed = needed(&head.method, path).unwrap_or(OBSERVE);
+    if needed == Scopes::NONE {
+        return Ok(());
+    }
+    Ok(shared.security.admit(&caller(head), needed, &*shared.clock)?)
+}
+
+/// What somebody with a websocket may do, looked at again while it lasts.
+pub(super) struct Pass {
+    security: Arc<Security>,
+    caller: Caller,
+    scopes: Scopes,
+}
+
+impl Pass {
+    /// For a request to open one.
+    pub(super) fn admit(shared: &Shared, head: &RequestHead) -> Result<Self, Refusal> {
+        let security = Arc::clone(&shared.security);
+        let (caller, rules) = (caller(head), security.rules());
+        if let Some(origin) = head.headers().get(ORIGIN)
+            && rules.shares()
+            && !rules.shares_with(origin.as_bytes())
+        {
+            return Err(security.deny(Denied::Origin).into());
+        }
+        let needed = needed(&head.method, head.uri.path()).unwrap_or(OBSERVE);
+        security.admit(&caller, needed, &*shared.clock)?;
+        let scopes = rules.scopes(&caller, shared.clock.wall()).map_err(|denied| security.deny(denied))?;
+        Ok(Self { security, caller, scopes })
+    }
+
+    /// May it still do all that it could do when it came?
+    pub(super) fn renew(&self, clock: &dyn Clock) -> Result<(), Denied> {
+        let scopes = self.security.rules().scopes(&self.caller, clock.wall())?;
+        if scopes.and(self.scopes) == scopes { Ok(()) } else { Err(Denied::Scope { needed: self.scopes }) }
+    }
+
+    /// One message that does what needs one of these scopes.
+    pub(super) fn message(&self, needed: Scopes, clock: &dyn Clock) -> Result<(), Refused> {
+        if !self.scopes.suffice(needed) {
+            return Err(self.security.deny(Denied::Scope { needed }));
+        }
+        self.security.again(&self.caller, clock)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Denied(denied) => Self::Denied(denied),
+            Refused::Limited(after) => Self::RateLimited { after },
+        }
+    }
+}
+
+/// The origin of the page that asks, if it may read the answer.
+pub(super) fn sharing(rules: &Rules, headers: &HeaderMap) -> Option<HeaderValue> {
+    if !rules.shares() {
+        return None;
+    }
+    headers.get(ORIGIN).filter(|origin| rules.shares_with(origin.as_bytes())).cloned()
+}
+
+/// The answer to a browser that asks whether it may ask; nobody's key is shown with that.
+pub(super) fn preflight(head: &RequestHead) -> Option<HttpResponse> {
+    let asks =
+        head.method == Method::OPTIONS && head.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    asks.then(|| {
+        HttpResponse::NoContent()
+            .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"))
+            .insert_header((
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "authorization, x-api-key, content-type, content-encoding, inference-header-content-length",
+            ))
+            .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
+            .finish()
+    })
+}
+
+/// What every answer tells browsers.
+pub(super) fn seal(headers: &mut HeaderMap, sharing: Option<HeaderValue>, shares: bool) {
+    const ALWAYS: [(HeaderName, &str); 5] = [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ];
+    for (name, value) in ALWAYS {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    if shares {
+        headers.insert(VARY, HeaderValue::from_static("origin"));
+    }
+    if let Some(origin) = sharing {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        let exposed = HeaderValue::from_static("retry-after, inference-header-content-length");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::openapi::OPERATIONS;
+    use super::*;
+
+    #[test]
+    fn every_operation_has_a_scope() {
+        for one in OPERATIONS {
+            let method = one.method.to_uppercase().parse().unwrap();
+            let path = one.path.replace("{model}", "m").replace("{version}", "1").replace("{name}", "n");
+            assert!(needed(&method, &path).is_some(), "{} {}: any key will do?", one.method, one.path);
+        }
+    }
+
+    #[test]
+    fn what_changes_a_node_is_for_admins() {
+        for (method, path, want) in [
+            ("POST", "/v1/config", Some(ADMIN)),
+            ("GET", "/v1/config", Some(ADMIN)),
+            ("POST", "/v1/models/m/load", Some(ADMIN)),
+            ("GET", "/v1/models/m", Some(OBSERVE)),
+            ("POST", "/v1/breakers/m", Some(ADMIN)),
+            ("POST", "/v2/repository/models/m/unload", Some(ADMIN)),
+            ("POST", "/v2/models/m/versions/1/infer", Some(PREDICT)),
+            ("POST", "/v1/ticks", Some(INGEST)),
+            ("GET", "/v1/stream", Some(DATA)),
+            ("GET", "/health/ready", Some(Scopes::NONE)),
+            ("GET", "/health", Some(OBSERVE)),
+            ("GET", "/a/b/c/d/e/f/g/h/i", None),
+            ("GET", "", None),
+        ] {
+            assert_eq!(needed(&method.parse().unwrap(), path), want, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_from_either_header() {
+        let key = Bearer::Key(KeyHash::of(b"k"));
+        check(&[("authorization", "Bearer k")], key, true);
+        check(&[("authorization", "bearer  k ")], key, true);
+        check(&[("x-api-key", "k")], key, true);
+        check(&[("authorization", "Basic abcdefgh"), ("x-api-key", "k")], key, true);
+        check(&[("authorization", "Basic")], Bearer::Nobody, true);
+        check(&[], Bearer::Nobody, true);
+    }
+
+    #[test]
+    fn a_page_from_elsewhere_is_not_on_this_machine() {
+        for (origin, is_local) in [
+            ("http://localhost:8080", true),
+            ("http://127.0.0.1:3000", true),
+            ("http://[::1]:8080", true),
+            ("https://evil.example", false),
+            ("http://localhost.evil.example", false),
+            ("http://127.0.0.1.evil.example", false),
+            ("null", false),
+        ] {
+            check(&[("origin", origin), ("x-forwarded-for", "127.0.0.1")], Bearer::Nobody, is_local);
+        }
+    }
+
+    #[track_caller]
+    fn check(headers: &[(&'static str, &str)], bearer: Bearer, is_local: bool) {
+        let mut head = RequestHead::default();
+        head.peer_addr = Some("[::ffff:127.0.0.1]:1".parse().unwrap());
+        for (name, value) in headers {
+            head.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        let got = caller(&head);
+        assert_eq!((got.bearer, got.is_local), (bearer, is_local), "{headers:?}");
+        head.peer_addr = Some("192.0.2.1:1".parse().unwrap());
+        assert!(!caller(&head).is_local);
+    }
+}

@@ -1,0 +1,206 @@
+//! Who may do what, and how often: API keys, scopes, rates. Knows no HTTP; `gateway/guard` reads headers for it.
+//!
+//! Keys are kept as hashes and never logged. The rules are replaced whole when the configuration or the file of keys
+//! is read again; a file that cannot be used leaves them as they are.
+
+mod calendar;
+mod key;
+mod keys;
+mod limit;
+mod rules;
+mod scopes;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use peregrine_runtime::Clock;
+
+use crate::config::{Config, SecurityConfig};
+use crate::reload::{Room, Staged};
+pub(crate) use key::{KeyHash, NewKey};
+pub(crate) use keys::{BadKeys, is_name, parse as parse_keys};
+use limit::Table;
+pub(crate) use rules::{Bearer, Caller, Denied, Rules};
+pub(crate) use scopes::Scopes;
+
+/// Callers whose requests are counted at once; more, and whoever asked longest ago begins anew.
+const CALLERS_MAX: usize = 65_536;
+/// Of the file of keys.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The rules in use, and what is counted of them. Shared by all workers.
+pub(crate) struct Security {
+    rules: RwLock<Arc<Rules>>,
+    keys: Mutex<Table<KeyHash>>,
+    addresses: Mutex<Table<IpAddr>>,
+    limited: [AtomicU64; 2],
+    denied: [AtomicU64; Denied::KINDS.len()],
+}
+
+/// Kinds of callers whose requests were too many.
+const LIMITED: [&str; 2] = ["key", "address"];
+
+/// Why a request is not let in; the caller acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Denied(Denied),
+    /// Too many requests; there is room for one after so long.
+    Limited(Duration),
+}
+
+/// A file of keys that cannot be used; the operator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// It cannot be read.
+    #[error("{}: {source}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no list of keys.
+    #[error("{}: {reason}", file.display())]
+    Bad {
+        /// Which.
+        file: PathBuf,
+        /// What is wrong, and where.
+        reason: String,
+    },
+}
+
+impl Security {
+    /// By the configuration and the file of keys that it names.
+    pub(crate) fn start(config: &SecurityConfig) -> Result<Arc<Self>, KeysError> {
+        let rules = read(config)?;
+        Ok(Arc::new(Self {
+            rules: RwLock::new(Arc::new(rules)),
+            keys: Mutex::new(Table::new(CALLERS_MAX)),
+            addresses: Mutex::new(Table::new(CALLERS_MAX)),
+            limited: Default::default(),
+            denied: Default::default(),
+        }))
+    }
+
+    /// As of now; later changes do not reach it.
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read())
+    }
+
+    /// Lets a request in, or says why not. Who is refused has asked nevertheless.
+    pub(crate) fn admit(&self, caller: &Caller, needed: Scopes, clock: &dyn Clock) -> Result<(), Refused> {
+        if needed == Scopes::NONE {
+            return Ok(());
+        }
+        let rules = self.rules();
+        let verdict = rules.check(caller, needed, clock.wall());
+        // A key that is no good is nobody's: its bearer is counted by address.
+        let bearer = match verdict {
+            Err(Denied::Unknown | Denied::Expired) => Bearer::Nobody,
+            _ => caller.bearer,
+        };
+        self.count(&rules, bearer, caller.address, clock)?;
+        verdict.map_err(|denied| self.deny(denied))
+    }
+
+    /// One more request, or message, of somebody who was let in.
+    pub(crate) fn again(&self, caller: &Caller, clock: &dyn Clock) -> Result<(), Refused> {
+        self.count(&self.rules(), caller.bearer, caller.address, clock)
+    }
+
+    pub(crate) fn deny(&self, denied: Denied) -> Refused {
+        self.denied[denied.kind()].fetch_add(1, Ordering::Relaxed);
+        Refused::Denied(denied)
+    }
+
+    fn count(
+        &self,
+        rules: &Rules,
+        bearer: Bearer,
+        address: Option<IpAddr>,
+        clock: &dyn Clock,
+    ) -> Result<(), Refused> {
+        if !rules.limits() {
+            return Ok(());
+        }
+        let Some(rate) = rules.rate(&bearer) else { return Ok(()) };
+        let (kind, verdict) = match (bearer, address) {
+            (Bearer::Key(hash), _) => (0, self.keys.lock().take(hash, rate, clock.now())),
+            (Bearer::Nobody, Some(ip)) => (1, self.addresses.lock().take(household(ip), rate, clock.now())),
+            (Bearer::Nobody, None) => return Ok(()), // the client is gone already
+        };
+        verdict.map_err(|after| {
+            self.limited[kind].fetch_add(1, Ordering::Relaxed);
+            Refused::Limited(after)
+        })
+    }
+
+    /// Requests that were too many, by kind of caller.
+    pub(crate) fn limited(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        LIMITED.into_iter().zip(self.limited.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+
+    /// Requests that were denied, by reason.
+    pub(crate) fn denied(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Denied::KINDS.into_iter().zip(self.denied.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
+/// Whoever has one IPv6 address has 2^64 of them.
+fn household(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+fn read(config: &SecurityConfig) -> Result<Rules, KeysError> {
+    let keys = match &config.keys {
+        None => Vec::new(),
+        Some(file) => {
+            let text = text(file).map_err(|source| KeysError::Unreadable { file: file.clone(), source })?;
+            let bad = |error: BadKeys| KeysError::Bad { file: file.clone(), reason: error.to_string() };
+            parse_keys(&text).map_err(bad)?
+        }
+    };
+    Ok(Rules::new(config, keys))
+}
+
+fn text(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than a mebibyte"));
+    }
+    Ok(text)
+}
+
+/// Reads the keys again with every reload.
+pub(crate) struct SecurityRoom(pub(crate) Arc<Security>);
+
+impl Room for SecurityRoom {
+    fn name(&self) -> &'static str {
+        "security"
+    }
+
+    fn reads_files(&self) -> bool {
+        true
+    }
+
+    fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
+        let rules = Arc::new(read(&next.security).map_err(|error| error.to_string())?);
+        let security = Arc::clone(&self.0);
+        Ok(Box::new(move || {
+            let was = std::mem::replace(&mut *security.rules.write(), Arc::clone(&rules));
+            if was != rules {
+                tracing::info!(keys = rules.keys().len(), "rules of access replaced");
+            }
+        }))
+    }
+}

@@ -1,0 +1,203 @@
+//! May this caller do that? Plain values in, a verdict out; knows no HTTP, file or clock.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use super::key::KeyHash;
+use super::keys::Key;
+use super::scopes::Scopes;
+use crate::config::{Rate, Scope, SecurityConfig};
+
+const ALL: Scopes = Scopes::of(&Scope::ALL);
+const ALL_BUT_ADMIN: Scopes = Scopes::of(&[Scope::Predict, Scope::Ingest, Scope::Observe]);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) bearer: Bearer,
+    /// Of the socket; no header has a say in it.
+    pub(crate) address: Option<IpAddr>,
+    /// On this machine, and not sent by a web page from elsewhere.
+    pub(crate) is_local: bool,
+}
+
+/// What a caller shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bearer {
+    Nobody,
+    Key(KeyHash),
+}
+
+/// Why a caller may not; the caller acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    /// 401.
+    #[error("this needs an API key with scope {needed}: `Authorization: Bearer KEY` or `x-api-key: KEY`")]
+    NoKey { needed: Scopes },
+    /// 401.
+    #[error("this API key is not known here, or was revoked")]
+    Unknown,
+    /// 401.
+    #[error("this API key has expired")]
+    Expired,
+    /// 403.
+    #[error("this API key lacks scope {needed}")]
+    Scope { needed: Scopes },
+    /// 403.
+    #[error("pages of this origin may not open websockets here")]
+    Origin,
+}
+
+impl Denied {
+    pub(crate) const KINDS: [&str; 5] = ["no_key", "unknown_key", "expired", "scope", "origin"];
+
+    /// In [`Denied::KINDS`].
+    pub(crate) const fn kind(self) -> usize {
+        match self {
+            Self::NoKey { .. } => 0,
+            Self::Unknown => 1,
+            Self::Expired => 2,
+            Self::Scope { .. } => 3,
+            Self::Origin => 4,
+        }
+    }
+}
+
+/// What the configuration and the file of keys say.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rules {
+    required: bool,
+    anonymous: Scopes,
+    rate: Option<Rate>,
+    origins: Vec<String>,
+    keys: Vec<Key>,
+}
+
+impl Rules {
+    pub(crate) fn new(config: &SecurityConfig, keys: Vec<Key>) -> Self {
+        let anonymous = Scopes::of(&config.anonymous);
+        let (rate, origins) = (config.rate, config.cors_origins.clone());
+        Self { required: config.required, anonymous, rate, origins, keys }
+    }
+
+    pub(crate) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Every key is compared, so that time tells nothing of which one it is.
+    fn find(&self, hash: &KeyHash) -> Option<&Key> {
+        self.keys.iter().fold(None, |found, key| if key.hash.is(hash) { Some(key) } else { found })
+    }
+
+    /// What the caller may do. A key adds to what can be done without one and takes nothing away.
+    pub(crate) fn scopes(&self, caller: &Caller, now: SystemTime) -> Result<Scopes, Denied> {
+        let free = match (self.required, caller.is_local) {
+            (true, _) => self.anonymous,
+            (false, true) => ALL,
+            (false, false) => ALL_BUT_ADMIN,
+        };
+        match &caller.bearer {
+            Bearer::Nobody => Ok(free),
+            Bearer::Key(hash) => {
+                let key = self.find(hash).ok_or(Denied::Unknown)?;
+                if key.expires.is_some_and(|expires| expires <= now) {
+                    return Err(Denied::Expired);
+                }
+                Ok(free.and(key.scopes))
+            }
+        }
+    }
+
+    /// May the caller do what needs one of these scopes? What needs none is free, whatever key is shown.
+    pub(crate) fn check(&self, caller: &Caller, needed: Scopes, now: SystemTime) -> Result<(), Denied> {
+        if needed == Scopes::NONE || self.scopes(caller, now)?.suffice(needed) {
+            return Ok(());
+        }
+        Err(match caller.bearer {
+            Bearer::Nobody => Denied::NoKey { needed },
+            Bearer::Key(_) => Denied::Scope { needed },
+        })
+    }
+
+    /// How often this caller may ask.
+    pub(crate) fn rate(&self, bearer: &Bearer) -> Option<Rate> {
+        match bearer {
+            Bearer::Nobody => self.rate,
+            Bearer::Key(hash) => self.find(hash).and_then(|key| key.rate).unwrap_or(self.rate),
+        }
+    }
+
+    /// Is there any limit at all?
+    pub(crate) fn limits(&self) -> bool {
+        self.rate.is_some() || self.keys.iter().any(|key| key.rate.flatten().is_some())
+    }
+
+    /// May pages of any other origin read answers?
+    pub(crate) fn shares(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// May pages of this origin?
+    pub(crate) fn shares_with(&self, origin: &[u8]) -> bool {
+        self.origins.iter().any(|known| known.as_bytes() == origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    const OBSERVE: Scopes = Scopes::of(&[Scope::Observe]);
+    const PREDICT: Scopes = Scopes::of(&[Scope::Predict]);
+    const ADMIN: Scopes = Scopes::of(&[Scope::Admin]);
+
+    #[test]
+    fn nobody_must_show_a_key_unless_it_is_required() {
+        check(false, "", true, ADMIN, Ok(()));
+        check(false, "", false, PREDICT, Ok(()));
+        check(true, "", true, PREDICT, Err(Denied::NoKey { needed: PREDICT }));
+        check(true, "", true, OBSERVE, Ok(()));
+        check(true, "", false, Scopes::NONE, Ok(()));
+    }
+
+    #[test]
+    fn from_afar_only_an_admin_key_changes_a_node() {
+        check(false, "", false, ADMIN, Err(Denied::NoKey { needed: ADMIN }));
+        check(false, "desk", false, ADMIN, Err(Denied::Scope { needed: ADMIN }));
+        check(false, "boss", false, ADMIN, Ok(()));
+        check(true, "", true, ADMIN, Err(Denied::NoKey { needed: ADMIN }));
+        check(true, "boss", false, ADMIN, Ok(()));
+    }
+
+    #[test]
+    fn a_key_does_what_its_scopes_say_until_it_expires() {
+        check(true, "desk", false, PREDICT, Ok(()));
+        check(true, "boss", false, PREDICT, Err(Denied::Scope { needed: PREDICT }));
+        check(true, "boss", false, PREDICT.and(ADMIN), Ok(()));
+        check(true, "old", false, PREDICT, Err(Denied::Expired));
+        check(false, "stranger", true, PREDICT, Err(Denied::Unknown));
+        check(false, "stranger", true, Scopes::NONE, Ok(()));
+    }
+
+    #[track_caller]
+    fn check(required: bool, shown: &str, is_local: bool, needed: Scopes, want: Result<(), Denied>) {
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let key = |name: &str, scopes, expires: Option<u64>| Key {
+            name: name.to_owned(),
+            hash: KeyHash::of(name.as_bytes()),
+            scopes,
+            expires: expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),
+            rate: None,
+        };
+        let keys =
+            vec![key("desk", PREDICT, Some(1001)), key("boss", ADMIN, None), key("old", PREDICT, Some(1000))];
+        let anonymous = vec![Scope::Observe];
+        let config = SecurityConfig { keys: None, required, anonymous, rate: None, cors_origins: Vec::new() };
+        let rules = Rules::new(&config, keys);
+        let bearer =
+            if shown.is_empty() { Bearer::Nobody } else { Bearer::Key(KeyHash::of(shown.as_bytes())) };
+        assert_eq!(rules.check(&Caller { bearer, address: None, is_local }, needed, now), want);
+    }
+}
