@@ -438,6 +438,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
 
     /// Nothing is left to write.
     fn idle(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        // A socket has taken what was written; TLS may still hold some of it.
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Pending => return Ok(self.stuck(cx)),
+            Poll::Ready(Ok(())) => (self.stuck_ticks, self.blocked) = (0, false),
+            Poll::Ready(Err(error)) => return Err(error),
+        }
         if let Phase::Closing { end, deaf: true } = self.phase {
             match Pin::new(&mut self.io).poll_shutdown(cx) {
                 Poll::Pending => {}
