@@ -35,7 +35,7 @@ use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, DemoConfig, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
 use crate::demo::{Demo, Pace, RealPause, Replay, ReplayError};
 use crate::gateway::stream::Streams;
-use crate::gateway::{self, Shared, SharedParts};
+use crate::gateway::{self, Shared, SharedParts, Tls, TlsError, TlsRoom};
 use crate::journal::{OpenError, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
@@ -54,6 +54,7 @@ pub struct Node {
     pub system: System,
     /// Its configuration.
     pub reload: Arc<Reload>,
+    scheme: &'static str,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -101,6 +102,9 @@ pub enum NodeError {
     /// The live series did not start.
     #[error("series: {0}")]
     Series(#[from] SeriesError),
+    /// The certificate of the public port cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The file of API keys cannot be used.
     #[error("keys: {0}")]
     Keys(#[from] KeysError),
@@ -157,18 +161,19 @@ impl Node {
     fn start_whole(resolved: Resolved, factories: Factories, guests: Guests) -> Result<Self, NodeError> {
         let (ready_to, ready) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel();
+        let scheme = if resolved.config.server.tls.is_some() { "https" } else { "http" };
         let body = move || {
             actix_web::rt::System::new().block_on(live(resolved, factories, guests, ready_to, stopped));
         };
         let thread = thread::Builder::new().name("node".to_owned()).spawn(body)?;
         let (addr, system, reload) = ready.recv().map_err(|_| NodeError::Died)??;
-        Ok(Self { addr, system, reload, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { addr, system, reload, scheme, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it answers.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.addr)
+        format!("{}://{}", self.scheme, self.addr)
     }
 
     /// Stops taking requests, lets those inside finish within the configured drain, stops the actors.
@@ -349,6 +354,7 @@ async fn serve_models(
     let config = &resolved.config;
     let current = Current::new(config.clone());
     let security = Security::start(&config.security)?;
+    let tls = config.server.tls.as_ref().map(Tls::start).transpose()?;
     // Before anybody hears of this node: what it kept may be what they lack.
     let journal = open_journal(config, clock).await?;
     if let Some(part) = &config.cluster {
@@ -392,6 +398,9 @@ async fn serve_models(
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
     rooms.push(Box::new(SecurityRoom(Arc::clone(&security))));
+    if let Some(tls) = &tls {
+        rooms.push(Box::new(TlsRoom(Arc::clone(tls))));
+    }
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
@@ -411,6 +420,7 @@ async fn serve_models(
         cluster: part,
         watch,
         stream,
+        tls,
         security,
         scorecard,
         journal,

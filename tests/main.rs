@@ -12,4 +12,5 @@ mod score;
 mod security;
 mod series;
 mod stream;
+mod tls;
 mod websocket;

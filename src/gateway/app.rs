@@ -18,6 +18,7 @@ use super::body::{self, BodyError, BodyLimits};
 use super::error::Refusal;
 use super::meter::{Admitted, Meter};
 use super::stream::Streams;
+use super::tls::Tls;
 use crate::catalog::{self, Entry};
 use crate::cluster::elsewhere;
 use crate::config::Config;
@@ -50,6 +51,8 @@ pub(crate) struct SharedParts {
     /// Over the system's actors.
     pub(crate) watch: Watch,
     pub(crate) stream: Arc<Streams>,
+    /// `None`: plain HTTP.
+    pub(crate) tls: Option<Arc<Tls>>,
     /// Who may do what.
     pub(crate) security: Arc<Security>,
     pub(crate) scorecard: Arc<Scorecard>,

@@ -38,6 +38,15 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
         page.sample("", &[("outcome", &outcome.name())], shared.reload.count(outcome));
     }
     requests(&mut page, &shared.meter);
+    if let Some(tls) = &shared.tls {
+        let left = match tls.expires().duration_since(shared.clock.wall()) {
+            Ok(left) => left.as_secs_f64(),
+            Err(past) => -past.duration().as_secs_f64(),
+        };
+        let help = "Until the certificate of the public port expires; negative: since then.";
+        page.family("peregrine_tls_certificate_expiry_seconds", "gauge", help);
+        page.sample("", &[], left);
+    }
     page.family("peregrine_rate_limited_total", "counter", "Requests that were too many, by kind of caller.");
     for (kind, count) in shared.security.limited() {
         page.sample("", &[("kind", &kind)], count);

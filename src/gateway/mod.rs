@@ -21,6 +21,7 @@ mod scorecard;
 mod series;
 pub(crate) mod stream;
 mod ticks;
+mod tls;
 mod v1;
 mod v2;
 
@@ -28,15 +29,23 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use actix_http::{HttpService, Request};
-use actix_server::ServerBuilder;
-use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_factory, map_config};
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, Protocol, Request};
+use actix_server::{GracefulShutdownSignal, ServerBuilder};
+use actix_service::{
+    IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse};
 use actix_web::middleware::{self, Next};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 pub(crate) use app::{Shared, SharedParts};
+pub use tls::TlsError;
+pub(crate) use tls::{Tls, TlsRoom};
+
 use error::{Problem, ProtocolError, Refusal};
 use meter::Route;
 
@@ -44,50 +53,95 @@ use crate::config::ServerConfig;
 
 /// Binds the address and starts the workers; the server runs while it is awaited.
 ///
-/// As actix-web's own server does, but requests to upgrade are handed out, so that websockets are ours.
+/// As actix-web's own server does, but requests to upgrade are handed out, so that websockets are ours, and so is TLS.
 pub(crate) fn bind(config: &ServerConfig, shared: web::Data<Shared>) -> io::Result<(Server, SocketAddr)> {
     let listener = listener(config.listen)?;
     let addr = listener.local_addr()?;
     let builder = ServerBuilder::default();
     let stopping = builder.graceful_shutdown_signal();
-    let (keep_alive, header_timeout) = (config.keep_alive, config.header_timeout);
     let streams = std::sync::Arc::clone(&shared.stream);
     let stopped = stopping.clone();
     actix_web::rt::spawn(async move {
         stopped.notified().await;
         streams.stop();
     });
-    let server = builder
+    let acceptor = shared.tls.as_ref().map(Tls::acceptor).transpose().map_err(io::Error::other)?;
+    let serving =
+        Serving { shared, stopping, addr, keep_alive: config.keep_alive, patience: config.header_timeout };
+    let builder = builder
         .workers(config.workers)
         .max_concurrent_connections(config.connections_max.div_ceil(config.workers))
         .disable_signals()
-        .shutdown_timeout(config.drain.as_secs().max(1))
-        .listen("http", listener, move || {
-            let stopping = stopping.clone();
-            let upgraded = shared.clone();
-            HttpService::build()
-                .graceful_shutdown_signal(move || {
-                    let signal = stopping.clone();
-                    async move { signal.notified().await }
-                })
-                .keep_alive(keep_alive)
-                .client_request_timeout(header_timeout)
-                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-                .h1_allow_half_closed(false) // a client that goes away has its work dropped
-                .tcp_nodelay(true)
-                .local_addr(addr)
-                .upgrade(fn_factory(move || {
-                    let shared = upgraded.clone();
-                    async move {
-                        let app = app(shared.clone()).new_service(()).await?;
-                        Ok::<_, ()>(stream::Upgrade::new(app, shared))
-                    }
-                }))
-                .finish(app(shared.clone()))
-                .tcp()
-        })?
-        .run();
-    Ok((server, addr))
+        .shutdown_timeout(config.drain.as_secs().max(1));
+    let builder = match acceptor {
+        None => builder.listen("http", listener, move || {
+            let open = |socket: TcpStream| async move {
+                let peer = opened(&socket);
+                Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
+            };
+            fn_service(open).and_then(serving.http())
+        })?,
+        Some(acceptor) => builder.listen("https", listener, move || {
+            let (acceptor, patience) = (acceptor.clone(), serving.patience);
+            let open = move |socket: TcpStream| {
+                let acceptor = acceptor.clone();
+                async move {
+                    let peer = opened(&socket);
+                    let stream = tls::shake(&acceptor, socket, patience).await.map_err(DispatchError::Io)?;
+                    Ok((stream, Protocol::Http1, peer))
+                }
+            };
+            fn_service(open).and_then(serving.http())
+        })?,
+    };
+    Ok((builder.run(), addr))
+}
+
+/// What every connection is served by.
+#[derive(Clone)]
+struct Serving {
+    shared: web::Data<Shared>,
+    stopping: GracefulShutdownSignal,
+    addr: SocketAddr,
+    keep_alive: Duration,
+    /// With a handshake, and with the header of a request.
+    patience: Duration,
+}
+
+/// A connection as HTTP takes it.
+type Opened<T> = (T, Protocol, Option<SocketAddr>);
+
+impl Serving {
+    fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+        &self,
+    ) -> impl ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
+    {
+        let (shared, upgraded, stopping) = (self.shared.clone(), self.shared.clone(), self.stopping.clone());
+        HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let signal = stopping.clone();
+                async move { signal.notified().await }
+            })
+            .keep_alive(self.keep_alive)
+            .client_request_timeout(self.patience)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .h1_allow_half_closed(false) // a client that goes away has its work dropped
+            .local_addr(self.addr)
+            .upgrade(fn_factory(move || {
+                let shared = upgraded.clone();
+                async move {
+                    let app = app(shared.clone()).new_service(()).await?;
+                    Ok::<_, ()>(stream::Upgrade::new(app, shared))
+                }
+            }))
+            .finish(app(shared))
+    }
+}
+
+/// Who is at the other end. Small answers are not held back.
+fn opened(socket: &TcpStream) -> Option<SocketAddr> {
+    let _ = socket.set_nodelay(true); // on a connection that is gone already
+    socket.peer_addr().ok()
 }
 
 /// Of the listening socket.

@@ -4,17 +4,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Date and time of day in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Civil {
-    pub(super) year: i64,
-    pub(super) month: i64,
-    pub(super) day: i64,
+pub(crate) struct Civil {
+    pub(crate) year: i64,
+    pub(crate) month: i64,
+    pub(crate) day: i64,
     /// Of the day.
-    pub(super) second: i64,
+    pub(crate) second: i64,
 }
 
 impl Civil {
     /// `None`: there is no such day, or it is out of reach.
-    pub(super) fn to_system(self) -> Option<SystemTime> {
+    pub(crate) fn to_system(self) -> Option<SystemTime> {
         let Self { year, month, day, second } = self;
         let fits = (0..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
         if !fits {

@@ -1,0 +1,163 @@
+//! TLS on the public port, as a client sees it that trusts one authority of its own.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::harness::{TEXT, TestNode, masked};
+
+/// An authority, and the files of a node that it vouches for.
+struct Authority {
+    dir: tempfile::TempDir,
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let root = params.self_signed(&key).expect("a certificate").der().clone();
+        let this =
+            Self { dir: tempfile::tempdir().expect("a folder"), issuer: Issuer::new(params, key), root };
+        this.vouch_until(2040);
+        this
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes another certificate, and another key.
+    fn vouch_until(&self, year: i32) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(self.file("node.pem"), certificate.pem()).expect("a file");
+        fs::write(self.file("node.key"), key.serialize_pem()).expect("a file");
+    }
+
+    fn node(&self, keys: &[(&str, &str)]) -> TestNode {
+        let (certificate, key) = (self.file("node.pem"), self.file("node.key"));
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        let own = [("SERVER__TLS_CERTIFICATE", certificate.as_str()), ("SERVER__TLS_KEY", key.as_str())];
+        TestNode::on_cpu(&[&own, keys].concat())
+    }
+
+    fn connect(&self, addr: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.root.clone()).expect("an authority");
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let name = ServerName::try_from("localhost").expect("a name");
+        let client = ClientConnection::new(Arc::new(config), name).expect("a client");
+        StreamOwned::new(client, socket(addr))
+    }
+}
+
+fn socket(addr: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(addr).expect("a connection");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    socket
+}
+
+fn get(stream: &mut (impl Read + Write), path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
+    rest(stream)
+}
+
+/// Until the other side hangs up, however it does.
+fn rest(stream: &mut impl Read) -> String {
+    let (mut bytes, mut some) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut some) {
+            Ok(0) => break,
+            Ok(len) => bytes.extend_from_slice(&some[..len]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                panic!("the node does not hang up")
+            }
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The validity that the node says its certificate has left, in seconds.
+fn left(metrics: &str) -> f64 {
+    let line = metrics.lines().find(|line| line.starts_with("peregrine_tls_certificate_expiry_seconds"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{metrics}"))
+}
+
+#[test]
+fn requests_and_websockets_go_through_tls() {
+    let authority = Authority::new();
+    let node = authority.node(&[]);
+    assert!(node.node.url().starts_with("https://"));
+    let mut stream = authority.connect(node.node.addr);
+    let answer = get(&mut stream, "/v1/models");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.1"[..]), "HTTP/2 is not offered");
+    let mut stream = authority.connect(node.node.addr);
+    let handshake = "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(handshake.as_bytes()).expect("a handshake");
+    stream.write_all(&masked(TEXT, br#"{"op":"ping","id":7}"#)).expect("a message");
+    let mut heard = Vec::new();
+    while !String::from_utf8_lossy(&heard).contains("pong") {
+        let mut some = [0; 1024];
+        let len = stream.read(&mut some).expect("an answer");
+        assert!(len > 0, "{}", String::from_utf8_lossy(&heard));
+        heard.extend_from_slice(&some[..len]);
+    }
+    assert!(heard.starts_with(b"HTTP/1.1 101 "));
+}
+
+#[test]
+fn plain_text_and_slow_handshakes_end_and_others_go_on() {
+    let authority = Authority::new();
+    let node = authority.node(&[("SERVER__HEADER_TIMEOUT", "300ms")]);
+    let mut plain = socket(node.node.addr);
+    plain.write_all(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
+    let said = rest(&mut plain);
+    assert!(!said.contains("HTTP/1.1 200"), "{said}");
+    let mut silent = socket(node.node.addr);
+    assert_eq!(rest(&mut silent), "");
+    let mut half = socket(node.node.addr);
+    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).expect("half a hello");
+    rest(&mut half);
+    assert!(get(&mut authority.connect(node.node.addr), "/health/live").starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
+    let authority = Authority::new();
+    let node = authority.node(&[]);
+    let metrics = || get(&mut authority.connect(node.node.addr), "/metrics");
+    let first = left(&metrics());
+    assert!(first > 0.0);
+    let year = 365.0 * 86_400.0;
+    authority.vouch_until(2042);
+    node.node.reload.reread().expect("a good certificate");
+    let second = left(&metrics());
+    assert!((second - first - 2.0 * year).abs() < 3.0 * 86_400.0, "{first} {second}");
+    let stranger = KeyPair::generate().expect("a key").serialize_pem();
+    fs::write(authority.file("node.key"), stranger).expect("a file");
+    let refused = node.node.reload.reread().expect_err("a key of somebody else").to_string();
+    assert!(refused.starts_with("tls: "), "{refused}");
+    assert!((left(&metrics()) - second).abs() < 60.0);
+}
