@@ -112,11 +112,7 @@ impl Series {
     ) -> Result<Vec<Result<Effect, TickError>>, FeedError> {
         let inner = &self.inner;
         let place = inner.places.get(usize::from(shard)).ok_or(FeedError::NotOwner)?;
-        if *place.ready.borrow() < epoch {
-            let mut ready = place.ready.subscribe();
-            let ready = timeout_at(deadline.instant().into(), ready.wait_for(|ready| *ready >= epoch)).await;
-            ready.map_err(|_| FeedError::Deadline)?.map_err(|_| FeedError::NotOwner)?;
-        }
+        self.ready(place, epoch, deadline).await?;
         let (mut effects, touched) = self.apply(place, epoch, &ticks)?;
         let safe =
             tokio::join!(inner.keep(place, &touched), inner.copy(place, shard, epoch, &touched, deadline));
@@ -137,6 +133,24 @@ impl Series {
         }
         inner.counters.acknowledge(&effects);
         Ok(effects)
+    }
+
+    /// Waits until this node holds what others held of a shard that it owns.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub async fn owns(&self, shard: u16, epoch: u64, deadline: Deadline) -> Result<(), FeedError> {
+        let place = self.inner.places.get(usize::from(shard)).ok_or(FeedError::NotOwner)?;
+        self.ready(place, epoch, deadline).await
+    }
+
+    async fn ready(&self, place: &Place, epoch: u64, deadline: Deadline) -> Result<(), FeedError> {
+        if *place.ready.borrow() >= epoch {
+            return Ok(());
+        }
+        let mut ready = place.ready.subscribe();
+        let ready = timeout_at(deadline.instant().into(), ready.wait_for(|ready| *ready >= epoch)).await;
+        ready.map_err(|_| FeedError::Deadline)?.map(drop).map_err(|_| FeedError::NotOwner)
     }
 
     /// Applies ticks and hands their windows to the predictors. Also says which series they were for.

@@ -87,6 +87,14 @@ impl Hub {
             self.tell(&**source); // what comes after what is asked for must come here
             self.learn(reader, &**source, deadline).await?;
         }
+        if let Some(From::Each(each)) = &wish.from {
+            // Whoever resumes a series knows that there is one, though its owner may not answer just now.
+            let model = reader.selector().model();
+            let ids = each.keys().map(|series| StreamId { model: Arc::clone(model), series: series.clone() });
+            for id in ids.filter(|id| reader.selector().matches(id)) {
+                self.stream_of(&id, true);
+            }
+        }
         let streams = self.matching(reader);
         let mut fetched = HashMap::new();
         if let (Some(source), Some(from)) = (&source, &wish.from) {
@@ -155,20 +163,28 @@ impl Hub {
             let state = stream.state.lock();
             let here = state.recent.front().is_some_and(|oldest| first(oldest) <= from);
             let ahead = state.order.last().is_some_and(|last| from > last);
-            (!here && !ahead).then(|| (Arc::clone(&stream.tag), from))
+            (!here && !ahead).then(|| (Arc::clone(&stream.tag), from, state.order.last().is_none()))
         });
         let missing: Vec<_> = missing.collect();
         let mut replies = stream::iter(missing)
-            .map(|(tag, from)| async move {
+            .map(|(tag, from, unknown)| async move {
                 let replay = source.replay(&tag.id, from, deadline);
-                (tag.index, timeout_at(deadline.instant().into(), replay).await)
+                (tag.index, unknown, timeout_at(deadline.instant().into(), replay).await)
             })
             .buffer_unordered(REPLAYS_MAX);
         let mut fetched = HashMap::new();
         let mut count = 0;
-        while let Some((index, reply)) = replies.next().await {
-            // Those that do not answer become gaps.
-            let Ok(Ok(events)) = reply else { continue };
+        while let Some((index, unknown, reply)) = replies.next().await {
+            let events = match reply {
+                Ok(Ok(events)) => events,
+                // What is missing before the next event would not be noticed: the reader comes back later.
+                Ok(Err(failed @ SourceError::Unavailable(_))) if unknown => return Err(failed.into()),
+                Err(_elapsed) if unknown => {
+                    return Err(SourceError::Unavailable("a series does not answer".to_owned()).into());
+                }
+                // Those that do not answer become gaps.
+                _ => continue,
+            };
             count += events.len();
             if count > past_max {
                 return Err(PastError::TooMuch { past_max });

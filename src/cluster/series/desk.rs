@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::wire::{
-    Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireTick, gap, names,
-    stream, wanted,
+    Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireTick, gap, name,
+    names, stream, wanted,
 };
 use crate::series::Audience;
 
@@ -31,11 +31,15 @@ pub(super) struct Owner {
 #[async_trait]
 impl ShardHandler<ShardAsk> for Owner {
     async fn handle(&self, job: ShardJob<ShardAsk>) -> Result<ShardAnswer, Failure> {
+        let deadline = job.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
         let ticks = match job.message {
-            ShardAsk::Where => return Ok(ShardAnswer::Here(self.me.clone())),
+            // Who is asked next must have what was there before it.
+            ShardAsk::Where => match self.series.owns(job.shard.0, job.epoch, deadline).await {
+                Ok(()) => return Ok(ShardAnswer::Here(self.me.clone())),
+                Err(_) => return Ok(ShardAnswer::NotReady),
+            },
             ShardAsk::Ticks(ticks) => ticks,
         };
-        let deadline = job.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
         let ticks: Result<Vec<Tick>, Impossible> = ticks.into_iter().map(WireTick::try_into).collect();
         let ticks = ticks.map_err(|_| "a tick makes no sense")?;
         if ticks.iter().any(|tick| self.series.shard_of(&tick.series) != job.shard.0) {
@@ -128,6 +132,10 @@ impl Desk {
             NodeAsk::Fetch { shard, series } => match self.series.fetch(shard, &names(&series)?) {
                 Ok(logs) => NodeAnswer::Logs(logs.into_iter().map(Into::into).collect()),
                 Err(failed) => refusal(failed),
+            },
+            NodeAsk::Log { series } => match self.series.log(&name(&series)?) {
+                Ok(log) => NodeAnswer::Logs(vec![log.into()]),
+                Err(failed) => NodeAnswer::Refused(failed.into()),
             },
             NodeAsk::Want { node, wanted: pairs } => {
                 self.series.want(&node, wanted(&pairs)?);

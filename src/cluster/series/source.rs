@@ -167,6 +167,9 @@ impl ClusterSource {
         let odd = || SourceError::Unavailable("the owner's answer makes no sense".to_owned());
         match self.region.ask(series.as_str().as_bytes(), ShardAsk::Where, deadline).await {
             Ok(ShardAnswer::Here(owner)) => NodeId::new(&owner).map_err(|_| odd()),
+            Ok(ShardAnswer::NotReady) => {
+                Err(SourceError::Unavailable("the series is being taken over".to_owned()))
+            }
             Ok(_) => Err(odd()),
             Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
         }
@@ -179,14 +182,13 @@ impl ClusterSource {
         }
         let gone = || SourceError::Unavailable("the owner has left".to_owned());
         let address = self.cluster.address::<AskBulk>(&owner, SERVICE).ok_or_else(gone)?;
-        let names = vec![series.as_str().to_owned()];
-        let question = NodeAsk::Fetch { shard: self.series.shard_of(series), series: names };
+        let question = NodeAsk::Log { series: series.as_str().to_owned() };
         match address.ask(AskBulk(question), deadline).await {
             Ok(NodeAnswer::Logs(mut logs)) => match logs.pop().map(TryInto::try_into) {
                 Some(Ok(log)) => Ok(log),
-                Some(Err(_)) => Err(SourceError::Unavailable("the owner's answer makes no sense".to_owned())),
-                None => Err(SourceError::UnknownSeries(series.to_string())),
+                _ => Err(SourceError::Unavailable("the owner's answer makes no sense".to_owned())),
             },
+            Ok(NodeAnswer::Refused(why)) => Err(why.into()),
             Ok(_) => Err(gone()),
             Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
         }

@@ -58,6 +58,8 @@ pub(super) enum NodeAsk {
     Replay { model: String, series: String, from: u64 },
     /// The newest predictions of series that you own.
     Newest { model: String, pattern: String },
+    /// All you have of a series that you own.
+    Log { series: String },
 }
 
 /// The answer to a [`NodeAsk`].
