@@ -7,9 +7,10 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use actix_web::web::{self, Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::series::{Effect, SeriesLog, SeriesName, Tick, TickError, Timestamp};
+use peregrine_actors::series::{Effect, SeriesLog, SeriesName, Tick, TickError};
 
 use super::error::{Problem, Refusal};
+use super::ticks::Millis;
 use super::ticks::parse::{BadTick, parse_tick};
 use super::{Shared, get, post};
 
@@ -76,7 +77,7 @@ fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool)
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut failures = Vec::new();
     for (line, effect) in lines.iter().zip(effects) {
-        *counts.entry(effect.as_ref().map_or("failed", |effect| effect_name(*effect))).or_default() += 1;
+        *counts.entry(effect.as_ref().map_or("failed", |effect| effect.name())).or_default() += 1;
         if let Err(error) = effect {
             failures.push((line, error));
         }
@@ -91,11 +92,11 @@ fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool)
             let comma = if at == 0 { "" } else { "," };
             let _ = match effect {
                 Ok(effect) => {
-                    let (name, seq) = (effect_name(*effect), effect.seq());
+                    let (name, seq) = (effect.name(), effect.seq());
                     write!(body, "{comma}{{\"effect\":\"{name}\",\"seq\":{seq}}}")
                 }
                 Err(error) => {
-                    let (code, detail) = (error_code(error), quoted(&error.to_string()));
+                    let (code, detail) = (error.code(), quoted(&error.to_string()));
                     write!(body, "{comma}{{\"error\":\"{code}\",\"detail\":{detail}}}")
                 }
             };
@@ -121,7 +122,7 @@ fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool)
     );
     for (at, (line, error)) in failures.iter().take(FAILURES_MAX).enumerate() {
         let comma = if at == 0 { "" } else { "," };
-        let (code, detail) = (error_code(error), quoted(&error.to_string()));
+        let (code, detail) = (error.code(), quoted(&error.to_string()));
         let _ = write!(body, "{comma}{{\"line\":{line},\"error\":\"{code}\",\"detail\":{detail}}}");
     }
     body.push_str("]}");
@@ -142,24 +143,6 @@ fn status(error: &TickError) -> StatusCode {
         TickError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         TickError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         TickError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
-    }
-}
-
-fn error_code(error: &TickError) -> &'static str {
-    match error {
-        TickError::Invalid(_) => "invalid",
-        TickError::Unavailable(_) => "unavailable",
-        TickError::Overloaded { .. } => "overloaded",
-    }
-}
-
-fn effect_name(effect: Effect) -> &'static str {
-    match effect {
-        Effect::Advanced { .. } => "advanced",
-        Effect::Inserted { .. } => "inserted",
-        Effect::Duplicate { .. } => "duplicate",
-        Effect::Conflict { .. } => "conflict",
-        Effect::TooLate { .. } => "too_late",
     }
 }
 
@@ -200,22 +183,6 @@ fn describe(log: &SeriesLog, last: usize) -> String {
     }
     body.push_str("]}");
     body
-}
-
-/// A time as the exact decimal number of milliseconds since 1970.
-struct Millis(Timestamp);
-
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let nanos = self.0.0;
-        let (whole, rest) = (nanos.unsigned_abs() / 1_000_000, nanos.unsigned_abs() % 1_000_000);
-        let sign = if nanos < 0 { "-" } else { "" };
-        if rest == 0 {
-            return write!(f, "{sign}{whole}");
-        }
-        let fraction = format!("{rest:06}");
-        write!(f, "{sign}{whole}.{}", fraction.trim_end_matches('0'))
-    }
 }
 
 #[cfg(test)]
@@ -259,17 +226,5 @@ mod tests {
         assert!(matches!(read(b"\n \n"), Err(BadTicks::None)));
         let many = "{\"series\":\"a\",\"ts\":1,\"value\":1}\n".repeat(TICKS_MAX + 1);
         assert!(matches!(read(many.as_bytes()), Err(BadTicks::TooMany)));
-    }
-
-    #[test]
-    fn times_are_exact() {
-        for (nanos, text) in [
-            (0, "0"),
-            (1, "0.000001"),
-            (-1_500_000, "-1.5"),
-            (1_790_000_000_123_456_789, "1790000000123.456789"),
-        ] {
-            assert_eq!(Millis(Timestamp(nanos)).to_string(), text);
-        }
     }
 }

@@ -193,11 +193,6 @@ impl Shard {
         };
         self.series.iter().filter_map(end).collect()
     }
-
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        self.series.clear();
-    }
 }
 
 impl ShardLimits {

@@ -105,6 +105,18 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// As users read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Advanced { .. } => "advanced",
+            Self::Inserted { .. } => "inserted",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Conflict { .. } => "conflict",
+            Self::TooLate { .. } => "too_late",
+        }
+    }
+
     /// Sequence number of the series afterwards.
     #[must_use]
     pub fn seq(self) -> u64 {
@@ -133,4 +145,16 @@ pub enum TickError {
     /// Who owns the series has not answered, and may have it all the same: send it again.
     #[error("unavailable: {0}")]
     Unavailable(String),
+}
+
+impl TickError {
+    /// As users read it.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
 }

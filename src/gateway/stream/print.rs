@@ -93,28 +93,22 @@ pub(super) fn ticked(encoding: Encoding, id: Option<u64>, results: &[Result<Effe
 }
 
 fn tick_result(out: &mut Writer, result: &Result<Effect, TickError>) {
-    let (name, seq) = match result {
-        Ok(Effect::Advanced { seq }) => ("advanced", seq),
-        Ok(Effect::Inserted { seq }) => ("inserted", seq),
-        Ok(Effect::Duplicate { seq }) => ("duplicate", seq),
-        Ok(Effect::Conflict { seq }) => ("conflict", seq),
-        Ok(Effect::TooLate { seq }) => ("too_late", seq),
-        Err(error) => return tick_error(out, error),
-    };
-    out.map(2, |out| {
-        out.key("effect").text(name);
-        out.key("seq").number(*seq);
-    });
+    match result {
+        Ok(effect) => out.map(2, |out| {
+            out.key("effect").text(effect.name());
+            out.key("seq").number(effect.seq());
+        }),
+        Err(error) => tick_error(out, error),
+    }
 }
 
 fn tick_error(out: &mut Writer, error: &TickError) {
-    let (code, retry) = match error {
-        TickError::Invalid(_) => ("invalid", None),
-        TickError::Overloaded { retry_after_ms } => ("overloaded", Some(*retry_after_ms)),
-        TickError::Unavailable(_) => ("unavailable", None),
+    let retry = match error {
+        TickError::Overloaded { retry_after_ms } => Some(*retry_after_ms),
+        TickError::Invalid(_) | TickError::Unavailable(_) => None,
     };
     out.map(2 + usize::from(retry.is_some()), |out| {
-        out.key("error").text(code);
+        out.key("error").text(error.code());
         out.key("detail").text(&error.to_string());
         if let Some(retry) = retry {
             out.key("retry_after_ms").number(u64::from(retry));

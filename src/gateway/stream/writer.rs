@@ -4,6 +4,7 @@ use peregrine_actors::series::Timestamp;
 use peregrine_actors::stream::Encoding;
 
 use crate::gateway::numbers::print_list;
+use crate::gateway::ticks::Millis;
 use crate::gateway::v2::print::text;
 
 /// Writes one value. Lengths of maps and lists are said first and must be kept to.
@@ -71,11 +72,7 @@ impl Writer {
         let (whole, nanos) = (at.0.div_euclid(1_000_000), at.0.rem_euclid(1_000_000));
         self.value(
             |out| {
-                let negative = if at.0 < 0 { "-" } else { "" };
-                let (whole, nanos) = (at.0.unsigned_abs() / 1_000_000, at.0.unsigned_abs() % 1_000_000);
-                let mut digits = format!("{negative}{whole}.{nanos:06}");
-                digits.truncate(digits.trim_end_matches('0').trim_end_matches('.').len());
-                out.extend_from_slice(digits.as_bytes());
+                out.extend_from_slice(Millis(at).to_string().as_bytes());
             },
             |out| match u64::try_from(whole) {
                 Ok(whole) if nanos == 0 => unsigned(out, whole),
