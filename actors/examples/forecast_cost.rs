@@ -69,9 +69,6 @@ async fn timed(system: &System) -> Duration {
     let windows = ramp();
     let started = Instant::now();
     let deadline = Deadline::after(started, Duration::from_secs(5));
-    system
-        .forecast(ForecastRequest { model: MODEL.into(), version: None, windows, deadline })
-        .await
-        .expect("it runs");
+    system.forecast(ForecastRequest::new(MODEL, windows, deadline)).await.expect("it runs");
     started.elapsed()
 }

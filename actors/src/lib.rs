@@ -29,7 +29,7 @@ pub use profile::{Profile, Workload};
 pub use remote::{
     HedgeLimits, Peers, Prefer, Provider, RemoteAnswer, RemoteForecast, RemoteRefusal, RetryLimits, WireError,
 };
-pub use request::{Forecast, ForecastError, ForecastRequest, ServedBy, Timing};
+pub use request::{Forecast, ForecastError, ForecastRequest, Origin, Priority, ServedBy, Timing};
 pub use settings::{FallbackPolicy, Placement, Profiles, RoutingSettings, Settings};
 pub use status::{
     BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Guarded, Health, ModelState,

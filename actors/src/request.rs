@@ -18,6 +18,52 @@ pub struct ForecastRequest {
     pub windows: Windows,
     /// When the answer stops being useful.
     pub deadline: Deadline,
+    /// Who asks, and how urgently.
+    pub origin: Origin,
+}
+
+impl ForecastRequest {
+    /// Asks the highest version of `model` that is ready, for nobody in particular.
+    #[must_use]
+    pub fn new(model: impl Into<String>, windows: Windows, deadline: Deadline) -> Self {
+        Self { model: model.into(), version: None, windows, deadline, origin: Origin::default() }
+    }
+}
+
+/// Who asks, and how urgently.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Name of the caller's key, among which a node that is full is shared fairly; empty: all who show none.
+    pub caller: Arc<str>,
+    /// What is refused last.
+    pub priority: Priority,
+}
+
+/// What is refused last when there is too much: the order is that of importance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Whatever can be asked again later: copies of requests, portfolios over night.
+    Low,
+    /// The rest.
+    #[default]
+    Normal,
+    /// What somebody waits for: predictions that follow ticks.
+    High,
+}
+
+impl Priority {
+    /// From what is refused first to what is refused last.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
+
+    /// Lowercase name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
 }
 
 /// The answer to a [`ForecastRequest`].

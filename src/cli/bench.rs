@@ -172,7 +172,7 @@ async fn ask(
 
 async fn forecast(system: &System, spec: &ModelSpec, windows: Windows) -> Result<(), BenchError> {
     let deadline = Deadline::after(SystemClock.now(), PATIENCE);
-    let request = ForecastRequest { model: spec.name.clone(), version: None, windows, deadline };
+    let request = ForecastRequest::new(spec.name.clone(), windows, deadline);
     system.forecast(request).await?;
     Ok(())
 }

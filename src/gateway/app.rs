@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{self, Bytes};
 use peregrine_actors::scorecard::Scorecard;
-use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, System};
+use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, Origin, System};
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
@@ -113,9 +113,10 @@ impl Shared {
         version: Option<u32>,
         windows: Windows,
         deadline: Deadline,
+        origin: Origin,
     ) -> Result<Forecast, ForecastError> {
         let model = model.spec.name.clone();
-        self.system.forecast(ForecastRequest { model, version, windows, deadline }).await
+        self.system.forecast(ForecastRequest { model, version, windows, deadline, origin }).await
     }
 
     /// The model of a native request: named, configured, or the first by name.

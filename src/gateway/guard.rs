@@ -12,6 +12,7 @@ use actix_web::http::header::{
     self, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap,
     HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use peregrine_actors::{Origin, Priority};
 use peregrine_runtime::Clock;
 
 use super::Shared;
@@ -65,6 +66,33 @@ pub(super) fn caller(head: &RequestHead) -> Caller {
     let is_local =
         address.is_some_and(|ip| ip.is_loopback()) && head.headers().get(ORIGIN).is_none_or(is_local_origin);
     Caller { bearer: bearer(head.headers()), address, is_local }
+}
+
+/// For whom a forecast is made, and how urgently.
+pub(super) fn origin(shared: &Shared, head: &RequestHead) -> Origin {
+    let caller = match bearer(head.headers()) {
+        Bearer::Nobody => Arc::default(),
+        key => shared.security.rules().name(&key),
+    };
+    let priority = head.headers().get(&PRIORITY).map(HeaderValue::as_bytes);
+    Origin { caller, priority: priority.map_or_else(Priority::default, urgency) }
+}
+
+const PRIORITY: HeaderName = HeaderName::from_static("priority");
+
+/// RFC 9218 section 4.1: `u` from 0, the most urgent, to 7; 3 unless said. What else the field holds, and a field that
+/// cannot be read, is passed over, as section 4 there wants.
+fn urgency(field: &[u8]) -> Priority {
+    let members = field.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let mut urgency = members.filter_map(|member| match member {
+        [b'u', b'=', digit @ b'0'..=b'7'] => Some(digit - b'0'),
+        _ => None,
+    });
+    match urgency.next_back() {
+        Some(0..=2) => Priority::High,
+        Some(4..) => Priority::Low,
+        Some(3) | None => Priority::Normal,
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Bearer {
@@ -163,7 +191,7 @@ pub(super) fn preflight(head: &RequestHead) -> Option<HttpResponse> {
             .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"))
             .insert_header((
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, x-api-key, content-type, content-encoding, inference-header-content-length",
+                "authorization, x-api-key, content-type, content-encoding, inference-header-content-length, priority",
             ))
             .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
             .finish()
@@ -238,6 +266,23 @@ mod tests {
         check(&[("authorization", "Basic abcdefgh"), ("x-api-key", "k")], key, true);
         check(&[("authorization", "Basic")], Bearer::Nobody, true);
         check(&[], Bearer::Nobody, true);
+    }
+
+    #[test]
+    fn urgency_is_read_as_rfc_9218_wants() {
+        for (field, want) in [
+            ("u=0", Priority::High),
+            ("u=2, i", Priority::High),
+            ("i,u=3", Priority::Normal),
+            ("u=7", Priority::Low),
+            ("u=1,u=5", Priority::Low),
+            ("u=9", Priority::Normal),
+            ("u=12", Priority::Normal),
+            ("high", Priority::Normal),
+            ("", Priority::Normal),
+        ] {
+            assert_eq!(urgency(field.as_bytes()), want, "{field}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use actix_http::RequestHead;
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::Forecast;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
 use super::v1::parse::{BadForecast, refuse_several};
-use super::{Shared, post};
+use super::{Shared, guard, post};
 
 /// More symbols than any caller of the old service sent.
 const SYMBOLS_MAX: usize = 1024;
@@ -56,7 +57,7 @@ async fn predict(
 ) -> Result<HttpResponse, Problem> {
     let wish = wish(&shared, &request, &mut payload).await?;
     let symbol = wish.symbol.clone().ok_or(BadForecast::NoMember("symbol"))?;
-    let answered = answer(&shared, &wish, &[symbol]).await?;
+    let answered = answer(&shared, request.head(), &wish, &[symbol]).await?;
     let prediction = answered.predictions.into_iter().next().map(|prediction| Prediction {
         latency_ms: Some(millis(answered.took)),
         timestamp: Some(answered.timestamp_ms),
@@ -75,7 +76,7 @@ async fn batch_predict(
     if symbols.is_empty() || symbols.len() > SYMBOLS_MAX {
         return Err(BadForecast::Member { name: "symbols", want: "1 to 1024 symbols" }.into());
     }
-    let answered = answer(&shared, &wish, &symbols).await?;
+    let answered = answer(&shared, request.head(), &wish, &symbols).await?;
     Ok(HttpResponse::Ok().json(Batch {
         total_latency_ms: millis(answered.took),
         avg_latency_ms: millis(answered.took) / symbols.len() as f64,
@@ -145,7 +146,12 @@ async fn wish(shared: &Shared, request: &HttpRequest, payload: &mut Payload) -> 
     })
 }
 
-async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answered, Refusal> {
+async fn answer(
+    shared: &Shared,
+    head: &RequestHead,
+    wish: &Wish,
+    symbols: &[String],
+) -> Result<Answered, Refusal> {
     let start = shared.clock.now();
     let _admitted = shared.admit()?;
     let model = shared.model(wish.model.as_deref(), None).await?;
@@ -162,7 +168,8 @@ async fn answer(shared: &Shared, wish: &Wish, symbols: &[String]) -> Result<Answ
     for symbol in symbols {
         windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.y_len());
     }
-    let forecast = shared.forecast(&model, None, windows, shared.deadline(None)).await?;
+    let forecast =
+        shared.forecast(&model, None, windows, shared.deadline(None), guard::origin(shared, head)).await?;
     let rows = forecast.values.chunks_exact(spec.answer_len());
     let predictions =
         symbols.iter().zip(rows).map(|(symbol, row)| one(&forecast, symbol, row, horizon, level));

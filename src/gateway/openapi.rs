@@ -284,7 +284,11 @@ fn view(one: &Operation) -> Value {
         .iter()
         .filter(|(path, ..)| *path == one.path)
         .map(|(_, name, kind)| json!({ "name": name, "in": "query", "schema": { "type": kind } }));
-    let parameters: Vec<Value> = in_path.chain(in_query).collect();
+    let urgency = (one.refusals == FORECASTING).then(|| {
+        json!({ "name": "priority", "in": "header", "schema": { "type": "string" }, "description":
+            "RFC 9218: u=0 to u=2 is refused last when there is too much, u=4 to u=7 first" })
+    });
+    let parameters: Vec<Value> = in_path.chain(in_query).chain(urgency).collect();
     let mut responses = Map::new();
     let content = match one.answer {
         "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),

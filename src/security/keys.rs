@@ -1,6 +1,7 @@
 //! The file of keys: TOML, a table `[[keys]]` for each. Knows no path; text comes in, keys go out.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Deserialize;
@@ -36,7 +37,7 @@ struct KeyFile {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Key {
     /// In logs and metrics of the operator's choice; never the key itself.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) hash: KeyHash,
     pub(crate) scopes: Scopes,
     pub(crate) expires: Option<SystemTime>,
@@ -100,7 +101,7 @@ fn checked(written: KeyFile) -> Result<Key, String> {
         (None, Some(_)) => return Err("burst has no requests_per_second beside it".to_owned()),
         (Some(rate), burst) => Some(Rate::from_written(rate, burst.unwrap_or(0))?),
     };
-    Ok(Key { name: written.name, hash, scopes: Scopes::of(&written.scopes), expires, rate })
+    Ok(Key { name: written.name.into(), hash, scopes: Scopes::of(&written.scopes), expires, rate })
 }
 
 /// May a key be called so?
@@ -137,10 +138,7 @@ mod tests {
         );
         let keys = parse(&text).unwrap();
         let key = &keys[0];
-        assert_eq!(
-            (keys.len(), key.name.as_str(), key.scopes.to_string()),
-            (1, "desk", "predict or ingest".into())
-        );
+        assert_eq!((keys.len(), &*key.name, key.scopes.to_string()), (1, "desk", "predict or ingest".into()));
         assert_eq!(key.expires, Some(UNIX_EPOCH + Duration::from_secs(951_868_800)));
         assert_eq!(key.rate, Some(Some(Rate { per_second: 2.5, burst: 7.0 })));
         assert_eq!(parse(""), Ok(Vec::new()));

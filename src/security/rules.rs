@@ -1,6 +1,7 @@
 //! May this caller do that? Plain values in, a verdict out; knows no HTTP, file or clock.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::key::KeyHash;
@@ -87,6 +88,14 @@ impl Rules {
     /// Every key is compared, so that time tells nothing of which one it is.
     fn find(&self, hash: &KeyHash) -> Option<&Key> {
         self.keys.iter().fold(None, |found, key| if key.hash.is(hash) { Some(key) } else { found })
+    }
+
+    /// The name of the caller's key; empty if it shows none that is known.
+    pub(crate) fn name(&self, bearer: &Bearer) -> Arc<str> {
+        match bearer {
+            Bearer::Nobody => Arc::default(),
+            Bearer::Key(hash) => self.find(hash).map(|key| Arc::clone(&key.name)).unwrap_or_default(),
+        }
     }
 
     /// What the caller may do. A key adds to what can be done without one and takes nothing away.
@@ -185,7 +194,7 @@ mod tests {
     fn check(required: bool, shown: &str, is_local: bool, needed: Scopes, want: Result<(), Denied>) {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let key = |name: &str, scopes, expires: Option<u64>| Key {
-            name: name.to_owned(),
+            name: name.into(),
             hash: KeyHash::of(name.as_bytes()),
             scopes,
             expires: expires.map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds)),

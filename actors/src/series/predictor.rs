@@ -19,7 +19,7 @@ use super::counters::Counters;
 use super::parts::Outlet;
 use super::tick::{Timestamp, timestamp};
 use super::window::joined;
-use crate::request::{Forecast, ForecastError, ForecastRequest};
+use crate::request::{Forecast, ForecastError, ForecastRequest, Origin, Priority};
 use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
 use crate::system::System;
 
@@ -127,7 +127,8 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
             return batch.drain(..).for_each(|work| tools.give_up(work));
         };
         let model = batch[0].stream.model.to_string();
-        let request = ForecastRequest { model, version: None, windows, deadline };
+        let origin = Origin { priority: Priority::High, ..Origin::default() };
+        let request = ForecastRequest { origin, ..ForecastRequest::new(model, windows, deadline) };
         match tools.system.forecast(request).await {
             Ok(forecast) => return tools.publish(batch, &forecast),
             Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {

@@ -133,7 +133,7 @@ impl Series {
             let rows = blanks.len().min(inner.settings.rows_max);
             let windows = joined(blanks[..rows].iter().map(|blank| &blank.windows));
             let windows = windows.ok_or_else(|| SourceError::Unavailable("the model changes".to_owned()))?;
-            let request = ForecastRequest { model: model.to_string(), version: None, windows, deadline };
+            let request = ForecastRequest::new(model.to_string(), windows, deadline);
             match inner.system.forecast(request).await {
                 Ok(forecast) => {
                     let made_at = timestamp(inner.clock.wall());

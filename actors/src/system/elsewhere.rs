@@ -106,7 +106,8 @@ impl System {
             return Err(RemoteRefusal::Degraded);
         }
         let rows = windows.rows;
-        let local = ForecastRequest { model: request.model, version: request.version, windows, deadline };
+        let version = request.version;
+        let local = ForecastRequest { version, ..ForecastRequest::new(request.model, windows, deadline) };
         let forecast = self.local(&route, local, now).await;
         let forecast = forecast.map_err(|refused| self.counted(&route, *refused, now))?;
         Ok(RemoteAnswer {

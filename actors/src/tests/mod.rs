@@ -62,7 +62,7 @@ impl Rig {
 
     fn request(&self, windows: Windows) -> ForecastRequest {
         let deadline = Deadline::after(peregrine_runtime::Clock::now(&*self.clock), Duration::from_secs(10));
-        ForecastRequest { model: MODEL.into(), version: None, windows, deadline }
+        ForecastRequest::new(MODEL, windows, deadline)
     }
 
     /// Begins a request and goes on.

@@ -83,7 +83,7 @@ async fn a_row_forecasts_the_same_alone_and_among_a_thousand() {
     system.load(forecaster(), 1).await.unwrap();
     let ask = |windows| {
         let deadline = system.default_deadline();
-        system.forecast(ForecastRequest { model: MODEL.into(), version: None, windows, deadline })
+        system.forecast(ForecastRequest::new(MODEL, windows, deadline))
     };
     let many = ramp(1000);
     let together = ask(many.clone()).await.unwrap();

@@ -109,7 +109,7 @@ async fn what_cannot_be_forecast_is_refused_before_it_waits() {
     let rig = Rig::cpu(|settings| settings.batching.request_rows_max = 2).await;
     let ask = |model: &str, version, windows| {
         let deadline = rig.system.default_deadline();
-        rig.system.forecast(ForecastRequest { model: model.into(), version, windows, deadline })
+        rig.system.forecast(ForecastRequest { version, ..ForecastRequest::new(model, windows, deadline) })
     };
     assert!(matches!(ask("other", None, ramp(1)).await, Err(ForecastError::UnknownModel(_))));
     assert!(matches!(

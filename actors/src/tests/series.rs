@@ -237,7 +237,7 @@ async fn each_tick_of_a_full_window_is_followed_by_its_forecast() {
         assert_eq!((made.seq, made.epoch, made.last), (end as u64, 9, Timestamp(end - 1)));
         let y = (end - L..end).map(value).collect();
         let windows = Windows { rows: 1, y, ..Windows::default() };
-        let request = ForecastRequest { model: MODEL.into(), version: None, windows, deadline: soon() };
+        let request = ForecastRequest::new(MODEL, windows, soon());
         let direct = system.forecast(request).await.unwrap();
         assert_eq!(*made.values, *direct.values);
         assert!(made.made_at >= made.accepted_at);

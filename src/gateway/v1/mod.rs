@@ -13,7 +13,7 @@ use serde_json::json;
 use self::parse::{BadForecast, ForecastBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
-use super::{Shared, get, get_or_post, post};
+use super::{Shared, get, get_or_post, guard, post};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
@@ -53,7 +53,7 @@ async fn forecast(
         WindowsError::Symbol(error) => error.into(),
     })?;
     let forecast = shared
-        .forecast(&model, body.version, windows, deadline)
+        .forecast(&model, body.version, windows, deadline, guard::origin(&shared, request.head()))
         .await
         .map_err(|error| with_label(error, &body))?;
     let total = shared.clock.now().saturating_duration_since(arrived);

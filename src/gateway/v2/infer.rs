@@ -12,6 +12,7 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use super::parse::infer_request;
 use super::print::{Answer, Printed, answer};
 use super::{ModelPath, ProtocolError, Shared};
+use crate::gateway::guard;
 
 /// Where the JSON ends and raw bytes begin.
 const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -35,7 +36,8 @@ pub(super) async fn infer(
     let parsed = infer_request(&body, header_length, &model.spec)?;
     let parse = shared.clock.now().saturating_duration_since(start);
     let deadline = shared.deadline(parsed.timeout);
-    let forecast = match shared.forecast(&model, version, parsed.windows, deadline).await {
+    let origin = guard::origin(&shared, request.head());
+    let forecast = match shared.forecast(&model, version, parsed.windows, deadline, origin).await {
         Ok(forecast) => forecast,
         Err(refused) => {
             shared.meter.transfer(&model.spec.name, model.version, parse, None);
