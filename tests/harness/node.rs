@@ -32,6 +32,12 @@ impl PowerSwitch {
         current.as_ref().expect("a device was opened").destroy_device();
     }
 
+    /// Flips bits of the weights that the open device holds.
+    pub(crate) fn damage(&self) {
+        let current = self.current.lock().expect("no holder panics");
+        current.as_ref().expect("a device was opened").damage_weights();
+    }
+
     pub(crate) fn on(&self) {
         self.off.store(false, Ordering::SeqCst);
     }

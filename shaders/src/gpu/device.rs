@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -38,7 +39,7 @@ pub(super) enum Flows {
     Parallel,
 }
 
-/// Destroys a device from any thread, as a fault to be survived: every later run answers `DeviceLost`.
+/// Breaks a device from any thread, as a fault to be survived.
 #[derive(Clone, Debug)]
 pub struct KillSwitch {
     raw: wgpu::Device,
@@ -46,7 +47,13 @@ pub struct KillSwitch {
 }
 
 impl KillSwitch {
-    /// The device is gone after this.
+    /// Before its next run the device's memory is damaged: bits of the weights it holds are not what they were. It
+    /// goes on answering, wrongly.
+    pub fn damage_weights(&self) {
+        self.faults.damaged.store(true, Ordering::Release);
+    }
+
+    /// The device is gone after this: every later run answers [`ExecuteError::DeviceLost`].
     pub fn destroy_device(&self) {
         // Said before it is done: wgpu tells of a destruction only once the queue has run dry.
         self.faults.lose("destroyed");
@@ -59,6 +66,8 @@ impl KillSwitch {
 struct Faults {
     /// Set once, for ever.
     lost: Mutex<Option<String>>,
+    /// The weights are to be damaged.
+    damaged: AtomicBool,
     /// The first error that no scope caught since it was last taken.
     uncaptured: Mutex<Option<ExecuteError>>,
 }
@@ -92,6 +101,11 @@ impl Device {
 
     pub(super) fn kill_switch(&self) -> KillSwitch {
         KillSwitch { raw: self.raw.clone(), faults: Arc::clone(&self.faults) }
+    }
+
+    /// Whether the weights are to be damaged; says so once.
+    pub(super) fn takes_damage(&self) -> bool {
+        self.faults.damaged.load(Ordering::Relaxed) && self.faults.damaged.swap(false, Ordering::AcqRel)
     }
 
     /// Runs `work` with every fault caught: a lost device at the door, errors that no scope caught, and panics.

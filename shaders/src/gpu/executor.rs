@@ -259,6 +259,9 @@ impl Executor for GpuExecutor {
         let started = Instant::now();
         let device = self.device.clone();
         device.guard(|| {
+            if device.takes_damage() {
+                self.plans.values().for_each(|prepared| prepared.damage(&device.queue));
+            }
             for lane in 0..LANES {
                 // Left behind by a run that gave up.
                 self.wait(lane, started, self.timeout)?;

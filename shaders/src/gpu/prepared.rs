@@ -79,7 +79,7 @@ impl Prepared {
             let weights = raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("weights"),
                 size: map.bytes.max(16) as u64,
-                usage: wgpu::BufferUsages::STORAGE,
+                usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: true,
             });
             let params = raw.create_buffer(&wgpu::BufferDescriptor {
@@ -107,6 +107,18 @@ impl Prepared {
             }
         });
         Ok(Self { plan, chunk_rows_max, sinks, map, weights, params, param_stride, flow, bound })
+    }
+
+    /// Flips bits of the weights that the device holds: a fault.
+    pub(super) fn damage(&self, queue: &wgpu::Queue) {
+        for (index, span) in &self.map.owners {
+            let mut packed = weights::pack(&self.plan.commands[*index]);
+            weights::damage(bytemuck::cast_slice_mut(&mut packed));
+            queue.write_buffer(&self.weights, span.byte_offset as u64, bytemuck::cast_slice(&packed));
+        }
+        if let Some(flow) = &self.flow {
+            flow.damage(queue);
+        }
     }
 
     /// Rows that the arena must hold for a chunk of `rows`; never shrinks.

@@ -123,3 +123,11 @@ fn vectors(scale: &[f32], shift: &[f32], packed: &mut [f32]) {
     packed[..scale.len()].copy_from_slice(scale);
     packed[scale.len()..2 * scale.len()].copy_from_slice(shift);
 }
+
+/// What bad memory does: one bit of the exponent is flipped in some of the weights.
+pub(super) fn damage(packed: &mut [f32]) {
+    const EVERY: usize = 61;
+    for weight in packed.iter_mut().step_by(EVERY) {
+        *weight = f32::from_bits(weight.to_bits() ^ (1 << 24));
+    }
+}

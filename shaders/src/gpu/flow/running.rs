@@ -6,6 +6,7 @@ use crate::gpu::kernels::{self, Kernels};
 use crate::gpu::layout::Layout;
 use crate::gpu::memory::Memory;
 use crate::gpu::params::BatchParams;
+use crate::gpu::weights;
 use crate::{ExecuteError, Plan};
 
 /// A flow on its device.
@@ -50,7 +51,12 @@ impl Running {
             });
             (
                 pipelines,
-                buffer("flow weights", size_of_val(packed.as_slice()), Usage::STORAGE, true),
+                buffer(
+                    "flow weights",
+                    size_of_val(packed.as_slice()),
+                    Usage::STORAGE | Usage::COPY_DST,
+                    true,
+                ),
                 buffer("flow places", flow.input_starts.len() * 16, Usage::UNIFORM | Usage::COPY_DST, false),
                 buffer("flow results", results_bytes, Usage::STORAGE, true),
             )
@@ -68,6 +74,13 @@ impl Running {
         fill(&weights, bytemuck::cast_slice(&packed))?;
         fill(&results, &vec![0xff; results_bytes])?;
         Ok(Self { flow, pipelines, weights, places, results, bound: None, set: 0, rows_before: 0 })
+    }
+
+    /// Flips bits of the weights that the device holds: a fault.
+    pub(in crate::gpu) fn damage(&self, queue: &wgpu::Queue) {
+        let mut packed = self.flow.pack();
+        weights::damage(&mut packed);
+        queue.write_buffer(&self.weights, 0, bytemuck::cast_slice(&packed));
     }
 
     /// Makes the bind group, unless it is there already.
