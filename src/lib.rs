@@ -17,5 +17,6 @@ pub mod score;
 mod security;
 mod series;
 pub mod series_store;
+mod settings;
 #[cfg(test)]
 mod testing;

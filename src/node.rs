@@ -18,10 +18,7 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::Journal;
 use peregrine_actors::stream::{Hub, Source};
-use peregrine_actors::{
-    BatchLimits, BreakerLimits, FallbackPolicy, LoadRefused, Placement, Profile, Profiles, Settings,
-    StartError, System, Workload,
-};
+use peregrine_actors::{LoadRefused, StartError, System};
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Deadline, SystemClock};
 use peregrine_shaders::{Forecaster, LoadError};
@@ -32,7 +29,7 @@ use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
 use crate::cluster::series::SeriesError;
 use crate::cluster::{self, ClusterError, Joined};
-use crate::config::{Config, DemoConfig, Holding, ModelsConfig, ProfileChoice, Resolved, WorkloadChoice};
+use crate::config::{Config, DemoConfig, Holding, Resolved};
 use crate::demo::{Demo, Pace, RealPause, Replay, ReplayError};
 use crate::gateway::stream::Streams;
 use crate::gateway::{self, Shared, SharedParts, Tls, TlsError, TlsRoom};
@@ -42,6 +39,7 @@ use crate::reload::{Current, Reload, Room, Staged};
 use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
 use crate::series_store::{DataError, SeriesStore};
+use crate::settings::settings;
 
 /// An actor that is longer at one message is stuck: twice what bringing a model to a device may take.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
@@ -522,52 +520,4 @@ fn load_all(
         loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     };
     stream::iter(entries).map(load).buffered(backends::cores())
-}
-
-/// The part of the configuration that the actors are told.
-pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
-    let (batching, breaker) = (&config.batching, &config.breaker);
-    Settings {
-        batching: BatchLimits {
-            rows_max: batching.rows_max,
-            wait_max: batching.wait_max,
-            queue_rows_max: batching.queue_rows_max,
-            request_rows_max: batching.request_rows_max,
-        },
-        breaker: BreakerLimits {
-            window_calls: breaker.window_calls,
-            calls_min: breaker.calls_min,
-            failure_share: breaker.failure_share,
-            slow_share: breaker.slow_share,
-            slow_after: breaker.slow_after,
-            open_for: breaker.open_for,
-            probes: breaker.probes,
-            ..BreakerLimits::default()
-        },
-        policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
-        placement,
-        placement_by_model: cluster::devices(config),
-        profiles: profiles(&config.models),
-        default_deadline: config.deadline.default,
-        routing: cluster::routing(config),
-        ..Settings::default()
-    }
-}
-
-fn profiles(models: &ModelsConfig) -> Profiles {
-    let workload = match models.workload {
-        WorkloadChoice::RealTime => Workload::RealTime,
-        WorkloadChoice::Batch => Workload::Batch,
-        WorkloadChoice::Balanced => Workload::Balanced,
-        WorkloadChoice::MemoryIntensive => Workload::MemoryIntensive,
-    };
-    let profile = |choice: ProfileChoice| match choice {
-        ProfileChoice::Auto => Profile::detect(workload, memory::of_machine()),
-        ProfileChoice::UltraLowLatency => Profile::UltraLowLatency,
-        ProfileChoice::HighThroughput => Profile::HighThroughput,
-        ProfileChoice::Balanced => Profile::Balanced,
-        ProfileChoice::MemoryOptimized => Profile::MemoryOptimized,
-    };
-    let by_model = models.profiles.iter().map(|(model, choice)| (model.clone(), profile(*choice)));
-    Profiles { default: profile(models.profile), by_model: by_model.collect() }
 }

@@ -1,6 +1,7 @@
 //! One integration binary: real nodes, driven from outside.
 
 mod architecture;
+mod breakers;
 mod cluster;
 mod failover;
 mod harness;

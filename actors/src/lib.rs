@@ -22,8 +22,8 @@ mod system;
 #[cfg(test)]
 mod tests;
 
-pub use breaker::BreakerLimits;
-pub use inference::{BatchLimits, ExecutorFactory};
+pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
+pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use profile::{Profile, Workload};
 pub use remote::{

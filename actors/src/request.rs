@@ -28,6 +28,17 @@ impl ForecastRequest {
     pub fn new(model: impl Into<String>, windows: Windows, deadline: Deadline) -> Self {
         Self { model: model.into(), version: None, windows, deadline, origin: Origin::default() }
     }
+
+    /// All of it but what is to be forecast.
+    pub(crate) fn clone_without_windows(&self) -> Self {
+        Self {
+            model: self.model.clone(),
+            version: self.version,
+            windows: Windows::default(),
+            deadline: self.deadline,
+            origin: self.origin.clone(),
+        }
+    }
 }
 
 /// Who asks, and how urgently.

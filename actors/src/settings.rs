@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use peregrine_runtime::Region;
 
-use crate::breaker::BreakerLimits;
-use crate::inference::BatchLimits;
+use crate::breaker::{BreakerLimits, BreakerMode};
+use crate::inference::{BatchLimits, CheckLimits};
 use crate::profile::Profile;
 use crate::remote::{HedgeLimits, Prefer, RetryLimits};
 
@@ -17,6 +17,10 @@ pub struct Settings {
     pub batching: BatchLimits,
     /// When a model's backend is taken out of service.
     pub breaker: BreakerLimits,
+    /// Who decides that, unless an operator has given other orders.
+    pub breaker_mode: BreakerMode,
+    /// How answers of a GPU are checked.
+    pub checks: CheckLimits,
     /// What happens when the GPU cannot serve.
     pub policy: FallbackPolicy,
     /// Which device runs a request when both could.
@@ -127,6 +131,8 @@ impl Default for Settings {
         Self {
             batching: BatchLimits::default(),
             breaker: BreakerLimits::default(),
+            breaker_mode: BreakerMode::Auto,
+            checks: CheckLimits::default(),
             policy: FallbackPolicy::Allow,
             placement: Placement::Gpu,
             placement_by_model: BTreeMap::new(),

@@ -8,6 +8,8 @@ use std::time::Duration;
 use peregrine_runtime::{ActorStatus, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec};
 
+use crate::breaker::BreakerMode;
+
 /// One version of one model.
 #[derive(Clone, Debug)]
 pub struct ModelStatus {
@@ -101,6 +103,19 @@ pub struct ModelStats {
     pub queue_latency: Percentiles,
     /// Of answered requests, their batch.
     pub compute_latency: Percentiles,
+    /// Of answers of a GPU.
+    pub checks: CheckStats,
+}
+
+/// How answers of a GPU compared with those of its CPU twin, since the model was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CheckStats {
+    /// Answers compared.
+    pub checked: u64,
+    /// Of those, the wrong ones.
+    pub wrong: u64,
+    /// The largest difference, as a share of the range that the answer moves in.
+    pub drift_max: f64,
 }
 
 /// What one backend did for one model version.
@@ -159,7 +174,9 @@ pub struct Percentiles {
 pub struct BreakerStatus {
     /// What it guards.
     pub guards: Guarded,
-    /// What it lets through.
+    /// Who decides what it lets through.
+    pub mode: BreakerMode,
+    /// What it lets through, or would, where it only shows that.
     pub state: BreakerState,
     /// Failed calls so far.
     pub failures: u64,
@@ -238,6 +255,8 @@ pub enum BreakerState {
     },
     /// A few probes.
     HalfOpen,
+    /// Nothing, since an operator says so.
+    ForcedOpen,
 }
 
 impl BreakerState {
@@ -248,6 +267,7 @@ impl BreakerState {
             Self::Closed => "closed",
             Self::Open { .. } => "open",
             Self::HalfOpen => "half-open",
+            Self::ForcedOpen => "forced-open",
         }
     }
 }
@@ -311,6 +331,12 @@ pub struct DeviceStatus {
     pub queue_rows: usize,
     /// Rows that may wait for it.
     pub queue_rows_max: usize,
+    /// What waits for it will take so long, by its pace of late.
+    pub backlog: Duration,
+    /// As much may wait, by the waits of late; `None`: it never waited long.
+    pub backlog_max: Option<Duration>,
+    /// Requests that it did not take, by reason.
+    pub refused: Vec<(&'static str, u64)>,
     /// Time spent computing so far.
     pub busy: Duration,
 }

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use peregrine_runtime::{AskError, Clock, Deadline, StartError, Tree, reply_slot};
+use peregrine_runtime::{Address, AskError, Clock, Deadline, StartError, Tree, reply_slot};
 use peregrine_shaders::{Backend, ExecuteError, Forecaster, Windows};
 
-use crate::breaker::{Gate, Permit};
+use crate::breaker::{
+    BreakerMail, BreakerMode, BreakerSelector, Gate, GateSpec, Mend, Orders, Permit, TooManyOrders,
+};
 use crate::health::{Findings, judge};
 use crate::inference::{
-    ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Pace, Paces, Refused, Served, Ticket,
+    ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Pace, Paces, Refused, Sampler, Served, Ticket,
 };
 use crate::profile::Terms;
 use crate::remote::Remote;
@@ -38,6 +40,8 @@ struct Inner {
     settings: Settings,
     clock: Arc<dyn Clock>,
     rooms: Started,
+    /// Of operators, about breakers.
+    orders: Arc<Orders>,
     loading: parking_lot::Mutex<Vec<Arc<ModelStatus>>>,
     /// By name and version, kept over unloading: what counts only ever grows. As many as the repository has names.
     ledgers: parking_lot::Mutex<BTreeMap<(String, u32), Arc<Ledger>>>,
@@ -88,7 +92,9 @@ impl System {
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
         let remote = OnceLock::new();
-        Ok(Self { inner: Arc::new(Inner { settings, clock, rooms, loading, ledgers, stopping, remote }) })
+        let orders = Arc::new(Orders::new(settings.breaker_mode));
+        let inner = Inner { settings, clock, rooms, orders, loading, ledgers, stopping, remote };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Brings a model to the devices, then serves it. What served this name and version before goes on until then,
@@ -134,9 +140,10 @@ impl System {
         let now = self.inner.clock.now();
         let found = self.inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone);
         match (found, self.inner.remote.get()) {
-            (Ok(route), None) => {
-                self.local(&route, request, now).await.map_err(|refused| self.counted(&route, *refused, now))
-            }
+            (Ok(route), None) => self
+                .local(&route, request, now, Resort::Last)
+                .await
+                .map_err(|refused| self.counted(&route, *refused, now)),
             (Ok(route), Some(remote)) => self.near_or_far(remote, &route, request, now).await,
             (Err(unknown), Some(remote)) => self.far(remote, request, unknown, now).await,
             (Err(unknown), None) => Err(unknown),
@@ -149,10 +156,11 @@ impl System {
         route: &Route,
         request: ForecastRequest,
         now: Instant,
+        resort: Resort,
     ) -> Result<Forecast, Box<NotHere>> {
         let deadline = request.deadline;
         let (slot, reply) = reply_slot();
-        self.admit(route, request, slot, now)?;
+        self.admit(route, request, slot, (now, resort))?;
         let error = match reply.before(deadline).await {
             // The devices count what they answer.
             Ok(answer) => {
@@ -169,7 +177,7 @@ impl System {
         route: &Route,
         request: ForecastRequest,
         slot: peregrine_runtime::ReplySlot<crate::inference::Answer>,
-        now: Instant,
+        (now, resort): (Instant, Resort),
     ) -> Result<(), Box<NotHere>> {
         let inner = &*self.inner;
         self.check(&request, &route.status, now).map_err(NotHere::with(None))?;
@@ -178,14 +186,18 @@ impl System {
             windows: request.windows,
             accepted_at: now,
             deadline: request.deadline,
-            slot,
+            origin: request.origin,
+            slot: Some(slot),
             degraded: false,
             ticket: None,
             suspect: false,
+            check: None,
         };
-        let Some(gpu) = &inner.rooms.gpu else { return submit(&inner.rooms.cpu, &route.cpu, job, now) };
+        let Some(gpu) = &inner.rooms.gpu else {
+            return submit(&inner.rooms.cpu, &route.cpu, job, (now, resort));
+        };
         if self.prefers_cpu(route, gpu, job.windows.rows, now) {
-            return submit(&inner.rooms.cpu, &route.cpu, job, now);
+            return submit(&inner.rooms.cpu, &route.cpu, job, (now, resort));
         }
         let job = match enter(gpu, &route.gpu, now) {
             Some(ticket) => match gpu.submit(Job { ticket, ..job }) {
@@ -196,9 +208,12 @@ impl System {
             None => job,
         };
         match inner.settings.policy {
-            FallbackPolicy::Allow => {
-                submit(&inner.rooms.cpu, &route.cpu, Job { degraded: true, ticket: None, ..job }, now)
-            }
+            FallbackPolicy::Allow => submit(
+                &inner.rooms.cpu,
+                &route.cpu,
+                Job { degraded: true, ticket: None, ..job },
+                (now, resort),
+            ),
             FallbackPolicy::Never => Err(NotHere::with(Some(job.windows))(refusal(gpu, &route.gpu, now))),
         }
     }
@@ -287,9 +302,10 @@ impl System {
     #[must_use]
     pub fn stats(&self) -> Vec<ModelStats> {
         let ready = self.inner.rooms.table.load().ready();
-        let stats = ready
-            .iter()
-            .map(|route| route.served.ledger.stats(&route.status.spec.name, route.status.version));
+        let stats = ready.iter().map(|route| {
+            let checks = route.served.sampler.stats();
+            route.served.ledger.stats(&route.status.spec.name, route.status.version, checks)
+        });
         stats.collect()
     }
 
@@ -326,6 +342,31 @@ impl System {
             breakers.extend(remote.breakers(self.inner.clock.now()));
         }
         breakers
+    }
+
+    /// Decides for the circuits that are meant, now and in time to come; `None` inside [`BreakerSelector`] means all.
+    ///
+    /// # Errors
+    /// Too many orders are in force.
+    pub fn set_breaker_mode(
+        &self,
+        selector: BreakerSelector,
+        mode: BreakerMode,
+    ) -> Result<Vec<BreakerStatus>, TooManyOrders> {
+        let inner = &*self.inner;
+        inner.orders.give(selector.clone(), mode)?;
+        let mut gates = inner.rooms.gates.all();
+        gates.extend(inner.remote.get().into_iter().flat_map(Remote::gates));
+        gates.retain(|gate| selector.fits(gate.guards()));
+        for gate in &gates {
+            let mail = BreakerMail::Mode { gate: Arc::clone(gate), mode };
+            if matches!(gate.guards(), Guarded::Peer { .. }) || inner.rooms.breaker.tell(mail).is_err() {
+                // Nobody else moves it, or its actor is behind: an order does not wait.
+                gate.set_mode(mode);
+            }
+        }
+        let now = inner.clock.now();
+        Ok(gates.iter().map(|gate| BreakerStatus { mode, ..gate.status(now) }).collect())
     }
 
     fn device_breakers(&self) -> Vec<BreakerStatus> {
@@ -419,9 +460,15 @@ impl System {
         let gate = |backend| {
             let guards =
                 Guarded::Device { model: status.spec.name.clone(), version: status.version, backend };
-            let limits = self.inner.settings.breaker.clone();
-            let (clock, breaker) = (Arc::clone(&self.inner.clock), Some(rooms.breaker.clone()));
-            let gate = Arc::new(Gate::new(guards, limits, clock, breaker));
+            let line = self.lines().find(|line| line.backend() == backend && backend == Backend::Gpu);
+            let gate = Arc::new(Gate::new(GateSpec {
+                mode: self.inner.orders.mode(&guards),
+                guards,
+                limits: self.inner.settings.breaker.clone(),
+                clock: Arc::clone(&self.inner.clock),
+                breaker: Some(rooms.breaker.clone()),
+                mend: line.map(|line| mend(line.address().clone())),
+            }));
             rooms.gates.add(&gate);
             gate
         };
@@ -438,6 +485,7 @@ impl System {
                 gpu: Arc::clone(&gpu) as Arc<dyn Judge>,
             },
             paces: Paces { cpu: Pace::new(self.inner.clock.now()), gpu: Pace::new(self.inner.clock.now()) },
+            sampler: Sampler::new(self.inner.clock.now()),
             terms: self.terms(&status.spec.name),
             lines: self.lines().cloned().collect(),
         });
@@ -457,6 +505,23 @@ impl System {
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {
         ask(&self.inner.rooms.router, mail, deadline).await
     }
+}
+
+/// Builds a device anew whose answers are wrong: its memory may hold wrong weights.
+fn mend(door: Address<Order>) -> Mend {
+    Box::new(move |why| {
+        // Full: then the actor has mail and is alive; the circuit stays open until its answers are right.
+        let _ = door.tell(Order::Rebuild(why.to_owned()));
+    })
+}
+
+/// Whether anybody else may answer a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resort {
+    /// Another node may.
+    First,
+    /// Nobody: a device that is merely slow is better than none.
+    Last,
 }
 
 /// A request that no device here answered.
@@ -502,8 +567,14 @@ fn enter(line: &Line, gate: &Arc<Gate>, now: Instant) -> Option<Option<Ticket>> 
 }
 
 /// Sends a request to the device that has no substitute.
-fn submit(line: &Line, gate: &Arc<Gate>, job: Job, now: Instant) -> Result<(), Box<NotHere>> {
-    let Some(ticket) = enter(line, gate, now) else {
+fn submit(
+    line: &Line,
+    gate: &Arc<Gate>,
+    job: Job,
+    (now, resort): (Instant, Resort),
+) -> Result<(), Box<NotHere>> {
+    let passes = || resort == Resort::Last && line.accepts() && gate.is_last_resort();
+    let Some(ticket) = enter(line, gate, now).or_else(|| passes().then_some(None)) else {
         return Err(NotHere::with(Some(job.windows))(refusal(line, gate, now)));
     };
     line.submit(Job { ticket, ..job }).map_err(|refused| match refused {

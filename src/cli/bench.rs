@@ -15,7 +15,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::{BenchArgs, CliError, print_json, print_table, resolved};
-use crate::{backends, catalog, node};
+use crate::{backends, catalog, settings};
 
 /// Requests that are under way at once in the second measurement.
 const AT_ONCE: usize = 64;
@@ -77,7 +77,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), CliError> {
     let mut all = Vec::new();
     for profile in Profile::ALL {
         let factories = backends::factories(&config.backend)?;
-        let mut settings = node::settings(&config, factories.placement);
+        let mut settings = settings::settings(&config, factories.placement);
         settings.profiles = Profiles { default: profile, ..Profiles::default() };
         settings.batching.request_rows_max = settings.batching.request_rows_max.max(BATCH_ROWS);
         settings.batching.queue_rows_max = settings.batching.queue_rows_max.max(2 * BATCH_ROWS);

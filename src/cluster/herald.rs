@@ -116,6 +116,9 @@ mod tests {
             queue_requests: 0,
             queue_rows: *rows,
             queue_rows_max: 100,
+            backlog: Duration::ZERO,
+            backlog_max: None,
+            refused: Vec::new(),
             busy: Duration::from_millis(*busy_ms),
         };
         Health {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::batching::BatchingFile;
+use super::breaker::BreakerFile;
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
 use super::security::SecurityFile;
 use super::series::SeriesFile;
@@ -182,40 +184,6 @@ pub enum PlacementChoice {
     Fastest,
     /// The GPU, whatever it takes
     Gpu,
-}
-
-/// How requests gather into batches.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct BatchingFile {
-    /// Rows of one batch.
-    pub(super) rows_max: Option<usize>,
-    /// How long a request may wait for company while the device is busy.
-    pub(super) wait_max: Option<WrittenDuration>,
-    /// Rows queued per device; more are answered 429.
-    pub(super) queue_rows_max: Option<usize>,
-    /// Rows of one request; more are answered 413.
-    pub(super) request_rows_max: Option<usize>,
-}
-
-/// When a model's backend is taken out of service, and when it is tried again.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, expecting = "a table")]
-pub(super) struct BreakerFile {
-    /// Calls remembered.
-    pub(super) window_calls: Option<usize>,
-    /// Calls needed before a share means anything.
-    pub(super) calls_min: Option<usize>,
-    /// Share of failures that opens, above 0 and at most 1.
-    pub(super) failure_share: Option<f64>,
-    /// Share of slow calls that opens, above 0 and at most 1.
-    pub(super) slow_share: Option<f64>,
-    /// A call that takes longer is slow.
-    pub(super) slow_after: Option<WrittenDuration>,
-    /// How long it stays open before a probe.
-    pub(super) open_for: Option<WrittenDuration>,
-    /// Successful probes that close it.
-    pub(super) probes: Option<usize>,
 }
 
 /// How long a request may take.

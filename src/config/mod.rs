@@ -2,6 +2,8 @@
 //!
 //! Built-in `configs/local.toml` < files in order < `PEREGRINE_…` variables < command line; see `layers.rs`.
 
+mod batching;
+mod breaker;
 mod cluster;
 mod cluster_file;
 mod error;
@@ -26,6 +28,8 @@ use std::time::Duration;
 
 use peregrine_runtime::{NodeId, Region};
 
+pub use batching::BatchingConfig;
+pub use breaker::{BreakerConfig, ModeChoice};
 pub use cluster::{
     ClusterConfig, Credentials, DetectorConfig, Holding, NodeEntry, PlacementConfig, RegionConfig,
     RoutingConfig, Seed,
@@ -157,38 +161,6 @@ pub struct BackendConfig {
     pub placement: PlacementChoice,
     /// May the CPU answer, labelled degraded, when the GPU cannot?
     pub fallback: bool,
-}
-
-/// How requests gather.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BatchingConfig {
-    /// Rows of one batch.
-    pub rows_max: usize,
-    /// How long a request may wait for company while the device is busy.
-    pub wait_max: Duration,
-    /// Rows queued per device; more get 429.
-    pub queue_rows_max: usize,
-    /// Rows of one request; more get 413.
-    pub request_rows_max: usize,
-}
-
-/// When a model's backend is taken out of service, and when it is tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BreakerConfig {
-    /// Calls remembered.
-    pub window_calls: usize,
-    /// Calls needed before a share means anything.
-    pub calls_min: usize,
-    /// Share of failures that opens, in `(0, 1]`.
-    pub failure_share: f64,
-    /// Share of slow calls that opens, in `(0, 1]`.
-    pub slow_share: f64,
-    /// A call that takes longer is slow.
-    pub slow_after: Duration,
-    /// How long it stays open before a probe.
-    pub open_for: Duration,
-    /// Successful probes that close it.
-    pub probes: usize,
 }
 
 /// How long a request may take.

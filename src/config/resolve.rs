@@ -11,16 +11,16 @@ use peregrine_runtime::{NodeId, Region};
 use toml::Value;
 
 use super::file::{
-    BackendFile, BatchingFile, BreakerFile, ConfigFile, DataFile, DeadlineFile, DemoFile, DurabilityChoice,
-    JournalFile, LISTS, ServerFile, StreamFile,
+    BackendFile, ConfigFile, DataFile, DeadlineFile, DemoFile, DurabilityChoice, JournalFile, LISTS,
+    ServerFile, StreamFile,
 };
 use super::layers::{Leaves, Sources, add_posted, assemble, gather, key_of, path_of, quoted};
 use super::secret::{REDACTED, is_secret};
 use super::units::{WrittenDuration, WrittenSize};
 use super::{
-    BackendChoice, BackendConfig, BatchingConfig, BreakerConfig, Config, ConfigError, DataConfig,
-    DeadlineConfig, DemoConfig, Durability, JournalConfig, Leaf, LogConfig, Mistake, ModelsConfig,
-    NodeConfig, Origin, ServerConfig, StreamConfig, TlsConfig, paths,
+    BackendChoice, BackendConfig, Config, ConfigError, DataConfig, DeadlineConfig, DemoConfig, Durability,
+    JournalConfig, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, StreamConfig,
+    TlsConfig, paths,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -294,51 +294,6 @@ impl Checker<'_> {
         })
     }
 
-    fn batching(&mut self, written: &BatchingFile) -> Option<BatchingConfig> {
-        let rows_max = self.within("batching.rows_max", written.rows_max, 1..=65_536);
-        let wait_max = self.time("batching.wait_max", written.wait_max, Duration::ZERO..=SECOND * 10);
-        let queue = self.within("batching.queue_rows_max", written.queue_rows_max, 1..=10_000_000);
-        let request = self.within("batching.request_rows_max", written.request_rows_max, 1..=10_000_000);
-        if let (Some(queue), Some(request)) = (queue, request)
-            && request > queue
-        {
-            self.mistake(
-                "batching.request_rows_max",
-                format!("{request} is more than queue_rows_max = {queue}"),
-            );
-        }
-        Some(BatchingConfig {
-            rows_max: rows_max?,
-            wait_max: wait_max?,
-            queue_rows_max: queue?,
-            request_rows_max: request?,
-        })
-    }
-
-    fn breaker(&mut self, written: &BreakerFile) -> Option<BreakerConfig> {
-        let window_calls = self.within("breaker.window_calls", written.window_calls, 1..=100_000);
-        let calls_min = self.within("breaker.calls_min", written.calls_min, 1..=100_000);
-        if let (Some(window), Some(min)) = (window_calls, calls_min)
-            && min > window
-        {
-            self.mistake("breaker.calls_min", format!("{min} is more than window_calls = {window}"));
-        }
-        let failure_share = self.share("breaker.failure_share", written.failure_share);
-        let slow_share = self.share("breaker.slow_share", written.slow_share);
-        let slow_after = self.time("breaker.slow_after", written.slow_after, SECOND / 1000..=DAY);
-        let open_for = self.time("breaker.open_for", written.open_for, SECOND / 1000..=DAY);
-        let probes = self.within("breaker.probes", written.probes, 1..=1000);
-        Some(BreakerConfig {
-            window_calls: window_calls?,
-            calls_min: calls_min?,
-            failure_share: failure_share?,
-            slow_share: slow_share?,
-            slow_after: slow_after?,
-            open_for: open_for?,
-            probes: probes?,
-        })
-    }
-
     fn deadline(&mut self, written: &DeadlineFile) -> Option<DeadlineConfig> {
         let default = self.time("deadline.default", written.default, SECOND / 1000..=DAY);
         let max = self.time("deadline.max", written.max, SECOND / 1000..=DAY);
@@ -500,7 +455,7 @@ impl Checker<'_> {
         }
     }
 
-    fn share(&mut self, key: &str, written: Option<f64>) -> Option<f64> {
+    pub(super) fn share(&mut self, key: &str, written: Option<f64>) -> Option<f64> {
         self.number(key, written, |share| share > 0.0 && share <= 1.0, "above 0 and at most 1")
     }
 

@@ -10,8 +10,8 @@ use actix_web::http::header::{
     ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
-use peregrine_actors::ForecastError;
 use peregrine_actors::stream::SourceError;
+use peregrine_actors::{ForecastError, TooManyOrders};
 use peregrine_shaders::WindowError;
 
 use super::body::BodyError;
@@ -65,6 +65,10 @@ pub(crate) enum Refusal {
     /// The configuration in use stays.
     #[error(transparent)]
     Reload(ReloadRefused),
+    #[error(transparent)]
+    Orders(TooManyOrders),
+    #[error("an order about breakers has {0}")]
+    Order(&'static str),
     #[error("no model is served")]
     NoModel,
     #[error("{requests_max} requests are in flight already")]
@@ -100,8 +104,10 @@ impl Refusal {
             Self::NoSuchPath | Self::NotInRepository(_) => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Load(_) | Self::Reload(ReloadRefused::Invalid(_)) => StatusCode::BAD_REQUEST,
-            Self::Reload(_) => StatusCode::CONFLICT,
+            Self::Load(_) | Self::Order(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Reload(_) | Self::Orders(_) => StatusCode::CONFLICT,
             Self::NoModel | Self::NoSeat { .. } | Self::Source(SourceError::Unavailable(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

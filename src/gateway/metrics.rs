@@ -2,6 +2,8 @@
 //!
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
+mod trust;
+
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +11,8 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data};
 use peregrine_actors::scorecard::{Question, Score, Scorecard};
-use peregrine_actors::{
-    BreakerState, DeviceState, Guarded, Health, ModelStats, PaceStatus, Percentiles, Placement,
-};
+use peregrine_actors::{DeviceState, Health, ModelStats, PaceStatus, Percentiles, Placement};
 use peregrine_runtime::Cluster;
-use peregrine_shaders::Backend;
 use serde_json::json;
 
 use super::health::device_view;
@@ -58,7 +57,8 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     let stats = shared.system.stats();
     models(&mut page, &stats, &shared.meter);
     weights(&mut page, &shared);
-    breakers(&mut page, &shared);
+    trust::breakers(&mut page, &shared);
+    trust::checks(&mut page, &stats);
     remote(&mut page, &shared);
     series(&mut page, &shared);
     scores(&mut page, &shared.scorecard).await;
@@ -75,6 +75,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     streams(&mut page, &shared);
     let health = shared.system.health();
     devices(&mut page, &health);
+    trust::queues(&mut page, &health);
     actors(&mut page, &health);
     page.family("peregrine_actors_stuck", "gauge", "Actors that are at one message for two minutes.");
     page.sample("", &[], shared.watch.stuck());
@@ -297,40 +298,6 @@ fn weights(page: &mut Page, shared: &Shared) {
     }
 }
 
-fn breakers(page: &mut Page, shared: &Shared) {
-    let breakers = shared.system.breakers();
-    page.family("peregrine_breaker_state", "gauge", "0 closed, 1 half-open, 2 open.");
-    for one in &breakers {
-        let state = match one.state {
-            BreakerState::Closed => 0,
-            BreakerState::HalfOpen => 1,
-            BreakerState::Open { .. } => 2,
-        };
-        page.sample("", &guarded(&one.guards), state);
-    }
-    page.family("peregrine_breaker_transitions_total", "counter", "Changes of a breaker's state.");
-    for one in &breakers {
-        page.sample("", &guarded(&one.guards), one.transitions);
-    }
-    page.family("peregrine_breaker_failures_total", "counter", "Failed calls that a breaker saw.");
-    for one in &breakers {
-        page.sample("", &guarded(&one.guards), one.failures);
-    }
-}
-
-fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
-    match guards {
-        Guarded::Device { model, version, backend } => {
-            let backend: &'static dyn Display = match backend {
-                Backend::Cpu => &"cpu",
-                Backend::Gpu => &"gpu",
-            };
-            vec![("model", model), ("version", version), ("backend", backend)]
-        }
-        Guarded::Peer { node } => vec![("backend", &"remote"), ("node", node)],
-    }
-}
-
 fn remote(page: &mut Page, shared: &Shared) {
     let Some(stats) = shared.system.remote_stats() else { return };
     page.family(
@@ -489,14 +456,6 @@ fn devices(page: &mut Page, health: &Health) {
     page.family("peregrine_device_busy_seconds_total", "counter", "Computing; its rate is the utilisation.");
     for device in &health.devices {
         page.sample("", &[("backend", &device.backend.name())], device.busy.as_secs_f64());
-    }
-    page.family("peregrine_queue_rows", "gauge", "Rows waiting for a device.");
-    for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.queue_rows);
-    }
-    page.family("peregrine_queue_requests", "gauge", "Requests waiting for a device.");
-    for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.queue_requests);
     }
 }
 

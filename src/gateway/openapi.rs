@@ -168,6 +168,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
     operation(
         "post",
+        "/v1/breakers",
+        V1,
+        "Decide about circuit breakers: auto, forced-open, disabled, metrics-only",
+        Some("Any"),
+        "Any",
+        &[400, 408, 409, 413, 415],
+    ),
+    operation(
+        "post",
         "/v1/ticks",
         V1,
         "Feed observations, one JSON object a line; 200 when all are safe; all may be sent again",

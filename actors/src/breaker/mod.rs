@@ -3,9 +3,11 @@
 //! Knows models by name only and devices by their kind. Restarted, it goes on with the gates as they stand.
 
 mod gate;
+mod mode;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::sync::{Arc, Weak};
 
@@ -13,7 +15,9 @@ use actix::{Actor, Context, Handler, Message};
 use parking_lot::Mutex;
 use peregrine_shaders::Backend;
 
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Gate, GateSpec, Mend};
+pub(crate) use mode::Orders;
+pub use mode::{BreakerMode, BreakerSelector, TooManyOrders};
 pub use state::BreakerLimits;
 pub(crate) use state::Event;
 
@@ -35,6 +39,8 @@ pub(crate) enum Permit {
 pub(crate) enum BreakerMail {
     /// A call or a probe has ended.
     Observed { gate: Arc<Gate>, event: Event, why: Option<String> },
+    /// An operator decides.
+    Mode { gate: Arc<Gate>, mode: BreakerMode },
     /// A device went down or came back.
     Device { backend: Backend, up: bool, why: String },
 }
@@ -75,6 +81,7 @@ impl Handler<BreakerMail> for Breaker {
     fn handle(&mut self, mail: BreakerMail, _: &mut Context<Self>) {
         match mail {
             BreakerMail::Observed { gate, event, why } => gate.apply(event, why.as_deref()),
+            BreakerMail::Mode { gate, mode } => gate.set_mode(mode),
             BreakerMail::Device { backend, up, why } => {
                 let event = if up { Event::DeviceUp } else { Event::DeviceDown };
                 let gates = self.gates.all();

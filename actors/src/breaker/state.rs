@@ -3,14 +3,19 @@
 //! Knows no actor, model or clock: calls and clock readings in, the next state out. Closed lets all calls through and
 //! remembers the latest; open refuses until its time is over; half-open has let a probe succeed and wants more.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+use super::window::Window;
 
 /// When a circuit opens and how it closes again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerLimits {
     /// Calls remembered.
     pub window_calls: usize,
+    /// How long they are.
+    pub window_for: Duration,
+    /// Failures in a row that open, however few calls there were.
+    pub consecutive_failures: usize,
     /// Calls needed before a share means anything.
     pub calls_min: usize,
     /// Share of failures that opens, in `(0, 1]`.
@@ -31,6 +36,8 @@ impl Default for BreakerLimits {
     fn default() -> Self {
         Self {
             window_calls: 50,
+            window_for: Duration::from_secs(60),
+            consecutive_failures: 5,
             calls_min: 5,
             failure_share: 0.5,
             slow_share: 0.8,
@@ -56,6 +63,7 @@ pub(crate) enum Cause {
     Failures,
     Slowness,
     ProbeFailed,
+    Wrong,
     DeviceDown,
 }
 
@@ -65,6 +73,7 @@ impl Cause {
             Self::Failures => "too many calls failed",
             Self::Slowness => "too many calls were slow",
             Self::ProbeFailed => "a probe failed or was slow",
+            Self::Wrong => "an answer was wrong",
             Self::DeviceDown => "the device is down",
         }
     }
@@ -73,12 +82,14 @@ impl Cause {
 /// What a circuit learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// So many calls were fast.
-    Passed(usize),
+    /// So many calls were fast, in so long.
+    Passed(usize, Duration),
     /// A call let through while closed has ended.
     Call(Call),
     /// A probe has ended.
     Probe(Call),
+    /// An answer was not what it had to be.
+    Wrong,
     /// The device cannot serve.
     DeviceDown,
     /// The device was built anew.
@@ -110,15 +121,19 @@ impl Circuit {
     /// The one place where circuits change.
     pub(crate) fn next(self, event: Event, now: Instant, limits: &BreakerLimits) -> Self {
         match (self, event) {
-            (Self::Closed(window), Event::Passed(count)) => {
-                Self::Closed(window.with(Call::Fast, count, limits.window_calls))
+            (Self::Closed(window), Event::Passed(count, over)) => {
+                Self::Closed(window.with(Call::Fast, count, over, now, limits))
             }
             (Self::Closed(window), Event::Call(call) | Event::Probe(call)) => {
-                let window = window.with(call, 1, limits.window_calls);
+                let window = window.with(call, 1, Duration::ZERO, now, limits);
                 match window.verdict(limits) {
                     Some(cause) => Self::opened(0, cause, now, limits),
                     None => Self::Closed(window),
                 }
+            }
+            (Self::Closed(_), Event::Wrong) => Self::opened(0, Cause::Wrong, now, limits),
+            (Self::Open { streak, .. } | Self::HalfOpen { streak, .. }, Event::Wrong) => {
+                Self::opened(streak, Cause::Wrong, now, limits)
             }
             (Self::Closed(_), Event::DeviceDown) => Self::opened(0, Cause::DeviceDown, now, limits),
             (Self::Open { streak, .. } | Self::HalfOpen { streak, .. }, Event::DeviceDown) => {
@@ -138,7 +153,15 @@ impl Circuit {
                 Event::Probe(Call::Slow | Call::Failed),
             ) => Self::opened(streak, Cause::ProbeFailed, now, limits),
             // Calls let through before it opened say nothing new, and a device that is up was never the cause.
-            (unmoved, Event::Passed(_) | Event::Call(_) | Event::DeviceUp) => unmoved,
+            (unmoved, Event::Passed(..) | Event::Call(_) | Event::DeviceUp) => unmoved,
+        }
+    }
+
+    /// Whether a request that has nowhere else to go may pass nevertheless.
+    pub(crate) fn is_last_resort(&self) -> bool {
+        match self {
+            Self::Closed(_) => true,
+            Self::Open { cause, .. } | Self::HalfOpen { cause, .. } => *cause == Cause::Slowness,
         }
     }
 
@@ -149,50 +172,5 @@ impl Circuit {
 
     fn probed(successes: usize, streak: u32, cause: Cause, limits: &BreakerLimits) -> Self {
         if successes >= limits.probes { Self::new() } else { Self::HalfOpen { successes, streak, cause } }
-    }
-}
-
-/// The latest calls.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Window {
-    calls: VecDeque<Call>,
-    failed: usize,
-    slow: usize,
-}
-
-impl Window {
-    fn with(mut self, call: Call, count: usize, calls_max: usize) -> Self {
-        for _ in 0..count.min(calls_max) {
-            self.calls.push_back(call);
-            self.weigh(call, 1);
-            if self.calls.len() > calls_max
-                && let Some(oldest) = self.calls.pop_front()
-            {
-                self.weigh(oldest, -1);
-            }
-        }
-        self
-    }
-
-    fn weigh(&mut self, call: Call, by: isize) {
-        match call {
-            Call::Fast => {}
-            Call::Slow => self.slow = self.slow.saturating_add_signed(by),
-            Call::Failed => self.failed = self.failed.saturating_add_signed(by),
-        }
-    }
-
-    fn verdict(&self, limits: &BreakerLimits) -> Option<Cause> {
-        if self.calls.len() < limits.calls_min.min(limits.window_calls) {
-            return None;
-        }
-        let share = |count: usize| count as f64 / self.calls.len() as f64;
-        if self.failed > 0 && share(self.failed) >= limits.failure_share {
-            Some(Cause::Failures)
-        } else if self.slow > 0 && share(self.slow) >= limits.slow_share {
-            Some(Cause::Slowness)
-        } else {
-            None
-        }
     }
 }

@@ -58,6 +58,9 @@ fn check_elsewhere(
         queue_requests: 0,
         queue_rows: 0,
         queue_rows_max: 1,
+        backlog: Duration::ZERO,
+        backlog_max: None,
+        refused: Vec::new(),
         busy: Duration::ZERO,
     };
     let devices: Vec<_> = devices.iter().map(device).collect();

@@ -6,9 +6,11 @@ use std::time::Instant;
 use peregrine_runtime::{Deadline, ReplySlot};
 use peregrine_shaders::{Backend, Forecaster, Windows};
 
+use crate::inference::batch::Waiting;
+use crate::inference::check::{Check, Sampler};
 use crate::inference::{Judge, Ledger, Line, Pace, Ticket};
 use crate::profile::Terms;
-use crate::request::{Forecast, ForecastError};
+use crate::request::{Forecast, ForecastError, Origin};
 
 /// One version of one model, as devices see it. When its last request is gone, they forget its weights.
 pub(crate) struct Served {
@@ -17,6 +19,7 @@ pub(crate) struct Served {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) judges: Judges,
     pub(crate) paces: Paces,
+    pub(crate) sampler: Sampler,
     pub(crate) terms: Terms,
     pub(crate) lines: Vec<Arc<Line>>,
 }
@@ -71,19 +74,50 @@ pub(crate) struct Job {
     pub(crate) windows: Windows,
     pub(crate) accepted_at: Instant,
     pub(crate) deadline: Deadline,
-    pub(crate) slot: ReplySlot<Answer>,
+    pub(crate) origin: Origin,
+    /// `None`: nobody waits, it is there for its check.
+    pub(crate) slot: Option<ReplySlot<Answer>>,
     /// It is on the CPU because the GPU could not serve it.
     pub(crate) degraded: bool,
     /// It finds out whether a backend has recovered.
     pub(crate) ticket: Option<Ticket>,
     /// The GPU's answer was not finite: if this one is, the GPU was wrong.
     pub(crate) suspect: bool,
+    /// What the GPU answered, if it is on the CPU to find out whether that was right.
+    pub(crate) check: Option<Check>,
 }
 
 impl Job {
+    /// Multiply-adds that it takes.
+    pub(crate) fn work(&self) -> u64 {
+        self.windows.rows.saturating_mul(self.served.forecaster.row_macs()) as u64
+    }
+
+    /// As it stands in a queue.
+    pub(crate) fn waiting(self) -> Waiting<Self> {
+        Waiting {
+            key: self.served.key(),
+            rows: self.windows.rows,
+            work: self.work(),
+            priority: self.origin.priority,
+            caller: Arc::clone(&self.origin.caller),
+            rows_max: self.served.terms.rows_max,
+            since: self.accepted_at,
+            deadline: self.deadline.instant(),
+            item: self,
+        }
+    }
+
+    /// Whether its caller has left.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.slot.as_ref().is_some_and(ReplySlot::is_abandoned)
+    }
+
     pub(crate) fn fail(self, error: ForecastError, now: Instant) {
-        self.served.ledger.failed(now.saturating_duration_since(self.accepted_at));
-        // A caller that left needs no answer.
-        let _ = self.slot.send(Err(error));
+        if let Some(slot) = self.slot {
+            self.served.ledger.failed(now.saturating_duration_since(self.accepted_at));
+            // A caller that left needs no answer.
+            slot.send(Err(error));
+        }
     }
 }

@@ -6,8 +6,12 @@ use std::time::Duration;
 /// How a batch went.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome<'a> {
-    Finished { took: Duration },
+    Finished {
+        took: Duration,
+    },
     Failed(&'a str),
+    /// It answered, but not what it had to.
+    Wrong(&'a str),
 }
 
 /// Whoever wants to know how the batches of one model went on one backend.

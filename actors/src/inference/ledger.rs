@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use peregrine_shaders::Backend;
 
-use crate::status::{BackendStats, ModelStats, Percentiles, Tally, nanos};
+use crate::status::{BackendStats, CheckStats, ModelStats, Percentiles, Tally, nanos};
 
 /// A batch that was answered.
 pub(crate) struct Entry<'a> {
@@ -117,7 +117,7 @@ impl Ledger {
         self.page.lock().abandoned += count;
     }
 
-    pub(crate) fn stats(&self, model: &str, version: u32) -> ModelStats {
+    pub(crate) fn stats(&self, model: &str, version: u32, checks: CheckStats) -> ModelStats {
         let page = self.page.lock();
         let [compute_input, compute_infer, compute_output] = page.split;
         ModelStats {
@@ -138,6 +138,7 @@ impl Ledger {
             latency: percentiles(&page.latency),
             queue_latency: percentiles(&page.queue_latency),
             compute_latency: percentiles(&page.compute_latency),
+            checks,
         }
     }
 }

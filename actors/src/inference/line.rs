@@ -9,15 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use peregrine_runtime::{Address, Clock, Failure};
+use peregrine_runtime::{Address, Clock, Deadline, Failure};
 use peregrine_shaders::{Backend, Plan, PlanId, Windows};
 use tokio::sync::watch;
 
-use crate::inference::batch::{BatchLimits, Batcher, Waiting};
+use crate::inference::admission::{Excess, time};
+use crate::inference::batch::{BatchLimits, Batcher};
+use crate::inference::check::{self, Check, CheckLimits};
 use crate::inference::engine::{Broken, Engine, Fate};
 use crate::inference::ledger::{Entry, Split};
-use crate::inference::{Job, Order, Outcome};
-use crate::request::{Forecast, ForecastError, ServedBy, Timing};
+use crate::inference::speed::Speed;
+use crate::inference::{Job, Order, Outcome, Served};
+use crate::request::{Forecast, ForecastError, Origin, Priority, ServedBy, Timing};
 use crate::status::{DeviceState, DeviceStatus, nanos};
 
 /// Told whether a device is up, and why not.
@@ -27,6 +30,7 @@ pub(crate) type Notice = Box<dyn Fn(bool, &str) + Send + Sync>;
 pub(crate) struct LineSpec {
     pub(crate) backend: Backend,
     pub(crate) limits: BatchLimits,
+    pub(crate) checks: CheckLimits,
     pub(crate) clock: Arc<dyn Clock>,
     /// Wakes the device's actor.
     pub(crate) door: Address<Order>,
@@ -46,9 +50,13 @@ pub(crate) struct Line {
     /// It has an executor.
     up: AtomicBool,
     waiting: AtomicUsize,
-    waiting_rows: AtomicUsize,
+    waiting_work: AtomicU64,
     busy_ns: AtomicU64,
-    row_ns: AtomicU64,
+    /// By the system's clock since `born`; when the batch that runs should be done.
+    busy_until_ns: AtomicU64,
+    born: Instant,
+    speed: Speed,
+    refused: [AtomicU64; Excess::NAMES.len()],
 }
 
 struct Desk {
@@ -57,6 +65,9 @@ struct Desk {
     asleep: bool,
     accepts: bool,
 }
+
+/// A check that waits longer is not made.
+const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
 /// How a line loses its executor.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,9 +103,12 @@ impl Line {
             accepts: AtomicBool::new(false),
             up: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            waiting_rows: AtomicUsize::new(0),
+            waiting_work: AtomicU64::new(0),
             busy_ns: AtomicU64::new(0),
-            row_ns: AtomicU64::new(0),
+            busy_until_ns: AtomicU64::new(0),
+            born: spec.clock.now(),
+            speed: Speed::default(),
+            refused: Default::default(),
             spec,
         }
     }
@@ -120,13 +134,12 @@ impl Line {
     }
 
     fn run_inline(&self, job: Job) -> Option<Job> {
-        let macs = job.windows.rows.saturating_mul(job.served.forecaster.row_macs());
         let terms = &job.served.terms;
         let macs_max = match self.spec.backend {
             Backend::Cpu => terms.inline_macs_max,
             Backend::Gpu => terms.gpu_inline_macs_max,
         };
-        if macs >= macs_max || self.waiting.load(Ordering::Relaxed) > 0 {
+        if job.work() >= macs_max as u64 || self.waiting.load(Ordering::Relaxed) > 0 {
             return Some(job);
         }
         let Some(mut engine) = self.engine.try_lock() else { return Some(job) };
@@ -146,54 +159,48 @@ impl Line {
         if !desk.accepts {
             return Err(Refused::Down(Box::new(job)));
         }
-        if !desk.batcher.has_room(job.windows.rows, 0) {
-            let rows = desk.batcher.rows() as u64;
-            drop(desk);
-            let retry_after_ms = self.retry_after_ms(rows);
-            return Err(Refused::Full { retry_after_ms, job: Box::new(job) });
+        let waiting = job.waiting();
+        let now = self.spec.clock.now();
+        match desk.batcher.admit(&waiting, now, self.speed.ns(), self.busy_for(now)) {
+            Ok(()) => {
+                desk.batcher.push(waiting);
+                self.publish_queue(&desk);
+                self.wake(desk);
+                Ok(())
+            }
+            Err(turned) => {
+                drop(desk);
+                self.refused[turned.why.index()].fetch_add(1, Ordering::Relaxed);
+                let retry_after_ms = self.retry_after_ms(turned.excess);
+                Err(Refused::Full { retry_after_ms, job: Box::new(waiting.item) })
+            }
         }
-        self.put(&mut desk, job);
-        self.wake(desk);
-        Ok(())
     }
 
     /// Takes work that another device had accepted; there is a reserve for it.
     fn adopt(&self, jobs: Vec<Job>) {
         let now = self.spec.clock.now();
-        let reserve = self.spec.limits.queue_rows_max.saturating_add(self.spec.limits.request_rows_max);
         let mut refused = Vec::new();
         let mut desk = self.desk.lock();
         for job in jobs {
-            if desk.accepts && desk.batcher.has_room(job.windows.rows, reserve) {
-                self.put(&mut desk, job);
+            if desk.accepts && desk.batcher.has_reserve(job.windows.rows) {
+                desk.batcher.push(job.waiting());
             } else {
                 refused.push(job);
             }
         }
+        self.publish_queue(&desk);
         let accepts = desk.accepts;
-        let rows = desk.batcher.rows() as u64;
+        let work = desk.batcher.work();
         self.wake(desk);
         for job in refused {
             let error = if accepts {
-                ForecastError::Overloaded { retry_after_ms: self.retry_after_ms(rows) }
+                ForecastError::Overloaded { retry_after_ms: self.retry_after_ms(work) }
             } else {
                 ForecastError::unavailable("no device is up")
             };
             job.fail(error, now);
         }
-    }
-
-    fn put(&self, desk: &mut Desk, job: Job) {
-        let waiting = Waiting {
-            key: job.served.key(),
-            rows: job.windows.rows,
-            rows_max: job.served.terms.rows_max,
-            since: job.accepted_at,
-            deadline: job.deadline.instant(),
-            item: job,
-        };
-        desk.batcher.push(waiting);
-        self.publish_queue(desk);
     }
 
     fn wake(&self, mut desk: parking_lot::MutexGuard<'_, Desk>) {
@@ -207,19 +214,24 @@ impl Line {
 
     fn publish_queue(&self, desk: &Desk) {
         self.waiting.store(desk.batcher.requests(), Ordering::Relaxed);
-        self.waiting_rows.store(desk.batcher.rows(), Ordering::Relaxed);
+        self.waiting_work.store(desk.batcher.work(), Ordering::Relaxed);
     }
 
-    /// What the rows that wait will take, by the pace of late. Takes no lock.
+    /// What waits will take so long, by the pace of late. Takes no lock.
     pub(crate) fn backlog(&self) -> Duration {
-        let rows = self.waiting_rows.load(Ordering::Relaxed) as u64;
-        Duration::from_nanos(rows.saturating_mul(self.row_ns.load(Ordering::Relaxed)))
+        time(self.waiting_work.load(Ordering::Relaxed), self.speed.ns())
     }
 
-    /// When the queue may have drained, by the pace of late.
-    fn retry_after_ms(&self, rows: u64) -> u32 {
-        let ns = rows.saturating_mul(self.row_ns.load(Ordering::Relaxed));
-        u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX).clamp(1, 5_000)
+    /// Until the batch that runs should be done.
+    fn busy_for(&self, now: Instant) -> Duration {
+        let until = Duration::from_nanos(self.busy_until_ns.load(Ordering::Relaxed));
+        until.saturating_sub(now.saturating_duration_since(self.born))
+    }
+
+    /// When so much of what waits may have been done, by the pace of late.
+    fn retry_after_ms(&self, excess: u64) -> u32 {
+        let ms = time(excess, self.speed.ns()).as_millis();
+        u32::try_from(ms).unwrap_or(u32::MAX).clamp(1, 5_000)
     }
 
     // ---- the device's actor --------------------------------------------------------------------------------------
@@ -232,7 +244,7 @@ impl Line {
         let (retired, cut) = {
             let mut desk = self.desk.lock();
             let retired = std::mem::take(&mut desk.retired);
-            let cut = desk.batcher.cut(self.spec.clock.now(), |job| job.slot.is_abandoned());
+            let cut = desk.batcher.cut(self.spec.clock.now(), Job::is_abandoned);
             self.publish_queue(&desk);
             (retired, cut)
         };
@@ -251,7 +263,11 @@ impl Line {
             job.served.ledger.abandoned(1);
         }
         if !cut.batch.is_empty() {
+            let waits = cut.batch.iter().map(|job| now.saturating_duration_since(job.accepted_at));
+            let waited = waits.sum::<Duration>() / u32::try_from(cut.batch.len()).unwrap_or(u32::MAX);
             self.run_batch(&mut engine, cut.batch)?;
+            let done = self.spec.clock.now();
+            self.desk.lock().batcher.observe(waited, done.saturating_duration_since(now), done);
         }
         Ok(!idle)
     }
@@ -353,15 +369,25 @@ impl Line {
         let clock = &self.spec.clock;
         let started = clock.now();
         let served = Arc::clone(&first.served);
+        let work = jobs.iter().map(Job::work).sum();
+        let until = started.saturating_duration_since(self.born) + time(work, self.speed.ns());
+        self.busy_until_ns.store(nanos(until), Ordering::Relaxed);
         let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
         let ran = running.run(&served.forecaster, served.terms.streams, &windows, clock.as_ref());
+        self.busy_until_ns.store(0, Ordering::Relaxed);
         let judge = served.judge(self.spec.backend);
         match ran {
             Ok((fates, split)) => {
                 self.busy_ns.fetch_add(nanos(split.total()), Ordering::Relaxed);
+                self.speed.record(work, split.total());
                 let outcome = Outcome::Finished { took: split.total() };
                 let mut jobs = jobs;
-                if settle_tickets(&mut jobs, outcome) == 0 {
+                // Whether a probe went well is known once its answer has been checked.
+                let probes = match self.checks() {
+                    true => jobs.iter().filter(|job| job.ticket.is_some()).count(),
+                    false => settle_tickets(&mut jobs, outcome),
+                };
+                if probes == 0 {
                     judge.judge(outcome, false);
                 }
                 self.answer(jobs, fates, started, split);
@@ -389,8 +415,6 @@ impl Line {
     fn answer(&self, jobs: Vec<Job>, fates: Vec<Fate>, started: Instant, split: Split) {
         let backend = self.spec.backend;
         let batch_rows: usize = jobs.iter().map(|job| job.windows.rows).sum();
-        let pace = nanos(split.total()) / (batch_rows.max(1) as u64);
-        self.row_ns.store((self.row_ns.load(Ordering::Relaxed) * 7 + pace) / 8, Ordering::Relaxed);
         let Some(served) = jobs.first().map(|job| Arc::clone(&job.served)) else { return };
         let now = self.spec.clock.now();
         // The way to the device is part of what a request waits for; it shows where one waited least.
@@ -400,10 +424,24 @@ impl Line {
         let mut answered = Vec::with_capacity(jobs.len());
         let mut ready = Vec::with_capacity(jobs.len());
         let mut doubted = Vec::new();
-        for (mut job, fate) in jobs.into_iter().zip(fates) {
+        let mut unconfirmed = Vec::new();
+        let mut sample = self.sample(&served, &jobs, &fates, now);
+        for (at, (mut job, fate)) in jobs.into_iter().zip(fates).enumerate() {
             let queue = started.saturating_duration_since(job.accepted_at);
             match fate {
+                Fate::Values(values) if job.ticket.is_some() => {
+                    // The caller of a probe gets what the CPU says: a device that lied may still do so.
+                    job.check = Some(Check { values, ticket: job.ticket.take(), took: split.total() });
+                    unconfirmed.push(job);
+                }
                 Fate::Values(values) => {
+                    if let Some(check) = job.check.take() {
+                        check.conclude(&served, &job.windows, &values, &self.spec.checks);
+                    }
+                    if let Some((_, row)) = sample.take_if(|(sampled, _)| *sampled == at) {
+                        self.confirm(&job, row, &values, split.total(), now);
+                    }
+                    let Some(slot) = job.slot else { continue };
                     if job.suspect {
                         let why = "the gpu's answer was not finite, the cpu's is";
                         served.judge(Backend::Gpu).judge(Outcome::Failed(why), false);
@@ -421,7 +459,7 @@ impl Line {
                         degraded,
                         timing,
                     };
-                    ready.push((job.slot, forecast));
+                    ready.push((slot, forecast));
                 }
                 Fate::NotFinite { .. } if self.spec.spare.is_some() => {
                     job.suspect = true;
@@ -436,9 +474,58 @@ impl Line {
             // A caller that left needs no answer.
             slot.send(Ok(forecast));
         }
-        if !doubted.is_empty() {
-            self.hand_over(doubted, "its answer was not finite");
+        self.hand_over(doubted, "its answer was not finite");
+        self.hand_over(unconfirmed, "its answer is to be confirmed");
+    }
+
+    /// Whether answers of this device are compared with those of a spare one.
+    fn checks(&self) -> bool {
+        self.spec.spare.is_some() && !self.spec.checks.every.is_zero()
+    }
+
+    /// The request of a batch, and its row, whose answer is to be checked.
+    fn sample(&self, served: &Served, jobs: &[Job], fates: &[Fate], now: Instant) -> Option<(usize, usize)> {
+        if !self.checks() {
+            return None;
         }
+        let rows = jobs.iter().map(|job| job.windows.rows);
+        let odd = || {
+            let crossed = jobs.iter().zip(fates).scan(0, |before, (job, fate)| {
+                let first = std::mem::replace(before, *before + job.windows.rows);
+                let Fate::Values(values) = fate else { return Some(None) };
+                Some(check::crossed(served.forecaster.spec(), values).map(|row| first + row))
+            });
+            crossed.flatten().next()
+        };
+        let mut row = served.sampler.take(rows.clone().sum(), self.spec.checks.every, now, odd)?;
+        for (at, rows) in rows.enumerate() {
+            if row < rows {
+                return Some((at, row));
+            }
+            row -= rows;
+        }
+        None
+    }
+
+    /// Lets the spare device compute one row of an answer again, if it has time.
+    fn confirm(&self, job: &Job, row: usize, values: &[f32], took: Duration, now: Instant) {
+        let Some(spare) = &self.spec.spare else { return };
+        let len = job.served.forecaster.spec().answer_len();
+        let check = Check { values: values[row * len..][..len].to_vec(), ticket: None, took };
+        let copy = Job {
+            served: Arc::clone(&job.served),
+            windows: check::row(&job.windows, row),
+            accepted_at: now,
+            deadline: Deadline::after(now, CHECK_WITHIN),
+            origin: Origin { priority: Priority::Low, ..Origin::default() },
+            slot: None,
+            degraded: false,
+            ticket: None,
+            suspect: false,
+            check: Some(check),
+        };
+        // A CPU that is busy has more to do than this.
+        let _ = spare.enqueue(copy);
     }
 
     /// Gives requests that this device accepted to the spare one, or tells their callers.
@@ -475,10 +562,11 @@ impl Line {
     }
 
     pub(crate) fn status(&self) -> DeviceStatus {
-        let (queue_requests, queue_rows) = {
+        let (queue_requests, queue_rows, limit) = {
             let desk = self.desk.lock();
-            (desk.batcher.requests(), desk.batcher.rows())
+            (desk.batcher.requests(), desk.batcher.rows(), desk.batcher.limit())
         };
+        let refused = self.refused.iter().map(|count| count.load(Ordering::Relaxed));
         DeviceStatus {
             backend: self.spec.backend,
             name: self.name.lock().clone(),
@@ -486,6 +574,9 @@ impl Line {
             queue_requests,
             queue_rows,
             queue_rows_max: self.spec.limits.queue_rows_max,
+            backlog: self.backlog(),
+            backlog_max: (limit < u64::MAX).then(|| time(limit, self.speed.ns())),
+            refused: Excess::NAMES.into_iter().zip(refused).collect(),
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
         }
     }

@@ -3,13 +3,16 @@
 //! It sleeps on its mailbox while the line is empty, and is supervised like any actor: when the device is lost or the
 //! executor panics it ends, and its next incarnation builds the executor anew.
 
+mod admission;
 mod batch;
+mod check;
 mod engine;
 mod job;
 mod judge;
 mod ledger;
 mod line;
 mod pace;
+mod speed;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +22,10 @@ use actix::Message;
 use peregrine_runtime::{Envelope, Failure, Inbox, Received, Worker};
 use peregrine_shaders::{ExecuteError, Executor, Plan};
 
+pub use admission::AdmissionLimits;
 pub use batch::BatchLimits;
+pub use check::CheckLimits;
+pub(crate) use check::Sampler;
 pub(crate) use job::{Answer, Job, Judges, Paces, Served};
 pub(crate) use judge::{Judge, Outcome, Ticket};
 pub(crate) use ledger::Ledger;

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::admission::AdmissionLimits;
 use super::batch::{BatchLimits, Batcher, Waiting};
+use crate::request::Priority;
 
 /// `(model, rows, arrival in ms)`; deadline 100 ms later unless it says otherwise.
 #[derive(Clone, Copy)]
@@ -92,7 +94,8 @@ fn no_model_starves_behind_full_batches_of_another() {
     let push = |batcher: &mut Batcher<u64>, key, rows, ms| {
         let since = start + Duration::from_millis(ms);
         let deadline = start + Duration::from_secs(9);
-        batcher.push(Waiting { key, rows, rows_max: limits().rows_max, since, deadline, item: key });
+        let waits = Waiting { rows, since, deadline, ..waiting(key, start, key) };
+        batcher.push(waits);
     };
     push(&mut batcher, 7, 1, 0);
     let mut served_at = None;
@@ -113,14 +116,7 @@ fn each_model_has_batches_of_its_own_length() {
     let now = Instant::now();
     for (key, rows_max) in [(1, 2), (2, 3)] {
         for item in 0..6 {
-            batcher.push(Waiting {
-                key,
-                rows: 1,
-                rows_max,
-                since: now,
-                deadline: now + Duration::from_secs(1),
-                item,
-            });
+            batcher.push(Waiting { rows_max, ..waiting(key, now, item) });
         }
     }
     let mut lengths = Vec::new();
@@ -132,18 +128,68 @@ fn each_model_has_batches_of_its_own_length() {
 
 #[test]
 fn the_queue_is_bounded_in_rows_and_an_empty_one_takes_anything() {
-    let mut batcher = Batcher::new(limits());
-    assert!(batcher.has_room(1000, 0), "empty");
     let now = Instant::now();
-    batcher.push(Waiting { key: 1, rows: 10, rows_max: 100, since: now, deadline: now, item: () });
-    assert!(batcher.has_room(6, 0) && !batcher.has_room(7, 0), "16 rows may wait");
-    assert!(batcher.has_room(7, 1), "unless there is a reserve");
+    let mut batcher = Batcher::new(limits());
+    let of = |rows| Waiting { rows, ..waiting(1, now, ()) };
+    let admits = |batcher: &Batcher<()>, rows| batcher.admit(&of(rows), now, 0.0, Duration::ZERO).is_ok();
+    assert!(admits(&batcher, 1000) && batcher.has_reserve(1000), "empty");
+    batcher.push(of(10));
+    assert!(admits(&batcher, 6) && !admits(&batcher, 7), "16 rows may wait");
+    assert!(
+        batcher.has_reserve(38) && !batcher.has_reserve(39),
+        "and as many of another device, and a request"
+    );
     assert_eq!(batcher.take_all().len(), 1);
-    assert_eq!((batcher.rows(), batcher.requests()), (0, 0));
+    assert_eq!((batcher.rows(), batcher.work(), batcher.requests()), (0, 0, 0));
+}
+
+#[test]
+fn what_is_more_important_leaves_first_until_the_rest_has_waited_too_long() {
+    for (ms, want) in [(1, ["high", "normal", "low"]), (200, ["low", "normal", "high"])] {
+        let (start, mut batcher) = (Instant::now(), Batcher::new(limits()));
+        for (model, priority) in [(1, Priority::Low), (2, Priority::Normal), (2, Priority::High)] {
+            batcher.push(Waiting { rows: 4, priority, ..waiting(model, start, priority.name()) });
+        }
+        let now = start + Duration::from_millis(ms);
+        let order: Vec<_> = (0..3).flat_map(|_| batcher.cut(now, |_| false).batch).collect();
+        assert_eq!(order, want, "after {ms} ms");
+    }
+}
+
+#[test]
+fn what_waits_is_known_by_caller_and_by_work() {
+    let (now, mut batcher) = (Instant::now(), Batcher::new(limits()));
+    for caller in ["a", "b", "a"] {
+        batcher.push(Waiting { caller: caller.into(), work: 5, ..waiting(1, now, ()) });
+    }
+    assert_eq!((batcher.work(), batcher.callers()), (15, 2));
+    assert_eq!(batcher.cut(now, |()| false).batch.len(), 3);
+    assert_eq!((batcher.work(), batcher.callers()), (0, 0), "nobody is remembered");
+}
+
+/// One row of nobody in particular.
+fn waiting<T>(key: u64, since: Instant, item: T) -> Waiting<T> {
+    Waiting {
+        key,
+        rows: 1,
+        work: 1,
+        priority: Priority::Normal,
+        caller: "".into(),
+        rows_max: limits().rows_max,
+        since,
+        deadline: since + Duration::from_secs(1),
+        item,
+    }
 }
 
 fn limits() -> BatchLimits {
-    BatchLimits { rows_max: 4, wait_max: Duration::from_millis(5), queue_rows_max: 16, request_rows_max: 16 }
+    BatchLimits {
+        rows_max: 4,
+        wait_max: Duration::from_millis(5),
+        queue_rows_max: 16,
+        request_rows_max: 16,
+        admission: AdmissionLimits { delay_target: Duration::from_millis(50), ..AdmissionLimits::default() },
+    }
 }
 
 /// Pushes all arrivals, then cuts batches at `cut_ms` until nothing is left.
@@ -155,14 +201,8 @@ fn check(arrivals: &[Arrival], cut_ms: u64, expected: &[&[usize]]) {
         let since = start + Duration::from_millis(arrival.at_ms);
         let patience =
             if arrival.fate == Fate::Expires { Duration::ZERO } else { Duration::from_millis(100) };
-        batcher.push(Waiting {
-            key: arrival.model,
-            rows: arrival.rows,
-            rows_max: limits().rows_max,
-            since,
-            deadline: since + patience,
-            item,
-        });
+        let deadline = since + patience;
+        batcher.push(Waiting { rows: arrival.rows, deadline, ..waiting(arrival.model, since, item) });
     }
     let mut batches = Vec::new();
     loop {

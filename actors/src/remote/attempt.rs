@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use peregrine_runtime::{Clock, Region};
 
+use super::choose::Stop;
 use super::message::{Blame, RemoteAnswer, RemoteForecast, RemoteRefusal};
 use super::peer::Peer;
 use crate::breaker::Permit;
@@ -63,11 +64,11 @@ impl Drop for Seat {
 }
 
 /// The ticket with which a request may go to a node, `None` inside if it is not a probe.
-pub(super) fn enter(peer: &Peer, now: Instant) -> Option<Option<Ticket>> {
+pub(super) fn enter(peer: &Peer, stop: &Stop, now: Instant) -> Option<Option<Ticket>> {
     match peer.gate.permit(now) {
         Permit::Pass => Some(None),
         Permit::Probe(ticket) => Some(Some(ticket)),
-        Permit::Refuse => None,
+        Permit::Refuse => (stop.is_ejected && peer.gate.is_last_resort()).then_some(None),
     }
 }
 

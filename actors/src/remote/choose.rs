@@ -32,6 +32,9 @@ pub(crate) struct Wish<'a> {
     /// The region of this node.
     pub(crate) home: &'a Region,
     pub(crate) needs_gpu: bool,
+    /// Where all that could answer have their breakers open, one of those is asked nevertheless: were all ejected at
+    /// once, nobody would be left to answer. For requests that nobody else takes.
+    pub(crate) takes_any: bool,
     /// Until its deadline.
     pub(crate) remaining: Duration,
 }
@@ -42,6 +45,8 @@ pub(crate) struct Candidate {
     pub(crate) provider: Provider,
     /// Its breaker lets nothing through.
     pub(crate) is_open: bool,
+    /// An operator says so.
+    pub(crate) is_forced: bool,
     /// It said that it is full, and the time it named is not over.
     pub(crate) is_full: bool,
     /// Our requests there now.
@@ -75,11 +80,12 @@ pub(crate) fn order(
     let turn = |region: &Region| turn_of(region, wish.prefer, wish.home, &settings.standby_by_region);
     let mut passed = Passed::default();
     let mut open: Vec<(Rank, Stop)> = Vec::with_capacity(candidates.len());
+    let mut ejected = Vec::new();
     for candidate in candidates {
         let provider = candidate.provider;
         if wish.needs_gpu && !provider.has_gpu {
             continue;
-        } else if candidate.is_open || provider.draining {
+        } else if provider.draining || candidate.is_open && (candidate.is_forced || !wish.takes_any) {
             passed.unwell += 1;
         } else if candidate.is_full
             || candidate.in_flight >= settings.in_flight_max
@@ -101,9 +107,20 @@ pub(crate) fn order(
                 rtt: provider.rtt,
             };
             let across_ocean = provider.rtt > settings.ocean_rtt;
-            let stop = Stop { node: provider.node, region: provider.region, rtt: provider.rtt, across_ocean };
-            open.push((rank, stop));
+            let stop = Stop {
+                node: provider.node,
+                region: provider.region,
+                rtt: provider.rtt,
+                across_ocean,
+                is_ejected: candidate.is_open,
+            };
+            if candidate.is_open { &mut ejected } else { &mut open }.push((rank, stop));
         }
+    }
+    if open.is_empty() {
+        open = ejected;
+    } else {
+        passed.unwell += ejected.len();
     }
     open.sort_by(|(a, a_stop), (b, b_stop)| {
         let ranked = match wish.prefer {
@@ -135,6 +152,8 @@ pub(crate) struct Stop {
     pub(crate) region: Region,
     pub(crate) rtt: Duration,
     pub(crate) across_ocean: bool,
+    /// Its breaker is open; it is asked since those of all others are too.
+    pub(crate) is_ejected: bool,
 }
 
 /// The way of one request from node to node: each at most once, and after the first at most one across an ocean.
@@ -282,6 +301,22 @@ mod tests {
     }
 
     #[test]
+    fn never_are_all_ejected_at_once() {
+        let home = region("sjc");
+        let wish = Wish { takes_any: true, ..nearest(&home) };
+        let mut nodes = [node("b", 2.0, 0.0), node("a", 1.0, 0.0), node("forced", 0.1, 0.0)];
+        nodes.iter_mut().for_each(|node| node.is_open = true);
+        nodes[2].is_forced = true;
+        let (stops, passed) = order(nodes.to_vec(), wish, &settings());
+        assert_eq!((names(&stops), passed.unwell), (vec!["a", "b"], 1));
+        assert!(stops.iter().all(|stop| stop.is_ejected));
+        nodes[0].is_open = false;
+        let (stops, passed) = order(nodes.to_vec(), wish, &settings());
+        assert_eq!((names(&stops), passed.unwell), (vec!["b"], 2), "one that is well is enough");
+        assert!(!stops[0].is_ejected);
+    }
+
+    #[test]
     fn who_is_full_is_not_asked() {
         let mut nodes = [node("said-so", 1.0, 0.0), node("ours", 1.0, 0.0), node("region", 1.0, 0.0)];
         nodes[0].is_full = true;
@@ -362,6 +397,7 @@ mod tests {
                 standby: false,
             },
             is_open: false,
+            is_forced: false,
             is_full: false,
             in_flight: 0,
             region_in_flight: 0,
@@ -384,7 +420,13 @@ mod tests {
     }
 
     fn nearest(home: &Region) -> Wish<'_> {
-        Wish { prefer: &Prefer::Nearest, home, needs_gpu: false, remaining: Duration::from_secs(1) }
+        Wish {
+            prefer: &Prefer::Nearest,
+            home,
+            needs_gpu: false,
+            takes_any: false,
+            remaining: Duration::from_secs(1),
+        }
     }
 
     fn names(stops: &[Stop]) -> Vec<&str> {

@@ -40,15 +40,16 @@ use choose::{Candidate, Course, Passed, Stop, Wish, order};
 use hedge::hedge_after;
 use peer::Peer;
 
-use crate::breaker::BreakerLimits;
+use crate::breaker::{BreakerLimits, Gate, GateSpec, Orders};
 use crate::inference::Expected;
 use crate::settings::RoutingSettings;
-use crate::status::{BreakerStatus, PeerStats, RemoteStats};
+use crate::status::{BreakerStatus, Guarded, PeerStats, RemoteStats};
 
 pub(crate) struct Remote {
     pub(crate) peers: Arc<dyn Peers>,
     settings: ArcSwap<RoutingSettings>,
     breaker: BreakerLimits,
+    orders: Arc<Orders>,
     clock: Arc<dyn Clock>,
     known: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
     seats: Arc<Seats>,
@@ -83,6 +84,14 @@ pub(crate) enum NoAnswer {
     Refused(RemoteRefusal),
 }
 
+/// Which of the nodes that serve a model will do.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Need {
+    pub(crate) gpu: bool,
+    /// Nobody else takes the request: one whose breaker is open is better than none.
+    pub(crate) any: bool,
+}
+
 /// Where a request would go, and what is known of it.
 pub(crate) struct Prospect {
     pub(crate) rtt: Duration,
@@ -93,7 +102,7 @@ impl Remote {
     pub(crate) fn new(
         peers: Arc<dyn Peers>,
         settings: RoutingSettings,
-        breaker: BreakerLimits,
+        (breaker, orders): (BreakerLimits, Arc<Orders>),
         clock: Arc<dyn Clock>,
     ) -> Self {
         let now = clock.now();
@@ -103,6 +112,7 @@ impl Remote {
             hedges: Mutex::new(HedgeBudget::new(settings.hedge.share, settings.hedge.burst)),
             settings: ArcSwap::from_pointee(settings),
             breaker,
+            orders,
             clock,
             known: Mutex::default(),
             seats: Arc::default(),
@@ -136,7 +146,8 @@ impl Remote {
         deadline: Deadline,
         now: Instant,
     ) -> Option<Prospect> {
-        let (stops, _) = self.stops((model, version), needs_gpu, deadline.remaining(now), now)?;
+        let need = Need { gpu: needs_gpu, any: false };
+        let (stops, _) = self.stops((model, version), need, deadline.remaining(now), now)?;
         let first = stops.first()?;
         let known = self.known.lock().get(&first.node).cloned();
         let expected = known.and_then(|peer| peer.expect(model, rows, now));
@@ -147,13 +158,13 @@ impl Remote {
     pub(crate) async fn forecast(
         &self,
         request: Arc<RemoteForecast>,
-        needs_gpu: bool,
+        need: Need,
         deadline: Deadline,
     ) -> Result<RemoteAnswer, NoAnswer> {
         let now = self.clock.now();
         let remaining = deadline.remaining(now);
         let key = (request.model.as_str(), request.version);
-        let (stops, passed) = self.stops(key, needs_gpu, remaining, now).ok_or(NoAnswer::Nobody)?;
+        let (stops, passed) = self.stops(key, need, remaining, now).ok_or(NoAnswer::Nobody)?;
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
         self.retries.lock().deposit(now);
         self.hedges.lock().deposit();
@@ -180,7 +191,7 @@ impl Remote {
     fn stops(
         &self,
         (model, version): (&str, Option<u32>),
-        needs_gpu: bool,
+        need: Need,
         remaining: Duration,
         now: Instant,
     ) -> Option<(Vec<Stop>, Passed)> {
@@ -195,14 +206,20 @@ impl Remote {
                 match known.get(&provider.node) {
                     Some(peer) => Candidate {
                         is_open: !peer.gate.admits(now),
+                        is_forced: !peer.gate.is_last_resort(),
                         is_full: peer.is_full(now),
                         in_flight: peer.in_flight.load(Ordering::Relaxed),
                         region_in_flight,
                         provider,
                     },
-                    None => {
-                        Candidate { is_open: false, is_full: false, in_flight: 0, region_in_flight, provider }
-                    }
+                    None => Candidate {
+                        is_open: false,
+                        is_forced: false,
+                        is_full: false,
+                        in_flight: 0,
+                        region_in_flight,
+                        provider,
+                    },
                 }
             });
             candidates.collect()
@@ -213,7 +230,11 @@ impl Remote {
             None => &settings.prefer,
         };
         let (_, home) = self.peers.here();
-        Some(order(candidates, Wish { prefer, home: &home, needs_gpu, remaining }, &settings))
+        Some(order(
+            candidates,
+            Wish { prefer, home: &home, needs_gpu: need.gpu, takes_any: need.any, remaining },
+            &settings,
+        ))
     }
 
     fn peer(&self, stop: &Stop) -> Arc<Peer> {
@@ -226,14 +247,23 @@ impl Remote {
         if known.len() >= PEERS_MAX {
             known.retain(|_, peer| Arc::strong_count(peer) > 1);
         }
-        let peer = Arc::new(Peer::new(
-            (stop.node.clone(), stop.region.clone()),
-            self.breaker.clone(),
-            self.settings.load().hedge.percentile,
-            Arc::clone(&self.clock),
-        ));
+        let guards = Guarded::Peer { node: stop.node.clone() };
+        let gate = Gate::new(GateSpec {
+            mode: self.orders.mode(&guards),
+            guards,
+            limits: self.breaker.clone(),
+            clock: Arc::clone(&self.clock),
+            breaker: None,
+            mend: None,
+        });
+        let percentile = self.settings.load().hedge.percentile;
+        let peer = Arc::new(Peer::new((stop.node.clone(), stop.region.clone()), gate, percentile));
         known.insert(stop.node.clone(), Arc::clone(&peer));
         peer
+    }
+
+    pub(crate) fn gates(&self) -> Vec<Arc<Gate>> {
+        self.known.lock().values().map(|peer| Arc::clone(&peer.gate)).collect()
     }
 
     pub(crate) fn breakers(&self, now: Instant) -> Vec<BreakerStatus> {
@@ -374,7 +404,7 @@ impl Errand<'_> {
                 passed.full += 1;
                 continue;
             };
-            let Some(ticket) = attempt::enter(&peer, now) else {
+            let Some(ticket) = attempt::enter(&peer, &stop, now) else {
                 passed.unwell += 1;
                 continue;
             };

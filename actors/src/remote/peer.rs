@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use peregrine_runtime::{Clock, NodeId, Region};
+use peregrine_runtime::{NodeId, Region};
 
 use super::hedge::Latencies;
-use crate::breaker::{BreakerLimits, Gate};
+use crate::breaker::Gate;
 use crate::inference::{Expected, Pace};
-use crate::status::{Guarded, PeerStats, Percentiles};
+use crate::status::{PeerStats, Percentiles};
 
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
@@ -47,20 +47,14 @@ const MODELS_MAX: usize = 256;
 const LONGEST_US: u64 = 120_000_000;
 
 impl Peer {
-    pub(crate) fn new(
-        (node, region): (NodeId, Region),
-        limits: BreakerLimits,
-        percentile: f64,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let guards = Guarded::Peer { node: node.clone() };
+    pub(crate) fn new((node, region): (NodeId, Region), gate: Gate, percentile: f64) -> Self {
         // Two significant digits: some 20 KiB a node.
         let histogram = Histogram::new_with_bounds(1, LONGEST_US, 2)
             .unwrap_or_else(|_| unreachable!("constant bounds are valid"));
         Self {
             node,
             region,
-            gate: Arc::new(Gate::new(guards, limits, clock, None)),
+            gate: Arc::new(gate),
             in_flight: AtomicUsize::new(0),
             counts: Counts::default(),
             notes: Mutex::new(Notes {

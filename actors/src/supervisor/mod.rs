@@ -71,6 +71,7 @@ pub(crate) fn start(
         let line = Arc::new(Line::new(LineSpec {
             backend,
             limits: settings.batching.clone(),
+            checks: settings.checks.clone(),
             clock: Arc::clone(clock),
             door: mailbox.address(),
             spare,

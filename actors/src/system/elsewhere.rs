@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use peregrine_runtime::Deadline;
-use peregrine_shaders::{Backend, WindowError};
+use peregrine_shaders::{Backend, WindowError, Windows};
 
-use super::System;
-use crate::remote::{NoAnswer, Peers, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
+use super::{Resort, System};
+use crate::remote::{Need, NoAnswer, Peers, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
 use crate::request::{Forecast, ForecastError, ForecastRequest, ServedBy, Timing};
 use crate::router::{Outlook, Route, prefers_cpu};
 use crate::settings::{FallbackPolicy, Placement, RoutingSettings};
@@ -24,12 +24,24 @@ struct Away {
     falls_back: bool,
 }
 
+impl Away {
+    fn need(self) -> Need {
+        Need { gpu: self.needs_gpu, any: !self.falls_back }
+    }
+}
+
+/// Nobody here answers it.
+const LAST: Need = Need { gpu: false, any: true };
+
 impl System {
     /// Lets this system ask other nodes and answer them, from now on and for good. False: it already does.
     pub fn attach_peers(&self, peers: Arc<dyn Peers>) -> bool {
         let inner = &*self.inner;
         let (routing, breaker) = (inner.settings.routing.clone(), inner.settings.breaker.clone());
-        inner.remote.set(Remote::new(peers, routing, breaker, Arc::clone(&inner.clock))).is_ok()
+        inner
+            .remote
+            .set(Remote::new(peers, routing, (breaker, Arc::clone(&inner.orders)), Arc::clone(&inner.clock)))
+            .is_ok()
     }
 
     /// Asks other nodes in another way from now on. False: this system asks none.
@@ -63,7 +75,7 @@ impl System {
         }
         let question = RemoteForecast { model: model.to_owned(), version, may_degrade: true, windows: None };
         let question = Arc::new(question);
-        match remote.forecast(Arc::clone(&question), false, deadline).await {
+        match remote.forecast(Arc::clone(&question), LAST, deadline).await {
             Ok(answer) => Ok(remote.shapes.put(version, &answer, self.inner.clock.now())),
             Err(NoAnswer::Nobody) => Err(unknown),
             Err(NoAnswer::Refused(refusal)) => Err(refusal.for_caller(&question)),
@@ -108,7 +120,7 @@ impl System {
         let rows = windows.rows;
         let version = request.version;
         let local = ForecastRequest { version, ..ForecastRequest::new(request.model, windows, deadline) };
-        let forecast = self.local(&route, local, now).await;
+        let forecast = self.local(&route, local, now, Resort::Last).await;
         let forecast = forecast.map_err(|refused| self.counted(&route, *refused, now))?;
         Ok(RemoteAnswer {
             rows,
@@ -144,7 +156,7 @@ impl System {
             may_degrade: !away.needs_gpu && self.inner.settings.policy == FallbackPolicy::Allow,
             windows: Some(std::mem::take(&mut request.windows)),
         });
-        match remote.forecast(Arc::clone(&asked), away.needs_gpu, deadline).await {
+        match remote.forecast(Arc::clone(&asked), away.need(), deadline).await {
             Ok(answer) => return Ok(forecast_of(answer)),
             Err(NoAnswer::Refused(RemoteRefusal::NotFinite { row })) => {
                 return Err(ForecastError::NotFinite { row });
@@ -154,12 +166,11 @@ impl System {
                 tracing::debug!(model = %request.model, error = %refusal, "no other node answered");
             }
         }
-        // The asks that were dropped may hold it for a moment yet.
-        request.windows = Arc::try_unwrap(asked)
-            .map_or_else(|shared| shared.windows.clone(), |own| own.windows)
-            .unwrap_or_default();
+        request.windows = recovered(asked);
         let now = self.inner.clock.now();
-        self.local(route, request, now).await.map_err(|refused| self.counted(route, *refused, now))
+        self.local(route, request, now, Resort::Last)
+            .await
+            .map_err(|refused| self.counted(route, *refused, now))
     }
 
     /// Answers here; what no device here takes is had from another node, if that takes it.
@@ -170,8 +181,8 @@ impl System {
         request: ForecastRequest,
         now: Instant,
     ) -> Result<Forecast, ForecastError> {
-        let (model, deadline) = (request.model.clone(), request.deadline);
-        let mut refused = match self.local(route, request, now).await {
+        let asks = request.clone_without_windows();
+        let mut refused = match self.local(route, request, now, Resort::First).await {
             Ok(forecast) => return Ok(forecast),
             Err(refused) => refused,
         };
@@ -180,13 +191,20 @@ impl System {
             && !is_stopping
         {
             let asked = Arc::new(RemoteForecast {
-                model,
+                model: asks.model.clone(),
                 version: Some(route.status.version),
                 may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
                 windows: Some(windows),
             });
-            if let Ok(answer) = remote.forecast(asked, false, deadline).await {
+            if let Ok(answer) = remote.forecast(Arc::clone(&asked), LAST, asks.deadline).await {
                 return Ok(forecast_of(answer));
+            }
+            let again = ForecastRequest { windows: recovered(asked), ..asks };
+            match self.local(route, again, self.inner.clock.now(), Resort::Last).await {
+                Ok(forecast) => return Ok(forecast),
+                // What was wrong here at first says more than that it still is.
+                Err(again) if again.windows.is_some() => {}
+                Err(again) => refused = again,
             }
         }
         Err(self.counted(route, *refused, now))
@@ -217,7 +235,7 @@ impl System {
             may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
             windows: Some(request.windows),
         });
-        match remote.forecast(Arc::clone(&asked), false, deadline).await {
+        match remote.forecast(Arc::clone(&asked), LAST, deadline).await {
             Ok(answer) => Ok(forecast_of(answer)),
             Err(NoAnswer::Nobody) => Err(unknown),
             Err(NoAnswer::Refused(refusal)) => {
@@ -276,6 +294,12 @@ impl System {
         });
         Deadline::after(now, remaining - needed.min(remaining / 2))
     }
+}
+
+/// The windows of a request that nobody took.
+fn recovered(asked: Arc<RemoteForecast>) -> Windows {
+    // The asks that were dropped may hold it for a moment yet.
+    Arc::try_unwrap(asked).map_or_else(|shared| shared.windows.clone(), |own| own.windows).unwrap_or_default()
 }
 
 fn forecast_of(answer: RemoteAnswer) -> Forecast {

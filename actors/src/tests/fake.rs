@@ -22,6 +22,10 @@ pub(super) enum Mode {
     Panic,
     /// NaN for rows whose normalized window is all zeros: constant series.
     NanForConstant,
+    /// Answers something else.
+    Lies,
+    /// The same, until it is built anew: the memory of the device is damaged.
+    Damaged,
     /// Neither runs nor can be built.
     Gone,
 }
@@ -82,6 +86,9 @@ impl Script {
             }
             state.built += 1;
             state.loaded.clear();
+            if state.mode == Mode::Damaged {
+                state.mode = Mode::Good;
+            }
             Ok(Box::new(Fake { backend, script: Arc::clone(&script) }))
         })
     }
@@ -126,7 +133,7 @@ impl Executor for Fake {
         }
         let mode = state.mode.clone();
         match mode {
-            Mode::Good | Mode::NanForConstant | Mode::Hang => {}
+            Mode::Good | Mode::NanForConstant | Mode::Hang | Mode::Lies | Mode::Damaged => {}
             Mode::Slow(time) => self.script.clock.advance(time),
             Mode::Fail(error) => return Err(error),
             Mode::Panic => {
@@ -141,7 +148,8 @@ impl Executor for Fake {
             let sum: f32 = input.iter().sum();
             let poisoned = mode == Mode::NanForConstant && input.iter().all(|&x| x == 0.0);
             for (step, cell) in output[row * out_len..][..out_len].iter_mut().enumerate() {
-                *cell = if poisoned { f32::NAN } else { sum * 0.01 + step as f32 };
+                let off = if matches!(mode, Mode::Lies | Mode::Damaged) { 0.25 } else { 0.0 };
+                *cell = if poisoned { f32::NAN } else { sum * 0.01 + step as f32 + off };
             }
         }
         state.rows.push(rows);

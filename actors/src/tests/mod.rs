@@ -1,5 +1,6 @@
 //! Whole systems on fake devices: every failure, and what callers see of it.
 
+mod breakers;
 mod failures;
 mod fake;
 mod models;
@@ -45,6 +46,8 @@ impl Rig {
         settings.breaker.calls_min = 2;
         settings.breaker.open_for = Duration::from_secs(60);
         settings.breaker.open_for_max = Duration::from_secs(600);
+        // Tests of checks switch them on.
+        settings.checks.every = Duration::ZERO;
         change(&mut settings);
         let clock = Arc::new(ManualClock::new());
         let (cpu, gpu) = (Script::new(&clock), Script::new(&clock));

@@ -7,7 +7,7 @@ use peregrine_shaders::{Backend, Windows};
 
 use super::fake::Mode;
 use super::{MODEL, Rig, WINDOW, constant, ramp, until};
-use crate::{ForecastError, ForecastRequest};
+use crate::{ForecastError, ForecastRequest, Priority};
 
 #[tokio::test]
 async fn a_request_is_answered() {
@@ -120,4 +120,38 @@ async fn what_cannot_be_forecast_is_refused_before_it_waits() {
     let short = Windows { rows: 1, y: vec![0.0; WINDOW - 1], ..Windows::default() };
     assert!(matches!(ask(MODEL, None, short).await, Err(ForecastError::Window(_))));
     assert_eq!(rig.cpu.entered(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_in_time_is_refused_at_once_and_the_urgent_overtake() {
+    let rig = Rig::cpu(|settings| settings.batching.rows_max = 2).await;
+    rig.cpu.set(Mode::Slow(Duration::from_millis(10)));
+    for _ in 0..3 {
+        rig.ask().await.unwrap();
+    }
+    rig.cpu.set(Mode::Hang);
+    let busy = rig.begin(ramp(1));
+    until("the device is busy", || rig.cpu.entered() == 4).await;
+    let waiting: Vec<_> = (0..4).map(|_| rig.begin(ramp(1))).collect();
+    until("four wait", || rig.queued(0) == 4).await;
+    let hurried = |millis, priority| {
+        let now = peregrine_runtime::Clock::now(&*rig.clock);
+        let mut request = rig.request(ramp(1));
+        request.deadline = Deadline::after(now, Duration::from_millis(millis));
+        request.origin.priority = priority;
+        let system = rig.system.clone();
+        async move { system.forecast(request).await }
+    };
+    // One that runs, four that wait and itself take some 60 ms.
+    let refused = hurried(40, Priority::Normal).await.err();
+    let Some(ForecastError::Overloaded { retry_after_ms }) = refused else { panic!("{refused:?}") };
+    assert!((5..=40).contains(&retry_after_ms), "it says when: {retry_after_ms}");
+    assert_eq!(rig.system.health().devices[0].refused[1], ("deadline", 1));
+    let urgent = tokio::spawn(hurried(40, Priority::High));
+    until("it waits", || rig.queued(0) == 5).await;
+    rig.cpu.set(Mode::Good);
+    urgent.await.unwrap().unwrap();
+    for request in waiting.into_iter().chain([busy]) {
+        request.await.unwrap().unwrap();
+    }
 }

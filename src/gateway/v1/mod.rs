@@ -1,5 +1,6 @@
 //! The native routes: forecasts by series, models, breakers.
 
+mod breakers;
 mod config;
 mod models;
 pub(crate) mod parse;
@@ -7,8 +8,6 @@ pub(crate) mod print;
 
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::BreakerState;
-use serde_json::json;
 
 use self::parse::{BadForecast, ForecastBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
@@ -21,7 +20,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/models/{model}", models::one);
     post(config, "/v1/models/{model}/load", models::load);
     post(config, "/v1/models/{model}/unload", models::unload);
-    get(config, "/v1/breakers", breakers);
+    get_or_post(config, "/v1/breakers", breakers::show, breakers::order);
     get_or_post(config, "/v1/config", config::show, config::post);
 }
 
@@ -75,25 +74,4 @@ fn with_label(error: peregrine_actors::ForecastError, body: &ForecastBody<'_>) -
         Some(series) => Refusal::Series { series, source: error },
         None => error.into(),
     }
-}
-
-async fn breakers(shared: Data<Shared>) -> HttpResponse {
-    let list = shared.system.breakers().into_iter().map(|breaker| {
-        let retry_ms = match breaker.state {
-            BreakerState::Open { remaining } => Some(remaining.as_secs_f64() * 1e3),
-            BreakerState::Closed | BreakerState::HalfOpen => None,
-        };
-        json!({
-            "model": breaker.guards.model().map(|(model, _)| model),
-            "version": breaker.guards.model().map(|(_, version)| version),
-            "backend": breaker.guards.backend(),
-            "node": breaker.guards.node().map(peregrine_runtime::NodeId::as_str),
-            "state": breaker.state.name(),
-            "probe_in_ms": retry_ms,
-            "failures": breaker.failures,
-            "transitions": breaker.transitions,
-            "reason": breaker.reason,
-        })
-    });
-    HttpResponse::Ok().json(json!({ "breakers": list.collect::<Vec<_>>() }))
 }

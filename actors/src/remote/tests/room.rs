@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use peregrine_runtime::{Clock, Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, Family, Head, ModelSpec, NormalizerKind, Windows};
 
-use crate::remote::{NoAnswer, Peers, Prefer, Provider, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
+use crate::remote::{
+    Need, NoAnswer, Peers, Prefer, Provider, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal,
+};
 use crate::{BreakerLimits, BreakerState, RoutingSettings, Timing};
 
 const MS: Duration = Duration::from_millis(1);
@@ -156,7 +158,7 @@ impl Rig {
         change(&mut settings);
         let breaker = BreakerLimits { calls_min: 4, probes: 1, ..BreakerLimits::default() };
         let peers = Arc::clone(&cluster) as Arc<dyn Peers>;
-        Self { cluster, remote: Remote::new(peers, settings, breaker, Arc::new(Virtual)) }
+        Self { cluster, remote: Remote::new(peers, settings, (breaker, Arc::default()), Arc::new(Virtual)) }
     }
 
     fn set(&self, node: &str, way: Way) {
@@ -180,7 +182,7 @@ impl Rig {
         };
         let start = tokio::time::Instant::now();
         let deadline = Deadline::after(start.into_std(), within);
-        let ended = self.remote.forecast(Arc::new(request), false, deadline).await;
+        let ended = self.remote.forecast(Arc::new(request), Need::default(), deadline).await;
         assert!(start.elapsed() <= within + 2 * MS, "it ended {:?} after it began", start.elapsed());
         match ended {
             Ok(answer) => Ok(answer.node.to_string()),

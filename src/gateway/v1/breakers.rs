@@ -1,0 +1,103 @@
+//! `GET /v1/breakers`: every circuit of this node; `POST /v1/breakers`: an operator decides about some of them.
+
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use peregrine_actors::{BreakerMode, BreakerSelector, BreakerState, BreakerStatus};
+use peregrine_runtime::NodeId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Problem, Shared};
+use crate::gateway::error::Refusal;
+
+pub(super) async fn show(shared: Data<Shared>) -> HttpResponse {
+    respond(&shared.system.breakers())
+}
+
+/// What is decided, and about which circuits: those that fit all that is said.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    mode: Mode,
+    model: Option<String>,
+    version: Option<u32>,
+    backend: Option<Kind>,
+    node: Option<String>,
+}
+
+const FORM: &str = "`mode`: auto, forced-open, disabled or metrics-only, and if wanted `model`, `version`, `backend`: \
+                    cpu, gpu or remote, `node`";
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    Auto,
+    ForcedOpen,
+    Disabled,
+    MetricsOnly,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Cpu,
+    Gpu,
+    Remote,
+}
+
+pub(super) async fn order(
+    shared: Data<Shared>,
+    request: HttpRequest,
+    mut payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let body = shared.body(request.headers(), &mut payload).await?;
+    let order: Order = serde_json::from_slice(&body).map_err(|_| Refusal::Order(FORM))?;
+    let node = order.node.as_deref().map(NodeId::new).transpose();
+    let selector = BreakerSelector {
+        model: order.model,
+        version: order.version,
+        backend: order.backend.map(|kind| kind.name().to_owned()),
+        node: node.map_err(|_| Refusal::Order(FORM))?,
+    };
+    let mode = match order.mode {
+        Mode::Auto => BreakerMode::Auto,
+        Mode::ForcedOpen => BreakerMode::ForcedOpen,
+        Mode::Disabled => BreakerMode::Disabled,
+        Mode::MetricsOnly => BreakerMode::MetricsOnly,
+    };
+    let ordered = shared.system.set_breaker_mode(selector, mode).map_err(Refusal::Orders)?;
+    Ok(respond(&ordered))
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+fn respond(breakers: &[BreakerStatus]) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "breakers": breakers.iter().map(view).collect::<Vec<_>>() }))
+}
+
+fn view(breaker: &BreakerStatus) -> Value {
+    let retry_ms = match breaker.state {
+        BreakerState::Open { remaining } => Some(remaining.as_secs_f64() * 1e3),
+        BreakerState::Closed | BreakerState::HalfOpen | BreakerState::ForcedOpen => None,
+    };
+    json!({
+        "model": breaker.guards.model().map(|(model, _)| model),
+        "version": breaker.guards.model().map(|(_, version)| version),
+        "backend": breaker.guards.backend(),
+        "node": breaker.guards.node().map(NodeId::as_str),
+        "mode": breaker.mode.name(),
+        "state": breaker.state.name(),
+        "probe_in_ms": retry_ms,
+        "failures": breaker.failures,
+        "transitions": breaker.transitions,
+        "reason": breaker.reason,
+    })
+}

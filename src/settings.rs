@@ -1,0 +1,70 @@
+//! What the actors are told of the configuration.
+
+use peregrine_actors::{
+    AdmissionLimits, BatchLimits, BreakerLimits, BreakerMode, CheckLimits, FallbackPolicy, Placement,
+    Profile, Profiles, Settings, Workload,
+};
+
+use crate::cluster;
+use crate::config::{Config, ModeChoice, ModelsConfig, ProfileChoice, WorkloadChoice};
+use crate::memory;
+
+/// The part of the configuration that the actors are told.
+pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
+    let (batching, breaker) = (&config.batching, &config.breaker);
+    Settings {
+        batching: BatchLimits {
+            rows_max: batching.rows_max,
+            wait_max: batching.wait_max,
+            queue_rows_max: batching.queue_rows_max,
+            request_rows_max: batching.request_rows_max,
+            admission: AdmissionLimits {
+                delay_target: batching.delay_target,
+                model_share: batching.model_share,
+            },
+        },
+        breaker: BreakerLimits {
+            window_calls: breaker.window_calls,
+            window_for: breaker.window,
+            consecutive_failures: breaker.consecutive_failures,
+            calls_min: breaker.calls_min,
+            failure_share: breaker.failure_share,
+            slow_share: breaker.slow_share,
+            slow_after: breaker.slow_after,
+            open_for: breaker.open_for,
+            probes: breaker.probes,
+            ..BreakerLimits::default()
+        },
+        breaker_mode: match breaker.mode {
+            ModeChoice::Auto => BreakerMode::Auto,
+            ModeChoice::Disabled => BreakerMode::Disabled,
+            ModeChoice::MetricsOnly => BreakerMode::MetricsOnly,
+        },
+        checks: CheckLimits { every: breaker.check_every, drift_max: breaker.drift_max },
+        policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
+        placement,
+        placement_by_model: cluster::devices(config),
+        profiles: profiles(&config.models),
+        default_deadline: config.deadline.default,
+        routing: cluster::routing(config),
+        ..Settings::default()
+    }
+}
+
+fn profiles(models: &ModelsConfig) -> Profiles {
+    let workload = match models.workload {
+        WorkloadChoice::RealTime => Workload::RealTime,
+        WorkloadChoice::Batch => Workload::Batch,
+        WorkloadChoice::Balanced => Workload::Balanced,
+        WorkloadChoice::MemoryIntensive => Workload::MemoryIntensive,
+    };
+    let profile = |choice: ProfileChoice| match choice {
+        ProfileChoice::Auto => Profile::detect(workload, memory::of_machine()),
+        ProfileChoice::UltraLowLatency => Profile::UltraLowLatency,
+        ProfileChoice::HighThroughput => Profile::HighThroughput,
+        ProfileChoice::Balanced => Profile::Balanced,
+        ProfileChoice::MemoryOptimized => Profile::MemoryOptimized,
+    };
+    let by_model = models.profiles.iter().map(|(model, choice)| (model.clone(), profile(*choice)));
+    Profiles { default: profile(models.profile), by_model: by_model.collect() }
+}
