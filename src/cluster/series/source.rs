@@ -25,6 +25,9 @@ const CHUNK_BYTES_MAX: usize = 24 << 10;
 const TICK_BYTES_MAX: usize = 24 << 10;
 /// Between two tries to reach an owner.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// What an owner accepted and did not answer in this time is sent again: it is longer than the cluster takes to notice
+/// that a node died, and a tick may come twice.
+const TRY: Duration = Duration::from_millis(1500);
 
 pub(super) struct ClusterSource {
     pub(super) cluster: Cluster,
@@ -128,20 +131,34 @@ struct Chunk {
 }
 
 impl ClusterSource {
+    /// Sends until somebody answers, for as long as the caller waits.
     async fn send(&self, chunk: Chunk, deadline: Deadline) -> (Vec<usize>, Vec<Result<Effect, TickError>>) {
         let Chunk { key, places, ticks, .. } = chunk;
-        let question = ShardAsk::Ticks(ticks.into_iter().map(Into::into).collect());
         let count = places.len();
-        let failed = match self.region.ask(key.as_str().as_bytes(), question, deadline).await {
-            Ok(ShardAnswer::Effects(effects)) if effects.len() == count => {
-                return (places, effects.into_iter().map(Into::into).collect());
+        loop {
+            let question = ShardAsk::Ticks(ticks.iter().cloned().map(Into::into).collect());
+            let failed = match self.region.ask(key.as_str().as_bytes(), question, self.soon(deadline)).await {
+                Ok(ShardAnswer::Effects(effects)) if effects.len() == count => {
+                    return (places, effects.into_iter().map(Into::into).collect());
+                }
+                Ok(ShardAnswer::NotReady) => {
+                    TickError::Unavailable("the series is being taken over".to_owned())
+                }
+                Ok(_) => TickError::Unavailable("the owner's answer makes no sense".to_owned()),
+                Err(AskError::Full) => TickError::Overloaded { retry_after_ms: 20 },
+                Err(failed) => TickError::Unavailable(failed.to_string()),
+            };
+            let is_over = deadline.expired(self.clock.now() + PATIENCE);
+            if is_over || matches!(failed, TickError::Overloaded { .. }) {
+                return (places, vec![Err(failed); count]);
             }
-            Ok(ShardAnswer::NotReady) => TickError::Unavailable("the series is being taken over".to_owned()),
-            Ok(_) => TickError::Unavailable("the owner's answer makes no sense".to_owned()),
-            Err(AskError::Full) => TickError::Overloaded { retry_after_ms: 20 },
-            Err(failed) => TickError::Unavailable(failed.to_string()),
-        };
-        (places, vec![Err(failed); count])
+            tokio::time::sleep(PATIENCE).await;
+        }
+    }
+
+    /// For one try.
+    fn soon(&self, deadline: Deadline) -> Deadline {
+        deadline.min(Deadline::after(self.clock.now(), TRY))
     }
 
     /// Tries again while a series has no owner that is ready.
@@ -165,7 +182,7 @@ impl ClusterSource {
 
     async fn owner(&self, series: &SeriesName, deadline: Deadline) -> Result<NodeId, SourceError> {
         let odd = || SourceError::Unavailable("the owner's answer makes no sense".to_owned());
-        match self.region.ask(series.as_str().as_bytes(), ShardAsk::Where, deadline).await {
+        match self.region.ask(series.as_str().as_bytes(), ShardAsk::Where, self.soon(deadline)).await {
             Ok(ShardAnswer::Here(owner)) => NodeId::new(&owner).map_err(|_| odd()),
             Ok(ShardAnswer::NotReady) => {
                 Err(SourceError::Unavailable("the series is being taken over".to_owned()))
