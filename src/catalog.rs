@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use peregrine_shaders::{Forecaster, LoadError};
 
+use crate::sealed::{Vault, sealed_name};
+
 /// What makes a folder a model folder; the library's own file does so too.
 const FILES: [&str; 2] = ["model.json", "ensemble.json"];
 
@@ -64,11 +66,14 @@ pub fn find(dir: &Path) -> Result<Vec<Entry>, CatalogError> {
 ///
 /// # Errors
 /// What the loader says.
-pub fn load(entry: &Entry) -> Result<Forecaster, LoadError> {
+pub fn load(entry: &Entry, vault: &Vault) -> Result<Forecaster, LoadError> {
     let native = entry.dir.join("native.safetensors");
     let by_folder = FILES.iter().any(|file| entry.dir.join(file).is_file());
-    let forecaster =
-        if by_folder { Forecaster::load(&entry.dir)? } else { Forecaster::load_native(&native)? };
+    let forecaster = if by_folder {
+        Forecaster::load_from(&entry.dir, vault)?
+    } else {
+        Forecaster::load_native(&native, vault)?
+    };
     Ok(forecaster.named(&entry.name))
 }
 
@@ -94,7 +99,8 @@ fn version_number(name: &str) -> Option<u32> {
 /// Is this the folder of one version?
 #[must_use]
 pub fn holds_model(dir: &Path) -> bool {
-    FILES.iter().chain(&["native.safetensors"]).any(|file| dir.join(file).is_file())
+    let native = dir.join("native.safetensors");
+    FILES.iter().any(|file| dir.join(file).is_file()) || native.is_file() || sealed_name(&native).is_file()
 }
 
 /// Sub-folders by name; hidden ones (an import in progress is one) and names that are not UTF-8 are left out.

@@ -14,6 +14,7 @@ mod memory;
 pub mod node;
 pub mod reload;
 pub mod score;
+pub mod sealed;
 mod security;
 mod series;
 pub mod series_store;

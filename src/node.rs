@@ -36,6 +36,7 @@ use crate::gateway::{self, Shared, SharedParts, Tls, TlsError, TlsRoom};
 use crate::journal::{OpenError, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
+use crate::sealed::Vault;
 use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
 use crate::series_store::{DataError, SeriesStore};
@@ -368,7 +369,7 @@ async fn serve_models(
         None => Arc::clone(&live.source),
     };
     memory::for_loading();
-    let mut loaded = std::pin::pin!(load_all(entries));
+    let mut loaded = std::pin::pin!(load_all(entries, config.models.vault.clone()));
     while let Some((entry, loaded)) = loaded.next().await {
         let failed = |source| NodeError::Model { dir: entry.dir.clone(), source };
         let forecaster = match loaded {
@@ -511,13 +512,17 @@ impl Room for RoutingRoom {
 /// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
 fn load_all(
     entries: Vec<catalog::Entry>,
+    vault: Vault,
 ) -> impl Stream<Item = (catalog::Entry, Result<Forecaster, LoadError>)> {
-    let load = |entry: catalog::Entry| async move {
-        let loading = spawn_blocking(move || {
-            let loaded = catalog::load(&entry);
-            (entry, loaded)
-        });
-        loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    let load = move |entry: catalog::Entry| {
+        let vault = vault.clone();
+        async move {
+            let loading = spawn_blocking(move || {
+                let loaded = catalog::load(&entry, &vault);
+                (entry, loaded)
+            });
+            loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+        }
     };
     stream::iter(entries).map(load).buffered(backends::cores())
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use peregrine::catalog;
 use peregrine::score::{Board, Candidate, Panel, Row, score};
+use peregrine::sealed::Vault;
 use peregrine_shaders::cpu::CpuExecutor;
 
 const TOLERANCE: f64 = 5e-4;
@@ -84,5 +85,8 @@ fn row<'a>(board: &'a Board, name: &str) -> &'a Row {
 
 fn candidate(name: &str) -> Candidate {
     let entry = catalog::find(&Path::new("models").join(name)).expect("a model folder").remove(0);
-    Candidate { name: name.to_owned(), forecaster: catalog::load(&entry).expect("a model") }
+    Candidate {
+        name: name.to_owned(),
+        forecaster: catalog::load(&entry, &Vault::default()).expect("a model"),
+    }
 }

@@ -20,7 +20,7 @@ mod windows;
 
 pub use executor::{Backend, ExecuteError, Executor};
 pub use forecaster::{Forecaster, Scratch};
-pub use loader::LoadError;
+pub use loader::{Files, LoadError, PlainFiles};
 pub use plan::{
     Activation, Affine, Attention, BufferId, Cell, Command, Init, LayerNorm, Linear, Move, Plan, PlanBuilder,
     PlanId, Pool, PoolMode, Recurrent, Repeat, View, Weights,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::loader::{self, Archive, CaseFile};
 use crate::{
-    Backend, ExecuteError, Executor, Forecaster, LoadError, ModelSpec, Scratch, WindowError, Windows,
+    Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, Scratch, WindowError, Windows,
 };
 
 const CASES_MAX: usize = 1 << 16;
@@ -61,9 +61,9 @@ pub enum VerifyError {
 ///
 /// # Errors
 /// When the folder does not load or the executor fails; a wrong result is a report that has not passed.
-pub fn verify(dir: &Path, executor: &mut dyn Executor) -> Result<Report, VerifyError> {
-    let forecaster = Forecaster::load(dir)?;
-    let (cases, archive) = loader::read_cases(dir)?;
+pub fn verify(dir: &Path, files: &dyn Files, executor: &mut dyn Executor) -> Result<Report, VerifyError> {
+    let forecaster = Forecaster::load_from(dir, files)?;
+    let (cases, archive) = loader::read_cases(dir, files)?;
     let spec = forecaster.spec();
     let windows = windows(spec, &archive, cases.len())?;
     let shape = [vec![cases.len()], spec.answer_dims()].concat();

@@ -61,7 +61,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), CliError> {
     let config = resolved(args.config, args.models)?.config;
     let mut models = Vec::new();
     for entry in catalog::scan(&config.models.repositories)? {
-        let loaded = catalog::load(&entry);
+        let loaded = catalog::load(&entry, &config.models.vault);
         let failed = |source| BenchError::Load { model: entry.name.clone(), source };
         models.push((Arc::new(loaded.map_err(failed)?), entry.version));
     }

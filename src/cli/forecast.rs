@@ -47,7 +47,7 @@ pub(super) enum ForecastCsvError {
 
 pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
     let entry = find(&args.model, args.config, args.models)?;
-    let forecaster = catalog::load(&entry)
+    let forecaster = catalog::load(&entry, &super::vault()?)
         .map_err(|source| ForecastCsvError::Load { model: args.model.clone(), source })?;
     let ModelSpec { family, series, .. } = **forecaster.spec();
     if family.is_multivariate() {

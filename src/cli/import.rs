@@ -11,9 +11,19 @@ use serde_json::{Value, json};
 
 use super::{CliError, ImportArgs, print_json, resolved};
 use crate::catalog::{self, Entry};
+use crate::sealed::Vault;
 
 /// What a model folder may hold; nothing else is copied.
-const FILES: [&str; 4] = ["model.json", "weights.safetensors", "native.safetensors", "cases.safetensors"];
+const FILES: [&str; 8] = [
+    "model.json",
+    "weights.safetensors",
+    "weights.safetensors.aes",
+    "native.safetensors",
+    "native.safetensors.aes",
+    "cases.safetensors",
+    "cases.safetensors.aes",
+    "signature.json",
+];
 
 /// The model is not imported; the repository is as before.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +59,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
             })?
         }
     };
-    let target = import(&args.dir, &repository, &name, args.force)?;
+    let target = import(&args.dir, &repository, &name, args.force, &super::vault()?)?;
     if args.json {
         print_json(&json!({ "model": name, "dir": target }))?;
     } else {
@@ -58,7 +68,13 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-fn import(dir: &Path, repository: &Path, name: &str, force: bool) -> Result<PathBuf, ImportError> {
+fn import(
+    dir: &Path,
+    repository: &Path,
+    name: &str,
+    force: bool,
+    vault: &Vault,
+) -> Result<PathBuf, ImportError> {
     let target = repository.join(name);
     if target.exists() && !force {
         return Err(ImportError::Exists(target));
@@ -66,7 +82,7 @@ fn import(dir: &Path, repository: &Path, name: &str, force: bool) -> Result<Path
     let work = repository.join(format!(".import-{}-{name}", std::process::id()));
     let staged = work.join(name);
     let done = stage(dir, &staged, name)
-        .and_then(|()| checked(dir, &staged, name))
+        .and_then(|()| checked(dir, &staged, name, vault))
         .and_then(|()| put_in_place(&staged, &target));
     // Best effort: what failed is reported, and a hidden left-over is no model.
     let _left_over = fs::remove_dir_all(&work);
@@ -102,9 +118,9 @@ fn rename(file: &Path, name: &str) -> Result<(), ImportError> {
     }
 }
 
-fn checked(dir: &Path, staged: &Path, name: &str) -> Result<(), ImportError> {
+fn checked(dir: &Path, staged: &Path, name: &str, vault: &Vault) -> Result<(), ImportError> {
     let entry = Entry { name: name.to_owned(), version: 1, dir: staged.to_owned() };
-    match catalog::load(&entry) {
+    match catalog::load(&entry, vault) {
         Ok(_) => Ok(()),
         Err(source) => Err(ImportError::Refused { dir: dir.to_owned(), source }),
     }
@@ -144,14 +160,18 @@ mod tests {
     fn a_model_is_copied_whole_and_never_overwritten_unasked() {
         let repository = tempfile::tempdir().unwrap();
         let source = Path::new("models/nbeats-vol-quantile");
-        let target = import(source, repository.path(), "vol", false).unwrap();
+        let target = import(source, repository.path(), "vol", false, &Vault::default()).unwrap();
         assert_eq!(
             fs::read(target.join("weights.safetensors")).unwrap(),
             fs::read(source.join("weights.safetensors")).unwrap()
         );
-        assert!(matches!(import(source, repository.path(), "vol", false), Err(ImportError::Exists(_))));
-        import(source, repository.path(), "vol", true).unwrap();
-        let renamed = catalog::load(&catalog::scan(&[repository.path()]).unwrap()[0]).unwrap();
+        assert!(matches!(
+            import(source, repository.path(), "vol", false, &Vault::default()),
+            Err(ImportError::Exists(_))
+        ));
+        import(source, repository.path(), "vol", true, &Vault::default()).unwrap();
+        let renamed =
+            catalog::load(&catalog::scan(&[repository.path()]).unwrap()[0], &Vault::default()).unwrap();
         assert_eq!(renamed.spec().name, "vol");
         assert_eq!(names(repository.path()), ["vol"]);
     }
@@ -160,9 +180,9 @@ mod tests {
     fn a_native_file_alone_is_enough() {
         let (repository, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::copy(NATIVE, source.path().join("native.safetensors")).unwrap();
-        import(source.path(), repository.path(), "mine", false).unwrap();
+        import(source.path(), repository.path(), "mine", false, &Vault::default()).unwrap();
         let entry = catalog::scan(&[repository.path()]).unwrap().remove(0);
-        let forecaster = catalog::load(&entry).unwrap();
+        let forecaster = catalog::load(&entry, &Vault::default()).unwrap();
         assert_eq!((forecaster.spec().name.as_str(), forecaster.spec().window), ("mine", 128));
     }
 
@@ -170,7 +190,7 @@ mod tests {
     fn what_does_not_load_leaves_no_trace() {
         let (repository, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         fs::write(source.path().join("native.safetensors"), "junk").unwrap();
-        let refused = import(source.path(), repository.path(), "junk", false);
+        let refused = import(source.path(), repository.path(), "junk", false, &Vault::default());
         assert!(matches!(refused, Err(ImportError::Refused { .. })));
         assert!(names(repository.path()).is_empty());
     }

@@ -11,6 +11,7 @@ mod keys;
 mod long_table;
 mod models;
 mod score;
+mod seal;
 mod serve;
 mod verify;
 
@@ -25,6 +26,7 @@ use crate::backends::BackendError;
 use crate::catalog::CatalogError;
 use crate::config::{self, BackendChoice, ConfigError, Overrides, Scope, Sources};
 use crate::node::NodeError;
+use crate::sealed::Vault;
 
 /// Serves neural forecasts to trading systems.
 #[derive(Debug, Parser)]
@@ -126,6 +128,10 @@ enum ModelsVerb {
     Verify(VerifyArgs),
     /// Check a model and copy it into a repository
     Import(ImportArgs),
+    /// Encrypt the weights of models in place, with the key in PEREGRINE_MODEL_KEY
+    Encrypt(SealArgs),
+    /// Sign models with the key in PEREGRINE_SIGNING_KEY, and print who they are signed by
+    Sign(SealArgs),
     /// Forecast the held-out end of every series and rank models beside naive, HAR and the mean of 500 days
     Score(ScoreArgs),
 }
@@ -134,6 +140,8 @@ enum ModelsVerb {
 enum KeysVerb {
     /// Draw a key: prints it once, and the lines for the file that security.keys names
     New(NewKeyArgs),
+    /// Draw a key that encrypts or signs models: prints it once, and the public half of it
+    Model(ModelKeyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -173,6 +181,23 @@ struct VerifyArgs {
     /// Only this device; auto: the CPU and every Vulkan adapter
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendChoice,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct SealArgs {
+    /// Model folder, or folder of model folders
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ModelKeyArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -335,8 +360,11 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Models(ModelsVerb::List(args)) => models::list(args),
         Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),
         Verb::Models(ModelsVerb::Import(args)) => import::run(&args),
+        Verb::Models(ModelsVerb::Encrypt(args)) => seal::encrypt(&args),
+        Verb::Models(ModelsVerb::Sign(args)) => seal::sign(&args),
         Verb::Models(ModelsVerb::Score(args)) => score::run(&args),
         Verb::Keys(KeysVerb::New(args)) => keys::new(&args),
+        Verb::Keys(KeysVerb::Model(args)) => seal::draw(&args),
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),
@@ -346,6 +374,11 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
 /// The configuration that these options and this process's environment give.
 fn resolved(files: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<config::Resolved, ConfigError> {
     config::resolve(&Sources::of_process(files, Overrides { models, ..Overrides::default() }))
+}
+
+/// How models are read: as the environment and the built-in configuration say.
+fn vault() -> Result<Vault, ConfigError> {
+    Ok(resolved(Vec::new(), Vec::new())?.config.models.vault)
 }
 
 /// Pretty JSON and a newline on stdout.

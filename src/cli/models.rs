@@ -9,7 +9,8 @@ use crate::catalog::{self, Entry};
 pub(super) fn list(args: ListArgs) -> Result<(), CliError> {
     let config = resolved(args.config, args.models)?.config;
     let entries = catalog::scan(&config.models.repositories)?;
-    let loaded: Vec<_> = entries.iter().map(|entry| (entry, catalog::load(entry))).collect();
+    let loaded: Vec<_> =
+        entries.iter().map(|entry| (entry, catalog::load(entry, &config.models.vault))).collect();
     if args.json {
         let rows: Vec<_> = loaded.iter().map(|(entry, forecaster)| row_json(entry, forecaster)).collect();
         print_json(&json!({ "models": rows, "default": config.models.default }))?;

@@ -65,10 +65,11 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), CliError> {
 /// Under the folder's name, or as typed where two folders share one.
 fn candidates(args: &ScoreArgs) -> Result<Vec<Candidate>, CliError> {
     let mut candidates = Vec::with_capacity(args.names.len());
+    let vault = super::vault()?;
     for typed in &args.names {
         let entry = find(typed, args.config.clone(), args.models.clone())?;
-        let forecaster =
-            catalog::load(&entry).map_err(|source| ScoreFailure::Load { model: typed.clone(), source })?;
+        let forecaster = catalog::load(&entry, &vault)
+            .map_err(|source| ScoreFailure::Load { model: typed.clone(), source })?;
         candidates.push(Candidate { name: entry.name, forecaster });
     }
     let names: Vec<String> = candidates.iter().map(|candidate| candidate.name.clone()).collect();

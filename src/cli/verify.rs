@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{CliError, VerifyArgs, print_json, print_table};
 use crate::backends;
 use crate::catalog::{self, Entry};
+use crate::sealed::{Vault, sealed_name};
 
 /// Generous: a software adapter on a busy machine compiles and computes a whole file of cases.
 const GPU_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,9 +32,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
         }
         entries.extend(found);
     }
+    let vault = super::vault()?;
     let mut executors = backends::open_all(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let outcomes: Vec<(Entry, Outcome)> =
-        entries.into_iter().flat_map(|entry| outcomes(&entry, &mut executors)).collect();
+        entries.into_iter().flat_map(|entry| outcomes(&entry, &vault, &mut executors)).collect();
     let failed = outcomes.iter().filter(|(_, outcome)| outcome.failed()).count();
     if args.json {
         let rows: Vec<Value> = outcomes.iter().map(|(entry, outcome)| outcome.json(entry)).collect();
@@ -51,18 +53,22 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     }
 }
 
-fn outcomes(entry: &Entry, executors: &mut [Box<dyn Executor>]) -> Vec<(Entry, Outcome)> {
-    if let Err(LoadError::UnknownFamily { class }) = catalog::load(entry) {
+fn outcomes(entry: &Entry, vault: &Vault, executors: &mut [Box<dyn Executor>]) -> Vec<(Entry, Outcome)> {
+    if let Err(LoadError::UnknownFamily { class }) = catalog::load(entry, vault) {
         return vec![(entry.clone(), Outcome::NotKnownYet { class })];
     }
-    if !["model.json", "cases.safetensors"].iter().all(|file| entry.dir.join(file).is_file()) {
+    let is_there = |file: &str| {
+        let path = entry.dir.join(file);
+        path.is_file() || sealed_name(&path).is_file()
+    };
+    if !["model.json", "cases.safetensors"].into_iter().all(is_there) {
         return vec![(entry.clone(), Outcome::NoCases)];
     }
-    executors.iter_mut().map(|executor| (entry.clone(), on(&entry.dir, executor.as_mut()))).collect()
+    executors.iter_mut().map(|executor| (entry.clone(), on(&entry.dir, vault, executor.as_mut()))).collect()
 }
 
-fn on(dir: &Path, executor: &mut dyn Executor) -> Outcome {
-    match verify(dir, executor) {
+fn on(dir: &Path, vault: &Vault, executor: &mut dyn Executor) -> Outcome {
+    match verify(dir, vault, executor) {
         Ok(report) => Outcome::Ran(report),
         Err(error) => Outcome::Failed { backend: executor.backend().name(), reason: error.to_string() },
     }

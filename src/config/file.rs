@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::batching::BatchingFile;
 use super::breaker::BreakerFile;
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
+use super::secret::Secret;
 use super::security::SecurityFile;
 use super::series::SeriesFile;
 use super::units::{WrittenDuration, WrittenSize};
@@ -59,6 +60,8 @@ pub(super) struct ServerFile {
     pub(super) workers: Option<usize>,
     /// Largest request body.
     pub(super) body_max: Option<WrittenSize>,
+    /// Of all bodies that are read or worked on at once; more are answered 429.
+    pub(super) bodies_max: Option<WrittenSize>,
     /// Open connections, all workers together.
     pub(super) connections_max: Option<usize>,
     /// Requests inside the node at once; more are answered 429.
@@ -99,6 +102,10 @@ pub(super) struct ModelsFile {
     pub(super) profile: Option<ProfileChoice>,
     /// Profile by model name.
     pub(super) profiles: Option<BTreeMap<String, ProfileChoice>>,
+    /// Opens encrypted models: 64 hexadecimal digits, best given as `PEREGRINE_MODEL_KEY`; empty: there are none.
+    pub(super) key: Option<Secret>,
+    /// Public keys, 64 hexadecimal digits each, of those who must have signed a model; empty: nobody must.
+    pub(super) signers: Option<Vec<String>>,
 }
 
 /// What the load will be like.

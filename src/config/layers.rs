@@ -13,6 +13,7 @@ use toml::{Spanned, Table, Value};
 
 use super::file::{ConfigFile, LISTS, NESTED};
 use super::{BUILT_IN, Mistake};
+use crate::sealed::{SIGNING, VARIABLE};
 
 /// Longer reports help nobody, and whoever posts a layer chooses how much is wrong with it.
 const MISTAKES_MAX: usize = 256;
@@ -127,7 +128,12 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
         }
     }
     for (name, text) in &sources.environment {
-        if let Some(path) = name.strip_prefix(PREFIX) {
+        if name == VARIABLE {
+            let path = ["models", "key"].map(str::to_owned).to_vec();
+            add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
+        } else if let Some(path) = name.strip_prefix(PREFIX)
+            && name != SIGNING
+        {
             let path = path.split("__").map(str::to_ascii_lowercase).collect();
             add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
         }

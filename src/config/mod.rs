@@ -9,6 +9,7 @@ mod cluster_file;
 mod error;
 mod file;
 mod layers;
+mod models;
 mod paths;
 mod resolve;
 mod secret;
@@ -27,6 +28,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use peregrine_runtime::{NodeId, Region};
+
+use crate::sealed::Vault;
 
 pub use batching::BatchingConfig;
 pub use breaker::{BreakerConfig, ModeChoice};
@@ -101,6 +104,8 @@ pub struct ServerConfig {
     pub workers: usize,
     /// Largest request body; larger ones get 413.
     pub body_bytes_max: usize,
+    /// Of all bodies that are read or worked on at once; more get 429.
+    pub bodies_bytes_max: usize,
     /// Open connections, all workers together.
     pub connections_max: usize,
     /// Requests that may be inside the node at once; more get 429.
@@ -146,6 +151,8 @@ pub struct ModelsConfig {
     pub profile: ProfileChoice,
     /// By model name.
     pub profiles: BTreeMap<String, ProfileChoice>,
+    /// What opens encrypted models, and who must have signed them.
+    pub vault: Vault,
 }
 
 /// Where plans run.

@@ -204,6 +204,7 @@ impl Checker<'_> {
         let workload = self.present("models.workload", written.models.workload);
         let profile = self.present("models.profile", written.models.profile);
         let profiles = written.models.profiles.unwrap_or_default();
+        let vault = self.vault(written.models.key, written.models.signers);
         let roles = written.cluster.roles.clone().unwrap_or_default();
         let chosen = written.backend.choice.unwrap_or(BackendChoice::Auto);
         let nodes_len = written.nodes.0.len();
@@ -223,6 +224,7 @@ impl Checker<'_> {
                 workload: workload?,
                 profile: profile?,
                 profiles,
+                vault: vault?,
             },
             backend: backend?,
             batching: batching?,
@@ -248,6 +250,8 @@ impl Checker<'_> {
         let listen = self.present("server.listen", written.listen);
         let listen = listen.and_then(|text| self.socket("server.listen", &text));
         let workers = self.cores("server.workers", written.workers);
+        let bodies =
+            self.within("server.bodies_max", written.bodies_max.map(|WrittenSize(n)| n), 1024..=1 << 40);
         let body = self.within("server.body_max", written.body_max.map(|WrittenSize(n)| n), 1024..=1 << 30);
         let connections = self.within("server.connections_max", written.connections_max, 1..=1_000_000);
         let in_flight = self.within("server.in_flight_max", written.in_flight_max, 1..=1_000_000);
@@ -270,6 +274,7 @@ impl Checker<'_> {
             listen: listen?,
             workers: workers?,
             body_bytes_max: body?,
+            bodies_bytes_max: bodies?,
             connections_max: connections?,
             in_flight_max: in_flight?,
             header_timeout: header_timeout?,

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::HeaderMap;
-use actix_web::web::{self, Bytes};
+use actix_web::web;
 use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, Origin, System};
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
 
-use super::body::{self, BodyError, BodyLimits};
+use super::body::{self, Body, BodyError, BodyLimits, Budget};
 use super::error::Refusal;
 use super::meter::{Admitted, Meter};
 use super::stream::Streams;
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) meter: Meter,
     started: SystemTime,
     predictions: AtomicU64,
+    pub(crate) bodies: Budget,
 }
 
 /// What a node has started before its gateway; read as parts of [`Shared`].
@@ -73,7 +74,13 @@ impl std::ops::Deref for Shared {
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let started = parts.clock.wall();
-        Self { parts, meter: Meter::default(), started, predictions: AtomicU64::new(0) }
+        Self {
+            parts,
+            meter: Meter::default(),
+            started,
+            predictions: AtomicU64::new(0),
+            bodies: Budget::default(),
+        }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.
@@ -90,10 +97,14 @@ impl Shared {
         &self,
         headers: &HeaderMap,
         payload: &mut web::Payload,
-    ) -> Result<Bytes, BodyError> {
+    ) -> Result<Body, BodyError> {
         let config = self.config();
-        let limits = BodyLimits { bytes_max: config.server.body_bytes_max, within: config.deadline.max };
-        body::read(headers, payload, limits).await
+        let limits = BodyLimits {
+            bytes_max: config.server.body_bytes_max,
+            together_max: config.server.bodies_bytes_max,
+            within: config.deadline.max,
+        };
+        body::read(headers, payload, limits, &self.bodies).await
     }
 
     pub(crate) fn admit(&self) -> Result<Admitted<'_>, Refusal> {
@@ -169,7 +180,9 @@ impl Shared {
         }
         for entry in entries {
             let version = entry.version;
-            let load = move || catalog::load(&entry).map_err(|error| Refusal::Load(error.to_string()));
+            let vault = self.config().models.vault.clone();
+            let load =
+                move || catalog::load(&entry, &vault).map_err(|error| Refusal::Load(error.to_string()));
             let forecaster = Arc::new(blocking(load).await?);
             self.system
                 .load(forecaster, version)

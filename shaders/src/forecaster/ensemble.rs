@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::head::level_column;
 use crate::loader::{Combine, EnsembleBlueprint, LoadError, hex};
-use crate::{ExecuteError, Executor, Family, Head, ModelSpec, NormalizerKind, Plan, Windows};
+use crate::{ExecuteError, Executor, Family, Files, Head, ModelSpec, NormalizerKind, Plan, Windows};
 
 use super::Scratch;
 use super::trained::Trained;
@@ -41,12 +41,15 @@ pub(super) struct Workspace {
 
 impl Ensemble {
     /// Loads the members; the spec is that of the whole.
-    pub(super) fn load(blueprint: EnsembleBlueprint) -> Result<(ModelSpec, String, Self), LoadError> {
+    pub(super) fn load(
+        blueprint: EnsembleBlueprint,
+        files: &dyn Files,
+    ) -> Result<(ModelSpec, String, Self), LoadError> {
         let EnsembleBlueprint { name, combine, members, bytes } = blueprint;
         let mut digest = Sha256::new_with_prefix(&bytes);
         let mut loaded = Vec::with_capacity(members.len());
         for member in members {
-            let trained = Trained::load(&member.dir)?;
+            let trained = Trained::load(&member.dir, files)?;
             digest.update(&trained.digest);
             loaded.push(Member { trained, weight: member.weight });
         }

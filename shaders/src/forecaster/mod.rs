@@ -37,7 +37,7 @@ use std::sync::Arc;
 pub use pipeline::Scratch;
 
 use crate::loader::{self, Archive, Blueprint, LoadError};
-use crate::{ExecuteError, Executor, ModelSpec, Plan, Windows};
+use crate::{ExecuteError, Executor, Files, ModelSpec, PlainFiles, Plan, Windows};
 use ensemble::Ensemble;
 use trained::Trained;
 
@@ -62,19 +62,27 @@ impl Forecaster {
     /// # Errors
     /// When a file is malformed, too large or contradicts itself, or asks for something this build cannot do.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
+        Self::load_from(dir, &PlainFiles)
+    }
+
+    /// The same, from wherever the files come.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_from(dir: &Path, files: &dyn Files) -> Result<Self, LoadError> {
         if loader::is_ensemble(dir) {
-            let (spec, digest, ensemble) = Ensemble::load(loader::read_ensemble(dir)?)?;
+            let (spec, digest, ensemble) = Ensemble::load(loader::read_ensemble(dir, files)?, files)?;
             return Ok(Self { spec: Arc::new(spec), digest, kind: Kind::Ensemble(ensemble) });
         }
-        Trained::load(dir).map(Self::from)
+        Trained::load(dir, files).map(Self::from)
     }
 
     /// Loads the library's own `.safetensors`, which carries the hyper-parameters in its header. Untrusted too.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_native(file: &Path) -> Result<Self, LoadError> {
-        let (blueprint, archive) = loader::read_native(file)?;
+    pub fn load_native(file: &Path, files: &dyn Files) -> Result<Self, LoadError> {
+        let (blueprint, archive) = loader::read_native(file, files)?;
         Self::build(blueprint, &archive)
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::loader::{self, Archive, Blueprint, LoadError};
 use crate::normalizer::Normalizer;
-use crate::{ExecuteError, Executor, ModelSpec, NormalizerKind, Plan, Windows};
+use crate::{ExecuteError, Executor, Files, ModelSpec, NormalizerKind, Plan, Windows};
 
 use super::Scratch;
 use super::network::{Anchor, Network, Order};
@@ -24,8 +24,8 @@ pub(super) struct Trained {
 
 impl Trained {
     /// From a folder.
-    pub(super) fn load(dir: &Path) -> Result<Self, LoadError> {
-        let (blueprint, archive) = loader::read_folder(dir)?;
+    pub(super) fn load(dir: &Path, files: &dyn Files) -> Result<Self, LoadError> {
+        let (blueprint, archive) = loader::read_folder(dir, files)?;
         Self::build(blueprint, &archive)
     }
 

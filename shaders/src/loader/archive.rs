@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
-use super::{LoadError, file};
+use super::{Files, LoadError};
 
 const WEIGHTS_BYTES_MAX: u64 = 1 << 30;
 const HEADER_BYTES_MAX: u64 = 16 << 20;
@@ -38,8 +38,8 @@ pub(crate) struct Archive {
 }
 
 impl Archive {
-    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
-        Self::parse(path, file::read(path, WEIGHTS_BYTES_MAX)?)
+    pub(crate) fn open(path: &Path, files: &dyn Files) -> Result<Self, LoadError> {
+        Self::parse(path, files.read(path, WEIGHTS_BYTES_MAX)?)
     }
 
     pub(crate) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, LoadError> {

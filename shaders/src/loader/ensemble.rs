@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{LoadError, file};
+use super::{Files, LoadError};
 
 const FILE: &str = "ensemble.json";
 const JSON_BYTES_MAX: u64 = 1 << 20;
@@ -66,9 +66,9 @@ pub(crate) fn is_ensemble(dir: &Path) -> bool {
 }
 
 /// Reads `dir/ensemble.json`; members lie beside `dir`, in the same repository.
-pub(crate) fn read_ensemble(dir: &Path) -> Result<EnsembleBlueprint, LoadError> {
+pub(crate) fn read_ensemble(dir: &Path, files: &dyn Files) -> Result<EnsembleBlueprint, LoadError> {
     let path = dir.join(FILE);
-    let bytes = file::read(&path, JSON_BYTES_MAX)?;
+    let bytes = files.read(&path, JSON_BYTES_MAX)?;
     let what = || path.display().to_string();
     let written: EnsembleFile =
         serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { what: what(), source })?;

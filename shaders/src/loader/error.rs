@@ -24,6 +24,14 @@ pub enum LoadError {
         /// The bound.
         bytes_max: u64,
     },
+    /// The file is encrypted and cannot be opened, or nobody trusted vouches for it.
+    #[error("{}: {reason}", path.display())]
+    Refused {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// `model.json`, or a JSON field of a native header, does not parse.
     #[error("{what} does not parse: {source}")]
     Json {

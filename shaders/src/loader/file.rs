@@ -6,7 +6,26 @@ use std::path::Path;
 
 use super::LoadError;
 
-pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
+/// Where the content of model files comes from: whoever keeps them otherwise than plainly on disk says how.
+pub trait Files: Sync {
+    /// All of the file, if it has at most `bytes_max` bytes. Of a path that is not there the error says so.
+    ///
+    /// # Errors
+    /// It cannot be read, is larger, or is not to be trusted.
+    fn read(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError>;
+}
+
+/// The files as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PlainFiles;
+
+impl Files for PlainFiles {
+    fn read(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
+        read(path, bytes_max)
+    }
+}
+
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     let io = |source| LoadError::Io { path: path.to_owned(), source };
     // Asked by path first: opening a pipe would block.
     let facts = std::fs::metadata(path).map_err(io)?;

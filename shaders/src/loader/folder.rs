@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
-use super::{LoadError, columns, file};
+use super::{Files, LoadError, columns};
 use crate::Family;
 
 const JSON_BYTES_MAX: u64 = 4 << 20;
@@ -58,9 +58,9 @@ pub(crate) struct CaseFile {
 }
 
 /// Reads `model.json`.
-pub(crate) fn read(dir: &Path) -> Result<(Blueprint, Vec<CaseFile>), LoadError> {
+pub(crate) fn read(dir: &Path, files: &dyn Files) -> Result<(Blueprint, Vec<CaseFile>), LoadError> {
     let path = dir.join("model.json");
-    let bytes = file::read(&path, JSON_BYTES_MAX)?;
+    let bytes = files.read(&path, JSON_BYTES_MAX)?;
     parse(&path.display().to_string(), &bytes)
 }
 

@@ -15,6 +15,7 @@ mod native;
 use std::path::Path;
 
 pub use error::LoadError;
+pub use file::{Files, PlainFiles};
 
 pub(crate) use archive::{Archive, hex};
 pub(crate) use blueprint::Blueprint;
@@ -25,20 +26,20 @@ pub(crate) use folder::parse as parse_model_json;
 pub(crate) use hparams::Hparams;
 
 /// A model folder: `model.json` and `weights.safetensors`.
-pub(crate) fn read_folder(dir: &Path) -> Result<(Blueprint, Archive), LoadError> {
-    let (blueprint, _cases) = folder::read(dir)?;
-    Ok((blueprint, Archive::open(&dir.join("weights.safetensors"))?))
+pub(crate) fn read_folder(dir: &Path, files: &dyn Files) -> Result<(Blueprint, Archive), LoadError> {
+    let (blueprint, _cases) = folder::read(dir, files)?;
+    Ok((blueprint, Archive::open(&dir.join("weights.safetensors"), files)?))
 }
 
 /// The library's own file.
-pub(crate) fn read_native(path: &Path) -> Result<(Blueprint, Archive), LoadError> {
-    let mut archive = Archive::open(path)?;
+pub(crate) fn read_native(path: &Path, files: &dyn Files) -> Result<(Blueprint, Archive), LoadError> {
+    let mut archive = Archive::open(path, files)?;
     let blueprint = native::read(path, &mut archive)?;
     Ok((blueprint, archive))
 }
 
 /// The stored cases of a model folder.
-pub(crate) fn read_cases(dir: &Path) -> Result<(Vec<CaseFile>, Archive), LoadError> {
-    let (_blueprint, cases) = folder::read(dir)?;
-    Ok((cases, Archive::open(&dir.join("cases.safetensors"))?))
+pub(crate) fn read_cases(dir: &Path, files: &dyn Files) -> Result<(Vec<CaseFile>, Archive), LoadError> {
+    let (_blueprint, cases) = folder::read(dir, files)?;
+    Ok((cases, Archive::open(&dir.join("cases.safetensors"), files)?))
 }

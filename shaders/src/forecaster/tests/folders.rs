@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Interpreter;
 use crate::cpu::CpuExecutor;
 use crate::verify::verify;
-use crate::{Command, Executor, Forecaster};
+use crate::{Command, Executor, Forecaster, PlainFiles};
 
 pub(super) const SHIPPED: [&str; 7] = [
     "nhits-168x24-quantile",
@@ -41,7 +41,7 @@ pub(super) fn folder(name: &str) -> PathBuf {
 
 fn check(executor: &mut dyn Executor) {
     for name in SHIPPED.into_iter().chain(TESTED) {
-        let report = verify(&folder(name), executor).unwrap();
+        let report = verify(&folder(name), &PlainFiles, executor).unwrap();
         println!("{name}: worst {:.2e} on {}", report.worst, report.device);
         let failed: Vec<_> = report.cases.iter().filter(|case| !case.pass).collect();
         assert!(report.passed && failed.is_empty(), "{name}: {failed:#?}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::folders::folder;
 use super::{Interpreter, Rng};
-use crate::{Forecaster, Head, LoadError, Scratch, Windows};
+use crate::{Forecaster, Head, LoadError, PlainFiles, Scratch, Windows};
 
 /// Repacks a stored folder as the library would save it.
 fn native_bytes(name: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
@@ -52,7 +52,7 @@ fn load(name: &str, bytes: &[u8]) -> Result<Forecaster, LoadError> {
     let path = dir.path().join(name).join("native.safetensors");
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     std::fs::write(&path, bytes).unwrap();
-    Forecaster::load_native(&path)
+    Forecaster::load_native(&path, &PlainFiles)
 }
 
 #[track_caller]
@@ -106,7 +106,7 @@ fn native_files_give_the_same_forecaster() {
 #[test]
 fn files_that_the_library_itself_saved_give_the_same_forecaster() {
     for name in ["deepar-ret", "tcn-vol-point", "dlinear-vol-point", "nhits-gk-exog", "tide-gk-exog"] {
-        same(name, &Forecaster::load_native(&folder(name).join("native.safetensors")).unwrap());
+        same(name, &Forecaster::load_native(&folder(name).join("native.safetensors"), &PlainFiles).unwrap());
     }
 }
 
