@@ -1,4 +1,4 @@
-//! Twice what a node can do, for a while: `overload [SECONDS] [MODEL] [SERIES]`.
+//! Twice what a node can do, for a while: `overload [SECONDS] [MODEL] [SERIES] [QUEUE_ROWS]`.
 //!
 //! Finds the peak with a closed loop, then sends twice as much whether it is answered or not, then half of the peak.
 //! Each request asks for SERIES symbols, so that forecasting is what there is too much of. The server is in this
@@ -29,7 +29,14 @@ fn main() -> Result<(), Failure> {
     let seconds: f64 = arguments.next().map_or(Ok(60.0), |text| text.parse())?;
     let model = arguments.next().unwrap_or_else(|| "nhits-168x24-quantile".to_owned());
     let series: usize = arguments.next().map_or(Ok(64), |text| text.parse())?;
-    let keys = [("LOG__FILTER", "error"), ("DEMO__RATE", "0"), ("BACKEND__CHOICE", "cpu")];
+    // So long that the limit on waiting work is felt, not the bound on rows.
+    let queue_rows = arguments.next().unwrap_or_else(|| "4096".to_owned());
+    let keys = [
+        ("LOG__FILTER", "error"),
+        ("DEMO__RATE", "0"),
+        ("BACKEND__CHOICE", "cpu"),
+        ("BATCHING__QUEUE_ROWS_MAX", queue_rows.as_str()),
+    ];
     let environment = keys.map(|(key, value)| (format!("PEREGRINE_{key}"), value.to_owned())).to_vec();
     let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), ..Overrides::default() };
     let node = Node::start(resolve(&Sources { files: Vec::new(), environment, overrides })?)?;

@@ -185,7 +185,7 @@ fn is_live(path: &[String]) -> bool {
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     matches!(
         path[..],
-        ["server", "body_max" | "in_flight_max"]
+        ["server", "bodies_max" | "body_max" | "in_flight_max"]
             | ["deadline" | "routing" | "regions" | "security", ..]
             | ["data", "column" | "columns", ..]
             | ["models", "default"]

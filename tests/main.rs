@@ -4,6 +4,7 @@ mod architecture;
 mod breakers;
 mod cluster;
 mod failover;
+mod faults;
 mod harness;
 mod hostile;
 mod hosts;

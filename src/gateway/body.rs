@@ -1,6 +1,9 @@
 //! Request bodies: bounded as announced, as sent and as inflated. Knows no route and no format.
 
 use std::io::Read;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
@@ -11,13 +14,74 @@ use futures_util::StreamExt;
 /// Reserved at once for an announced body; more only as it arrives.
 const RESERVE_BYTES_MAX: usize = 1 << 20;
 
+/// Deflate packs no denser.
+const INFLATION_MAX: usize = 1032;
+
 /// What a body may cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
     /// As sent and as inflated.
     pub(crate) bytes_max: usize,
+    /// Of all bodies that are read or worked on at the same time.
+    pub(crate) together_max: usize,
     /// From the first byte to the last.
     pub(crate) within: Duration,
+}
+
+/// Bytes of all bodies that are held now: connections are many, and what they may send together has to fit in memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Budget(Arc<AtomicUsize>);
+
+impl Budget {
+    pub(crate) fn held(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A part of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+struct Share {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Share {
+    fn of(budget: &Budget) -> Self {
+        Self { budget: budget.clone(), bytes: 0 }
+    }
+
+    fn grow(&mut self, by: usize, max: usize) -> Result<(), BodyError> {
+        let before = self.budget.0.fetch_add(by, Ordering::Relaxed);
+        self.bytes += by;
+        // The first chunk of a body lies in its connection's buffer whether it is taken or not.
+        if before.saturating_add(by) > max && self.bytes > by { Err(BodyError::NoRoom) } else { Ok(()) }
+    }
+
+    fn shrink_to(&mut self, bytes: usize) {
+        self.budget.0.fetch_sub(self.bytes.saturating_sub(bytes), Ordering::Relaxed);
+        self.bytes = self.bytes.min(bytes);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A whole body.
+#[derive(Debug)]
+pub(crate) struct Body {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl Deref for Body {
+    type Target = Bytes;
+
+    fn deref(&self) -> &Bytes {
+        &self.bytes
+    }
 }
 
 /// The body cannot be read; the caller's mistake.
@@ -35,6 +99,9 @@ pub(crate) enum BodyError {
     /// 400.
     #[error("the body ended early or was framed wrongly")]
     Broken,
+    /// 429.
+    #[error("the bodies of other requests fill the memory that there is for them")]
+    NoRoom,
     /// 408.
     #[error("the body did not arrive within {} s", within.as_secs())]
     Slow { within: Duration },
@@ -52,19 +119,28 @@ pub(crate) async fn read(
     headers: &HeaderMap,
     payload: &mut web::Payload,
     limits: BodyLimits,
-) -> Result<Bytes, BodyError> {
+    budget: &Budget,
+) -> Result<Body, BodyError> {
     let encoding = encoding(headers)?;
+    let mut share = Share::of(budget);
     let slow = BodyError::Slow { within: limits.within };
-    let sent = collect(headers, payload, limits.bytes_max);
+    let sent = collect(headers, payload, limits, &mut share);
     let sent = tokio::time::timeout(limits.within, sent).await.map_err(|_elapsed| slow)??;
-    match encoding {
-        Encoding::Identity => Ok(sent),
-        // Inflating may take long; the worker has other connections to serve.
-        packed => web::block(move || inflate(packed, &sent, limits.bytes_max))
-            .await
-            .map_err(|_cancelled| BodyError::Broken)?
-            .map(Bytes::from),
-    }
+    let bytes = match encoding {
+        Encoding::Identity => sent,
+        packed => {
+            // What it may become; then what it became.
+            let packed_len = sent.len();
+            share
+                .grow(limits.bytes_max.min(packed_len.saturating_mul(INFLATION_MAX)), limits.together_max)?;
+            // Inflating may take long; the worker has other connections to serve.
+            let inflated = web::block(move || inflate(packed, &sent, limits.bytes_max)).await;
+            let plain = Bytes::from(inflated.map_err(|_cancelled| BodyError::Broken)??);
+            share.shrink_to(plain.len());
+            plain
+        }
+    };
+    Ok(Body { bytes, _share: share })
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
@@ -81,7 +157,8 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
 async fn collect(
     headers: &HeaderMap,
     payload: &mut web::Payload,
-    bytes_max: usize,
+    BodyLimits { bytes_max, together_max, .. }: BodyLimits,
+    share: &mut Share,
 ) -> Result<Bytes, BodyError> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
@@ -94,6 +171,7 @@ async fn collect(
         if whole.len() + first.len() + chunk.len() > bytes_max {
             return Err(BodyError::TooLarge { bytes_max });
         }
+        share.grow(chunk.len(), together_max)?;
         if first.is_empty() && whole.is_empty() {
             first = chunk; // most requests are one chunk: no copy
             continue;
@@ -143,6 +221,22 @@ mod tests {
         let blanks = vec![b' '; 1 << 20];
         check(Encoding::Deflate, &zlib(&blanks), Err(BodyError::TooLarge { bytes_max: 1000 }));
         check(Encoding::Gzip, &gzip(&blanks), Err(BodyError::TooLarge { bytes_max: 1000 }));
+    }
+
+    #[test]
+    fn what_bodies_hold_together_is_bounded_and_given_back() {
+        let budget = Budget::default();
+        let mut first = Share::of(&budget);
+        assert_eq!(first.grow(60, 100), Ok(()));
+        let mut second = Share::of(&budget);
+        assert_eq!(second.grow(60, 100), Ok(()), "its first chunk is there anyway");
+        assert_eq!(second.grow(1, 100), Err(BodyError::NoRoom));
+        first.shrink_to(10);
+        assert_eq!(budget.held(), 71);
+        drop(second);
+        assert_eq!(first.grow(90, 100), Ok(()));
+        drop(first);
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

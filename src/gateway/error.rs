@@ -89,6 +89,7 @@ impl Refusal {
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::NoRoom) => StatusCode::TOO_MANY_REQUESTS,
             Self::Body(BodyError::Corrupt | BodyError::Broken) | Self::Version(_) | Self::Query(_) => {
                 StatusCode::BAD_REQUEST
             }
@@ -134,7 +135,7 @@ impl Refusal {
             Self::Forecast(ForecastError::Overloaded { retry_after_ms }) => {
                 Some(retry_after_ms.div_ceil(1000).max(1))
             }
-            Self::TooManyInFlight { .. } | Self::NoSeat { .. } => Some(1),
+            Self::TooManyInFlight { .. } | Self::NoSeat { .. } | Self::Body(BodyError::NoRoom) => Some(1),
             // Rounded up: whoever comes back then finds room.
             Self::RateLimited { after } => {
                 Some(u32::try_from(after.as_millis().div_ceil(1000).max(1)).unwrap_or(u32::MAX))

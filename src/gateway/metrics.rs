@@ -46,6 +46,8 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
         page.family("peregrine_tls_certificate_expiry_seconds", "gauge", help);
         page.sample("", &[], left);
     }
+    page.family("peregrine_bodies_bytes", "gauge", "Of request bodies that are read or worked on.");
+    page.sample("", &[], shared.bodies.held());
     page.family("peregrine_rate_limited_total", "counter", "Requests that were too many, by kind of caller.");
     for (kind, count) in shared.security.limited() {
         page.sample("", &[("kind", &kind)], count);

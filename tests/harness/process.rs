@@ -13,12 +13,18 @@ pub(crate) struct NodeProcess {
 impl NodeProcess {
     /// Starts `peregrine serve --listen 127.0.0.1:0` with more arguments and waits for its `ready` line.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// The same, with variables.
+    pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .env("PEREGRINE_LOG__FILTER", "error")
             .env("PEREGRINE_DEMO__RATE", "0")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -26,7 +32,7 @@ impl NodeProcess {
     }
 
     /// Waits for the `ready` line of a node whose output is piped.
-    pub(super) fn ready(mut child: Child) -> Self {
+    pub(crate) fn ready(mut child: Child) -> Self {
         let stdout = child.stdout.take().expect("stdout is piped");
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).expect("a line");

@@ -30,7 +30,11 @@ pub(super) async fn post(
 }
 
 async fn text(shared: &Shared, headers: &HeaderMap, payload: &mut Payload) -> Result<String, BodyError> {
-    let limits = BodyLimits { bytes_max: BYTES_MAX, within: shared.config().deadline.max };
-    let bytes = body::read(headers, payload, limits).await?;
+    let limits = BodyLimits {
+        bytes_max: BYTES_MAX,
+        together_max: shared.config().server.bodies_bytes_max,
+        within: shared.config().deadline.max,
+    };
+    let bytes = body::read(headers, payload, limits, &shared.bodies).await?;
     String::from_utf8(bytes.to_vec()).map_err(|_| BodyError::Corrupt)
 }
