@@ -5,6 +5,7 @@
 //! `router` (a table that is read without a lock) → `breaker` (a gate of a few atomics) → `inference` (a line in front
 //! of one device) → reply slot.
 
+pub mod alerts;
 mod breaker;
 mod health;
 mod inference;
