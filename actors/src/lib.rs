@@ -24,6 +24,7 @@ mod system;
 mod tests;
 
 pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
+pub use health::Meters;
 pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use profile::{Profile, Workload};
@@ -33,7 +34,7 @@ pub use remote::{
 pub use request::{Forecast, ForecastError, ForecastRequest, Origin, Priority, ServedBy, Timing};
 pub use settings::{FallbackPolicy, Placement, Profiles, RoutingSettings, Settings};
 pub use status::{
-    BackendStats, BreakerState, BreakerStatus, DeviceState, DeviceStatus, Guarded, Health, ModelState,
-    ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats, Tally, Vitals,
+    BackendStats, BreakerState, BreakerStatus, DeviceMeter, DeviceState, DeviceStatus, Guarded, Health,
+    ModelState, ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats, Tally, Vitals,
 };
 pub use system::{LoadRefused, System};

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peregrine_runtime::{ActorStatus, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec};
 
 use crate::breaker::BreakerMode;
+pub use crate::health::DeviceMeter;
 
 /// One version of one model.
 #[derive(Clone, Debug)]
@@ -360,8 +361,10 @@ pub enum DeviceState {
 pub struct Health {
     /// The process is worth keeping.
     pub live: bool,
-    /// Forecasts can be answered.
+    /// Forecasts can be answered. A device that flaps does not change it; see `health/steady.rs`.
     pub ready: bool,
+    /// It was ready once.
+    pub started: bool,
     /// What keeps it from being live, ready, or undegraded; empty when all is well.
     pub reasons: Vec<String>,
     /// The devices.
@@ -370,11 +373,17 @@ pub struct Health {
     pub actors: Vec<ActorStatus>,
     /// The machine; `None` until the first sample.
     pub system: Option<Vitals>,
+    /// What drivers say of the devices; empty where none does.
+    pub meters: Vec<DeviceMeter>,
+    /// How late a timer of the loop that all light actors share was at worst, of late.
+    pub actor_lag: Duration,
 }
 
 /// One sample of the machine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vitals {
+    /// When it was taken.
+    pub taken_at: Instant,
     /// Share of all cores in use, 0 to 1.
     pub cpu_share: f64,
     /// Cores.

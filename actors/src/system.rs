@@ -15,7 +15,7 @@ use peregrine_shaders::{Backend, ExecuteError, Forecaster, Windows};
 use crate::breaker::{
     BreakerMail, BreakerMode, BreakerSelector, Gate, GateSpec, Mend, Orders, Permit, TooManyOrders,
 };
-use crate::health::{Findings, judge};
+use crate::health::{Findings, Meters, Now, Steady, judge, known_meters};
 use crate::inference::{
     ExecutorFactory, Job, Judge, Judges, Ledger, Line, Order, Pace, Paces, Refused, Sampler, Served, Ticket,
 };
@@ -46,6 +46,7 @@ struct Inner {
     /// By name and version, kept over unloading: what counts only ever grows. As many as the repository has names.
     ledgers: parking_lot::Mutex<BTreeMap<(String, u32), Arc<Ledger>>>,
     stopping: AtomicBool,
+    steady: parking_lot::Mutex<Steady>,
     /// Where forecasts are had that this node cannot make; empty until it is part of a cluster.
     remote: OnceLock<Remote>,
 }
@@ -87,13 +88,29 @@ impl System {
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let rooms = supervisor::start(&settings, cpu, gpu, &clock, seed)?;
+        Self::start_metered(settings, cpu, gpu, None, clock, seed)
+    }
+
+    /// As [`System::start`], with devices whose driver can be asked how they fare.
+    ///
+    /// # Errors
+    /// When the process has no thread left.
+    pub fn start_metered(
+        settings: Settings,
+        cpu: ExecutorFactory,
+        gpu: Option<ExecutorFactory>,
+        meters: Option<Arc<dyn Meters>>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> Result<Self, StartError> {
+        let rooms = supervisor::start(&settings, cpu, gpu, meters, &clock, seed)?;
         let loading = parking_lot::Mutex::new(Vec::new());
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
+        let steady = parking_lot::Mutex::new(Steady::new());
         let remote = OnceLock::new();
         let orders = Arc::new(Orders::new(settings.breaker_mode));
-        let inner = Inner { settings, clock, rooms, orders, loading, ledgers, stopping, remote };
+        let inner = Inner { settings, clock, rooms, orders, loading, ledgers, stopping, steady, remote };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -379,7 +396,7 @@ impl System {
         gates.map(|gate| gate.status(now)).collect()
     }
 
-    /// The state of everything.
+    /// The state of everything. Readiness is steady only if somebody looks now and then.
     #[must_use]
     pub fn health(&self) -> Health {
         let inner = &*self.inner;
@@ -395,13 +412,25 @@ impl System {
             open_breakers: open,
             policy: inner.settings.policy,
         });
+        let now = inner.clock.now();
+        let (ready, started) = {
+            let mut steady = inner.steady.lock();
+            (steady.look(verdict.now, now), steady.has_started())
+        };
+        let mut reasons = verdict.reasons;
+        if !ready && verdict.now == Now::Ready {
+            reasons.push("well again, but not for long".to_owned());
+        }
         Health {
             live: verdict.live,
-            ready: verdict.ready,
-            reasons: verdict.reasons,
+            ready,
+            started,
+            reasons,
             devices,
             actors: inner.rooms.tree.snapshot(),
             system: inner.rooms.vitals.load().as_deref().copied(),
+            meters: known_meters(&inner.rooms.meters, now),
+            actor_lag: inner.rooms.lag.worst(now),
         }
     }
 

@@ -124,10 +124,13 @@ mod tests {
         Health {
             live: true,
             ready: true,
+            started: true,
             reasons: Vec::new(),
             devices: devices.iter().map(device).collect(),
             actors: Vec::new(),
             system: None,
+            meters: Vec::new(),
+            actor_lag: Duration::ZERO,
         }
     }
 }

@@ -14,4 +14,4 @@ pub use alert::{Alert, AlertState, Event, Happening, Labels, Moment, Reading, Sa
 pub use engine::{ACTIVE_MAX, Engine, HISTORY_MAX};
 pub use outbox::{DeliveryCounts, DeliveryLimits, Failure, Outbox, Step};
 pub use rule::{Comparison, Missing, Rule, Severity, Signal};
-pub use window::{Roll, Window, quantile};
+pub use window::{ANSWERS_MIN, Roll, Window, error_share, quantile};

@@ -63,6 +63,8 @@ pub struct DeliveryCounts {
 pub struct Outbox {
     limits: DeliveryLimits,
     queue: VecDeque<Event>,
+    /// The first is being told right now.
+    in_flight: bool,
     failures: u32,
     not_before: Option<Instant>,
     counts: DeliveryCounts,
@@ -76,6 +78,7 @@ impl Outbox {
         Self {
             limits: DeliveryLimits { queue_max, ..limits },
             queue: VecDeque::new(),
+            in_flight: false,
             failures: 0,
             not_before: None,
             counts: DeliveryCounts::default(),
@@ -85,27 +88,32 @@ impl Outbox {
     /// One more. Without room a reminder goes first, then the oldest: what happened last is worth most.
     pub fn push(&mut self, event: Event) {
         if self.queue.len() == self.limits.queue_max {
-            let reminder = self.queue.iter().position(|waiting| waiting.what == Happening::Repeated);
-            self.queue.remove(reminder.unwrap_or(0));
             self.counts.dropped += 1;
+            let first = usize::from(self.in_flight);
+            let reminder = self.queue.iter().skip(first).position(|one| one.what == Happening::Repeated);
+            if self.queue.remove(first + reminder.unwrap_or(0)).is_none() {
+                return; // the only one that there is room for is on its way
+            }
         }
         self.queue.push_back(event);
     }
 
     /// What to do now.
     #[must_use]
-    pub fn next(&self, now: Instant) -> Step<'_> {
+    pub fn next(&mut self, now: Instant) -> Step<'_> {
         match (self.queue.front(), self.not_before) {
             (None, _) => Step::Idle,
             (Some(_), Some(at)) if now < at => Step::Wait(at),
-            (Some(event), _) => Step::Send(event),
+            (Some(event), _) => {
+                self.in_flight = true;
+                Step::Send(event)
+            }
         }
     }
 
     /// The first was taken.
     pub fn delivered(&mut self) {
-        self.queue.pop_front();
-        (self.failures, self.not_before) = (0, None);
+        self.settle();
         self.counts.delivered += 1;
     }
 
@@ -113,11 +121,11 @@ impl Outbox {
     /// failed together do not come back together.
     pub fn failed(&mut self, how: Failure, now: Instant, roll: f64) {
         if how == Failure::Lasting {
-            self.queue.pop_front();
-            (self.failures, self.not_before) = (0, None);
+            self.settle();
             self.counts.refused += 1;
             return;
         }
+        self.in_flight = false;
         let doubled = 2_u32.saturating_pow(self.failures.min(20));
         let delay = self.limits.backoff_base.saturating_mul(doubled).min(self.limits.backoff_max);
         self.failures = self.failures.saturating_add(1);
@@ -133,6 +141,15 @@ impl Outbox {
     /// There is nobody to tell.
     pub fn clear(&mut self) {
         self.queue.clear();
+        self.in_flight = false;
+        self.redirect();
+    }
+
+    /// The first is done with, unless it was taken away meanwhile.
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.in_flight) {
+            self.queue.pop_front();
+        }
         self.redirect();
     }
 

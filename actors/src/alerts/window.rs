@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Readings kept of one counter; beyond that the window is shorter than asked for.
-const READINGS_MAX: usize = 1024;
+/// Readings are kept this finely over a window, however often they are taken.
+const SLICES: u32 = 512;
 
 /// Readings of counters over a span of time.
 #[derive(Debug)]
@@ -24,12 +24,15 @@ impl<T> Window<T> {
     /// `None`: it is the first.
     pub fn turn(&mut self, now: Instant, reading: T) -> Option<&T> {
         let is_old = |at: &Instant| now.saturating_duration_since(*at) >= self.span;
-        while self.readings.len() == READINGS_MAX || self.readings.get(1).is_some_and(|(at, _)| is_old(at)) {
+        while self.readings.get(1).is_some_and(|(at, _)| is_old(at)) {
             self.readings.pop_front();
         }
-        self.readings.push_back((now, reading));
-        let (_, first) = self.readings.front()?;
-        (self.readings.len() > 1).then_some(first)
+        let is_first = self.readings.is_empty();
+        let newest = self.readings.back().map(|(at, _)| now.saturating_duration_since(*at));
+        if newest.is_none_or(|age| age >= self.span / SLICES) {
+            self.readings.push_back((now, reading));
+        }
+        self.readings.front().filter(|_| !is_first).map(|(_, first)| first)
     }
 }
 
@@ -54,39 +57,43 @@ pub fn quantile(bounds: &[f64], counts: &[u64], share: f64) -> Option<f64> {
     Some(lower + (bound - lower) * part)
 }
 
+/// A share of fewer answers means nothing.
+pub const ANSWERS_MIN: u64 = 20;
+
+/// Share of answers that failed; `None`: there were too few to say.
+#[must_use]
+pub fn error_share(failed: u64, answered: u64) -> Option<f64> {
+    (answered >= ANSWERS_MIN).then(|| failed as f64 / answered as f64)
+}
+
 /// Who was there and is gone.
 #[derive(Debug, Default)]
 pub struct Roll {
-    members: BTreeMap<String, Seen>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    at: Instant,
-    is_leaving: bool,
+    members: BTreeMap<String, Instant>,
 }
 
 /// Members that are remembered.
 const MEMBERS_MAX: usize = 1024;
 
 impl Roll {
-    /// Notes who is there, by name and whether it said that it leaves. Returns every member that should be there and
-    /// whether it is lost: gone, without having said so, for less than `forget_after`.
+    /// Notes who is there, by name. Returns every member that should be there and whether it is lost: gone, without
+    /// having said goodbye, for less than `forget_after`.
     pub fn call<'a>(
         &mut self,
-        there: impl IntoIterator<Item = (&'a str, bool)>,
+        there: impl IntoIterator<Item = &'a str>,
+        said_goodbye: impl Fn(&str) -> bool,
         now: Instant,
         forget_after: Duration,
     ) -> Vec<(String, bool)> {
-        for (name, is_leaving) in there {
+        for name in there {
             if self.members.len() < MEMBERS_MAX || self.members.contains_key(name) {
-                self.members.insert(name.to_owned(), Seen { at: now, is_leaving });
+                self.members.insert(name.to_owned(), now);
             }
         }
-        self.members.retain(|_, seen| {
-            let silent = now.saturating_duration_since(seen.at);
-            silent.is_zero() || (!seen.is_leaving && silent < forget_after)
+        self.members.retain(|name, seen| {
+            let silent = now.saturating_duration_since(*seen);
+            silent.is_zero() || (silent < forget_after && !said_goodbye(name))
         });
-        self.members.iter().map(|(name, seen)| (name.clone(), seen.at != now)).collect()
+        self.members.iter().map(|(name, seen)| (name.clone(), *seen != now)).collect()
     }
 }

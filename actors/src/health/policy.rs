@@ -4,6 +4,7 @@
 
 use peregrine_shaders::Backend;
 
+use super::steady::Now;
 use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, DeviceStatus};
 
@@ -24,22 +25,24 @@ pub(crate) struct Findings<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) live: bool,
-    pub(crate) ready: bool,
+    pub(crate) now: Now,
     pub(crate) reasons: Vec<String>,
 }
 
 pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
     let mut reasons = Vec::new();
-    let mut ready = true;
-    let mut missing = |is_missing: bool, reason: &str| {
+    let mut now = Now::Ready;
+    let mut missing = |is_missing: bool, verdict: Now, reason: &str| {
         if is_missing {
-            ready = false;
+            // The first reason counts: the later ones are milder.
+            now = if now == Now::Ready { verdict } else { now };
             reasons.push(reason.to_owned());
         }
     };
-    missing(findings.tree_ended, "the actors have ended");
-    missing(findings.stopping, "the node is stopping");
-    missing(findings.models_here == 0 && !findings.models_elsewhere, "no model is ready");
+    missing(findings.tree_ended, Now::Closed, "the actors have ended");
+    missing(findings.stopping, Now::Closed, "the node is stopping");
+    let no_model = findings.models_here == 0 && !findings.models_elsewhere;
+    missing(no_model, Now::Closed, "no model is ready");
     let up = |backend| findings.devices.iter().any(|d| d.backend == backend && d.state == DeviceState::Up);
     let wants_gpu = findings.devices.iter().any(|device| device.backend == Backend::Gpu);
     let serves = match (wants_gpu, findings.policy) {
@@ -47,7 +50,7 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
         (true, FallbackPolicy::Allow) => up(Backend::Gpu) || up(Backend::Cpu),
         (true, FallbackPolicy::Never) => up(Backend::Gpu),
     };
-    missing(!serves && !findings.models_elsewhere, "no device serves");
+    missing(!serves && !findings.models_elsewhere, Now::NotReady, "no device serves");
     for device in findings.devices {
         match &device.state {
             DeviceState::Up => {}
@@ -60,5 +63,5 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
     if findings.open_breakers > 0 {
         reasons.push(format!("{} breakers are not closed", findings.open_breakers));
     }
-    Verdict { live: !findings.tree_ended, ready, reasons }
+    Verdict { live: !findings.tree_ended, now, reasons }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peregrine_shaders::Backend;
 
-use super::{Findings, judge};
+use super::{Findings, Now, judge};
 use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, DeviceStatus};
 
@@ -74,6 +74,6 @@ fn check_elsewhere(
         policy,
     });
     assert!(verdict.live);
-    assert_eq!(verdict.ready, expected.0);
+    assert_eq!(verdict.now == Now::Ready, expected.0);
     assert_eq!(verdict.reasons, expected.1);
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use peregrine_runtime::watchdog::lag::LoopLag;
 use peregrine_runtime::{
     Address, Backoff, Budget, ChildSpec, Children, Clock, Escalate, Mailbox, StartError, Strategy, Tree,
 };
 use peregrine_shaders::Backend;
 
 use crate::breaker::{Breaker, BreakerMail, Gates};
-use crate::health::{Health, Latest, Sample};
+use crate::health::{Health, HealthParts, Latest, LatestMeters, MeterReader, Meters, Sample};
 use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order};
 use crate::router::{Published, Router, RouterMail, Table};
 use crate::settings::{FallbackPolicy, Settings};
@@ -26,6 +27,7 @@ pub(crate) const BREAKER: &str = "breaker";
 pub(crate) const CPU: &str = "inference-cpu";
 pub(crate) const GPU: &str = "inference-gpu";
 pub(crate) const HEALTH: &str = "health";
+pub(crate) const METERS: &str = "meters";
 
 /// A tree that has been started, and what is published by its actors.
 pub(crate) struct Started {
@@ -37,10 +39,15 @@ pub(crate) struct Started {
     pub(crate) cpu: Arc<Line>,
     pub(crate) gpu: Option<Arc<Line>>,
     pub(crate) vitals: Latest,
+    pub(crate) meters: LatestMeters,
+    /// Of the loop that all light actors share.
+    pub(crate) lag: Arc<LoopLag>,
 }
 
 /// Messages that may wait for router and health; loads are rare.
 const MAILBOX_LEN: usize = 256;
+/// Of the reader of meters: one reading that waits is as good as many.
+const METERS_MAILBOX_LEN: usize = 1;
 /// Reports that may wait for the breaker, which takes a microsecond for each.
 const BREAKER_MAILBOX_LEN: usize = 4096;
 
@@ -48,6 +55,7 @@ pub(crate) fn start(
     settings: &Settings,
     cpu: ExecutorFactory,
     gpu: Option<ExecutorFactory>,
+    meters: Option<Arc<dyn Meters>>,
     clock: &Arc<dyn Clock>,
     seed: u64,
 ) -> Result<Started, StartError> {
@@ -91,12 +99,31 @@ pub(crate) fn start(
     let gpu = gpu.map(|factory| device(GPU, Backend::Gpu, factory, spare));
 
     let vitals: Latest = Arc::new(ArcSwapOption::empty());
-    let (latest, every) = (Arc::clone(&vitals), settings.sample_every);
+    let metered = LatestMeters::default();
+    let reader = meters.map(|meters| {
+        let (latest, clock) = (Arc::clone(&metered), Arc::clone(clock));
+        let mailbox = Mailbox::new(METERS_MAILBOX_LEN, Arc::clone(&clock));
+        let address = mailbox.address();
+        let make = move || {
+            let (meters, latest, clock) = (Arc::clone(&meters), Arc::clone(&latest), Arc::clone(&clock));
+            Ok(MeterReader { meters, latest, clock })
+        };
+        children.worker(device_spec(METERS), mailbox, make);
+        address
+    });
+    let lag = Arc::new(LoopLag::new(clock.now()));
+    let parts = HealthParts {
+        latest: Arc::clone(&vitals),
+        every: settings.sample_every,
+        lag: Arc::clone(&lag),
+        clock: Arc::clone(clock),
+        meters: reader,
+    };
     let health_box = Mailbox::<Sample>::new(MAILBOX_LEN, Arc::clone(clock));
-    children.light(ChildSpec::new(HEALTH), health_box, move || Ok(Health::new(Arc::clone(&latest), every)?));
+    children.light(ChildSpec::new(HEALTH), health_box, move || Ok(Health::new(parts.clone())?));
 
     let tree = Tree::start(children, Arc::clone(clock), seed)?;
-    Ok(Started { tree, router, breaker, table, gates, cpu, gpu, vitals })
+    Ok(Started { tree, router, breaker, table, gates, cpu, gpu, vitals, meters: metered, lag })
 }
 
 fn device_spec(name: &'static str) -> ChildSpec {

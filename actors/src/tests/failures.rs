@@ -115,11 +115,18 @@ async fn a_panicking_gpu_loses_no_request_and_is_rebuilt() {
 #[tokio::test]
 async fn without_fallback_a_failing_gpu_is_said_to_be_unavailable() {
     let rig = Rig::gpu(|settings| settings.policy = FallbackPolicy::Never).await;
+    assert!(rig.system.health().ready);
     rig.gpu.set(Mode::Gone);
     assert!(matches!(rig.ask().await, Err(ForecastError::Unavailable { .. })));
     until("the gpu is down", || !gpu_is_up(&rig)).await;
-    until("it is refused", || !rig.system.health().ready).await;
+    assert!(rig.system.health().ready, "not at once: it may be back in a moment");
+    rig.recover("it is refused", || !rig.system.health().ready).await;
     assert_eq!(rig.cpu.entered(), 0);
+    rig.gpu.set(Mode::Good);
+    rig.recover("the gpu is back", || gpu_is_up(&rig)).await;
+    let health = rig.system.health();
+    assert!(!health.ready && !health.reasons.is_empty(), "not at once either: {:?}", health.reasons);
+    rig.recover("it is ready again", || rig.system.health().ready).await;
 }
 
 #[tokio::test]

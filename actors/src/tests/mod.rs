@@ -3,6 +3,7 @@
 mod breakers;
 mod failures;
 mod fake;
+mod meters;
 mod models;
 mod placement;
 mod queueing;

@@ -252,6 +252,12 @@ impl Cluster {
         self.net.conns().iter().any(|conn| conn.addr == peer.addr && conn.is_up())
     }
 
+    /// The latest life of a node that said goodbye. A node that is not in the view and said none was lost.
+    #[must_use]
+    pub fn left(&self, node: &NodeId) -> Option<Incarnation> {
+        self.net.left.lock().get(node).copied()
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> ClusterStats {

@@ -59,6 +59,9 @@ impl Default for Limits {
 /// A message of one node's gossip, with the address by which it is known.
 pub(crate) type GossipMail = (SocketAddr, Bytes);
 
+/// Nodes that said goodbye and are remembered.
+const LEFT_MAX: usize = 4096;
+
 pub(crate) struct Net {
     pub(crate) me: Identity,
     pub(crate) cluster: String,
@@ -76,6 +79,8 @@ pub(crate) struct Net {
     pub(crate) gossip: mpsc::Sender<GossipMail>,
     /// Lives that ended on purpose, to the membership.
     pub(crate) goodbyes: mpsc::Sender<(NodeId, Incarnation)>,
+    /// The latest life of each node that ended on purpose; written before the view shows it.
+    pub(crate) left: Mutex<HashMap<NodeId, Incarnation>>,
     pub(crate) runtime: tokio::runtime::Handle,
     pub(crate) stopping: watch::Sender<bool>,
     conns: Mutex<HashMap<SocketAddr, Arc<Conn>>>,
@@ -146,6 +151,7 @@ impl Net {
             view: watch::Sender::new(Arc::new(view)),
             gossip: parts.gossip,
             goodbyes: parts.goodbyes,
+            left: Mutex::default(),
             runtime: tokio::runtime::Handle::current(),
             stopping: watch::Sender::new(false),
             conns: Mutex::default(),
@@ -187,6 +193,16 @@ impl Net {
         if let Some(former) = former {
             former.wire.close("superseded");
         }
+    }
+
+    /// A life of a node has ended on purpose.
+    pub(crate) fn note_left(&self, node: NodeId, life: Incarnation) {
+        let mut left = self.left.lock();
+        if left.len() >= LEFT_MAX && !left.contains_key(&node) {
+            left.clear(); // whoever asks takes an old goodbye for a loss, once in thousands of nodes
+        }
+        let known = left.entry(node).or_insert(life);
+        *known = (*known).max(life);
     }
 
     pub(crate) fn leave_caller(&self, path: &Arc<Path>) {

@@ -188,6 +188,7 @@ async fn watch(
                 if left.len() >= LEFT_MAX {
                     left.clear();
                 }
+                net.note_left(life.0.clone(), life.1);
                 left.insert(life);
             }
             _ = ticks.tick() => {
@@ -242,6 +243,12 @@ fn members(
     let mut members = BTreeMap::new();
     for (id, state) in live {
         let life = (&*id.node_id, id.generation_id, id.gossip_advertise_addr);
+        if record::has_left(|key| state.get(key)) {
+            if let Ok(gone) = NodeId::new(&id.node_id) {
+                net.note_left(gone, Incarnation(id.generation_id));
+            }
+            continue;
+        }
         let Some(member) = record::member(life, |key| state.get(key)) else { continue };
         if member.id == net.me.id || left.contains(&(member.id.clone(), member.incarnation)) {
             continue;

@@ -68,6 +68,11 @@ fn digit(byte: u8) -> Option<u8> {
     }
 }
 
+/// Whether a node says that it is gone.
+pub(crate) fn has_left<'a>(get: impl Fn(&str) -> Option<&'a str>) -> bool {
+    get(RECORD).and_then(Record::from_text).is_some_and(|record| record.left)
+}
+
 /// A member from what gossip knows of it; nothing while its record has not come, or says what no node says.
 pub(crate) fn member<'a>(
     (id, generation, addr): (&str, u64, SocketAddr),

@@ -1,8 +1,10 @@
 //! Which actors are stuck: they have messages and handle none.
 //!
 //! Pure: counts and a clock reading in, edges out, each once. A message that is handled for long and an actor
-//! that hangs look the same from outside; the limit tells them apart. `watch` looks at the actors of a tree.
+//! that hangs look the same from outside; the limit tells them apart. `watch` looks at the actors of a tree, `lag` at
+//! event loops.
 
+pub mod lag;
 mod watch;
 
 use std::collections::BTreeMap;
