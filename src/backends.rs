@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peregrine_actors::{ExecutorFactory, Placement};
+use peregrine_actors::{ExecutorFactory, Meters, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{self, AdapterChoice, GpuError, GpuExecutor, GpuOptions};
 use peregrine_shaders::{ExecuteError, Executor};
 
 use crate::config::{BackendChoice, BackendConfig, PlacementChoice};
+use crate::nvml;
 
 /// What a node is started with.
 #[derive(Clone)]
@@ -21,6 +22,8 @@ pub struct Factories {
     pub gpu: Option<ExecutorFactory>,
     /// Which of the two runs a request.
     pub placement: Placement,
+    /// How the devices fare, as their driver says; `None`: nothing can be asked.
+    pub meters: Option<Arc<dyn Meters>>,
 }
 
 /// The device that was asked for is not there; the operator acts.
@@ -69,7 +72,11 @@ pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
         }
         (PlacementChoice::Auto, _) => Placement::Fastest,
     };
-    Ok(Factories { cpu, gpu: adapter.map(gpu_factory), placement })
+    let meters = match config.choice {
+        BackendChoice::Auto | BackendChoice::Gpu => nvml::open(),
+        BackendChoice::Cpu | BackendChoice::Software => None,
+    };
+    Ok(Factories { cpu, gpu: adapter.map(gpu_factory), placement, meters })
 }
 
 /// One executor for offline work: the chosen adapter, or the CPU where `auto` finds no hardware.

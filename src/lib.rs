@@ -2,6 +2,7 @@
 //!
 //! A library so that `tests/` and `benches/` boot the very node that the binary boots.
 
+mod alerts;
 pub mod backends;
 pub mod catalog;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod gateway;
 pub mod journal;
 mod memory;
 pub mod node;
+mod nvml;
 pub mod reload;
 pub mod score;
 pub mod sealed;

@@ -25,6 +25,7 @@ use peregrine_shaders::{Forecaster, LoadError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use crate::alerts::{self, Alerts, AlertsRoom, Loops, Origin};
 use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
 use crate::cluster::series::SeriesError;
@@ -107,6 +108,9 @@ pub enum NodeError {
     /// The file of API keys cannot be used.
     #[error("keys: {0}")]
     Keys(#[from] KeysError),
+    /// The webhook of alerts cannot be used.
+    #[error("alerts: {0}")]
+    Alerts(String),
     /// The data cannot be replayed.
     #[error("demo: {0}")]
     Demo(#[from] ReplayError),
@@ -141,7 +145,11 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub fn start_fed(resolved: Resolved, factories: Factories, feed: Feed) -> Result<Self, NodeError> {
-        Self::start_whole(resolved, factories, Guests { rooms: Vec::new(), feed: Some(feed) })
+        Self::start_whole(
+            resolved,
+            factories,
+            Guests { rooms: Vec::new(), feed: Some(feed), has_meters: false },
+        )
     }
 
     /// As [`Node::start`], on executors that the caller chose, and with rooms of the caller's that must agree to
@@ -154,7 +162,7 @@ impl Node {
         factories: Factories,
         rooms: Vec<Box<dyn Room>>,
     ) -> Result<Self, NodeError> {
-        Self::start_whole(resolved, factories, Guests { rooms, feed: None })
+        Self::start_whole(resolved, factories, Guests { rooms, feed: None, has_meters: false })
     }
 
     fn start_whole(resolved: Resolved, factories: Factories, guests: Guests) -> Result<Self, NodeError> {
@@ -250,6 +258,8 @@ pub type Feed = Box<dyn FnOnce(&Hub) -> Arc<dyn Source> + Send>;
 struct Guests {
     rooms: Vec<Box<dyn Room>>,
     feed: Option<Feed>,
+    /// Whether the factories brought meters.
+    has_meters: bool,
 }
 
 type Ready = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
@@ -318,15 +328,18 @@ async fn start(
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
     let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
     // The seed of a real node is chance; simulations bring their own.
-    let system = System::start(
+    let has_meters = factories.meters.is_some();
+    let system = System::start_metered(
         settings(config, factories.placement),
         factories.cpu,
         factories.gpu,
+        factories.meters,
         clock.clone(),
         rand::random(),
     )?;
     let drain = config.server.drain;
     let mut joined = None;
+    let guests = Guests { has_meters, ..guests };
     match serve_models(&system, entries, series, resolved, guests, clock, &mut joined).await {
         Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined }),
         Err(failed) => {
@@ -349,11 +362,12 @@ async fn serve_models(
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
-    let Guests { mut rooms, feed } = guests;
+    let Guests { mut rooms, feed, has_meters } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
     let security = Security::start(&config.security)?;
     let tls = config.server.tls.as_ref().map(Tls::start).transpose()?;
+    let alerts = start_alerts(config, clock)?;
     // Before anybody hears of this node: what it kept may be what they lack.
     let journal = open_journal(config, clock).await?;
     if let Some(part) = &config.cluster {
@@ -397,9 +411,11 @@ async fn serve_models(
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
     rooms.push(Box::new(SecurityRoom(Arc::clone(&security))));
+    rooms.push(Box::new(AlertsRoom { alerts: Arc::clone(&alerts), clock: Arc::clone(clock) }));
     if let Some(tls) = &tls {
         rooms.push(Box::new(TlsRoom(Arc::clone(tls))));
     }
+    let window = config.alerts.window;
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
@@ -409,7 +425,9 @@ async fn serve_models(
     };
     let (stream, keeper) = Streams::start(stream_config, hub, source, clock.clone());
     drop(actix_web::rt::spawn(keeper)); // it ends with the node's thread
-    let shared = Shared::new(SharedParts {
+    let loops = Arc::<Loops>::default();
+    loops.watch("node", clock);
+    let shared = Data::new(Shared::new(SharedParts {
         system: system.clone(),
         clock: clock.clone(),
         series,
@@ -418,16 +436,26 @@ async fn serve_models(
         reload: Arc::clone(&reload),
         cluster: part,
         watch,
+        alerts: Arc::clone(&alerts),
+        loops,
+        has_meters,
         stream,
         tls,
         security,
         scorecard,
         journal,
         demo,
-    });
-    let bound = gateway::bind(&server, Data::new(shared));
+    }));
+    let feeds = alerts::of_node(&shared, window);
+    drop(actix_web::rt::spawn(alerts::keep(alerts, feeds, clock.clone()))); // it ends with the node's thread
+    let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
+}
+
+fn start_alerts(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<Alerts>, NodeError> {
+    let origin = Origin { node: config.node.name.to_string(), region: config.node.region.to_string() };
+    Alerts::start(&config.alerts, origin, Arc::clone(clock), rand::random()).map_err(NodeError::Alerts)
 }
 
 /// Reads all of it: not on the node's thread.

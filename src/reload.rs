@@ -187,6 +187,8 @@ fn is_live(path: &[String]) -> bool {
         path[..],
         ["server", "bodies_max" | "body_max" | "in_flight_max"]
             | ["deadline" | "routing" | "regions" | "security", ..]
+            | ["alerts", "evaluate_every" | "webhook" | "webhook_file" | "webhook_timeout" | "repeat_every"]
+            | ["alerts", "rules", ..]
             | ["data", "column" | "columns", ..]
             | ["models", "default"]
             | ["log", "filter"]
@@ -246,6 +248,8 @@ mod tests {
         check("data.columns = { \"a.b\" = \"x\" }", Ok(&["data.columns.\"a.b\""]), Outcome::Applied);
         check("[regions.fra]\nin_flight_max = 3", Ok(&["regions.fra.in_flight_max"]), Outcome::Applied);
         check("routing.remote = false", Ok(&["routing.remote"]), Outcome::Applied);
+        let off = "[alerts.rules.memory]\nenabled = false";
+        check(off, Ok(&["alerts.rules.memory.enabled"]), Outcome::Applied);
     }
 
     #[test]
@@ -259,6 +263,7 @@ mod tests {
         let text = "server = { listen = \"127.0.0.1:1\", in_flight_max = 7 }\nnode.name = \"b\"";
         check(text, Err("only a restart changes node.name, server.listen"), Outcome::Fixed);
         check("breaker.probes = 5", Err("only a restart changes breaker.probes"), Outcome::Fixed);
+        check("alerts.window = \"9s\"", Err("only a restart changes alerts.window"), Outcome::Fixed);
         check("log.format = \"json\"", Err("only a restart changes log.format"), Outcome::Fixed);
         check(
             "cluster.secret = \"0123456789abcdef\"",

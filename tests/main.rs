@@ -1,5 +1,6 @@
 //! One integration binary: real nodes, driven from outside.
 
+mod alerts;
 mod architecture;
 mod breakers;
 mod cluster;

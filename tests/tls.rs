@@ -14,14 +14,14 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use crate::harness::{TEXT, TestNode, masked};
 
 /// An authority, and the files of a node that it vouches for.
-struct Authority {
+pub(crate) struct Authority {
     dir: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
@@ -46,14 +46,14 @@ impl Authority {
         fs::write(self.file("node.key"), key.serialize_pem()).expect("a file");
     }
 
-    fn node(&self, keys: &[(&str, &str)]) -> TestNode {
+    pub(crate) fn node(&self, keys: &[(&str, &str)]) -> TestNode {
         let (certificate, key) = (self.file("node.pem"), self.file("node.key"));
         let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
         let own = [("SERVER__TLS_CERTIFICATE", certificate.as_str()), ("SERVER__TLS_KEY", key.as_str())];
         TestNode::on_cpu(&[&own, keys].concat())
     }
 
-    fn connect(&self, addr: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+    pub(crate) fn connect(&self, addr: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).expect("an authority");
         let mut config =
@@ -75,7 +75,7 @@ fn socket(addr: SocketAddr) -> TcpStream {
     socket
 }
 
-fn get(stream: &mut (impl Read + Write), path: &str) -> String {
+pub(crate) fn get(stream: &mut (impl Read + Write), path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("a request");
     rest(stream)

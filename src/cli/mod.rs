@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Answers go to stdout, everything else to stderr.
 
+mod alerts;
 mod bench;
 mod check;
 mod cluster;
@@ -47,6 +48,9 @@ enum Verb {
     /// Work with model repositories
     #[command(subcommand)]
     Models(ModelsVerb),
+    /// Work with alerts
+    #[command(subcommand)]
+    Alerts(AlertsVerb),
     /// Work with API keys
     #[command(subcommand)]
     Keys(KeysVerb),
@@ -134,6 +138,22 @@ enum ModelsVerb {
     Sign(SealArgs),
     /// Forecast the held-out end of every series and rank models beside naive, HAR and the mean of 500 days
     Score(ScoreArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum AlertsVerb {
+    /// Print the rules of the configuration as a rules file of Prometheus
+    Rules(AlertRulesArgs),
+}
+
+#[derive(Debug, Args)]
+struct AlertRulesArgs {
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -363,6 +383,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Models(ModelsVerb::Encrypt(args)) => seal::encrypt(&args),
         Verb::Models(ModelsVerb::Sign(args)) => seal::sign(&args),
         Verb::Models(ModelsVerb::Score(args)) => score::run(&args),
+        Verb::Alerts(AlertsVerb::Rules(args)) => alerts::rules(args),
         Verb::Keys(KeysVerb::New(args)) => keys::new(&args),
         Verb::Keys(KeysVerb::Model(args)) => seal::draw(&args),
         Verb::Forecast(args) => forecast::run(args),

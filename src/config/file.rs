@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::alerts::AlertsFile;
 use super::batching::BatchingFile;
 use super::breaker::BreakerFile;
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
@@ -39,6 +40,7 @@ pub(super) struct ConfigFile {
     pub(super) series: SeriesFile,
     pub(super) journal: JournalFile,
     pub(super) demo: DemoFile,
+    pub(super) alerts: AlertsFile,
     pub(super) log: LogFile,
     pub(super) cluster: ClusterFile,
     pub(super) routing: RoutingFile,

@@ -2,6 +2,7 @@
 //!
 //! Built-in `configs/local.toml` < files in order < `PEREGRINE_…` variables < command line; see `layers.rs`.
 
+mod alerts;
 mod batching;
 mod breaker;
 mod cluster;
@@ -31,6 +32,7 @@ use peregrine_runtime::{NodeId, Region};
 
 use crate::sealed::Vault;
 
+pub use alerts::{AlertsConfig, Webhook, is_webhook};
 pub use batching::BatchingConfig;
 pub use breaker::{BreakerConfig, ModeChoice};
 pub use cluster::{
@@ -81,6 +83,8 @@ pub struct Config {
     pub journal: Option<JournalConfig>,
     /// `[demo]`; `None`: nothing is replayed.
     pub demo: Option<DemoConfig>,
+    /// `[alerts]`
+    pub alerts: AlertsConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[cluster]`; `None`: this node is alone.

@@ -197,6 +197,7 @@ impl Checker<'_> {
         let data = self.data(written.data);
         let series = self.series(written.series);
         let journal = self.journal(written.journal);
+        let alerts = self.alerts(written.alerts);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, added);
@@ -235,6 +236,7 @@ impl Checker<'_> {
             series: series?,
             journal: journal?,
             demo: demo?,
+            alerts: alerts?,
             log: LogConfig { format: format?, filter: filter? },
             cluster: cluster?,
             routing: routing?,

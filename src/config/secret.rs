@@ -11,7 +11,7 @@ use serde::de::{Deserializer, Error};
 pub(super) const REDACTED: &str = "(redacted)";
 
 /// Keys whose values are secrets.
-const KEYS: [&str; 2] = ["cluster.secret", "models.key"];
+const KEYS: [&str; 3] = ["cluster.secret", "models.key", "alerts.webhook"];
 
 /// Is the value at this path a secret?
 pub(super) fn is_secret(path: &[String]) -> bool {

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::HeaderMap;
 use actix_web::web;
 use peregrine_actors::scorecard::Scorecard;
-use peregrine_actors::{Forecast, ForecastError, ForecastRequest, ModelStatus, Origin, System};
+use peregrine_actors::{Forecast, ForecastError, ForecastRequest, Health, ModelStatus, Origin, System};
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
@@ -19,6 +19,7 @@ use super::error::Refusal;
 use super::meter::{Admitted, Meter};
 use super::stream::Streams;
 use super::tls::Tls;
+use crate::alerts::{Alerts, Loops};
 use crate::catalog::{self, Entry};
 use crate::cluster::elsewhere;
 use crate::config::Config;
@@ -51,6 +52,11 @@ pub(crate) struct SharedParts {
     pub(crate) cluster: Option<Cluster>,
     /// Over the system's actors.
     pub(crate) watch: Watch,
+    pub(crate) alerts: Arc<Alerts>,
+    /// Those of the gateway's workers, and the node's own.
+    pub(crate) loops: Arc<Loops>,
+    /// Whether the driver of a device can be asked how it fares.
+    pub(crate) has_meters: bool,
     pub(crate) stream: Arc<Streams>,
     /// `None`: plain HTTP.
     pub(crate) tls: Option<Arc<Tls>>,
@@ -91,6 +97,13 @@ impl Shared {
     /// How long this node has been up.
     pub(crate) fn uptime(&self) -> Duration {
         self.clock.wall().duration_since(self.started).unwrap_or_default()
+    }
+
+    /// How late timers of each event loop are, by its name.
+    pub(crate) fn lags(&self, now: Instant, health: &Health) -> Vec<(String, Duration)> {
+        let mut lags = self.loops.lags(now);
+        lags.push(("actors".to_owned(), health.actor_lag));
+        lags
     }
 
     pub(crate) async fn body(

@@ -38,7 +38,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         len += 1;
     }
     Some(match segments[..len] {
-        ["health", "live" | "ready"] | ["v2", "health", "live" | "ready"] => Scopes::NONE,
+        ["health", "live" | "ready" | "startup"] | ["v2", "health", "live" | "ready"] => Scopes::NONE,
         ["v2", "repository", ..] => ADMIN,
         ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"] => PREDICT,
         ["v2"] | ["v2", "models", ..] => OBSERVE,
@@ -53,7 +53,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
                 ADMIN
             }
         }
-        ["v1", "scorecard" | "cluster" | "echo"] => OBSERVE,
+        ["v1", "scorecard" | "cluster" | "echo" | "alerts"] => OBSERVE,
         ["health", ..] | ["metrics", ..] | ["status" | "openapi.json" | "docs"] => OBSERVE,
         _ => return None,
     })

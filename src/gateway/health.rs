@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
-use peregrine_actors::{DeviceState, DeviceStatus, Health, Percentiles, Vitals};
+use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health, Percentiles, Vitals};
 use peregrine_runtime::{ActorKind, ActorState, ActorStatus};
 use peregrine_shaders::Backend;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/health", all);
     get(config, "/health/live", live);
     get(config, "/health/ready", ready);
+    get(config, "/health/startup", startup);
     get(config, "/health/gpu", gpu);
     get(config, "/health/cluster", cluster);
     get(config, "/status", status);
@@ -49,6 +50,13 @@ async fn ready(shared: Data<Shared>) -> HttpResponse {
     verdict(health.ready, &json!({ "ready": health.ready, "reasons": health.reasons }))
 }
 
+/// 503 until the node was ready for the first time.
+async fn startup(shared: Data<Shared>) -> HttpResponse {
+    let health = shared.system.health();
+    let reasons: &[String] = if health.started { &[] } else { &health.reasons };
+    verdict(health.started, &json!({ "started": health.started, "reasons": reasons }))
+}
+
 /// 503 when a GPU was asked for and is not up; a node that was told to use its CPU is well without one.
 async fn gpu(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
@@ -60,7 +68,11 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
         false => gpus.iter().filter_map(|device| reason(device)).collect(),
     };
     let list: Vec<Value> = gpus.iter().map(|device| device_view(device)).collect();
-    verdict(well, &json!({ "gpu": well && !gpus.is_empty(), "devices": list, "reasons": reasons }))
+    let mut body = json!({ "gpu": well && !gpus.is_empty(), "devices": list, "reasons": reasons });
+    if !health.meters.is_empty() {
+        body["meters"] = health.meters.iter().map(meter_view).collect();
+    }
+    verdict(well, &body)
 }
 
 /// 503 in a minority of the cluster that is meant to be.
@@ -123,7 +135,11 @@ async fn status(shared: Data<Shared>) -> HttpResponse {
         .iter()
         .map(|model| json!({ "name": model.spec.name, "version": model.version.to_string(), "state": model.state.name() }))
         .collect();
-    HttpResponse::Ok().json(json!({
+    let now = shared.clock.now();
+    let lags = shared.lags(now, &health);
+    let lags = lags.into_iter().map(|(name, lag)| (name, Value::from(lag.as_secs_f64() * 1e3)));
+    let lags: serde_json::Map<String, Value> = lags.collect();
+    let mut body = json!({
         "status": word(&health),
         "reasons": health.reasons,
         "timestamp": unix_millis(shared.clock.wall()),
@@ -139,13 +155,19 @@ async fn status(shared: Data<Shared>) -> HttpResponse {
                 "process_share": vitals.process_cpu_share,
             })),
             "actors": health.actors.iter().map(actor_view).collect::<Vec<_>>(),
+            "actors_stuck": shared.watch.stuck(),
+            "event_loop_lag_ms": lags,
         },
         "performance": { "requests": requests, "in_flight": shared.meter.in_flight(), "models": performance },
         "models": models,
         "devices": devices(&health),
         "memory": health.system.map(memory),
         "cluster": { "members": shared.cluster.as_ref().map_or(1, |cluster| cluster.view().members.len()) },
-    }))
+    });
+    if !health.meters.is_empty() {
+        body["meters"] = health.meters.iter().map(meter_view).collect();
+    }
+    HttpResponse::Ok().json(body)
 }
 
 fn word(health: &Health) -> &'static str {
@@ -177,6 +199,23 @@ pub(super) fn device_view(device: &DeviceStatus) -> Value {
         "queue_rows_max": device.queue_rows_max,
         "busy_seconds": device.busy.as_secs_f64(),
     })
+}
+
+/// What a driver says of a device; what it does not say is left out.
+pub(super) fn meter_view(meter: &DeviceMeter) -> Value {
+    let mut view = json!({ "device": meter.index, "name": meter.name });
+    for (key, value) in [
+        ("utilisation_share", meter.utilisation.map(Value::from)),
+        ("memory_used_bytes", meter.memory_used_bytes.map(Value::from)),
+        ("memory_total_bytes", meter.memory_total_bytes.map(Value::from)),
+        ("temperature_celsius", meter.temperature_celsius.map(Value::from)),
+        ("power_watts", meter.power_watts.map(Value::from)),
+    ] {
+        if let Some(value) = value {
+            view[key] = value;
+        }
+    }
+    view
 }
 
 pub(super) fn state_name(state: &DeviceState) -> &'static str {

@@ -86,6 +86,15 @@ pub(crate) struct RouteReading {
     pub(crate) seconds: f64,
 }
 
+/// What became of requests for forecasts since the node started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
+    /// Answered within each of [`BOUNDS_S`], and all.
+    pub(crate) buckets: [u64; BOUNDS_S.len() + 1],
+    /// Answered 5xx.
+    pub(crate) failed: u64,
+}
+
 /// Reading and printing of one model version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Transfer {
@@ -127,6 +136,17 @@ impl Meter {
             }),
             seconds: Duration::from_nanos(meter.nanos.load(Ordering::Relaxed)).as_secs_f64(),
         }
+    }
+
+    /// Of all routes that answer with forecasts.
+    pub(crate) fn served(&self) -> Served {
+        let mut served = Served { buckets: [0; BOUNDS_S.len() + 1], failed: 0 };
+        for route in [Route::Infer, Route::Forecast, Route::Neural] {
+            let reading = self.read(route);
+            served.buckets.iter_mut().zip(reading.buckets).for_each(|(sum, count)| *sum += count);
+            served.failed += reading.classes[4];
+        }
+        served
     }
 
     /// Lets a forecast request in while fewer than `requests_max` are inside.
@@ -208,6 +228,10 @@ mod tests {
         let reading = meter.read(Route::Infer);
         assert_eq!(reading.classes, [0, 2, 0, 1, 1]);
         assert_eq!((reading.buckets[0], reading.buckets[6], reading.buckets[17]), (1, 3, 4));
+        meter.record(Route::Health, 500, Duration::ZERO);
+        meter.record(Route::Neural, 500, Duration::ZERO);
+        let served = meter.served();
+        assert_eq!((served.buckets[0], served.buckets[17], served.failed), (2, 5, 2), "forecasts alone");
     }
 
     #[test]

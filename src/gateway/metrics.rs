@@ -2,6 +2,7 @@
 //!
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
+mod alerts;
 mod trust;
 
 use std::fmt::{Display, Write};
@@ -15,7 +16,7 @@ use peregrine_actors::{DeviceState, Health, ModelStats, PaceStatus, Percentiles,
 use peregrine_runtime::Cluster;
 use serde_json::json;
 
-use super::health::device_view;
+use super::health::{device_view, meter_view};
 use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
 use super::{Shared, get};
 use crate::journal::TickJournal;
@@ -38,13 +39,9 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     }
     requests(&mut page, &shared.meter);
     if let Some(tls) = &shared.tls {
-        let left = match tls.expires().duration_since(shared.clock.wall()) {
-            Ok(left) => left.as_secs_f64(),
-            Err(past) => -past.duration().as_secs_f64(),
-        };
         let help = "Until the certificate of the public port expires; negative: since then.";
         page.family("peregrine_tls_certificate_expiry_seconds", "gauge", help);
-        page.sample("", &[], left);
+        page.sample("", &[], tls.remaining_seconds(shared.clock.wall()));
     }
     page.family("peregrine_bodies_bytes", "gauge", "Of request bodies that are read or worked on.");
     page.sample("", &[], shared.bodies.held());
@@ -84,6 +81,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     page.family("peregrine_actors_stuck_total", "counter", "How often an actor was found so.");
     page.sample("", &[], shared.watch.stuck_ever());
     vitals(&mut page, &health);
+    alerts::all(&mut page, &shared, &health);
     HttpResponse::Ok()
         .insert_header(("content-type", "text/plain; version=0.0.4; charset=utf-8"))
         .body(page.text)
@@ -91,7 +89,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
 
 async fn gpu(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
-    HttpResponse::Ok().json(json!({
+    let mut body = json!({
         "devices": health.devices.iter().map(device_view).collect::<Vec<_>>(),
         "placement": match shared.system.placement() {
             Placement::Gpu => "gpu",
@@ -99,7 +97,11 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
             Placement::Fastest => "fastest",
         },
         "paces": shared.system.paces().iter().map(pace_view).collect::<Vec<_>>(),
-    }))
+    });
+    if !health.meters.is_empty() {
+        body["meters"] = health.meters.iter().map(meter_view).collect();
+    }
+    HttpResponse::Ok().json(body)
 }
 
 /// The series that ticks feed.

@@ -3,6 +3,7 @@
 //! Decides nothing about batching, breaking or devices. Every body is bounded before it is read, every answer that
 //! is not a success carries one sentence in the form its route promises.
 
+mod alerts;
 mod app;
 mod body;
 mod cluster;
@@ -43,6 +44,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub(crate) use app::{Shared, SharedParts};
+pub(crate) use meter::{BOUNDS_S, Served};
 pub use tls::TlsError;
 pub(crate) use tls::{Tls, TlsRoom};
 
@@ -75,6 +77,7 @@ pub(crate) fn bind(config: &ServerConfig, shared: web::Data<Shared>) -> io::Resu
         .shutdown_timeout(config.drain.as_secs().max(1));
     let builder = match acceptor {
         None => builder.listen("http", listener, move || {
+            serving.watch_loop();
             let open = |socket: TcpStream| async move {
                 let peer = opened(&socket);
                 Ok::<_, DispatchError>((socket, Protocol::Http1, peer))
@@ -82,6 +85,7 @@ pub(crate) fn bind(config: &ServerConfig, shared: web::Data<Shared>) -> io::Resu
             fn_service(open).and_then(serving.http())
         })?,
         Some(acceptor) => builder.listen("https", listener, move || {
+            serving.watch_loop();
             let (acceptor, patience) = (acceptor.clone(), serving.patience);
             let open = move |socket: TcpStream| {
                 let acceptor = acceptor.clone();
@@ -112,6 +116,11 @@ struct Serving {
 type Opened<T> = (T, Protocol, Option<SocketAddr>);
 
 impl Serving {
+    /// Called by each worker, in its loop, when it starts.
+    fn watch_loop(&self) {
+        self.shared.loops.watch("gateway", &self.shared.clock);
+    }
+
     fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
         &self,
     ) -> impl ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
@@ -190,6 +199,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     scorecard::routes(config);
     stream::routes(config);
     health::routes(config);
+    alerts::routes(config);
     metrics::routes(config);
     openapi::routes(config);
     config.default_service(web::to(no_such_path));

@@ -204,6 +204,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Any",
         &[400],
     ),
+    operation("get", "/v1/alerts", V1, "What is wrong now, what was, and by which rules", None, "Any", &[]),
     operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
     operation(
         "post",
@@ -226,6 +227,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/health", OBSERVE, "Health with reasons", None, "Any", READY),
     operation("get", "/health/live", OBSERVE, "Is the process worth keeping", None, "Live", READY),
     operation("get", "/health/ready", OBSERVE, "Can it answer", None, "Any", READY),
+    operation("get", "/health/startup", OBSERVE, "Was it ready once", None, "Any", READY),
     operation("get", "/health/gpu", OBSERVE, "Is the GPU that was asked for up", None, "Any", READY),
     operation("get", "/health/cluster", OBSERVE, "Members and their state", None, "Any", READY),
     operation("get", "/status", OBSERVE, "Everything in one", None, "Any", &[]),

@@ -23,7 +23,7 @@ use peregrine_runtime::Clock;
 
 use crate::config::{Config, SecurityConfig};
 use crate::reload::{Room, Staged};
-pub(crate) use calendar::Civil;
+pub(crate) use calendar::{Civil, rfc3339};
 pub(crate) use key::{KeyHash, NewKey};
 pub(crate) use keys::{BadKeys, is_name, parse as parse_keys};
 use limit::Table;

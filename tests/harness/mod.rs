@@ -7,6 +7,7 @@ mod http;
 mod node;
 mod process;
 mod proxy;
+mod receiver;
 mod websocket;
 
 pub(crate) use cases::Cases;
@@ -16,4 +17,5 @@ pub(crate) use http::{Client, Response, request};
 pub(crate) use node::{PowerSwitch, TestNode, eventually};
 pub(crate) use process::NodeProcess;
 pub(crate) use proxy::Proxy;
+pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use websocket::{CLOSE, PING, PONG, TEXT, WebSocket, masked};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peregrine::backends::Factories;
 use peregrine::config::{Overrides, Resolved, Sources, resolve};
 use peregrine::node::{Feed, Node};
-use peregrine_actors::{ExecutorFactory, Placement};
+use peregrine_actors::{ExecutorFactory, Meters, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions, KillSwitch};
 use peregrine_shaders::{ExecuteError, Executor};
@@ -74,6 +74,14 @@ impl TestNode {
         Self::start(Some(switch.factory()), keys)
     }
 
+    /// The CPU alone, beside devices of which `meters` speaks.
+    pub(crate) fn metered(meters: Arc<dyn Meters>, keys: &[(&str, &str)]) -> Self {
+        let factories = Factories { meters: Some(meters), ..Self::factories(None) };
+        let node = Node::start_with(Self::resolved(keys), factories, Vec::new())
+            .unwrap_or_else(|err| panic!("{err}"));
+        Self { node }
+    }
+
     /// The CPU alone, with series that the test feeds.
     pub(crate) fn fed(feed: Feed, keys: &[(&str, &str)]) -> Self {
         let node = Node::start_fed(Self::resolved(keys), Self::factories(None), feed)
@@ -89,7 +97,7 @@ impl TestNode {
 
     fn factories(gpu: Option<ExecutorFactory>) -> Factories {
         let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-        Factories { cpu, gpu, placement: Placement::Gpu }
+        Factories { cpu, gpu, placement: Placement::Gpu, meters: None }
     }
 
     fn resolved(keys: &[(&str, &str)]) -> Resolved {

@@ -19,7 +19,7 @@ pub enum Signal {
     ResponseP95Seconds,
     /// Share of forecasts of the last window that failed for a reason of this node.
     ErrorShare,
-    /// Of one circuit: 0 closed, 1 half-open, 2 open.
+    /// Of one circuit: 0 closed, 1 half-open, 2 open, 3 forced open.
     BreakerState,
     /// Of one other node: 1 while it is gone without having said goodbye.
     ReplicaLost,

@@ -45,7 +45,7 @@ fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
             };
             vec![("model", model), ("version", version), ("backend", backend)]
         }
-        Guarded::Peer { node } => vec![("backend", &"remote"), ("node", node)],
+        Guarded::Peer { node } => vec![("backend", &"remote"), ("to", node)],
     }
 }
 

@@ -73,8 +73,16 @@ impl Tls {
     }
 
     /// When clients will no longer believe the certificate.
-    pub(crate) fn expires(&self) -> SystemTime {
+    fn expires(&self) -> SystemTime {
         self.shown.read().expires
+    }
+
+    /// Until then, in seconds; negative: since then.
+    pub(crate) fn remaining_seconds(&self, wall: SystemTime) -> f64 {
+        match self.expires().duration_since(wall) {
+            Ok(left) => left.as_secs_f64(),
+            Err(past) => -past.duration().as_secs_f64(),
+        }
     }
 
     /// What makes TLS of accepted sockets.

@@ -1,0 +1,187 @@
+//! Where readings come from: each part of a node says what it knows of itself.
+//!
+//! What is not there is not said: a node without a cluster has no replicas, and a value that cannot be read is left
+//! out while its signal stays expected.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Data;
+use peregrine_actors::alerts::{
+    Labels, Moment, Reading, Roll, Sample, Signal, Window, error_share, quantile,
+};
+use peregrine_actors::{BreakerState, DeviceMeter, Guarded};
+use peregrine_runtime::{Incarnation, NodeId};
+
+use crate::gateway::{BOUNDS_S, Served, Shared};
+
+/// A part of a node that measures something.
+pub(crate) trait Feed: Send {
+    /// Adds what it knows now.
+    fn read(&mut self, at: Moment, sample: &mut Sample);
+}
+
+/// A node that went without a word is spoken of for so long.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Every part of this node.
+pub(crate) fn of_node(shared: &Data<Shared>, window: Duration) -> Vec<Box<dyn Feed>> {
+    let shared = Arc::clone(shared);
+    vec![
+        Box::new(State(Arc::clone(&shared))),
+        Box::new(Requests { shared: Arc::clone(&shared), window: Window::new(window) }),
+        Box::new(Replicas { shared: Arc::clone(&shared), roll: Roll::default(), lives: BTreeMap::new() }),
+        Box::new(Disk { shared, window: Window::new(window) }),
+    ]
+}
+
+fn say(sample: &mut Sample, signal: Signal, labels: Labels, value: f64) {
+    sample.readings.push(Reading { signal, labels, value });
+}
+
+/// What is so at this moment: devices, memory, circuits, the certificate, loops and actors.
+struct State(Arc<Shared>);
+
+impl Feed for State {
+    fn read(&mut self, at: Moment, sample: &mut Sample) {
+        let shared = &self.0;
+        let health = shared.system.health();
+        if shared.has_meters {
+            sample.expected.extend(DEVICE);
+            health.meters.iter().for_each(|device| of_device(device, sample));
+        }
+        sample.expected.extend([Signal::MemoryShare, Signal::VitalsAgeSeconds, Signal::BreakerState]);
+        sample.expected.extend([Signal::ActorsStuck, Signal::EventLoopLagSeconds]);
+        if let Some(vitals) = health.system {
+            let share = vitals.memory_used_bytes as f64 / vitals.memory_total_bytes as f64;
+            say(sample, Signal::MemoryShare, Labels::new(), share);
+            let age = at.now.saturating_duration_since(vitals.taken_at);
+            say(sample, Signal::VitalsAgeSeconds, Labels::new(), age.as_secs_f64());
+        }
+        for breaker in shared.system.breakers() {
+            let state = match breaker.state {
+                BreakerState::Closed => 0.0,
+                BreakerState::HalfOpen => 1.0,
+                BreakerState::Open { .. } => 2.0,
+                BreakerState::ForcedOpen => 3.0,
+            };
+            say(sample, Signal::BreakerState, guarded(&breaker.guards), state);
+        }
+        if let Some(tls) = &shared.tls {
+            sample.expected.push(Signal::CertificateRemainingSeconds);
+            let remaining = tls.remaining_seconds(at.wall);
+            say(sample, Signal::CertificateRemainingSeconds, Labels::new(), remaining);
+        }
+        for (name, lag) in shared.lags(at.now, &health) {
+            let labels = Labels::from([("loop", name)]);
+            say(sample, Signal::EventLoopLagSeconds, labels, lag.as_secs_f64());
+        }
+        say(sample, Signal::ActorsStuck, Labels::new(), shared.watch.stuck() as f64);
+    }
+}
+
+const DEVICE: [Signal; 3] =
+    [Signal::DeviceTemperatureCelsius, Signal::DeviceUtilisationShare, Signal::DeviceMemoryShare];
+
+fn of_device(device: &DeviceMeter, sample: &mut Sample) {
+    let labels = Labels::from([("device", device.index.to_string()), ("name", device.name.clone())]);
+    let share = device.memory_used_bytes.zip(device.memory_total_bytes);
+    for (signal, value) in [
+        (Signal::DeviceTemperatureCelsius, device.temperature_celsius),
+        (Signal::DeviceUtilisationShare, device.utilisation),
+        (Signal::DeviceMemoryShare, share.map(|(used, total)| used as f64 / total as f64)),
+    ] {
+        // A sensor that this one does not have is no sensor that has failed.
+        if let Some(value) = value {
+            say(sample, signal, labels.clone(), value);
+        }
+    }
+}
+
+fn guarded(guards: &Guarded) -> Labels {
+    match guards {
+        Guarded::Device { model, version, backend } => Labels::from([
+            ("model", model.clone()),
+            ("version", version.to_string()),
+            ("backend", backend.name().to_owned()),
+        ]),
+        Guarded::Peer { node } => Labels::from([("backend", "remote".to_owned()), ("to", node.to_string())]),
+    }
+}
+
+/// How forecasts fared of late.
+struct Requests {
+    shared: Arc<Shared>,
+    window: Window<Served>,
+}
+
+impl Feed for Requests {
+    fn read(&mut self, at: Moment, sample: &mut Sample) {
+        sample.expected.extend([Signal::ResponseP95Seconds, Signal::ErrorShare]);
+        let served = self.shared.meter.served();
+        let Some(before) = self.window.turn(at.now, served) else { return };
+        let counts: Vec<u64> =
+            served.buckets.iter().zip(before.buckets).map(|(now, then)| now.saturating_sub(then)).collect();
+        if let Some(p95) = quantile(&BOUNDS_S, &counts, 0.95) {
+            say(sample, Signal::ResponseP95Seconds, Labels::new(), p95);
+        }
+        let answered = counts.last().copied().unwrap_or(0);
+        if let Some(share) = error_share(served.failed.saturating_sub(before.failed), answered) {
+            say(sample, Signal::ErrorShare, Labels::new(), share);
+        }
+    }
+}
+
+/// Who else is there.
+struct Replicas {
+    shared: Arc<Shared>,
+    roll: Roll,
+    /// As they were seen last.
+    lives: BTreeMap<String, (NodeId, Incarnation)>,
+}
+
+impl Feed for Replicas {
+    fn read(&mut self, at: Moment, sample: &mut Sample) {
+        let Some(cluster) = &self.shared.cluster else { return };
+        sample.expected.extend([Signal::ReplicaLost, Signal::ReplicasMissing]);
+        let view = cluster.view();
+        let others = || view.members.values().filter(|member| member.id != *cluster.id());
+        for member in others() {
+            let life = (member.id.clone(), member.incarnation);
+            self.lives.insert(member.id.to_string(), life);
+        }
+        let lives = &self.lives;
+        let said_goodbye = |name: &str| {
+            lives.get(name).is_some_and(|(id, life)| cluster.left(id).is_some_and(|left| left >= *life))
+        };
+        let names = others().map(|member| member.id.as_str());
+        let called = self.roll.call(names, said_goodbye, at.now, FORGET_AFTER);
+        self.lives.retain(|name, _| called.iter().any(|(known, _)| known == name));
+        for (name, is_lost) in called {
+            let labels = Labels::from([("member", name)]);
+            say(sample, Signal::ReplicaLost, labels, f64::from(u8::from(is_lost)));
+        }
+        let meant = self.shared.config().cluster.as_ref().map_or(1, |part| part.size);
+        let missing = meant.saturating_sub(view.members.len());
+        say(sample, Signal::ReplicasMissing, Labels::new(), missing as f64);
+    }
+}
+
+/// What became of ticks on disk.
+struct Disk {
+    shared: Arc<Shared>,
+    window: Window<u64>,
+}
+
+impl Feed for Disk {
+    fn read(&mut self, at: Moment, sample: &mut Sample) {
+        let Some(journal) = &self.shared.journal else { return };
+        sample.expected.push(Signal::JournalFailures);
+        let failed = journal.status().failed;
+        if let Some(before) = self.window.turn(at.now, failed) {
+            let of_late = failed.saturating_sub(*before);
+            say(sample, Signal::JournalFailures, Labels::new(), of_late as f64);
+        }
+    }
+}
