@@ -3,6 +3,7 @@
 //! A library so that `tests/` and `benches/` boot the very node that the binary boots.
 
 mod alerts;
+pub mod audit;
 pub mod backends;
 pub mod catalog;
 pub mod cli;

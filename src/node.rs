@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::alerts::{self, Alerts, AlertsRoom, Loops, Origin};
+use crate::audit::{self, AuditRecords};
 use crate::backends::{self, BackendError, Factories};
 use crate::catalog::{self, CatalogError};
 use crate::cluster::series::SeriesError;
@@ -99,6 +100,9 @@ pub enum NodeError {
     /// The ticks on disk cannot be used.
     #[error("journal: {0}")]
     Journal(#[from] OpenError),
+    /// The records of predictions cannot be written.
+    #[error("audit: {0}")]
+    Audit(#[from] audit::OpenError),
     /// The live series did not start.
     #[error("series: {0}")]
     Series(#[from] SeriesError),
@@ -271,6 +275,15 @@ struct Started {
     system: System,
     reload: Arc<Reload>,
     joined: Option<Joined>,
+    /// Closed when the last answer was given.
+    records: Option<Arc<AuditRecords>>,
+}
+
+/// What is read before the actors start.
+struct Stock {
+    entries: Vec<catalog::Entry>,
+    series: SeriesStore,
+    records: Option<Arc<AuditRecords>>,
 }
 
 /// The whole life of a node, on its own thread.
@@ -283,7 +296,7 @@ async fn live(
 ) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let drain = resolved.config.server.drain;
-    let Started { server, addr, system, reload, joined } =
+    let Started { server, addr, system, reload, joined, records } =
         match start(resolved, factories, guests, &clock).await {
             Ok(started) => started,
             Err(failed) => {
@@ -315,6 +328,9 @@ async fn live(
         error!(error = %failed, "http server failed");
     }
     system.stop(deadline).await;
+    if let Some(records) = records {
+        records.close(); // nobody else is on this thread any more
+    }
 }
 
 async fn start(
@@ -327,6 +343,7 @@ async fn start(
     let mut entries = catalog::scan(&config.models.repositories)?;
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
     let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
+    let records = open_audit(config, clock).await?;
     // The seed of a real node is chance; simulations bring their own.
     let has_meters = factories.meters.is_some();
     let system = System::start_metered(
@@ -337,11 +354,15 @@ async fn start(
         clock.clone(),
         rand::random(),
     )?;
+    if let Some(records) = &records {
+        system.attach_audit(Arc::clone(records.audit()));
+    }
     let drain = config.server.drain;
     let mut joined = None;
     let guests = Guests { has_meters, ..guests };
-    match serve_models(&system, entries, series, resolved, guests, clock, &mut joined).await {
-        Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined }),
+    let stock = Stock { entries, series, records: records.clone() };
+    match serve_models(&system, stock, resolved, guests, clock, &mut joined).await {
+        Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined, records }),
         Err(failed) => {
             let deadline = Deadline::after(clock.now(), drain);
             if let Some(joined) = joined {
@@ -355,13 +376,13 @@ async fn start(
 
 async fn serve_models(
     system: &System,
-    entries: Vec<catalog::Entry>,
-    series: SeriesStore,
+    stock: Stock,
     resolved: Resolved,
     guests: Guests,
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
+    let Stock { entries, series, records } = stock;
     let Guests { mut rooms, feed, has_meters } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
@@ -444,6 +465,7 @@ async fn serve_models(
         security,
         scorecard,
         journal,
+        records,
         demo,
     }));
     let feeds = alerts::of_node(&shared, window);
@@ -468,6 +490,15 @@ async fn open_journal(
     let opened = spawn_blocking(move || TickJournal::open(&part, clock)).await;
     let (journal, _found) = opened.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
     Ok(Some(Arc::new(journal)))
+}
+
+/// Reads the last segment: not on the node's thread.
+async fn open_audit(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<AuditRecords>>, NodeError> {
+    let Some(part) = config.audit.clone() else { return Ok(None) };
+    let (node, clock) = (config.node.clone(), Arc::clone(clock));
+    let opened = spawn_blocking(move || AuditRecords::open(&part, &node, clock)).await;
+    let (records, _found) = opened.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
+    Ok(Some(Arc::new(records)))
 }
 
 /// Starts to replay the data, so that windows of every model fill at once.

@@ -6,6 +6,7 @@
 //! of one device) → reply slot.
 
 pub mod alerts;
+pub mod audit;
 mod breaker;
 mod health;
 mod inference;
@@ -31,7 +32,9 @@ pub use profile::{Profile, Workload};
 pub use remote::{
     HedgeLimits, Peers, Prefer, Provider, RemoteAnswer, RemoteForecast, RemoteRefusal, RetryLimits, WireError,
 };
-pub use request::{Forecast, ForecastError, ForecastRequest, Origin, Priority, ServedBy, Timing};
+pub use request::{
+    Forecast, ForecastError, ForecastRequest, Names, Origin, Priority, ServedBy, Subject, Timing,
+};
 pub use settings::{FallbackPolicy, Placement, Profiles, RoutingSettings, Settings};
 pub use status::{
     BackendStats, BreakerState, BreakerStatus, DeviceMeter, DeviceState, DeviceStatus, Guarded, Health,

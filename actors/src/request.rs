@@ -7,6 +7,8 @@ use std::time::Duration;
 use peregrine_runtime::{Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
 
+use crate::audit::{PredictionIds, RowName};
+
 /// Windows to be forecast by one model.
 #[derive(Clone, Debug)]
 pub struct ForecastRequest {
@@ -20,13 +22,45 @@ pub struct ForecastRequest {
     pub deadline: Deadline,
     /// Who asks, and how urgently.
     pub origin: Origin,
+    /// What the answer is called where it is recorded.
+    pub subject: Subject,
+}
+
+/// What the answer to a request is called in the audit records.
+#[derive(Clone, Debug, Default)]
+pub enum Subject {
+    /// Nothing: it is found by the number that it is given.
+    #[default]
+    Unnamed,
+    /// What the caller knows it by.
+    Named(Box<Names>),
+    /// It was recorded when it was first made, and is made again.
+    Again,
+}
+
+impl Subject {
+    pub(crate) fn names(&self) -> Option<&Names> {
+        if let Self::Named(names) = self { Some(names) } else { None }
+    }
+}
+
+/// What a caller knows an answer by.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// Numbers that its rows were told to have; `None`: any.
+    pub ids: Option<PredictionIds>,
+    /// The caller's own word for the request; empty: none.
+    pub request: String,
+    /// Of each row; empty: none.
+    pub rows: Vec<RowName>,
 }
 
 impl ForecastRequest {
     /// Asks the highest version of `model` that is ready, for nobody in particular.
     #[must_use]
     pub fn new(model: impl Into<String>, windows: Windows, deadline: Deadline) -> Self {
-        Self { model: model.into(), version: None, windows, deadline, origin: Origin::default() }
+        let (origin, subject) = (Origin::default(), Subject::default());
+        Self { model: model.into(), version: None, windows, deadline, origin, subject }
     }
 
     /// All of it but what is to be forecast.
@@ -37,6 +71,7 @@ impl ForecastRequest {
             windows: Windows::default(),
             deadline: self.deadline,
             origin: self.origin.clone(),
+            subject: self.subject.clone(),
         }
     }
 }
@@ -107,6 +142,8 @@ pub enum ServedBy {
         node: NodeId,
         /// Where it is.
         region: Region,
+        /// Hex SHA-256 of the weights there.
+        digest: String,
     },
 }
 

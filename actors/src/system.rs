@@ -3,6 +3,7 @@
 //! Holds no policy of its own: it walks the rooms in order. Cheap to clone.
 
 mod elsewhere;
+mod recorded;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use std::time::Instant;
 use peregrine_runtime::{Address, AskError, Clock, Deadline, StartError, Tree, reply_slot};
 use peregrine_shaders::{Backend, ExecuteError, Forecaster, Windows};
 
+use crate::audit::Audit;
 use crate::breaker::{
     BreakerMail, BreakerMode, BreakerSelector, Gate, GateSpec, Mend, Orders, Permit, TooManyOrders,
 };
@@ -49,6 +51,9 @@ struct Inner {
     steady: parking_lot::Mutex<Steady>,
     /// Where forecasts are had that this node cannot make; empty until it is part of a cluster.
     remote: OnceLock<Remote>,
+    /// Where answers are recorded; empty: nowhere.
+    audit: OnceLock<Arc<Audit>>,
+    numbers: recorded::Numbers,
 }
 
 /// Why a model was not loaded.
@@ -108,9 +113,22 @@ impl System {
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
         let steady = parking_lot::Mutex::new(Steady::new());
-        let remote = OnceLock::new();
+        let (remote, audit) = (OnceLock::new(), OnceLock::new());
         let orders = Arc::new(Orders::new(settings.breaker_mode));
-        let inner = Inner { settings, clock, rooms, orders, loading, ledgers, stopping, steady, remote };
+        let numbers = recorded::Numbers::starting(clock.wall());
+        let inner = Inner {
+            settings,
+            clock,
+            rooms,
+            orders,
+            loading,
+            ledgers,
+            stopping,
+            steady,
+            remote,
+            audit,
+            numbers,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -156,12 +174,24 @@ impl System {
     pub async fn forecast(&self, request: ForecastRequest) -> Result<Forecast, ForecastError> {
         let now = self.inner.clock.now();
         let found = self.inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone);
+        match self.inner.audit.get() {
+            None => self.answer(found.as_ref().map_err(Clone::clone), request, now).await,
+            Some(audit) => self.recorded(audit, found, request, now).await,
+        }
+    }
+
+    async fn answer(
+        &self,
+        found: Result<&Arc<Route>, ForecastError>,
+        request: ForecastRequest,
+        now: Instant,
+    ) -> Result<Forecast, ForecastError> {
         match (found, self.inner.remote.get()) {
             (Ok(route), None) => self
-                .local(&route, request, now, Resort::Last)
+                .local(route, request, now, Resort::Last)
                 .await
-                .map_err(|refused| self.counted(&route, *refused, now)),
-            (Ok(route), Some(remote)) => self.near_or_far(remote, &route, request, now).await,
+                .map_err(|refused| self.counted(route, *refused, now)),
+            (Ok(route), Some(remote)) => self.near_or_far(remote, route, request, now).await,
             (Err(unknown), Some(remote)) => self.far(remote, request, unknown, now).await,
             (Err(unknown), None) => Err(unknown),
         }

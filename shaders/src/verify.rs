@@ -9,6 +9,8 @@ use crate::{
     Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, Scratch, WindowError, Windows,
 };
 
+/// Of models that come without cases: what the shipped ones state.
+const TOLERANCE: f64 = 1e-4;
 const CASES_MAX: usize = 1 << 16;
 
 /// One stored window.
@@ -55,6 +57,13 @@ pub enum VerifyError {
     /// The executor failed.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+}
+
+/// How far a device may be from the CPU on a model, as [`CaseReport::err`] counts: the strictest bound of its cases.
+#[must_use]
+pub fn tolerance(dir: &Path, files: &dyn Files) -> f64 {
+    let stated = loader::read_cases(dir, files).map(|(cases, _)| cases).unwrap_or_default();
+    stated.iter().map(|case| case.tolerance).reduce(f64::min).unwrap_or(TOLERANCE)
 }
 
 /// Runs all cases of the model folder `dir` in one batch.

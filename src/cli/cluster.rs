@@ -56,6 +56,8 @@ pub(super) fn run(args: ClusterArgs) -> Result<(), CliError> {
         // One folder has one writer.
         let journal = resolved.config.journal.as_ref().map(|part| part.dir.join(entry.name.as_str()));
         command.envs(journal.map(|dir| ("PEREGRINE_JOURNAL__DIR", dir)));
+        let audit = resolved.config.audit.as_ref().map(|part| part.dir.join(entry.name.as_str()));
+        command.envs(audit.map(|dir| ("PEREGRINE_AUDIT__DIR", dir)));
         cluster.spawn(at, entry.clone(), command, &events_to)?;
     }
     match cluster.wait_until_ready(&events, json)? {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration. Answers go to stdout, everything else to stderr.
 
 mod alerts;
+mod audit;
 mod bench;
 mod check;
 mod cluster;
@@ -54,6 +55,9 @@ enum Verb {
     /// Work with API keys
     #[command(subcommand)]
     Keys(KeysVerb),
+    /// Work with the records of predictions
+    #[command(subcommand)]
+    Audit(audit::AuditVerb),
     /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
     Forecast(ForecastArgs),
     /// Measure this machine
@@ -321,6 +325,9 @@ enum CliError {
     /// A table cannot be forecast.
     #[error(transparent)]
     Forecast(#[from] forecast::ForecastCsvError),
+    /// Records of predictions.
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// The machine cannot be measured.
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
@@ -386,6 +393,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Alerts(AlertsVerb::Rules(args)) => alerts::rules(args),
         Verb::Keys(KeysVerb::New(args)) => keys::new(&args),
         Verb::Keys(KeysVerb::Model(args)) => seal::draw(&args),
+        Verb::Audit(verb) => audit::run(&verb),
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::alerts::AlertsFile;
+use super::audit::AuditFile;
 use super::batching::BatchingFile;
 use super::breaker::BreakerFile;
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
@@ -39,6 +40,7 @@ pub(super) struct ConfigFile {
     pub(super) data: DataFile,
     pub(super) series: SeriesFile,
     pub(super) journal: JournalFile,
+    pub(super) audit: AuditFile,
     pub(super) demo: DemoFile,
     pub(super) alerts: AlertsFile,
     pub(super) log: LogFile,

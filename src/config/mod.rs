@@ -3,6 +3,7 @@
 //! Built-in `configs/local.toml` < files in order < `PEREGRINE_…` variables < command line; see `layers.rs`.
 
 mod alerts;
+mod audit;
 mod batching;
 mod breaker;
 mod cluster;
@@ -33,6 +34,7 @@ use peregrine_runtime::{NodeId, Region};
 use crate::sealed::Vault;
 
 pub use alerts::{AlertsConfig, Webhook, is_webhook};
+pub use audit::{AuditConfig, FailureChoice, SurvivesChoice};
 pub use batching::BatchingConfig;
 pub use breaker::{BreakerConfig, ModeChoice};
 pub use cluster::{
@@ -81,6 +83,8 @@ pub struct Config {
     pub series: SeriesConfig,
     /// `[journal]`; `None`: windows do not survive the node.
     pub journal: Option<JournalConfig>,
+    /// `[audit]`; `None`: predictions are not recorded.
+    pub audit: Option<AuditConfig>,
     /// `[demo]`; `None`: nothing is replayed.
     pub demo: Option<DemoConfig>,
     /// `[alerts]`

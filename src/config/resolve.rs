@@ -198,6 +198,7 @@ impl Checker<'_> {
         let series = self.series(written.series);
         let journal = self.journal(written.journal);
         let alerts = self.alerts(written.alerts);
+        let audit = self.audit(written.audit);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, added);
@@ -235,6 +236,7 @@ impl Checker<'_> {
             data: data?,
             series: series?,
             journal: journal?,
+            audit: audit?,
             demo: demo?,
             alerts: alerts?,
             log: LogConfig { format: format?, filter: filter? },

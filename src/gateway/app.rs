@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix_web::http::header::HeaderMap;
 use actix_web::web;
 use peregrine_actors::scorecard::Scorecard;
-use peregrine_actors::{Forecast, ForecastError, ForecastRequest, Health, ModelStatus, Origin, System};
+use peregrine_actors::{
+    Forecast, ForecastError, ForecastRequest, Health, ModelStatus, Names, Origin, Subject, System,
+};
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
@@ -20,6 +21,7 @@ use super::meter::{Admitted, Meter};
 use super::stream::Streams;
 use super::tls::Tls;
 use crate::alerts::{Alerts, Loops};
+use crate::audit::AuditRecords;
 use crate::catalog::{self, Entry};
 use crate::cluster::elsewhere;
 use crate::config::Config;
@@ -35,7 +37,6 @@ pub(crate) struct Shared {
     parts: SharedParts,
     pub(crate) meter: Meter,
     started: SystemTime,
-    predictions: AtomicU64,
     pub(crate) bodies: Budget,
 }
 
@@ -65,6 +66,8 @@ pub(crate) struct SharedParts {
     pub(crate) scorecard: Arc<Scorecard>,
     /// `None`: windows do not survive the node.
     pub(crate) journal: Option<Arc<TickJournal>>,
+    /// `None`: predictions are not recorded.
+    pub(crate) records: Option<Arc<AuditRecords>>,
     /// Ends with the node.
     pub(crate) demo: Option<Demo>,
 }
@@ -80,13 +83,7 @@ impl std::ops::Deref for Shared {
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let started = parts.clock.wall();
-        Self {
-            parts,
-            meter: Meter::default(),
-            started,
-            predictions: AtomicU64::new(0),
-            bodies: Budget::default(),
-        }
+        Self { parts, meter: Meter::default(), started, bodies: Budget::default() }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.
@@ -138,9 +135,15 @@ impl Shared {
         windows: Windows,
         deadline: Deadline,
         origin: Origin,
+        subject: Subject,
     ) -> Result<Forecast, ForecastError> {
         let model = model.spec.name.clone();
-        self.system.forecast(ForecastRequest { model, version, windows, deadline, origin }).await
+        self.system.forecast(ForecastRequest { model, version, windows, deadline, origin, subject }).await
+    }
+
+    /// What an answer is called where it is recorded; asked for only if it is.
+    pub(crate) fn subject(&self, names: impl FnOnce() -> Names) -> Subject {
+        self.records.as_ref().map_or(Subject::Unnamed, |_| Subject::Named(Box::new(names())))
     }
 
     /// The model of a native request: named, configured, or the first by name.
@@ -170,12 +173,6 @@ impl Shared {
     /// Models that other nodes serve, by name and version, with the regions of these.
     pub(crate) fn elsewhere(&self) -> BTreeMap<(String, u32), BTreeSet<Region>> {
         self.cluster.as_ref().map_or_else(BTreeMap::new, |cluster| elsewhere(&cluster.view(), cluster.id()))
-    }
-
-    /// Unique across restarts of this node: its start in milliseconds, then a count.
-    pub(crate) fn prediction_id(&self) -> String {
-        let count = self.predictions.fetch_add(1, Ordering::Relaxed);
-        format!("{:x}-{count:x}", unix_millis(self.started))
     }
 
     /// What the repositories hold, loaded or not.

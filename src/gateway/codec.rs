@@ -17,6 +17,15 @@ pub fn read(body: &[u8], json_len: Option<usize>, spec: &ModelSpec) -> Result<Wi
 /// The body that answers with `values` (`[rows, h, C]`).
 #[must_use]
 pub fn print(spec: &ModelSpec, values: &[f32], binary: bool) -> Vec<u8> {
-    let whole = Answer { id: None, spec, version: 1, backend: "cpu", node: None, degraded: false, values };
+    let whole = Answer {
+        id: None,
+        spec,
+        version: 1,
+        backend: "cpu",
+        node: None,
+        prediction: None,
+        degraded: false,
+        values,
+    };
     answer(&whole, binary).body
 }

@@ -62,6 +62,12 @@ pub(crate) enum Refusal {
     Unsupported(&'static str),
     #[error("the model cannot be loaded: {0}")]
     Load(String),
+    #[error("predictions are not recorded on this node: there is no audit.dir")]
+    NotRecording,
+    #[error("no prediction `{0}` is recorded on this node")]
+    NoRecord(String),
+    #[error("records cannot be read: {0}")]
+    Records(String),
     /// The configuration in use stays.
     #[error(transparent)]
     Reload(ReloadRefused),
@@ -102,16 +108,19 @@ impl Refusal {
             Self::Symbol(SymbolError::Unknown(_)) => StatusCode::NOT_FOUND,
             Self::Symbol(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Forecast(error) | Self::Series { source: error, .. } => forecast_status(error),
-            Self::NoSuchPath | Self::NotInRepository(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchPath | Self::NotInRepository(_) | Self::NotRecording | Self::NoRecord(_) => {
+                StatusCode::NOT_FOUND
+            }
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Load(_) | Self::Order(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Reload(_) | Self::Orders(_) => StatusCode::CONFLICT,
-            Self::NoModel | Self::NoSeat { .. } | Self::Source(SourceError::Unavailable(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoModel
+            | Self::Records(_)
+            | Self::NoSeat { .. }
+            | Self::Source(SourceError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Source(SourceError::UnknownModel(_) | SourceError::UnknownSeries(_)) => {
                 StatusCode::NOT_FOUND
             }

@@ -45,7 +45,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         ["v1", "forecast"] | ["neural", "predict" | "batch_predict"] => PREDICT,
         ["v1", "ticks"] => INGEST,
         ["v1", "stream"] | ["v1", "series", _] => DATA,
-        ["v1", "config"] => ADMIN,
+        // What was asked and answered is confidential; where the chain ends is for whoever keeps that elsewhere.
+        ["v1", "config"] | ["v1", "audit", _] => ADMIN,
         ["v1", "models" | "breakers", ..] => {
             if reads {
                 OBSERVE
@@ -53,7 +54,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
                 ADMIN
             }
         }
-        ["v1", "scorecard" | "cluster" | "echo" | "alerts"] => OBSERVE,
+        ["v1", "scorecard" | "cluster" | "echo" | "alerts" | "audit"] => OBSERVE,
         ["health", ..] | ["metrics", ..] | ["status" | "openapi.json" | "docs"] => OBSERVE,
         _ => return None,
     })
@@ -231,7 +232,12 @@ mod tests {
     fn every_operation_has_a_scope() {
         for one in OPERATIONS {
             let method = one.method.to_uppercase().parse().unwrap();
-            let path = one.path.replace("{model}", "m").replace("{version}", "1").replace("{name}", "n");
+            let path = one
+                .path
+                .replace("{model}", "m")
+                .replace("{version}", "1")
+                .replace("{name}", "n")
+                .replace("{id}", "i");
             assert!(needed(&method, &path).is_some(), "{} {}: any key will do?", one.method, one.path);
         }
     }
@@ -246,6 +252,8 @@ mod tests {
             ("POST", "/v1/breakers/m", Some(ADMIN)),
             ("POST", "/v2/repository/models/m/unload", Some(ADMIN)),
             ("POST", "/v2/models/m/versions/1/infer", Some(PREDICT)),
+            ("GET", "/v1/audit/1-2", Some(ADMIN)),
+            ("GET", "/v1/audit", Some(OBSERVE)),
             ("POST", "/v1/ticks", Some(INGEST)),
             ("GET", "/v1/stream", Some(DATA)),
             ("GET", "/health/ready", Some(Scopes::NONE)),

@@ -64,6 +64,9 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     if let Some(kept) = &shared.journal {
         journal(&mut page, kept);
     }
+    if let Some(records) = &shared.records {
+        super::audit::metrics(&mut page, records);
+    }
     if let Some(demo) = &shared.demo {
         page.family("peregrine_demo_ticks_total", "counter", "Ticks of the demo that the series have.");
         page.sample("", &[], demo.fed());
@@ -566,7 +569,7 @@ fn vitals(page: &mut Page, health: &Health) {
 }
 
 /// Prometheus text in the making.
-struct Page {
+pub(super) struct Page {
     text: String,
     /// Behind the labels of every sample.
     common: String,
@@ -582,13 +585,13 @@ impl Page {
         Self { text: String::with_capacity(16 << 10), common: labels, family: "" }
     }
 
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
         self.family = name;
         self.line(format_args!("# HELP {name} {help}"));
         self.line(format_args!("# TYPE {name} {kind}"));
     }
 
-    fn sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
+    pub(super) fn sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
         let mut all = String::new();
         for (name, text) in labels {
             label(&mut all, name, text);

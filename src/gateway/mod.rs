@@ -5,6 +5,7 @@
 
 mod alerts;
 mod app;
+mod audit;
 mod body;
 mod cluster;
 pub mod codec;
@@ -197,6 +198,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     series::routes(config);
     cluster::routes(config);
     scorecard::routes(config);
+    audit::routes(config);
     stream::routes(config);
     health::routes(config);
     alerts::routes(config);

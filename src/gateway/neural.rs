@@ -7,7 +7,8 @@ use std::time::Duration;
 use actix_http::RequestHead;
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::Forecast;
+use peregrine_actors::audit::RowName;
+use peregrine_actors::{Forecast, Names};
 use peregrine_shaders::{Backend, Windows, head};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,7 @@ async fn batch_predict(
 #[derive(Serialize)]
 struct Prediction {
     symbol: String,
+    prediction_id: String,
     prediction: Vec<f32>,
     gpu_utilized: bool,
     model: String,
@@ -168,11 +170,20 @@ async fn answer(
     for symbol in symbols {
         windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.y_len());
     }
-    let forecast =
-        shared.forecast(&model, None, windows, shared.deadline(None), guard::origin(shared, head)).await?;
+    let ids = shared.system.number(symbols.len());
+    let row = |symbol: &String| RowName { series: symbol.as_str().into(), position: None };
+    let subject = shared.subject(|| Names {
+        ids: Some(ids),
+        rows: symbols.iter().map(row).collect(),
+        ..Names::default()
+    });
+    let origin = guard::origin(shared, head);
+    let forecast = shared.forecast(&model, None, windows, shared.deadline(None), origin, subject).await?;
     let rows = forecast.values.chunks_exact(spec.answer_len());
-    let predictions =
-        symbols.iter().zip(rows).map(|(symbol, row)| one(&forecast, symbol, row, horizon, level));
+    let predictions = symbols.iter().zip(rows).enumerate().map(|(place, (symbol, row))| {
+        let one = one(&forecast, symbol, row, horizon, level)?;
+        Ok::<_, Refusal>(Prediction { prediction_id: ids.row(place).to_string(), ..one })
+    });
     let predictions = predictions.collect::<Result<_, _>>()?;
     let took = shared.clock.now().saturating_duration_since(start);
     Ok(Answered { predictions, took, timestamp_ms: unix_millis(shared.clock.wall()) })
@@ -196,6 +207,7 @@ fn one(
     });
     Ok(Prediction {
         symbol: symbol.to_owned(),
+        prediction_id: String::new(),
         prediction,
         gpu_utilized: forecast.backend == Backend::Gpu,
         model: spec.name.clone(),

@@ -205,6 +205,24 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[400],
     ),
     operation("get", "/v1/alerts", V1, "What is wrong now, what was, and by which rules", None, "Any", &[]),
+    operation(
+        "get",
+        "/v1/audit",
+        V1,
+        "Where the chain of recorded predictions ends: kept elsewhere, it shows whether that was rewritten",
+        None,
+        "Any",
+        &[],
+    ),
+    operation(
+        "get",
+        "/v1/audit/{id}",
+        V1,
+        "A recorded prediction: by prediction_id, the id of a V2 request, or model/series#seq, escaped",
+        None,
+        "Any",
+        &[404, 503],
+    ),
     operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
     operation(
         "post",
@@ -287,7 +305,7 @@ pub(super) fn document() -> Value {
 
 fn view(one: &Operation) -> Value {
     let protocol = one.tag == V2;
-    let in_path = ["model", "version", "name"]
+    let in_path = ["model", "version", "name", "id"]
         .into_iter()
         .filter(|name| one.path.contains(&format!("{{{name}}}")))
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
@@ -463,7 +481,7 @@ fn schemas() -> Value {
         }),
     );
     let prediction = json!({
-        "symbol": text, "prediction": numbers, "lower": numbers, "upper": numbers,
+        "symbol": text, "prediction_id": text, "prediction": numbers, "lower": numbers, "upper": numbers,
         "confidence_level": { "type": "number" }, "latency_ms": { "type": "number" },
         "timestamp": { "type": "integer", "description": "milliseconds since 1970" },
         "gpu_utilized": { "type": "boolean" }, "model": text, "model_version": text, "backend": text, "node": text, "degraded": { "type": "boolean" },
@@ -495,6 +513,7 @@ fn schemas() -> Value {
             "id": text, "model_name": text, "model_version": text,
             "parameters": object(&["backend", "degraded"], json!({
                 "backend": text, "node": text, "degraded": { "type": "boolean" },
+                "prediction_id": { "type": "string", "description": "of the first row, where predictions are recorded" },
             })),
             "outputs": list(tensor),
         })),

@@ -69,6 +69,14 @@ impl TestNode {
         Self::start(None, keys)
     }
 
+    /// The CPU alone, with a configuration file besides.
+    pub(crate) fn with_file(file: &std::path::Path, keys: &[(&str, &str)]) -> Self {
+        let resolved = Self::resolved_with(vec![file.to_owned()], keys);
+        let node = Node::start_with(resolved, Self::factories(None), Vec::new())
+            .unwrap_or_else(|err| panic!("{err}"));
+        Self { node }
+    }
+
     /// A Vulkan device (software where there is no other) that `switch` can take away.
     pub(crate) fn on_gpu(switch: &PowerSwitch, keys: &[(&str, &str)]) -> Self {
         Self::start(Some(switch.factory()), keys)
@@ -101,13 +109,17 @@ impl TestNode {
     }
 
     fn resolved(keys: &[(&str, &str)]) -> Resolved {
+        Self::resolved_with(Vec::new(), keys)
+    }
+
+    fn resolved_with(files: Vec<std::path::PathBuf>, keys: &[(&str, &str)]) -> Resolved {
         // A market that runs of its own accord is for the test that asks for it.
         let quiet = Some(&("DEMO__RATE", "0")).filter(|_| keys.iter().all(|(key, _)| *key != "DEMO__RATE"));
         let keys = keys.iter().chain(quiet);
         let environment = keys.map(|(key, value)| (format!("PEREGRINE_{key}"), (*value).to_owned()));
         let models = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/models").into()];
         let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), models, ..Overrides::default() };
-        let sources = Sources { files: Vec::new(), environment: environment.collect(), overrides };
+        let sources = Sources { files, environment: environment.collect(), overrides };
         resolve(&sources).unwrap_or_else(|err| panic!("{err}"))
     }
 

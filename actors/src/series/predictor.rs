@@ -19,7 +19,8 @@ use super::counters::Counters;
 use super::parts::Outlet;
 use super::tick::{Timestamp, timestamp};
 use super::window::joined;
-use crate::request::{Forecast, ForecastError, ForecastRequest, Origin, Priority};
+use crate::audit::{Position, RowName};
+use crate::request::{Forecast, ForecastError, ForecastRequest, Names, Origin, Priority, Subject};
 use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
 use crate::system::System;
 
@@ -128,7 +129,8 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
         };
         let model = batch[0].stream.model.to_string();
         let origin = Origin { priority: Priority::High, ..Origin::default() };
-        let request = ForecastRequest { origin, ..ForecastRequest::new(model, windows, deadline) };
+        let subject = tools.subject(batch);
+        let request = ForecastRequest { origin, subject, ..ForecastRequest::new(model, windows, deadline) };
         match tools.system.forecast(request).await {
             Ok(forecast) => return tools.publish(batch, &forecast),
             Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
@@ -146,6 +148,18 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
 }
 
 impl Tools {
+    /// What the predictions are called where they are recorded.
+    fn subject(&self, batch: &[Work]) -> Subject {
+        if self.system.audit().is_none() {
+            return Subject::Unnamed;
+        }
+        let row = |work: &Work| RowName {
+            series: work.stream.series.shared(),
+            position: Some(Position { seq: work.seq, epoch: work.epoch }),
+        };
+        Subject::Named(Box::new(Names { rows: batch.iter().map(row).collect(), ..Names::default() }))
+    }
+
     fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast) {
         let made_at = timestamp(self.clock.wall());
         let backend: Arc<str> = forecast.backend_label().into();

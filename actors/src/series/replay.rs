@@ -13,7 +13,7 @@ use super::room::Series;
 use super::tick::timestamp;
 use super::window::joined;
 use super::{History, Pattern, SeriesName, Timestamp, Unready};
-use crate::request::{Forecast, ForecastError, ForecastRequest};
+use crate::request::{Forecast, ForecastError, ForecastRequest, Subject};
 use crate::stream::{GapReason, Prediction, SourceError, StreamEvent, StreamId};
 
 /// Predictions that a listing makes at most.
@@ -134,6 +134,7 @@ impl Series {
             let windows = joined(blanks[..rows].iter().map(|blank| &blank.windows));
             let windows = windows.ok_or_else(|| SourceError::Unavailable("the model changes".to_owned()))?;
             let request = ForecastRequest::new(model.to_string(), windows, deadline);
+            let request = ForecastRequest { subject: Subject::Again, ..request };
             match inner.system.forecast(request).await {
                 Ok(forecast) => {
                     let made_at = timestamp(inner.clock.wall());

@@ -308,7 +308,7 @@ fn forecast_of(answer: RemoteAnswer) -> Forecast {
         version: answer.version,
         values: answer.values,
         backend: answer.backend,
-        served_by: ServedBy::Peer { node: answer.node, region: answer.region },
+        served_by: ServedBy::Peer { node: answer.node, region: answer.region, digest: answer.digest },
         degraded: answer.degraded,
         timing: answer.timing,
     }

@@ -1,5 +1,6 @@
 //! Whole systems on fake devices: every failure, and what callers see of it.
 
+mod audit;
 mod breakers;
 mod failures;
 mod fake;

@@ -78,7 +78,7 @@ impl Peers for Pair {
 type Asked = Arc<Mutex<Vec<RemoteForecast>>>;
 
 /// `here` may ask `there`, which would ask `here` if it ever passed anything on.
-fn join(here: &Rig, there: Option<&Rig>, rtt: Duration) -> (Asked, Asked) {
+pub(super) fn join(here: &Rig, there: Option<&Rig>, rtt: Duration) -> (Asked, Asked) {
     let (out, back) = (Asked::default(), Asked::default());
     let pair = |other, asked: &Asked| {
         Arc::new(Pair { other, names_it: true, rtt, asked: Arc::clone(asked) }) as Arc<dyn Peers>
@@ -92,14 +92,15 @@ fn join(here: &Rig, there: Option<&Rig>, rtt: Duration) -> (Asked, Asked) {
 }
 
 fn from_there() -> ServedBy {
-    ServedBy::Peer { node: NodeId::new("there").unwrap(), region: Region::new("nrt").unwrap() }
+    let digest = super::forecaster().digest().to_owned();
+    ServedBy::Peer { node: NodeId::new("there").unwrap(), region: Region::new("nrt").unwrap(), digest }
 }
 
 fn named(rig: &Rig, model: &str, windows: Windows) -> ForecastRequest {
     ForecastRequest { model: model.to_owned(), ..rig.request(windows) }
 }
 
-const NO_WAY: Duration = Duration::ZERO;
+pub(super) const NO_WAY: Duration = Duration::ZERO;
 
 #[tokio::test]
 async fn a_model_that_is_not_here_is_answered_there() {

@@ -8,8 +8,10 @@ pub(crate) mod print;
 
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use peregrine_actors::Names;
+use peregrine_actors::audit::RowName;
 
-use self::parse::{BadForecast, ForecastBody, WindowsError, forecast_body, windows};
+use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
 use super::{Shared, get, get_or_post, guard, post};
@@ -51,8 +53,19 @@ async fn forecast(
         WindowsError::Body(error) => Refusal::from(error),
         WindowsError::Symbol(error) => error.into(),
     })?;
+    let ids = shared.system.number(body.series.len());
+    let row = |(place, series): (usize, &SeriesBody<'_>)| RowName {
+        series: series.label(place).into(),
+        position: None,
+    };
+    let subject = shared.subject(|| Names {
+        ids: Some(ids),
+        rows: body.series.iter().enumerate().map(row).collect(),
+        ..Names::default()
+    });
+    let origin = guard::origin(&shared, request.head());
     let forecast = shared
-        .forecast(&model, body.version, windows, deadline, guard::origin(&shared, request.head()))
+        .forecast(&model, body.version, windows, deadline, origin, subject)
         .await
         .map_err(|error| with_label(error, &body))?;
     let total = shared.clock.now().saturating_duration_since(arrived);
@@ -63,7 +76,7 @@ async fn forecast(
         levels: &levels,
         total,
         region: config.node.region.as_str(),
-        prediction_id: &|| shared.prediction_id(),
+        ids,
     });
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json")).body(printed))
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peregrine_actors::Forecast;
+use peregrine_actors::audit::PredictionIds;
 use peregrine_shaders::{Head, ModelSpec, head};
 
 use super::parse::SeriesBody;
@@ -22,7 +23,8 @@ pub(crate) struct Answer<'a> {
     /// From the arrival of the request.
     pub(crate) total: Duration,
     pub(crate) region: &'a str,
-    pub(crate) prediction_id: &'a dyn Fn() -> String,
+    /// Of the rows.
+    pub(crate) ids: PredictionIds,
 }
 
 pub(crate) fn answer(answer: &Answer<'_>) -> Vec<u8> {
@@ -76,7 +78,7 @@ fn one(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, row: &[f32], shared
     let spec = &*answer.forecast.spec;
     out.extend_from_slice(b"{\"id\":");
     text(out, &answer.series[place].label(place));
-    out.extend_from_slice(format!(",\"prediction_id\":\"{}\"", (answer.prediction_id)()).as_bytes());
+    out.extend_from_slice(format!(",\"prediction_id\":\"{}\"", answer.ids.row(place)).as_bytes());
     out.extend_from_slice(match spec.head {
         Head::Quantiles(_) => b",\"median\":",
         Head::Point | Head::StudentT | Head::Normal => b",\"mean\":",

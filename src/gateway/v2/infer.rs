@@ -9,6 +9,8 @@ use actix_web::{HttpRequest, HttpResponse};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
+use peregrine_actors::Names;
+
 use super::parse::infer_request;
 use super::print::{Answer, Printed, answer};
 use super::{ModelPath, ProtocolError, Shared};
@@ -37,7 +39,10 @@ pub(super) async fn infer(
     let parse = shared.clock.now().saturating_duration_since(start);
     let deadline = shared.deadline(parsed.timeout);
     let origin = guard::origin(&shared, request.head());
-    let forecast = match shared.forecast(&model, version, parsed.windows, deadline, origin).await {
+    let ids = shared.records.as_ref().map(|_| shared.system.number(parsed.windows.rows));
+    let request_id = || parsed.id.as_deref().unwrap_or_default().to_owned();
+    let subject = shared.subject(|| Names { ids, request: request_id(), ..Names::default() });
+    let forecast = match shared.forecast(&model, version, parsed.windows, deadline, origin, subject).await {
         Ok(forecast) => forecast,
         Err(refused) => {
             shared.meter.transfer(&model.spec.name, model.version, parse, None);
@@ -52,6 +57,7 @@ pub(super) async fn infer(
             version: forecast.version,
             backend: &forecast.backend_label(),
             node: forecast.peer(),
+            prediction: ids.map(|ids| ids.row(0)),
             degraded: forecast.degraded,
             values: &forecast.values,
         },

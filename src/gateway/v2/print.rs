@@ -2,6 +2,7 @@
 //!
 //! Pure. Numbers are the shortest text that reads back to the same `f32`.
 
+use peregrine_actors::audit::PredictionId;
 use peregrine_shaders::ModelSpec;
 
 use super::parse::{DATATYPE, OUTPUT};
@@ -15,6 +16,8 @@ pub(crate) struct Answer<'a> {
     pub(crate) backend: &'a str,
     /// The other node that answered, if one did.
     pub(crate) node: Option<&'a str>,
+    /// Number of the first row's prediction, where predictions are recorded.
+    pub(crate) prediction: Option<PredictionId>,
     pub(crate) degraded: bool,
     /// `[rows, …]`, each row of [`ModelSpec::answer_dims`].
     pub(crate) values: &'a [f32],
@@ -41,8 +44,9 @@ pub(crate) fn answer(answer: &Answer<'_>, binary: bool) -> Printed {
     text(&mut body, &spec.name);
     // Names of nodes need no escapes.
     let node = answer.node.map(|node| format!("\"node\":\"{node}\",")).unwrap_or_default();
+    let prediction = answer.prediction.map(|id| format!("\"prediction_id\":\"{id}\",")).unwrap_or_default();
     let rest = format!(
-        ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",{node}\"degraded\":{}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
+        ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",{node}{prediction}\"degraded\":{}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
          \"datatype\":\"{DATATYPE}\",\"shape\":[{rows}",
         answer.version, answer.backend, answer.degraded,
     );
@@ -133,6 +137,7 @@ mod tests {
                 version: 7,
                 backend: "cpu",
                 node: None,
+                prediction: None,
                 degraded: false,
                 values: &VALUES,
             };
@@ -150,6 +155,7 @@ mod tests {
                 version: 7,
                 backend: "cpu",
                 node: None,
+                prediction: None,
                 degraded: true,
                 values: &VALUES,
             },

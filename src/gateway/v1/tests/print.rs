@@ -14,7 +14,7 @@ use crate::testing::point_spec;
 fn intervals_come_by_level_and_the_horizon_is_cut() {
     let answer = print(&[80.0], 1);
     let one = &answer["forecasts"][0];
-    assert_eq!((&one["id"], &one["prediction_id"]), (&json!("A\"1"), &json!("p")));
+    assert_eq!((&one["id"], &one["prediction_id"]), (&json!("A\"1"), &json!("1f-a")));
     assert_eq!(one["median"], json!([1.0]));
     assert_eq!(one["intervals"], json!([{"level": 80, "lo": [0.5], "hi": [1.5]}]));
     assert_eq!((&one["backend"], &one["degraded"]), (&json!("cpu"), &json!(true)));
@@ -46,7 +46,7 @@ fn print(levels: &[f64], horizon: usize) -> Value {
         levels,
         total: Duration::from_millis(6),
         region: "local",
-        prediction_id: &|| "p".to_owned(),
+        ids: PredictionIds { run: 31, first: 10 },
     });
     serde_json::from_slice(&printed).unwrap()
 }

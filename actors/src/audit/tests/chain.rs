@@ -1,0 +1,185 @@
+//! A chain of three segments, and everything that can be done to it. Nothing goes unnoticed.
+
+use super::*;
+
+/// Segments by their number, and the head.
+#[derive(Clone)]
+struct Chain {
+    segments: Vec<(u64, Vec<u8>)>,
+    head: Head,
+}
+
+/// Three segments of three records each; the first begins the chain.
+fn chain(first: u64) -> Chain {
+    let spec = spec();
+    let mut link = if first == 1 { Link::default() } else { Link([9; 32]) };
+    let mut chain = Chain { segments: Vec::new(), head: Head::default() };
+    for index in first..first + 3 {
+        let (header, start) = SegmentHeader { index, created_ms: 5, before: link }.encode();
+        let mut bytes = header.to_vec();
+        link = start;
+        for number in 0..3 {
+            link = append(&mut bytes, &mut body(&spec, index * 3 + number), link);
+        }
+        let records = (index - first + 1) * 3;
+        chain.head = Head { segment: index, offset: bytes.len() as u64, records, link };
+        chain.segments.push((index, bytes));
+    }
+    chain
+}
+
+fn faults(chain: &Chain, through: Option<Link>) -> Vec<Fault> {
+    let mut verifier = Verifier::new(Head::decode(&chain.head.encode()), through);
+    for (place, (index, bytes)) in chain.segments.iter().enumerate() {
+        verifier.segment(*index, bytes, None, place + 1 == chain.segments.len());
+    }
+    verifier.finish().faults
+}
+
+/// Where the frames of a segment are.
+fn frames(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+    unchecked(bytes)
+        .map(|frame| frame.at as usize..frame.at as usize + frame.body.len() + FRAME_BYTES)
+        .collect()
+}
+
+#[test]
+fn what_nobody_touched_is_whole() {
+    let whole = chain(1);
+    assert_eq!(faults(&whole, None), []);
+    let (_, link) = SegmentHeader::decode(&whole.segments[1].1).unwrap();
+    assert_eq!(faults(&whole, Some(link)), []);
+    assert_eq!(faults(&whole, Some(Link([1; 32]))), [Fault::Through(Link([1; 32]))]);
+}
+
+#[test]
+fn every_bit_of_every_byte_counts() {
+    let whole = chain(1);
+    for (place, (_, bytes)) in whole.segments.iter().enumerate() {
+        for at in 0..bytes.len() {
+            let mut edited = whole.clone();
+            edited.segments[place].1[at] ^= 1 << (at % 8);
+            let faults = faults(&edited, None);
+            let named = faults.iter().any(|fault| match fault {
+                Fault::Segment { segment, .. } | Fault::Moved { segment, .. } => *segment == place as u64 + 1,
+                _ => false,
+            });
+            assert!(named, "segment {} byte {at}: {faults:?}", place + 1);
+        }
+    }
+    for at in 0..HEAD_BYTES {
+        let mut head = whole.head.encode();
+        head[at] ^= 1;
+        assert_eq!(Head::decode(&head), None, "byte {at} of the head");
+    }
+}
+
+#[test]
+fn a_record_that_is_gone_doubled_or_elsewhere_is_named() {
+    let whole = chain(1);
+    for place in 0..3 {
+        let bytes = &whole.segments[place].1;
+        let frames = frames(bytes);
+        for at in 0..3 {
+            let segment = place as u64 + 1;
+            let mut gone = whole.clone();
+            gone.segments[place].1.drain(frames[at].clone());
+            let found = faults(&gone, None);
+            // The last of a segment is missed by what follows: the next segment, or the head.
+            let wanted = match (at, place) {
+                (0 | 1, _) => Fault::Segment {
+                    segment,
+                    at: frames[at].start as u64,
+                    records: at as u64,
+                    flaw: Flaw::Link,
+                },
+                (_, 0 | 1) => Fault::Joint { segment: segment + 1 },
+                _ => Fault::End { segment: 3, offset: whole.head.offset },
+            };
+            assert_eq!(found.first(), Some(&wanted), "{found:?}");
+            let mut doubled = whole.clone();
+            let copy = bytes[frames[at].clone()].to_vec();
+            doubled.segments[place].1.splice(frames[at].end..frames[at].end, copy);
+            check(&doubled, segment, frames[at].end, at as u64 + 1);
+        }
+        let mut swapped = whole.clone();
+        let pair = [&bytes[frames[1].clone()], &bytes[frames[0].clone()]].concat();
+        swapped.segments[place].1.splice(frames[0].start..frames[1].end, pair);
+        check(&swapped, place as u64 + 1, frames[0].start, 0);
+    }
+}
+
+#[track_caller]
+fn check(chain: &Chain, segment: u64, at: usize, records: u64) {
+    let wanted = Fault::Segment { segment, at: at as u64, records, flaw: Flaw::Link };
+    assert_eq!(faults(chain, None).first(), Some(&wanted));
+}
+
+#[test]
+fn segments_that_are_gone_or_elsewhere_are_named() {
+    let whole = chain(1);
+    for (place, wanted) in [
+        (0, Fault::Missing { from: 1, to: 1 }),
+        (1, Fault::Missing { from: 2, to: 2 }),
+        (2, Fault::End { segment: 3, offset: whole.head.offset }),
+    ] {
+        let mut gone = whole.clone();
+        gone.segments.remove(place);
+        assert_eq!(faults(&gone, None), [wanted]);
+    }
+    let mut swapped = whole.clone();
+    let first = swapped.segments[0].1.clone();
+    swapped.segments[0].1 = std::mem::replace(&mut swapped.segments[1].1, first);
+    assert_eq!(faults(&swapped, None)[0], Fault::Moved { segment: 1, found: 2 });
+    let mut none = whole;
+    none.segments.clear();
+    assert!(matches!(*faults(&none, None), [Fault::End { .. }]));
+}
+
+#[test]
+fn what_was_dropped_is_missed_unless_the_chain_says_so() {
+    let whole = chain(4);
+    let end = Link([9; 32]);
+    assert_eq!(faults(&whole, None), [Fault::Missing { from: 1, to: 3 }]);
+    let dropped = |segment, end| {
+        let mut chain = whole.clone();
+        let mut note = Note::Dropped { at_ms: 1, segment, end, bytes: 7 }.encode();
+        let (_, bytes) = &mut chain.segments[2];
+        chain.head.link = append(bytes, &mut note, chain.head.link);
+        chain.head.offset = bytes.len() as u64;
+        faults(&chain, None)
+    };
+    assert_eq!(dropped(3, end), []);
+    assert_eq!(dropped(2, end), [Fault::Missing { from: 1, to: 3 }]);
+    assert_eq!(dropped(3, Link([8; 32])), [Fault::Joint { segment: 4 }]);
+}
+
+#[test]
+fn a_rewritten_chain_holds_and_does_not_go_through_what_was_kept_elsewhere() {
+    // Who can write everything can write another chain: only what is kept out of reach tells.
+    let whole = chain(1);
+    let mut forged = whole.clone();
+    forged.segments.truncate(2);
+    let (index, bytes) = &forged.segments[1];
+    let link = unchecked(bytes).last().map(|frame| frame.link).unwrap();
+    forged.head = Head { segment: *index, offset: bytes.len() as u64, records: 6, link };
+    assert_eq!(faults(&forged, None), []);
+    assert_eq!(faults(&forged, Some(whole.head.link)), [Fault::Through(whole.head.link)]);
+    assert_eq!(faults(&whole, Some(whole.head.link)), []);
+}
+
+#[test]
+fn what_is_being_written_is_torn_and_no_fault() {
+    let mut torn = chain(1);
+    let record = torn.segments[2].1[HEADER_BYTES..HEADER_BYTES + 50].to_vec();
+    torn.segments[2].1.extend(record);
+    assert_eq!(faults(&torn, None), []);
+    // Behind the head and nothing else.
+    let whole = chain(1);
+    let mut cut = whole.clone();
+    cut.segments[2].1.truncate(whole.head.offset as usize - 1);
+    assert!(faults(&cut, None).contains(&Fault::End { segment: 3, offset: whole.head.offset }));
+    let mut early = whole;
+    early.segments[1].1.extend([1; 50]);
+    assert!(matches!(faults(&early, None)[0], Fault::Segment { segment: 2, flaw: Flaw::Short, .. }));
+}

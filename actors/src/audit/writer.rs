@@ -1,0 +1,235 @@
+//! The loop that writes: takes a group, has it written, tells whoever waits, tries again when the store fails.
+//!
+//! Runs on a thread of its own and knows no file. What was accepted is kept and tried again until it is written; what a
+//! store that fails has no room for is lost, counted, and noted in the chain once that can be written again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use peregrine_runtime::Clock;
+use tracing::{error, info, warn};
+
+use super::link::Head;
+use super::note::Note;
+use super::policy::Survives;
+use super::queue::{Entry, Queue};
+use super::{Audit, record};
+
+/// How long a group gathers while nobody waits for it: what the death of the process may cost.
+const GATHER: Duration = Duration::from_millis(10);
+/// How long a store that has failed is left alone.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Between two lines about records that are lost, and between two notes.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+/// Between two lines that say where the chain ends, for whoever keeps logs elsewhere.
+const ANCHOR_EVERY: Duration = Duration::from_secs(60);
+
+/// Bodies cannot be appended. The operator acts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// A chain that can be appended to.
+pub trait Store: Send + 'static {
+    /// Appends bodies in order, as far as possible, and says how many are with the operating system; with fewer than
+    /// came, why. Those are as if they had never been tried.
+    fn append(&mut self, bodies: &mut [Vec<u8>], now: SystemTime) -> (usize, Result<(), StoreError>);
+
+    /// Has the disk follow.
+    ///
+    /// # Errors
+    /// When it does not.
+    fn sync(&mut self) -> Result<(), StoreError>;
+
+    /// Where the chain ends.
+    fn head(&self) -> Head;
+}
+
+struct Writer<'a> {
+    audit: &'a Audit,
+    queue: &'a Arc<Queue>,
+    store: &'a mut dyn Store,
+    clock: &'a dyn Clock,
+    pending: Vec<Entry>,
+    sync_at: Option<Instant>,
+    /// When lost predictions were last spoken of.
+    complained_at: Option<Instant>,
+    anchored: (Option<Instant>, Head),
+    /// Of the last failure: why predictions were lost during it.
+    blame: Option<String>,
+}
+
+/// Writes what comes to `audit` until it is closed and everything is written, or cannot be. Blocks.
+pub(super) fn run(audit: &Audit, store: &mut dyn Store, clock: &dyn Clock) {
+    let anchored = (None, store.head());
+    audit.publish(anchored.1);
+    let queue = &audit.queue;
+    let (pending, sync_at, complained_at, blame) = (Vec::new(), None, None, None);
+    Writer { audit, queue, store, clock, pending, sync_at, complained_at, anchored, blame }.run();
+}
+
+impl Writer<'_> {
+    fn run(mut self) {
+        loop {
+            let wait_max = self.sync_at.map(|at| at.saturating_duration_since(self.clock.now()));
+            let is_over = self.queue.take(&mut self.pending, wait_max, GATHER);
+            let is_written = self.write();
+            self.note_gap();
+            if self.sync_at.is_some_and(|at| at <= self.clock.now()) {
+                self.sync();
+            }
+            if is_over && (is_written || self.queue.failure().is_some()) {
+                break;
+            }
+            if !is_written {
+                self.queue.pause(RETRY_AFTER);
+            }
+        }
+        self.end();
+    }
+
+    /// All that is pending, or as far as it goes.
+    fn write(&mut self) -> bool {
+        let mut bodies = Vec::with_capacity(self.pending.len());
+        // How many bodies are written when an entry is: those up to its own, or before it if it has none.
+        let mut until = Vec::with_capacity(self.pending.len());
+        for entry in &mut self.pending {
+            bodies.extend(entry.body.take());
+            until.push(bodies.len());
+        }
+        let (count, mut result) = match bodies.is_empty() {
+            false => self.append(&mut bodies),
+            // Whether it can be written again has to be found out.
+            true if self.queue.failure().is_some() => (0, self.store.sync()),
+            true => (0, Ok(())),
+        };
+        if result.is_ok() && self.audit.survives == Survives::Disk && count > 0 {
+            result = self.store.sync();
+        }
+        let written = until.iter().take_while(|until| **until <= count).count();
+        for entry in self.pending.drain(..written) {
+            self.queue.release(entry.bytes);
+            if let Some(done) = entry.done.filter(|_| result.is_ok()) {
+                let _ = done.send(()); // nobody waits any more
+            }
+        }
+        let mut left = bodies.into_iter().skip(count);
+        let mut before = count;
+        for (entry, until) in self.pending.iter_mut().zip(&until[written..]) {
+            if *until > before {
+                entry.body = left.next();
+            }
+            before = *until;
+        }
+        self.judge(result)
+    }
+
+    fn append(&mut self, bodies: &mut [Vec<u8>]) -> (usize, Result<(), StoreError>) {
+        let start = self.clock.now();
+        let (count, result) = self.store.append(bodies, self.clock.wall());
+        if count > 0 {
+            let now = self.clock.now();
+            let records = bodies[..count].iter().filter(|body| record::is_record(body)).count();
+            let bytes = bodies[..count].iter().map(Vec::len).sum();
+            self.audit.wrote(records, bytes, now.saturating_duration_since(start));
+            if let Survives::Nothing | Survives::Process = self.audit.survives {
+                self.sync_at = self.sync_at.or(Some(now + self.audit.sync_every));
+            }
+            self.anchor(now);
+        }
+        (count, result)
+    }
+
+    fn sync(&mut self) {
+        self.sync_at = None;
+        let synced = self.store.sync();
+        self.judge(synced);
+    }
+
+    fn judge(&mut self, result: Result<(), StoreError>) -> bool {
+        match (result, self.queue.failure()) {
+            (Ok(()), None) => true,
+            (Ok(()), Some(_)) => {
+                info!("audit records are written again");
+                self.queue.set_failure(None);
+                true
+            }
+            (Err(failed), before) => {
+                if before.is_none() {
+                    error!(error = %failed, on_failure = ?self.audit.on_failure, "audit records cannot be written");
+                }
+                self.queue.set_failure(Some(failed.0.as_str().into()));
+                self.blame = Some(failed.0);
+                false
+            }
+        }
+    }
+
+    /// Says what was lost; in the chain too, when nothing waits that came before.
+    fn note_gap(&mut self) {
+        let now = self.clock.now();
+        if self.complained_at.is_some_and(|at| now < at + COMPLAIN_EVERY) && !self.queue.is_closed() {
+            return;
+        }
+        let Some(gap) = self.queue.take_gap() else { return };
+        self.complained_at = Some(now);
+        let failure = self.queue.failure();
+        let reason = failure.as_deref().unwrap_or("more waited to be written than may");
+        warn!(
+            count = gap.count,
+            lost = self.queue.lost(),
+            reason,
+            "predictions were answered without a record"
+        );
+        if failure.is_some() || !self.pending.is_empty() {
+            return self.queue.put_gap(gap);
+        }
+        let (from_ms, to_ms) = (millis(gap.since), millis(self.clock.wall()));
+        let note = Note::Gap {
+            from_ms,
+            to_ms,
+            count: gap.count,
+            reason: self.blame.take().unwrap_or_else(|| reason.to_owned()),
+        };
+        let (count, result) = self.append(&mut [note.encode()]);
+        if count == 0 {
+            self.queue.put_gap(gap);
+        }
+        self.judge(result);
+    }
+
+    /// Says where the chain ends, where that can be kept out of reach of whoever could rewrite the files.
+    fn anchor(&mut self, now: Instant) {
+        let head = self.store.head();
+        self.audit.publish(head);
+        let (at, said) = self.anchored;
+        if at.is_none_or(|at| now >= at + ANCHOR_EVERY) && said != head {
+            self.anchored = (Some(now), head);
+            info!(segment = head.segment, offset = head.offset, records = head.records, link = %head.link, "audit chain");
+        }
+    }
+
+    fn end(mut self) {
+        let left = self.pending.iter().filter(|entry| entry.body.is_some()).count();
+        if left > 0 {
+            self.queue.lose(self.clock.wall(), left as u64);
+            error!(count = left, "audit records are lost: the node stops and they cannot be written");
+        }
+        if self.queue.failure().is_none() {
+            let closed = Note::Closed { at_ms: millis(self.clock.wall()) };
+            let (_, result) = self.append(&mut [closed.encode()]);
+            self.judge(result);
+        }
+        self.sync();
+        self.queue.set_failure(Some("the records are closed".into()));
+        let head = self.store.head();
+        self.audit.publish(head);
+        info!(segment = head.segment, offset = head.offset, records = head.records, link = %head.link, "audit chain ends");
+    }
+}
+
+/// Since 1970.
+pub(crate) fn millis(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,177 @@
+//! Reading a folder of records, beside a node that writes it or without one: finds a record, verifies the whole.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use peregrine_actors::audit::index::{Index, find_in};
+use peregrine_actors::audit::{
+    FRAME_BYTES, Head, Link, Record, Report, Verifier, body_at, is_intact, keys_of_name, unchecked,
+};
+
+use super::Live;
+use super::files::{index_path, list, segment_path};
+
+/// How often a folder is read again because segments were dropped meanwhile.
+const TRIES: usize = 3;
+/// Of a link, before a frame.
+const LINK_BYTES: u64 = 32;
+
+/// Records cannot be read; the operator acts.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", dir.display())]
+pub struct ReadError {
+    dir: PathBuf,
+    source: io::Error,
+}
+
+/// A record that was looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Located {
+    /// In which segment it is.
+    pub segment: u64,
+    /// Where in it.
+    pub at: u64,
+    /// What it says.
+    pub record: Record,
+    /// Its rows that were asked for.
+    pub rows: Vec<usize>,
+    /// It is what the chain says at this place. That the chain is whole is for `verify` to say.
+    pub is_intact: bool,
+}
+
+/// A folder of records.
+#[derive(Clone)]
+pub struct Folder {
+    dir: PathBuf,
+    live: Option<Live>,
+}
+
+impl Folder {
+    /// That of a node that may run, or not.
+    #[must_use]
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), live: None }
+    }
+
+    pub(super) fn live(dir: &Path, live: Live) -> Self {
+        Self { dir: dir.to_owned(), live: Some(live) }
+    }
+
+    /// The newest record of that name: a prediction's id, the caller's own of a request, or `model/series#seq` of a
+    /// stream. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn find(&self, name: &str) -> Result<Option<Located>, ReadError> {
+        let keys = keys_of_name(name);
+        for _ in 0..TRIES {
+            match self.try_find(name, &keys) {
+                // Dropped while it was searched.
+                Err(gone) if gone.kind() == ErrorKind::NotFound && self.dir.is_dir() => {}
+                found => return found.map_err(|source| self.failed(source)),
+            }
+        }
+        Err(self.failed(io::Error::other("segments are dropped faster than they can be read")))
+    }
+
+    fn try_find(&self, name: &str, keys: &[u64]) -> io::Result<Option<Located>> {
+        for segment in list(&self.dir)?.into_iter().rev() {
+            let file = File::open(segment_path(&self.dir, segment))?;
+            for at in self.places(segment, keys)? {
+                let Some((bytes, start)) = frame(&file, u64::from(at))? else { continue };
+                let record = body_at(&bytes, start).and_then(|body| Record::decode(body).ok());
+                let Some(record) = record else { continue };
+                let rows = record.rows_called(name);
+                if !rows.is_empty() {
+                    let is_intact = is_intact(&bytes, start);
+                    return Ok(Some(Located { segment, at: u64::from(at), record, rows, is_intact }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where a segment may hold it, the newest first.
+    fn places(&self, segment: u64, keys: &[u64]) -> io::Result<Vec<u32>> {
+        if let Some(live) = &self.live {
+            let live = live.lock();
+            if live.0 == segment {
+                return Ok(live.1.find(keys));
+            }
+        }
+        let kept = match fs::read(index_path(&self.dir, segment)) {
+            Ok(bytes) => find_in(&bytes, keys),
+            Err(none) if none.kind() == ErrorKind::NotFound => None,
+            Err(failed) => return Err(failed),
+        };
+        if let Some(places) = kept {
+            return Ok(places);
+        }
+        let bytes = fs::read(segment_path(&self.dir, segment))?;
+        Ok(Index::of(unchecked(&bytes)).find(keys))
+    }
+
+    /// Reads everything. `through`: a link that was kept elsewhere, which the chain has to go through. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be read; what is wrong with the chain is in the report.
+    pub fn verify(&self, through: Option<Link>) -> Result<Report, ReadError> {
+        for _ in 0..TRIES {
+            match self.try_verify(through) {
+                Err(gone) if gone.kind() == ErrorKind::NotFound && self.dir.is_dir() => {}
+                report => return report.map_err(|source| self.failed(source)),
+            }
+        }
+        Err(self.failed(io::Error::other("segments are dropped faster than they can be read")))
+    }
+
+    fn try_verify(&self, through: Option<Link>) -> io::Result<Report> {
+        // Before the segments: a chain that grows meanwhile goes through it all the same.
+        let head = match fs::read(self.dir.join("head")) {
+            Ok(bytes) => Head::decode(&bytes),
+            Err(none) if none.kind() == ErrorKind::NotFound => None,
+            Err(failed) => return Err(failed),
+        };
+        let mut verifier = Verifier::new(head, through);
+        let segments = list(&self.dir)?;
+        for &segment in &segments {
+            let bytes = fs::read(segment_path(&self.dir, segment))?;
+            let is_last = segments.last() == Some(&segment);
+            let index = match fs::read(index_path(&self.dir, segment)) {
+                // The last may just have been ended, behind what was read of it.
+                Ok(_) if is_last => None,
+                Ok(bytes) => Some(bytes),
+                Err(none) if none.kind() == ErrorKind::NotFound => None,
+                Err(failed) => return Err(failed),
+            };
+            verifier.segment(segment, &bytes, index.as_deref(), is_last);
+        }
+        Ok(verifier.finish())
+    }
+
+    fn failed(&self, source: io::Error) -> ReadError {
+        ReadError { dir: self.dir.clone(), source }
+    }
+}
+
+/// A frame, the link before it and where it begins in these bytes; `None` if there is none. No more is read than the
+/// file has.
+fn frame(file: &File, at: u64) -> io::Result<Option<(Vec<u8>, usize)>> {
+    let Some(start) = at.checked_sub(LINK_BYTES) else { return Ok(None) };
+    let available = file.metadata()?.len().saturating_sub(at);
+    let mut len = [0; 4];
+    if available < FRAME_BYTES as u64 {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut len, at)?;
+    let frame = u64::from(u32::from_le_bytes(len)) + FRAME_BYTES as u64;
+    if frame > available {
+        return Ok(None);
+    }
+    let Ok(size) = usize::try_from(LINK_BYTES + frame) else { return Ok(None) };
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(Some((bytes, LINK_BYTES as usize)))
+}

@@ -1,0 +1,99 @@
+//! A disk that is full: predictions are refused, or answered and missed; the chain holds, and goes on when there is room.
+//!
+//! Needs a disk of its own: a file system in memory, which root may mount, or whoever may make a user namespace.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+
+const DIR: &str = "PEREGRINE_TEST_SMALL_AUDIT_DISK";
+
+#[test]
+fn a_full_disk_refuses_or_serves_and_goes_on_when_there_is_room() {
+    let dir = TempDir::new().unwrap();
+    for namespaces in ["--mount", "-rm"] {
+        let child = std::env::current_exe().unwrap();
+        let script =
+            "mount -t tmpfs -o size=1m none \"$0\" && echo mounted && exec \"$1\" \"$2\" --exact --nocapture";
+        let output = Command::new("unshare")
+            .args([namespaces, "sh", "-c", script])
+            .args([dir.path(), &child])
+            .arg("audit::tests::full::fills_its_disk")
+            .env(DIR, dir.path())
+            .stdin(Stdio::null())
+            .output();
+        let Ok(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stdout);
+        if said.contains("mounted") {
+            assert!(
+                output.status.success() && said.contains("went on"),
+                "{said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            return;
+        }
+    }
+    eprintln!("not checked: this machine lets nobody mount a file system");
+}
+
+/// Run by the test above; alone it does nothing.
+#[tokio::test]
+async fn fills_its_disk() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let dir = Path::new(&dir);
+    for on_failure in [OnFailure::Refuse, OnFailure::Serve] {
+        let folder = dir.join(format!("{on_failure:?}"));
+        // More than the disk has.
+        let keep = Keep { bytes_max: 4 << 20, age_max: Duration::from_secs(3600) };
+        let config = AuditConfig {
+            on_failure,
+            survives: Survives::Nothing,
+            queue_bytes_max: 16 << 10,
+            keep,
+            ..config(&folder)
+        };
+        let ballast = dir.join("ballast");
+        fs::write(&ballast, vec![1; 400 << 10]).unwrap();
+        let rig = Rig::open(&config).await;
+        let status = || rig.records.audit().status();
+        let mut asked = 0;
+        let mut refused = 0;
+        while status().failure.is_none() || (status().lost == 0 && refused == 0) {
+            asked += 1;
+            assert!(asked < 100_000, "the disk never was full");
+            match rig.ask("").await {
+                Ok(_) => {}
+                Err(ForecastError::Overloaded { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    asked -= 1;
+                }
+                Err(ForecastError::Unavailable { reason }) => {
+                    assert!(reason.contains("No space left"), "{reason}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        match on_failure {
+            OnFailure::Refuse => assert!(refused > 0 && status().lost == 0),
+            OnFailure::Serve => assert!(refused == 0 && status().lost > 0),
+        }
+        assert_eq!(verify(&folder).faults, [], "while it is full");
+        fs::remove_file(&ballast).unwrap();
+        for _ in 0..1000 {
+            if status().failure.is_none() && status().queue_bytes == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let id = rig.ask("").await.unwrap();
+        let lost = status().lost;
+        drop(rig);
+        let report = verify(&folder);
+        assert_eq!((report.faults.len(), report.unrecorded), (0, lost), "{report:?}");
+        assert_eq!(report.records, asked - refused - lost + 1);
+        assert!(Folder::at(&folder).find(&id).unwrap().is_some());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+    println!("went on");
+}
