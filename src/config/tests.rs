@@ -114,6 +114,25 @@ fn values_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn records_have_a_folder_or_there_are_none() {
+    use peregrine_actors::audit::{OnFailure, Survives};
+    assert_eq!(resolved("").audit, None);
+    let on = resolved("[audit]\ndir = \"/data\"\n").audit.unwrap();
+    assert_eq!((on.on_failure, on.survives), (OnFailure::Refuse, Survives::Nothing));
+    assert_eq!((on.keep.bytes_max, on.queue_bytes_max), (1 << 30, 16 << 20));
+    let other = "[audit]\ndir = \"/data\"\non_failure = \"serve\"\ndurability = \"disk\"\n";
+    let other = resolved(other).audit.unwrap();
+    assert_eq!((other.on_failure, other.survives), (OnFailure::Serve, Survives::Disk));
+    check(
+        "[audit]\nsize_max = \"1KiB\"\nage_max = \"1ms\"\n",
+        &[
+            "FILE:2:12: audit.size_max: 1024 is not within 1048576 and 17592186044416",
+            "FILE:3:11: audit.age_max: 1ms is not within 1s and 3162240000s",
+        ],
+    );
+}
+
+#[test]
 fn a_journal_has_a_folder_or_there_is_none() {
     assert_eq!(resolved("").journal, None);
     let on = |durability| {

@@ -71,7 +71,11 @@ pub(super) fn run(audit: &Audit, store: &mut dyn Store, clock: &dyn Clock) {
 impl Writer<'_> {
     fn run(mut self) {
         loop {
-            let wait_max = self.sync_at.map(|at| at.saturating_duration_since(self.clock.now()));
+            let wait_max = match self.queue.failure() {
+                // It was waited before: what is held back is tried again whether anything comes or not.
+                Some(_) => Some(Duration::ZERO),
+                None => self.sync_at.map(|at| at.saturating_duration_since(self.clock.now())),
+            };
             let is_over = self.queue.take(&mut self.pending, wait_max, GATHER);
             let is_written = self.write();
             self.note_gap();
@@ -142,8 +146,10 @@ impl Writer<'_> {
 
     fn sync(&mut self) {
         self.sync_at = None;
-        let synced = self.store.sync();
-        self.judge(synced);
+        // That a disk follows does not say that it takes more.
+        if let Err(failed) = self.store.sync() {
+            self.judge(Err(failed));
+        }
     }
 
     fn judge(&mut self, result: Result<(), StoreError>) -> bool {

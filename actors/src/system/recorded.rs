@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use peregrine_runtime::Deadline;
 
-use super::System;
+use super::{NotHere, System};
 use crate::audit::{Answer, Audit, PredictionIds, millis};
 use crate::request::{Forecast, ForecastError, ForecastRequest, ServedBy, Subject};
 use crate::router::Route;
@@ -52,12 +52,16 @@ impl System {
         now: Instant,
     ) -> Result<Forecast, ForecastError> {
         let subject = std::mem::take(&mut request.subject);
-        if matches!(subject, Subject::Again) {
+        // What is too large is refused before its windows are copied.
+        if matches!(subject, Subject::Again) || self.check_size(&request).is_err() {
             return self.answer(found.as_ref().map_err(Clone::clone), request, now).await;
         }
-        self.check_size(&request)?; // before its windows are copied
         let answer_len = found.as_ref().map_or(0, |route| route.status.spec.answer_len());
-        let draft = audit.begin(&request.windows, answer_len, &subject)?;
+        let draft = match (audit.begin(&request.windows, answer_len, &subject), &found) {
+            (Ok(draft), _) => draft,
+            (Err(full), Ok(route)) => return Err(self.counted(route, *NotHere::with(None)(full), now)),
+            (Err(full), Err(_)) => return Err(full),
+        };
         let (caller, deadline): (_, Deadline) = (Arc::clone(&request.origin.caller), request.deadline);
         let forecast = self.answer(found.as_ref().map_err(Clone::clone), request, now).await?;
         let digest = match (&forecast.served_by, &found) {

@@ -62,6 +62,8 @@ async fn fills_its_disk() {
             asked += 1;
             assert!(asked < 100_000, "the disk never was full");
             match rig.ask("").await {
+                // The disk has to be full, not the queue alone.
+                Ok(_) if status().lost > 0 => tokio::time::sleep(Duration::from_millis(1)).await,
                 Ok(_) => {}
                 Err(ForecastError::Overloaded { .. }) => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -86,6 +88,8 @@ async fn fills_its_disk() {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        let now = status();
+        assert!(now.failure.is_none() && now.queue_bytes == 0, "{now:?}");
         let id = rig.ask("").await.unwrap();
         let lost = status().lost;
         drop(rig);

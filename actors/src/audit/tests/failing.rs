@@ -144,6 +144,20 @@ async fn a_store_that_fails_refuses_and_keeps_what_it_has_accepted() {
 }
 
 #[tokio::test]
+async fn a_store_that_can_be_written_again_is_found_out_though_nobody_asks() {
+    for on_failure in [OnFailure::Refuse, OnFailure::Serve] {
+        let mut rig = Rig::start(settings(on_failure, Survives::Nothing));
+        rig.fail();
+        rig.ask().await.unwrap();
+        rig.until("it fails", |status| status.failure.is_some()).await;
+        rig.store.is_full.store(false, SeqCst);
+        rig.until("it goes on", |status| status.failure.is_none() && status.queue_bytes == 0).await;
+        assert_eq!(rig.kinds(), [RECORD]);
+        rig.close();
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_fails_may_serve_and_the_chain_says_how_many_it_lacks() {
     let room = record::room_for(&windows(), spec().answer_len(), "", &[]);
     let settings =
