@@ -50,7 +50,7 @@ fn tests() -> BTreeSet<(PathBuf, String)> {
 #[test]
 fn every_fault_of_the_catalogue_has_a_test_that_exists() {
     let text = fs::read_to_string(root().join("tests/FAULTS.md")).expect("the catalogue");
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
     assert!(rows.len() >= 20, "{} rows", rows.len());
     let tests = tests();
     let mut open = Vec::new();
@@ -111,7 +111,7 @@ fn without_descriptors_who_is_connected_is_served_and_others_are_when_there_are_
 #[test]
 fn clients_that_dribble_their_header_are_let_go_and_others_are_served() {
     const DRIBBLERS: usize = 100;
-    let node = TestNode::on_cpu(&[("SERVER__HEADER_TIMEOUT", "300ms")]);
+    let node = TestNode::on_cpu(&[("SERVER__HEADER_TIMEOUT", "2s")]);
     let mut slow: Vec<TcpStream> = (0..DRIBBLERS)
         .map(|_| {
             let mut socket = TcpStream::connect(node.node.addr).expect("connects");

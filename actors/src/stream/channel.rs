@@ -1,6 +1,6 @@
 //! A channel: those who want the same series in the same form, and the log they share; and one reader's place in it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -9,7 +9,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::form::{Form, Item, Render};
-use super::log::{Frame, Log, LogLimits};
+use super::held::Held;
+use super::log::{Frame, Log, LogLimits, Overtaken};
 use super::prediction::{Gap, GapReason, StreamId};
 use crate::series::Pattern;
 
@@ -106,21 +107,6 @@ pub struct Subscription {
     held: Option<Box<Held>>,
 }
 
-/// The newest of each stream, for a reader that could not keep up.
-#[derive(Default)]
-struct Held {
-    order: VecDeque<u32>,
-    by_stream: HashMap<u32, Newest>,
-}
-
-struct Newest {
-    /// Numbers that were passed over.
-    passed: Option<(u64, u64)>,
-    /// `None`: the newest that happened was a gap, which `passed` contains.
-    frame: Option<Frame>,
-    tag: Arc<Tag>,
-}
-
 impl Subscription {
     pub(super) fn new(
         channel: Arc<Channel>,
@@ -130,7 +116,14 @@ impl Subscription {
         conflate: bool,
     ) -> Self {
         channel.readers.fetch_add(1, Ordering::AcqRel);
-        let cursor = channel.log.lock().head();
+        let cursor = {
+            let mut log = channel.log.lock();
+            let head = log.head();
+            if conflate {
+                log.follow(number, head);
+            }
+            head
+        };
         let (waiting_at, warned, skip, held) = (None, false, None, None);
         Self { channel, render, on_leave, number, conflate, cursor, waiting_at, warned, skip, held }
     }
@@ -154,6 +147,9 @@ impl Subscription {
     /// Moves to the newest end; what comes there and is in `skip` (by stream: number and epoch) is passed over.
     pub(super) fn start(&mut self, cursor: u64, skip: HashMap<u32, (u64, u64)>) {
         self.cursor = cursor;
+        if self.conflate {
+            self.channel.log.lock().follow(self.number, cursor);
+        }
         self.skip = (!skip.is_empty()).then_some(skip);
     }
 
@@ -166,10 +162,19 @@ impl Subscription {
     /// Hands out frames in order until `take` refuses one, which is not handed out then. At the end of the log
     /// `waker` is left there.
     pub fn read(&mut self, waker: &Waker, mut take: impl FnMut(&Bytes) -> bool) -> Read {
-        if self.held.is_some() && !self.read_held(&mut take) {
-            return Read::Full;
-        }
-        let mut log = self.channel.log.lock();
+        let channel = Arc::clone(&self.channel);
+        let mut log = loop {
+            let overtaken = channel.log.lock().overtook(self.number);
+            self.absorb(overtaken);
+            if self.held.is_some() && !self.read_held(&mut take) {
+                return Read::Full;
+            }
+            let log = channel.log.lock();
+            // What left while the rest was handed out comes before what is there.
+            if !log.has_overtaken(self.number) {
+                break log;
+            }
+        };
         if self.warned {
             log.forget_slow(self.number);
             self.warned = false;
@@ -177,11 +182,19 @@ impl Subscription {
         if self.cursor < log.base() {
             return Read::Fell;
         }
+        let mut full = false;
         for frame in log.from(self.cursor) {
             if !passed_over(&mut self.skip, frame) && !take(&frame.bytes) {
-                return Read::Full;
+                full = true;
+                break;
             }
             self.cursor += 1;
+        }
+        if self.conflate {
+            log.follow(self.number, self.cursor);
+        }
+        if full {
+            return Read::Full;
         }
         let head = log.head();
         if self.waiting_at != Some(head) {
@@ -196,10 +209,11 @@ impl Subscription {
     pub fn blocked(&mut self, waker: &Waker) -> Option<u64> {
         let channel = Arc::clone(&self.channel);
         let mut log = channel.log.lock();
+        let overtaken = log.overtook(self.number);
+        let mut conflated = self.absorb(overtaken);
         if self.cursor < log.base() {
             return None;
         }
-        let mut conflated = 0;
         if self.conflate && self.cursor < log.danger() {
             let held = self.held.get_or_insert_default();
             for frame in log.from(self.cursor) {
@@ -208,10 +222,19 @@ impl Subscription {
                 }
             }
             self.cursor = log.head();
+            log.follow(self.number, self.cursor);
         }
         log.warn(self.number, self.cursor, self.conflate, waker);
         self.warned = true;
         Some(conflated)
+    }
+
+    /// What left the log before this reader came, conflated by whoever made it leave. Returns how many frames.
+    fn absorb(&mut self, overtaken: Option<Overtaken>) -> u64 {
+        let Some(Overtaken { cursor, held, frames }) = overtaken else { return 0 };
+        self.cursor = cursor;
+        self.held.get_or_insert_default().absorb(held, &mut self.skip);
+        frames
     }
 
     fn read_held(&mut self, take: &mut impl FnMut(&Bytes) -> bool) -> bool {
@@ -247,6 +270,7 @@ impl Drop for Subscription {
         if self.warned || self.waiting_at == Some(log.head()) {
             log.forget(self.number);
         }
+        log.unfollow(self.number);
         drop(log);
         if self.channel.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
             (self.on_leave)();
@@ -254,38 +278,8 @@ impl Drop for Subscription {
     }
 }
 
-impl Held {
-    /// Takes the place of what is held of the same stream; returns whether something was passed over.
-    fn add(&mut self, frame: &Frame) -> bool {
-        let index = frame.stream.index;
-        let gap = frame.epoch.is_none();
-        let newest = self.by_stream.entry(index).or_insert_with(|| {
-            self.order.push_back(index);
-            Newest { passed: None, frame: None, tag: Arc::clone(&frame.stream) }
-        });
-        let old = newest.frame.take();
-        let over = old.as_ref().map(|old| old.seqs).or(gap.then_some(frame.seqs));
-        if let Some((from, to)) = over {
-            let (first, last) = newest.passed.unwrap_or((from, to));
-            newest.passed = Some((first.min(from), last.max(to)));
-        }
-        if gap {
-            let (first, last) = newest.passed.unwrap_or(frame.seqs);
-            newest.passed = Some((first.min(frame.seqs.0), last.max(frame.seqs.1)));
-        } else {
-            // A new owner says numbers again: they are not passed over.
-            newest.passed = newest
-                .passed
-                .filter(|(from, _)| *from < frame.seqs.0)
-                .map(|(from, to)| (from, to.min(frame.seqs.0.saturating_sub(1))));
-            newest.frame = Some(frame.clone());
-        }
-        old.is_some()
-    }
-}
-
 /// Whether the reader has been answered this already.
-fn passed_over(skip: &mut Option<HashMap<u32, (u64, u64)>>, frame: &Frame) -> bool {
+pub(super) fn passed_over(skip: &mut Option<HashMap<u32, (u64, u64)>>, frame: &Frame) -> bool {
     let Some(streams) = skip else { return false };
     let Some(&(seq, epoch)) = streams.get(&frame.stream.index) else { return false };
     if frame.seqs.1 <= seq && frame.epoch.is_none_or(|of| of <= epoch) {

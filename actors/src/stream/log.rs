@@ -3,13 +3,14 @@
 //! Bounded in frames and bytes: what does not fit leaves at the old end, whether everybody has read it or not. Knows
 //! no socket; a reader that is at the new end leaves a waker.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
 
 use super::channel::Tag;
+use super::held::Held;
 
 /// A frame and what it is about.
 #[derive(Clone, Debug)]
@@ -49,12 +50,28 @@ pub(super) struct Log {
     waiting: Vec<(u64, Waker)>,
     /// Readers that cannot write now.
     slow: Vec<Slow>,
+    /// Readers that conflate, and their places.
+    following: HashMap<u64, u64>,
+    /// None of them is behind this.
+    rearmost: u64,
+    /// Those of them who had not come when frames left: these are theirs still, conflated.
+    overtaken: HashMap<u64, Overtaken>,
+}
+
+/// What left the log before a reader that conflates had read it.
+#[derive(Debug, Default)]
+pub(super) struct Overtaken {
+    /// Where it goes on.
+    pub(super) cursor: u64,
+    pub(super) held: Held,
+    pub(super) frames: u64,
 }
 
 impl Log {
     pub(super) fn new(limits: LogLimits) -> Self {
         let (frames, waiting, slow) = (VecDeque::new(), Vec::new(), Vec::new());
-        Self { limits, frames, bytes: 0, base: 0, waiting, slow }
+        let (following, overtaken) = (HashMap::new(), HashMap::new());
+        Self { limits, frames, bytes: 0, base: 0, waiting, slow, following, rearmost: 0, overtaken }
     }
 
     /// Offset of the oldest frame.
@@ -85,11 +102,56 @@ impl Log {
             let Some(old) = self.frames.pop_front() else { break };
             self.bytes -= old.bytes.len();
             self.base += 1;
+            self.overtake(&old);
         }
         wake.extend(self.waiting.drain(..).map(|(_, waker)| waker));
         let (base, danger) = (self.base, self.danger());
         let due = |slow: &mut Slow| slow.cursor < if slow.early { danger } else { base };
         wake.extend(self.slow.extract_if(.., due).map(|slow| slow.waker));
+    }
+
+    /// A frame has left: who conflates and has not read it gets it held. Costs nothing while all of them keep up: their
+    /// places are looked through once in as many frames as the log holds.
+    fn overtake(&mut self, left: &Frame) {
+        let base = self.base;
+        if !self.following.is_empty() && self.rearmost < base {
+            let behind = self.following.extract_if(|_, cursor| *cursor < base);
+            let behind =
+                behind.map(|(reader, cursor)| (reader, Overtaken { cursor, ..Overtaken::default() }));
+            self.overtaken.extend(behind);
+            self.rearmost = self.following.values().copied().min().unwrap_or(base);
+        }
+        for overtaken in self.overtaken.values_mut() {
+            overtaken.held.add(left);
+            overtaken.cursor = base;
+            overtaken.frames += 1;
+        }
+    }
+
+    /// A reader that conflates is at this place.
+    pub(super) fn follow(&mut self, reader: u64, cursor: u64) {
+        self.rearmost = if self.following.is_empty() { cursor } else { self.rearmost.min(cursor) };
+        self.following.insert(reader, cursor);
+    }
+
+    /// It has left.
+    pub(super) fn unfollow(&mut self, reader: u64) {
+        self.following.remove(&reader);
+        self.overtaken.remove(&reader);
+    }
+
+    /// What was held for it, which is its own from now on.
+    pub(super) fn overtook(&mut self, reader: u64) -> Option<Overtaken> {
+        if self.overtaken.is_empty() {
+            return None;
+        }
+        let overtaken = self.overtaken.remove(&reader)?;
+        self.follow(reader, overtaken.cursor);
+        Some(overtaken)
+    }
+
+    pub(super) fn has_overtaken(&self, reader: u64) -> bool {
+        !self.overtaken.is_empty() && self.overtaken.contains_key(&reader)
     }
 
     /// The frames from an offset on, which must not have left.

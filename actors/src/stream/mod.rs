@@ -6,6 +6,7 @@
 
 mod channel;
 mod form;
+mod held;
 mod hub;
 mod keeper;
 mod log;

@@ -96,6 +96,57 @@ fn a_blocked_reader_that_conflates_gets_the_newest_of_each_series_and_what_it_mi
 }
 
 #[test]
+fn who_conflates_misses_no_number_however_seldom_it_comes() {
+    for seed in 1..=300_u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut draw = |below: u64| {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let (hub, _) = hub(8);
+        let (mut reader, waker) = (join(&hub, &["*"], true), Waker::noop());
+        let (mut next, mut got) = ([1, 1], String::new());
+        for _ in 0..120 {
+            match draw(12) {
+                0 => assert!(reader.blocked(waker).is_some(), "seed {seed}"),
+                1 => {
+                    let mut room = draw(6);
+                    let end = reader.read(waker, |frame| {
+                        let taken = room > 0;
+                        room = room.saturating_sub(1);
+                        if taken {
+                            got.push_str(std::str::from_utf8(frame).expect("text"));
+                            got.push(' ');
+                        }
+                        taken
+                    });
+                    assert_ne!(end, Read::Fell, "seed {seed}");
+                }
+                _ => {
+                    let which = usize::from(draw(4) == 0);
+                    hub.publish(event(["a", "b"][which], &next[which].to_string()));
+                    next[which] += 1;
+                }
+            }
+        }
+        let (end, rest) = read(&mut reader);
+        assert_eq!(end, Read::Waiting, "seed {seed}");
+        got += &rest;
+        for (series, next) in ["a:", "b:"].into_iter().zip(next) {
+            let words = got.split_whitespace().filter_map(|word| word.strip_prefix(series));
+            let numbers = words.flat_map(|word| {
+                let (from, to) = word.split_once('-').unwrap_or((word, word));
+                from.parse::<u64>().expect("from")..=to.parse::<u64>().expect("to")
+            });
+            assert_eq!(numbers.collect::<Vec<_>>(), (1..next).collect::<Vec<_>>(), "seed {seed}: {got}");
+        }
+    }
+}
+
+#[test]
 fn a_blocked_reader_is_woken_before_its_place_leaves() {
     let (hub, _) = hub(4);
     let mut reader = join(&hub, &["a"], true);
