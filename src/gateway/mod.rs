@@ -39,6 +39,7 @@ use actix_service::{
 };
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::middleware::{self, Next};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -192,6 +193,10 @@ fn app(
 
 /// Every route of a node.
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
+    config.app_data(web::QueryConfig::default().error_handler(|error, request| {
+        let answer = refuse(request, Refusal::Query("what /openapi.json says of this path"));
+        InternalError::from_response(error, answer).into()
+    }));
     v2::routes(config);
     v1::routes(config);
     neural::routes(config);

@@ -184,7 +184,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Ticked",
         &[400, 408, 413, 415, 422, 429, 503],
     ),
-    operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Series", &[404, 503]),
+    operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Series", &[400, 404, 503]),
     operation(
         "get",
         "/v1/stream",
@@ -252,7 +252,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/metrics", OBSERVE, "Prometheus text", None, "Text", &[]),
     operation("get", "/metrics/gpu", OBSERVE, "Devices", None, "Any", &[]),
     operation("get", "/openapi.json", OBSERVE, "This document", None, "Any", &[]),
-    operation("get", "/docs", OBSERVE, "A browser for this document", None, "Text", &[]),
+    operation("get", "/docs", OBSERVE, "A browser for this document", None, "Html", &[]),
 ];
 
 /// What may stand behind `?`: path, name, type.
@@ -320,6 +320,7 @@ fn view(one: &Operation) -> Value {
     let parameters: Vec<Value> = in_path.chain(in_query).chain(urgency).collect();
     let mut responses = Map::new();
     let content = match one.answer {
+        "Html" => json!({ "text/html": { "schema": { "type": "string" } } }),
         "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
         "InferResponse" => json!({
             "application/json": { "schema": reference(one.answer) },

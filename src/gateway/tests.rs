@@ -44,6 +44,9 @@ fn refusals_have_the_form_of_their_route() {
         ("POST", "/v1/forecast", "content-encoding: br\r\n", "x", 415, "application/problem+json"),
         ("POST", "/v1/forecast", "content-encoding: gzip\r\n", "x", 400, "application/problem+json"),
         ("GET", "/v1/scorecard?steps=perhaps", "", "", 400, "application/problem+json"),
+        ("GET", "/v1/series/a?last=x", "", "", 400, "application/problem+json"),
+        ("POST", "/v1/ticks?results=x", "", "", 400, "application/problem+json"),
+        ("GET", "/v1/models/m?version=x", "", "", 400, "application/problem+json"),
         ("POST", "/neural/predict?symbol=NONE", "", "", 404, "application/problem+json"),
     ] {
         let (got, answer) = ask(&node, method, path, head, body.as_bytes());
