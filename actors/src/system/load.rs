@@ -1,0 +1,211 @@
+//! Brings models to the devices, and takes them out of service.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use peregrine_runtime::{Address, AskError, Deadline};
+use peregrine_shaders::{Backend, ExecuteError, Forecaster};
+
+use super::{Inner, System};
+use crate::breaker::{Gate, GateSpec, Mend};
+use crate::inference::{Judge, Judges, Ledger, Line, Order, Pace, Paces, Sampler, Served};
+use crate::profile::Terms;
+use crate::router::{Route, RouterMail};
+use crate::settings::FallbackPolicy;
+use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
+
+/// Why a model was not loaded.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LoadRefused {
+    /// A device that must serve it cannot. The operator acts.
+    #[error("{backend} refused the model: {error}", backend = .backend.name())]
+    Device {
+        /// Which one.
+        backend: Backend,
+        /// What it said.
+        error: ExecuteError,
+    },
+    /// A device that must serve it is down. Come back later.
+    #[error("{backend} is down", backend = .backend.name())]
+    DeviceDown {
+        /// Which one.
+        backend: Backend,
+    },
+    /// It took too long. Come back later.
+    #[error("the devices did not take the model in time")]
+    Deadline,
+    /// The system is stopping.
+    #[error("the system is stopping")]
+    Stopping,
+}
+
+impl System {
+    /// Brings a model to the devices, then serves it. What served this name and version before goes on until then,
+    /// and finishes what it has accepted.
+    ///
+    /// # Errors
+    /// When a device that must serve it refuses or is down; see [`LoadRefused`].
+    pub async fn load(&self, forecaster: Arc<Forecaster>, version: u32) -> Result<(), LoadRefused> {
+        let status = |state| {
+            Arc::new(ModelStatus {
+                spec: Arc::clone(forecaster.spec()),
+                version,
+                digest: forecaster.digest().to_owned(),
+                state,
+                weight_bytes: forecaster.weight_bytes(),
+            })
+        };
+        let deadline =
+            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let name = forecaster.spec().name.clone();
+        let announcement = Announcement { inner: &self.inner, status: status(ModelState::Loading) };
+        self.inner.loading.lock().push(Arc::clone(&announcement.status));
+        self.ask_router(RouterMail::Announce { model: name.clone(), version }, deadline).await?;
+        self.prepare(&forecaster, deadline).await?;
+        let route = Arc::new(self.route(&forecaster, status(ModelState::Ready)));
+        self.ask_router(RouterMail::Publish { route }, deadline).await?;
+        Ok(())
+    }
+
+    /// Stops serving a version, or all of them; requests already accepted are answered. False: there was none.
+    pub async fn unload(&self, model: &str, version: Option<u32>) -> bool {
+        let deadline =
+            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let mail = RouterMail::Remove { model: model.to_owned(), version };
+        self.ask_router(mail, deadline).await.unwrap_or(false)
+    }
+
+    /// Every device that is up must take the model, and those that must serve have to be up.
+    async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
+        let keep = !self.terms(&forecaster.spec().name).streams;
+        let falls_back = self.inner.settings.policy == FallbackPolicy::Allow;
+        for line in self.lines() {
+            let backend = line.backend();
+            let is_gpu = backend == Backend::Gpu;
+            let result = prepare_on(line, forecaster, keep, deadline).await;
+            match result {
+                Ok(()) => {}
+                Err(LoadRefused::Stopping | LoadRefused::Deadline) => return result,
+                Err(refused) if is_gpu && falls_back => {
+                    tracing::warn!(model = %forecaster.spec().name, error = %refused, "gpu does not serve the model");
+                }
+                // Without a fallback the CPU only stands by.
+                Err(_) if !is_gpu && !falls_back && self.inner.rooms.gpu.is_some() => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&self, forecaster: &Arc<Forecaster>, status: Arc<ModelStatus>) -> Route {
+        let rooms = &self.inner.rooms;
+        let gate = |backend| {
+            let guards =
+                Guarded::Device { model: status.spec.name.clone(), version: status.version, backend };
+            let line = self.lines().find(|line| line.backend() == backend && backend == Backend::Gpu);
+            let gate = Arc::new(Gate::new(GateSpec {
+                mode: self.inner.orders.mode(&guards),
+                guards,
+                limits: self.inner.settings.breaker.clone(),
+                clock: Arc::clone(&self.inner.clock),
+                breaker: Some(rooms.breaker.clone()),
+                mend: line.map(|line| mend(line.address().clone())),
+            }));
+            rooms.gates.add(&gate);
+            gate
+        };
+        let (cpu, gpu) = (gate(Backend::Cpu), gate(Backend::Gpu));
+        let key = (status.spec.name.clone(), status.version);
+        let ledger =
+            Arc::clone(self.inner.ledgers.lock().entry(key).or_insert_with(|| Arc::new(Ledger::new())));
+        let served = Arc::new(Served {
+            forecaster: Arc::clone(forecaster),
+            version: status.version,
+            ledger,
+            judges: Judges {
+                cpu: Arc::clone(&cpu) as Arc<dyn Judge>,
+                gpu: Arc::clone(&gpu) as Arc<dyn Judge>,
+            },
+            paces: Paces { cpu: Pace::new(self.inner.clock.now()), gpu: Pace::new(self.inner.clock.now()) },
+            sampler: Sampler::new(self.inner.clock.now()),
+            terms: self.terms(&status.spec.name),
+            lines: self.lines().cloned().collect(),
+        });
+        Route { served, cpu, gpu, status, turns: AtomicU64::new(0) }
+    }
+
+    /// How a model is served.
+    fn terms(&self, model: &str) -> Terms {
+        let settings = &self.inner.settings;
+        let mut terms = settings.profiles.of(model).terms(settings);
+        if let Some(placement) = settings.placement_by_model.get(model) {
+            terms.placement = *placement;
+        }
+        terms
+    }
+
+    async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {
+        ask(&self.inner.rooms.router, mail, deadline).await
+    }
+}
+
+/// Builds a device anew whose answers are wrong: its memory may hold wrong weights.
+fn mend(door: Address<Order>) -> Mend {
+    Box::new(move |why| {
+        // Full: then the actor has mail and is alive; the circuit stays open until its answers are right.
+        let _ = door.tell(Order::Rebuild(why.to_owned()));
+    })
+}
+
+/// A model that is on its way; dropped, it no longer is.
+struct Announcement<'a> {
+    inner: &'a Inner,
+    status: Arc<ModelStatus>,
+}
+
+impl Drop for Announcement<'_> {
+    fn drop(&mut self) {
+        self.inner.loading.lock().retain(|loading| !Arc::ptr_eq(loading, &self.status));
+        let (model, version) = (self.status.spec.name.clone(), self.status.version);
+        // No effect on a version that has become ready.
+        let _ = self.inner.rooms.router.tell(RouterMail::Withdraw { model, version });
+    }
+}
+
+async fn prepare_on(
+    line: &Line,
+    forecaster: &Forecaster,
+    keep: bool,
+    deadline: Deadline,
+) -> Result<(), LoadRefused> {
+    let backend = line.backend();
+    let mut state = line.watch();
+    let built = state.wait_for(|state| *state != DeviceState::Starting);
+    match tokio::time::timeout_at(deadline.instant().into(), built).await {
+        Ok(Ok(now)) if *now == DeviceState::Up => {}
+        Ok(_) => return Err(LoadRefused::DeviceDown { backend }),
+        Err(_elapsed) => return Err(LoadRefused::Deadline),
+    }
+    for plan in forecaster.plans() {
+        match line.address().ask(Order::Prepare { plan: Arc::clone(plan), keep }, deadline).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(LoadRefused::Device { backend, error }),
+            Err(AskError::Deadline) => return Err(LoadRefused::Deadline),
+            Err(AskError::Closed) => return Err(LoadRefused::Stopping),
+            Err(_failed) => return Err(LoadRefused::DeviceDown { backend }),
+        }
+    }
+    Ok(())
+}
+
+async fn ask(
+    router: &peregrine_runtime::Address<RouterMail>,
+    mail: RouterMail,
+    deadline: Deadline,
+) -> Result<bool, LoadRefused> {
+    router.ask(mail, deadline).await.map_err(|error| match error {
+        AskError::Deadline | AskError::Full => LoadRefused::Deadline,
+        _stopped => LoadRefused::Stopping,
+    })
+}

@@ -1,0 +1,168 @@
+//! What can be seen of a system, and what an operator decides about its breakers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use peregrine_runtime::Tree;
+use peregrine_shaders::Backend;
+
+use super::System;
+use crate::breaker::{BreakerMail, BreakerMode, BreakerSelector, TooManyOrders};
+use crate::health::{Findings, Now, judge, known_meters};
+use crate::remote::Remote;
+use crate::request::ForecastError;
+use crate::settings::Placement;
+use crate::status::{BreakerState, BreakerStatus, Guarded, Health, ModelStats, ModelStatus, PaceStatus};
+
+impl System {
+    /// Every model, loading or ready, by name and version.
+    #[must_use]
+    pub fn models(&self) -> Vec<Arc<ModelStatus>> {
+        let ready = self.inner.rooms.table.load().ready();
+        let mut models: Vec<_> = ready.iter().map(|route| Arc::clone(&route.status)).collect();
+        for loading in self.inner.loading.lock().iter() {
+            let same = |known: &Arc<ModelStatus>| {
+                known.spec.name == loading.spec.name && known.version == loading.version
+            };
+            if !models.iter().any(same) {
+                models.push(Arc::clone(loading));
+            }
+        }
+        models.sort_by(|a, b| (&a.spec.name, a.version).cmp(&(&b.spec.name, b.version)));
+        models
+    }
+
+    /// One model that is ready; the highest version if none is named. Takes no lock.
+    ///
+    /// # Errors
+    /// Unknown, or not ready.
+    pub fn find(&self, model: &str, version: Option<u32>) -> Result<Arc<ModelStatus>, ForecastError> {
+        let table = self.inner.rooms.table.load();
+        table.find(model, version).map(|route| Arc::clone(&route.status))
+    }
+
+    /// What each model that is ready has done.
+    #[must_use]
+    pub fn stats(&self) -> Vec<ModelStats> {
+        let ready = self.inner.rooms.table.load().ready();
+        let stats = ready.iter().map(|route| {
+            let checks = route.served.sampler.stats();
+            route.served.ledger.stats(&route.status.spec.name, route.status.version, checks)
+        });
+        stats.collect()
+    }
+
+    /// Which of two healthy devices runs a request.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.inner.settings.placement
+    }
+
+    /// How fast each model runs where, by which requests are placed.
+    #[must_use]
+    pub fn paces(&self) -> Vec<PaceStatus> {
+        let mut paces = Vec::new();
+        for route in self.inner.rooms.table.load().ready() {
+            for backend in [Backend::Cpu, Backend::Gpu] {
+                let known = route.served.pace(backend).list().into_iter();
+                paces.extend(known.map(|(rows, took)| PaceStatus {
+                    model: route.status.spec.name.clone(),
+                    version: route.status.version,
+                    backend,
+                    rows,
+                    took,
+                }));
+            }
+        }
+        paces
+    }
+
+    /// Every circuit of the models that are served, for the devices that are configured, and those of other nodes.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerStatus> {
+        let mut breakers = self.device_breakers();
+        if let Some(remote) = self.inner.remote.get() {
+            breakers.extend(remote.breakers(self.inner.clock.now()));
+        }
+        breakers
+    }
+
+    /// Decides for the circuits that are meant, now and in time to come; `None` inside [`BreakerSelector`] means all.
+    ///
+    /// # Errors
+    /// Too many orders are in force.
+    pub fn set_breaker_mode(
+        &self,
+        selector: BreakerSelector,
+        mode: BreakerMode,
+    ) -> Result<Vec<BreakerStatus>, TooManyOrders> {
+        let inner = &*self.inner;
+        inner.orders.give(selector.clone(), mode)?;
+        let mut gates = inner.rooms.gates.all();
+        gates.extend(inner.remote.get().into_iter().flat_map(Remote::gates));
+        gates.retain(|gate| selector.fits(gate.guards()));
+        for gate in &gates {
+            let mail = BreakerMail::Mode { gate: Arc::clone(gate), mode };
+            if matches!(gate.guards(), Guarded::Peer { .. }) || inner.rooms.breaker.tell(mail).is_err() {
+                // Nobody else moves it, or its actor is behind: an order does not wait.
+                gate.set_mode(mode);
+            }
+        }
+        let now = inner.clock.now();
+        Ok(gates.iter().map(|gate| BreakerStatus { mode, ..gate.status(now) }).collect())
+    }
+
+    fn device_breakers(&self) -> Vec<BreakerStatus> {
+        let now = self.inner.clock.now();
+        let ready = self.inner.rooms.table.load().ready();
+        let gates = ready.iter().flat_map(|route| {
+            let gpu = self.inner.rooms.gpu.is_some().then_some(&route.gpu);
+            [Some(&route.cpu), gpu].into_iter().flatten()
+        });
+        gates.map(|gate| gate.status(now)).collect()
+    }
+
+    /// The state of everything. Readiness is steady only if somebody looks now and then.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let inner = &*self.inner;
+        let devices: Vec<_> = self.lines().map(|line| line.status()).collect();
+        let open =
+            self.device_breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
+        let verdict = judge(Findings {
+            tree_ended: inner.rooms.tree.outcome().is_some(),
+            stopping: inner.stopping.load(Ordering::Relaxed),
+            models_here: inner.rooms.table.load().ready().len(),
+            models_elsewhere: inner.remote.get().is_some_and(|remote| remote.peers.serve_anything()),
+            devices: &devices,
+            open_breakers: open,
+            policy: inner.settings.policy,
+        });
+        let now = inner.clock.now();
+        let (ready, started) = {
+            let mut steady = inner.steady.lock();
+            (steady.look(verdict.now, now), steady.has_started())
+        };
+        let mut reasons = verdict.reasons;
+        if !ready && verdict.now == Now::Ready {
+            reasons.push("well again, but not for long".to_owned());
+        }
+        Health {
+            live: verdict.live,
+            ready,
+            started,
+            reasons,
+            devices,
+            actors: inner.rooms.tree.snapshot(),
+            system: inner.rooms.vitals.load().as_deref().copied(),
+            meters: known_meters(&inner.rooms.meters, now),
+            actor_lag: inner.rooms.lag.worst(now),
+        }
+    }
+
+    /// The actors, to look at and to break on purpose.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.inner.rooms.tree
+    }
+}
