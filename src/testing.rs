@@ -1,5 +1,7 @@
 //! What unit tests of several rooms need alike.
 
+use std::process::{Command, Stdio};
+
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
 
 /// A model of one value per step, without exogenous columns.
@@ -27,4 +29,34 @@ pub(crate) fn series_spec(window: usize, horizon: usize, series: usize, columns:
         columns: columns.iter().map(|&name| name.to_owned()).collect(),
         ..point_spec(window, horizon)
     }
+}
+
+/// Runs a test of this binary in a process that has a small disk of its own, whose folder is in the variable `key`.
+/// The test says `went on` when it is through.
+pub(crate) fn on_small_disk(test: &str, size: &str, key: &str) {
+    let dir = tempfile::TempDir::new().unwrap();
+    for namespaces in ["--mount", "-rm"] {
+        let child = std::env::current_exe().unwrap();
+        let script = format!(
+            "mount -t tmpfs -o size={size} none \"$0\" && echo mounted && exec \"$1\" \"$2\" --exact --nocapture"
+        );
+        let output = Command::new("unshare")
+            .args([namespaces, "sh", "-c", &script])
+            .args([dir.path(), &child])
+            .arg(test)
+            .env(key, dir.path())
+            .stdin(Stdio::null())
+            .output();
+        let Ok(output) = output else { continue };
+        let said = String::from_utf8_lossy(&output.stdout);
+        if said.contains("mounted") {
+            assert!(
+                output.status.success() && said.contains("went on"),
+                "{said}{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            return;
+        }
+    }
+    eprintln!("not checked: this machine lets nobody mount a file system");
 }

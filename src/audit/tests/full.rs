@@ -2,38 +2,14 @@
 //!
 //! Needs a disk of its own: a file system in memory, which root may mount, or whoever may make a user namespace.
 
-use std::process::{Command, Stdio};
-
 use super::*;
+use crate::testing::on_small_disk;
 
 const DIR: &str = "PEREGRINE_TEST_SMALL_AUDIT_DISK";
 
 #[test]
 fn a_full_disk_refuses_or_serves_and_goes_on_when_there_is_room() {
-    let dir = TempDir::new().unwrap();
-    for namespaces in ["--mount", "-rm"] {
-        let child = std::env::current_exe().unwrap();
-        let script =
-            "mount -t tmpfs -o size=1m none \"$0\" && echo mounted && exec \"$1\" \"$2\" --exact --nocapture";
-        let output = Command::new("unshare")
-            .args([namespaces, "sh", "-c", script])
-            .args([dir.path(), &child])
-            .arg("audit::tests::full::fills_its_disk")
-            .env(DIR, dir.path())
-            .stdin(Stdio::null())
-            .output();
-        let Ok(output) = output else { continue };
-        let said = String::from_utf8_lossy(&output.stdout);
-        if said.contains("mounted") {
-            assert!(
-                output.status.success() && said.contains("went on"),
-                "{said}{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-            return;
-        }
-    }
-    eprintln!("not checked: this machine lets nobody mount a file system");
+    on_small_disk("audit::tests::full::fills_its_disk", "1m", DIR);
 }
 
 /// Run by the test above; alone it does nothing.
