@@ -5,14 +5,19 @@ use std::fs;
 use std::path::Path;
 
 /// Crate folder, the crates of ours it may use, and technologies it must never name.
-const HOUSE: [(&str, &[&str], &[&str]); 5] = [
+const HOUSE: [(&str, &[&str], &[&str]); 6] = [
     ("shaders", &[], &["actix", "actix-web", "tokio", "serde_yaml", "reqwest"]),
     ("runtime", &[], &["wgpu", "naga", "actix-web", "safetensors"]),
-    ("fly", &[], &["actix", "actix-web", "wgpu"]),
-    ("actors", &["peregrine_runtime", "peregrine_shaders"], &["actix-web", "wgpu", "toml", "serde_json"]),
+    ("actors/scaler", &[], &["actix", "actix-web", "tokio", "wgpu", "ureq"]),
+    ("fly", &["peregrine_scaler"], &["actix", "actix-web", "tokio", "wgpu"]),
+    (
+        "actors",
+        &["peregrine_runtime", "peregrine_scaler", "peregrine_shaders"],
+        &["actix-web", "wgpu", "toml", "serde_json"],
+    ),
     (
         ".",
-        &["peregrine_actors", "peregrine_fly", "peregrine_runtime", "peregrine_shaders"],
+        &["peregrine_actors", "peregrine_fly", "peregrine_runtime", "peregrine_scaler", "peregrine_shaders"],
         &["wgpu", "naga", "safetensors"],
     ),
 ];

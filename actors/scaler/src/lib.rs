@@ -1,0 +1,17 @@
+//! The scaler's decisions: how many machines there should be, of which kind and where, and in which order to get there.
+//!
+//! Pure: clock readings, signals and lists of machines come in, decisions and actions go out. It knows no actor, no
+//! forecaster, no HTTP and no platform, so that a simulated week runs through the very code that runs a fleet.
+//!
+//! ```text
+//! signals -> rules (rule) \
+//! calendar ---------------> desired fleet (plan) -> actions (reconcile) -> machine pool (pool)
+//! past demand (demand) ---/
+//! ```
+
+pub mod calendar;
+pub mod demand;
+pub mod fleet;
+pub mod pool;
+
+pub use jiff::Timestamp;
