@@ -13,5 +13,7 @@ pub mod calendar;
 pub mod demand;
 pub mod fleet;
 pub mod pool;
+pub mod rule;
+pub mod signal;
 
 pub use jiff::Timestamp;
