@@ -10,9 +10,12 @@
 //! ```
 
 pub mod calendar;
+pub mod carry;
 pub mod demand;
 pub mod fleet;
+pub mod place;
 pub mod pool;
+pub mod reconcile;
 pub mod rule;
 pub mod signal;
 
