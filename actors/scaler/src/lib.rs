@@ -9,8 +9,10 @@
 //! past demand (demand) ---/
 //! ```
 
+pub mod budget;
 pub mod calendar;
 pub mod carry;
+pub mod control;
 pub mod demand;
 pub mod fleet;
 pub mod place;

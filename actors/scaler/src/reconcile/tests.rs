@@ -124,7 +124,7 @@ impl World {
             {
                 self.log.push(line(&action, &result));
             }
-            scaler.progress.done(&action, result.as_ref().map(|()| ()), self.now, 0.5);
+            scaler.progress.done(&action, result.as_ref().copied(), self.now, 0.5);
         }
         let machines = self.machines();
         assert!(machines.len() <= self.group.machines_max as usize, "more than the maximum");
@@ -359,7 +359,7 @@ fn a_machine_that_never_becomes_ready_is_replaced() {
             if matches!(action, Action::Create(_) | Action::Change(..)) {
                 world.log.push(line(&action, &result));
             }
-            scaler.progress.done(&action, result.as_ref().map(|()| ()), world.now, 0.5);
+            scaler.progress.done(&action, result.as_ref().copied(), world.now, 0.5);
         }
         world.now = after(world.now, SECOND);
     }

@@ -1,0 +1,142 @@
+//! How many machines a group should have.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Cause;
+use crate::fleet::GroupSpec;
+use crate::rule::{Direction, Judgement, Verdict, after};
+use crate::signal::Reading;
+
+/// Requests per second, as forecast and as measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demand {
+    /// Upper bound until a new machine would be ready.
+    pub(super) forecast: Option<f64>,
+    /// Of now.
+    pub(super) measured: Reading,
+    /// Of one machine.
+    pub(super) capacity: f64,
+    /// Share of the present capacity within which nothing changes.
+    pub(super) dead_band: f64,
+}
+
+/// The number, and what it was made of lately.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// Machines that should run.
+    pub wanted: u32,
+    /// What was needed, of late.
+    enough: VecDeque<(Timestamp, u32)>,
+}
+
+impl Wish {
+    /// What is found running is wanted, within the group's bounds.
+    pub(super) fn adopted(present: u32, group: &GroupSpec) -> Self {
+        Self { wanted: present.clamp(group.machines_min, group.machines_max), enough: VecDeque::new() }
+    }
+
+    /// Says anew how many, and what decided that.
+    pub(super) fn update(
+        &mut self,
+        judged: &Judgement,
+        demand: Demand,
+        group: &GroupSpec,
+        stabilisation: Duration,
+        now: Timestamp,
+    ) -> Cause {
+        let present = self.wanted;
+        // The requests of now are a demand too, even where some nodes are silent.
+        let rate = match (demand.forecast, demand.measured.to_add()) {
+            (Some(forecast), Some(measured)) => Some(forecast.max(measured)),
+            (forecast, measured) => forecast.or(measured),
+        };
+        let needed = rate.map(|rate| machines_for(rate, demand.capacity, present, demand.dead_band));
+        let (mut to, mut cause) = match &judged.by {
+            Some((rule, direction)) => (judged.to, Cause::Rule(rule.clone(), *direction)),
+            None => (present, Cause::Steady),
+        };
+        if let (Some(needed), Some(rate)) = (needed, rate)
+            && needed > to.max(present)
+        {
+            (to, cause) = (needed, Cause::Demand { rate });
+        }
+        let is_known = matches!(demand.measured, Reading::Known(_));
+        if to < present && needed.is_some_and(|needed| needed > to) {
+            // A rule would take away what the demand needs.
+            to = needed.unwrap_or(present).min(present);
+        }
+        // The demand alone takes machines away where no rule wants more and all is known; as far as would have been
+        // enough for the whole window.
+        let enough = self.enough_for(needed.unwrap_or(present), stabilisation, now);
+        if to == present
+            && is_known
+            && demand.forecast.is_some()
+            && !wants_more(judged)
+            && let (Some(needed), Some(rate)) = (needed, rate)
+            && needed < present
+        {
+            (to, cause) = if enough < present {
+                (enough, Cause::Demand { rate })
+            } else {
+                (present, Cause::Stabilising)
+            };
+        }
+        if to < present && !is_known {
+            (to, cause) = (present, Cause::Blind);
+        }
+        let bounded = to.clamp(group.machines_min, group.machines_max);
+        if bounded != to {
+            to = bounded;
+            cause = if to == present { Cause::Steady } else { Cause::Bounds };
+        }
+        self.wanted = to;
+        cause
+    }
+
+    /// The most that was needed within the window, now included.
+    fn enough_for(&mut self, needed: u32, window: Duration, now: Timestamp) -> u32 {
+        if self.enough.is_empty() {
+            // Nothing is known of the time before: what was found may have been needed.
+            self.enough.push_back((now, self.wanted));
+        }
+        self.enough.push_back((now, needed));
+        while self.enough.front().is_some_and(|(at, _)| after(*at, window) < now) {
+            self.enough.pop_front();
+        }
+        // Of equal ones in a row the first and the last say it all: the queue grows only while the number changes.
+        let len = self.enough.len();
+        if len >= 3 && self.enough[len - 2].1 == needed && self.enough[len - 3].1 == needed {
+            self.enough.remove(len - 2);
+        }
+        self.enough.iter().map(|(_, needed)| *needed).max().unwrap_or(needed)
+    }
+}
+
+/// An arm that adds machines holds, whether or not it may act yet.
+fn wants_more(judged: &Judgement) -> bool {
+    judged.findings.iter().any(|finding| {
+        finding.direction == Direction::Up
+            && matches!(
+                finding.verdict,
+                Verdict::Acts { .. }
+                    | Verdict::Cools { .. }
+                    | Verdict::Waits { .. }
+                    | Verdict::Outranked { .. }
+            )
+    })
+}
+
+/// Machines for a rate; within the dead band around what `present` ones do, as many as there are.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rounded ratio, saturating")]
+fn machines_for(rate: f64, capacity: f64, present: u32, dead_band: f64) -> u32 {
+    if !rate.is_finite() || rate < 0.0 || capacity <= 0.0 {
+        return present;
+    }
+    let needed = rate / capacity;
+    let now = f64::from(present);
+    let within = present > 0 && needed <= now * (1.0 + dead_band) && needed > (now - 1.0) * (1.0 - dead_band);
+    if within { present } else { needed.ceil().min(f64::from(u32::MAX)) as u32 }
+}
