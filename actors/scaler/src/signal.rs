@@ -137,6 +137,8 @@ pub struct GroupSignals {
     pub silent: u32,
     /// Machines whose nodes take requests.
     pub ready: u32,
+    /// Nodes that come from no pool and take requests.
+    pub fixed_ready: u32,
 }
 
 impl GroupSignals {
@@ -146,19 +148,35 @@ impl GroupSignals {
         self.readings.get(&signal).copied().unwrap_or(Reading::Missing)
     }
 
-    /// What `machines` of one group say. A machine must speak once it runs for longer than `grace`; a report older
-    /// than `stale_after` is none, nor is one from the future or a value that is no number.
+    /// What `machines` of one group say, and the nodes beside them that do the same work and come from no pool. A
+    /// machine must speak once it runs for longer than `grace`; a report older than `stale_after` is none, nor is one
+    /// from the future or a value that is no number.
     #[must_use]
     pub fn of<'a>(
         machines: impl Iterator<Item = (&'a Machine, Option<&'a NodeReport>)>,
+        fixed: &[NodeReport],
         now: Timestamp,
         stale_after: Duration,
         grace: Duration,
     ) -> Self {
         let mut signals = Self::default();
         let mut values = BTreeMap::<Signal, Vec<f64>>::new();
+        let is_fresh = |report: &&NodeReport| age(now, report.at).is_some_and(|age| age <= stale_after);
+        let mut hear = |heard: &NodeReport| {
+            for signal in Signal::ALL {
+                if let Some(value) = heard.measured.get(&signal).filter(|value| value.is_finite()) {
+                    values.entry(signal).or_default().push(*value);
+                }
+            }
+        };
+        // Nobody knows which fixed nodes there should be: one that is gone is not missed.
+        for heard in fixed.iter().filter(is_fresh) {
+            signals.expected += 1;
+            signals.fixed_ready += u32::from(heard.is_ready);
+            hear(heard);
+        }
         for (machine, report) in machines {
-            let heard = report.filter(|report| age(now, report.at).is_some_and(|age| age <= stale_after));
+            let heard = report.filter(is_fresh);
             let runs = matches!(machine.state, MachineState::Started | MachineState::Unknown);
             let is_young = age(now, machine.created_at).is_none_or(|age| age <= grace);
             let Some(heard) = heard else {
@@ -170,11 +188,7 @@ impl GroupSignals {
             };
             signals.expected += 1;
             signals.ready += u32::from(heard.is_ready && machine.state == MachineState::Started);
-            for signal in Signal::ALL {
-                if let Some(value) = heard.measured.get(&signal).filter(|value| value.is_finite()) {
-                    values.entry(signal).or_default().push(*value);
-                }
-            }
+            hear(heard);
         }
         for (signal, values) in values {
             let value = match signal.fold() {
@@ -234,7 +248,7 @@ mod tests {
         let machines: Vec<Machine> =
             (0..).take(reports.len()).map(|number| machine(number, MachineState::Started)).collect();
         let pairs = machines.iter().zip(reports.iter().map(Option::as_ref));
-        let signals = GroupSignals::of(pairs, at(0), STALE, GRACE);
+        let signals = GroupSignals::of(pairs, &[], at(0), STALE, GRACE);
         assert_eq!(signals.reading(Signal::RequestRate), rate);
         assert_eq!(signals.reading(Signal::P95), p95);
     }
@@ -263,15 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn a_young_machine_may_be_silent_yet() {
+    fn a_young_machine_may_be_silent_yet_and_fixed_nodes_count() {
         let mut young = machine(1, MachineState::Started);
         young.created_at = at(-59);
         let old = machine(0, MachineState::Started);
         let said = report(0, 7.0);
         let stopped = machine(2, MachineState::Stopped);
         let pairs = [(&old, Some(&said)), (&young, None), (&stopped, None)];
-        let signals = GroupSignals::of(pairs.into_iter(), at(0), STALE, GRACE);
-        assert_eq!(signals.reading(Signal::RequestRate), Reading::Known(7.0));
-        assert_eq!((signals.expected, signals.silent, signals.ready), (1, 0, 1));
+        let signals =
+            GroupSignals::of(pairs.into_iter(), &[report(0, 3.0), report(-31, 5.0)], at(0), STALE, GRACE);
+        assert_eq!(signals.reading(Signal::RequestRate), Reading::Known(10.0));
+        assert_eq!((signals.expected, signals.silent), (2, 0));
+        assert_eq!((signals.ready, signals.fixed_ready), (1, 1));
     }
 }

@@ -80,6 +80,8 @@ pub struct GroupView {
     pub room: BTreeMap<String, u32>,
     /// What its machines should run.
     pub release: String,
+    /// Nodes that do the same work and come from no pool.
+    pub fixed: Vec<NodeReport>,
 }
 
 /// All that one round sees.
@@ -246,7 +248,7 @@ impl Controller {
         let view = seen.groups.get(&group.name).cloned().unwrap_or_default();
         let pairs = machines.iter().map(|machine| (machine, reports.get(&machine.id)));
         let grace = memory.ready.slowest(Start::Cold).unwrap_or(group.ready_after) * 2;
-        let signals = GroupSignals::of(pairs, seen.now, self.spec.stale_after, grace);
+        let signals = GroupSignals::of(pairs, &view.fixed, seen.now, self.spec.stale_after, grace);
 
         let running = |machine: &&Machine| {
             machine.state.is_capacity() && !memory.progress.is_retiring(&machine.id) && !machine.cordoned
@@ -259,6 +261,7 @@ impl Controller {
             forecast: view.demand,
             measured: signals.reading(Signal::RequestRate),
             capacity: group.capacity,
+            fixed: f64::from(signals.fixed_ready) * group.capacity,
             dead_band: self.spec.dead_band,
         };
         let from = wish.wanted;

@@ -77,6 +77,8 @@ struct World {
     rate: Option<f64>,
     forecast: Option<f64>,
     spent: f64,
+    /// Nodes that come from no pool.
+    fixed: u32,
     list_fails: bool,
     actions: Vec<Action>,
 }
@@ -92,6 +94,7 @@ impl World {
             rate: None,
             forecast: None,
             spent: 0.0,
+            fixed: 0,
             list_fails: false,
             actions: Vec::new(),
         }
@@ -105,20 +108,23 @@ impl World {
         let listed: Vec<&Machine> = machines.values().flatten().flatten().collect();
         let started: Vec<&&Machine> =
             listed.iter().filter(|machine| machine.state == MachineState::Started).collect();
-        for machine in &started {
-            let Some(rate) = self.rate else { continue };
-            let share = rate / f64::from(u32::try_from(started.len()).unwrap());
+        let nodes = u32::try_from(started.len()).unwrap() + self.fixed;
+        let report = |is_draining: bool| {
+            let share = self.rate? / f64::from(nodes);
             let measured = [
                 (Signal::RequestRate, share),
                 (Signal::Utilisation, (share / 100.0).min(1.0)),
                 (Signal::InFlight, 0.0),
             ];
-            let is_draining = machine.cordoned;
             let measured = measured.into();
-            let report = NodeReport { at: self.now, is_ready: !is_draining, is_draining, measured };
-            reports.insert(machine.id.0.clone(), report);
+            Some(NodeReport { at: self.now, is_ready: !is_draining, is_draining, measured })
+        };
+        for machine in &started {
+            reports.extend(report(machine.cordoned).map(|report| (machine.id.0.clone(), report)));
         }
-        let view = GroupView { demand: self.forecast, release: "v1".to_owned(), ..GroupView::default() };
+        let fixed = (0..self.fixed).filter_map(|_| report(false)).collect();
+        let view =
+            GroupView { demand: self.forecast, release: "v1".to_owned(), fixed, ..GroupView::default() };
         Seen {
             now: self.now,
             machines,
@@ -175,6 +181,15 @@ fn capacity_follows_the_forecast_and_the_present() {
     );
     assert_eq!(world.load(90.0, 90.0).minutes(4), (7, 7), "fewer would do, but not for long enough");
     assert_eq!(world.load(90.0, 90.0).minutes(4), (1, 1));
+}
+
+#[test]
+fn nodes_that_come_from_no_pool_do_their_part() {
+    let mut world = World::new(spec(group(0, 8), Vec::new()));
+    world.fixed = 2;
+    assert_eq!(world.load(150.0, 150.0).minutes(2), (0, 0));
+    assert_eq!(world.load(390.0, 390.0).minutes(2), (2, 2));
+    assert_eq!(world.load(150.0, 150.0).minutes(10), (0, 0));
 }
 
 #[test]

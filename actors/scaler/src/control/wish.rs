@@ -19,6 +19,8 @@ pub(super) struct Demand {
     pub(super) measured: Reading,
     /// Of one machine.
     pub(super) capacity: f64,
+    /// Of nodes that come from no pool.
+    pub(super) fixed: f64,
     /// Share of the present capacity within which nothing changes.
     pub(super) dead_band: f64,
 }
@@ -53,7 +55,8 @@ impl Wish {
             (Some(forecast), Some(measured)) => Some(forecast.max(measured)),
             (forecast, measured) => forecast.or(measured),
         };
-        let needed = rate.map(|rate| machines_for(rate, demand.capacity, present, demand.dead_band));
+        let left = |rate: f64| (rate - demand.fixed).max(0.0);
+        let needed = rate.map(|rate| machines_for(left(rate), demand.capacity, present, demand.dead_band));
         let (mut to, mut cause) = match &judged.by {
             Some((rule, direction)) => (judged.to, Cause::Rule(rule.clone(), *direction)),
             None => (present, Cause::Steady),

@@ -48,7 +48,7 @@ fn said(nodes: &[Option<&[(Signal, f64)]>]) -> Facts {
         })
         .collect();
     let pairs = machines.iter().zip(reports.iter().map(Option::as_ref));
-    Facts::of(&GroupSignals::of(pairs, at(0), MINUTE, MINUTE))
+    Facts::of(&GroupSignals::of(pairs, &[], at(0), MINUTE, MINUTE))
 }
 
 fn default_rules() -> Vec<Rule> {
