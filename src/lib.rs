@@ -16,6 +16,7 @@ mod memory;
 pub mod node;
 mod nvml;
 pub mod reload;
+pub mod scaler;
 pub mod score;
 pub mod sealed;
 mod security;

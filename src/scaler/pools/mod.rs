@@ -1,0 +1,11 @@
+//! The pools that need more than a platform's API: processes on this machine, and programs of the user's own.
+
+mod command;
+mod folder;
+mod hold;
+mod local;
+mod process;
+
+pub use command::{CommandPool, Commands};
+pub use folder::FolderError;
+pub use local::{LocalPool, LocalSpec, Program, Setting};
