@@ -13,6 +13,7 @@ use super::audit::AuditFile;
 use super::batching::BatchingFile;
 use super::breaker::BreakerFile;
 use super::cluster_file::{ClusterFile, NodeEntryFile, Numbered, PlacementFile, RegionFile, RoutingFile};
+use super::scaler_file::ScalerFile;
 use super::secret::Secret;
 use super::security::SecurityFile;
 use super::series::SeriesFile;
@@ -43,6 +44,7 @@ pub(super) struct ConfigFile {
     pub(super) audit: AuditFile,
     pub(super) demo: DemoFile,
     pub(super) alerts: AlertsFile,
+    pub(super) scaler: ScalerFile,
     pub(super) log: LogFile,
     pub(super) cluster: ClusterFile,
     pub(super) routing: RoutingFile,

@@ -274,9 +274,15 @@ struct Misfit {
 }
 
 fn misfit(path: &[String], value: &Value) -> Option<Misfit> {
-    let is_table = match path {
-        [section] => !LISTS.contains(&section.as_str()),
-        [section, _] => NESTED.contains(&section.as_str()),
+    let names: Vec<&str> = path.iter().map(String::as_str).collect();
+    let is_table = match names[..] {
+        [section] => !LISTS.contains(&section),
+        [section, _] => NESTED.contains(&section),
+        ["alerts", "rules", _]
+        | ["scaler", "groups" | "rules" | "pools", _]
+        | ["scaler", "groups", _, "regions", _]
+        | ["scaler", "rules", _, "up" | "down"]
+        | ["scaler", "prices", _, _, _] => true,
         _ => false,
     };
     if is_table && value.is_array() {

@@ -14,6 +14,11 @@ mod layers;
 mod models;
 mod paths;
 mod resolve;
+mod scaler;
+mod scaler_file;
+mod scaler_pools;
+#[cfg(test)]
+mod scaler_tests;
 mod secret;
 mod security;
 mod series;
@@ -49,6 +54,8 @@ pub use file::{
 pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
 pub use resolve::{Resolved, resolve};
+pub use scaler::{GroupConfig, Price, ScalerConfig};
+pub use scaler_pools::{FlyPoolConfig, LocalPoolConfig, PoolConfig, SimulatedPoolConfig};
 pub use secret::Secret;
 pub use security::{Rate, Scope, SecurityConfig};
 pub use series::{HoldersChoice, SeriesConfig};
@@ -89,6 +96,8 @@ pub struct Config {
     pub demo: Option<DemoConfig>,
     /// `[alerts]`
     pub alerts: AlertsConfig,
+    /// `[scaler]`
+    pub scaler: ScalerConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[cluster]`; `None`: this node is alone.

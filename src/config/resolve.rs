@@ -199,6 +199,7 @@ impl Checker<'_> {
         let journal = self.journal(written.journal);
         let alerts = self.alerts(written.alerts);
         let audit = self.audit(written.audit);
+        let scaler = self.scaler(written.scaler);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, added);
@@ -239,6 +240,7 @@ impl Checker<'_> {
             audit: audit?,
             demo: demo?,
             alerts: alerts?,
+            scaler: scaler?,
             log: LogConfig { format: format?, filter: filter? },
             cluster: cluster?,
             routing: routing?,

@@ -10,12 +10,21 @@ use serde::de::{Deserializer, Error};
 /// What is printed in place of a secret.
 pub(super) const REDACTED: &str = "(redacted)";
 
-/// Keys whose values are secrets.
-const KEYS: [&str; 3] = ["cluster.secret", "models.key", "alerts.webhook"];
+/// Keys whose values are secrets; `*` is any one name.
+const KEYS: [&str; 5] = [
+    "cluster.secret",
+    "models.key",
+    "alerts.webhook",
+    "scaler.pools.*.token",
+    "scaler.pools.*.environment.*",
+];
 
 /// Is the value at this path a secret?
 pub(super) fn is_secret(path: &[String]) -> bool {
-    KEYS.iter().any(|key| key.split('.').eq(path.iter().map(String::as_str)))
+    KEYS.iter().any(|key| {
+        let parts = key.split('.');
+        parts.clone().count() == path.len() && parts.zip(path).all(|(part, name)| part == "*" || part == name)
+    })
 }
 
 /// Text that only [`Secret::expose`] shows.

@@ -22,7 +22,7 @@ use condition::Answer;
 pub use condition::{Condition, ConditionError, Facts, NAMES};
 
 /// One rule as used.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     /// Its name.
     pub name: String,
@@ -39,7 +39,7 @@ pub struct Rule {
 }
 
 /// One direction of a rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Arm {
     /// When.
     pub when: Condition,
