@@ -2,6 +2,7 @@
 //!
 //! Knows no actor and no forecast. Outside Fly every reading is absent and a node runs as the configuration says.
 
+pub mod discovery;
 pub mod replay;
 
 use std::net::Ipv6Addr;
@@ -22,6 +23,12 @@ pub struct Identity {
     pub private_ip: Option<Ipv6Addr>,
     /// `FLY_PROCESS_GROUP`.
     pub process_group: Option<String>,
+    /// `FLY_IMAGE_REF`: the image that runs, which a rollback names.
+    pub image: Option<String>,
+    /// `FLY_MACHINE_VERSION`: changes with each new configuration of the Machine, the id does not.
+    pub version: Option<String>,
+    /// `FLY_VM_MEMORY_MB`, in MiB.
+    pub memory_mb: Option<u32>,
 }
 
 /// The environment claims to be a Fly Machine but contradicts itself; the platform or the image is at fault.
@@ -33,6 +40,9 @@ pub enum IdentityError {
     /// Not an IPv6 address.
     #[error("FLY_PRIVATE_IP is not an IPv6 address: `{0}`")]
     BadAddress(String),
+    /// Not a number of MiB.
+    #[error("FLY_VM_MEMORY_MB is not a number of MiB: `{0}`")]
+    BadMemory(String),
 }
 
 impl Identity {
@@ -47,12 +57,22 @@ impl Identity {
             Some(text) => Some(text.parse().map_err(|_| IdentityError::BadAddress(text))?),
             None => None,
         };
+        let memory_mb = match get("FLY_VM_MEMORY_MB") {
+            Some(text) => match text.parse() {
+                Ok(mb) if mb > 0 => Some(mb),
+                _ => return Err(IdentityError::BadMemory(text)),
+            },
+            None => None,
+        };
         Ok(Some(Self {
             app: get("FLY_APP_NAME").ok_or(IdentityError::Missing("FLY_APP_NAME"))?,
             machine,
             region: get("FLY_REGION").ok_or(IdentityError::Missing("FLY_REGION"))?,
             private_ip,
             process_group: get("FLY_PROCESS_GROUP"),
+            image: get("FLY_IMAGE_REF"),
+            version: get("FLY_MACHINE_VERSION"),
+            memory_mb,
         }))
     }
 }
@@ -61,12 +81,15 @@ impl Identity {
 mod tests {
     use super::*;
 
+    fn read(environment: &[(&str, &str)]) -> Result<Option<Identity>, IdentityError> {
+        Identity::read(|name| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
     #[track_caller]
     fn check(environment: &[(&str, &str)], expected: Result<Option<(&str, &str)>, IdentityError>) {
-        let read = Identity::read(|name| {
-            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        });
-        let read = read.map(|identity| identity.map(|i| (i.machine, i.region)));
+        let read = read(environment).map(|identity| identity.map(|i| (i.machine, i.region)));
         assert_eq!(read, expected.map(|found| found.map(|(m, r)| (m.to_owned(), r.to_owned()))));
     }
 
@@ -91,6 +114,24 @@ mod tests {
     #[test]
     fn a_partial_environment_is_an_error() {
         check(&WHOLE[..2], Err(IdentityError::Missing("FLY_REGION")));
+    }
+
+    #[test]
+    fn it_knows_its_image_its_version_and_its_memory() {
+        let more = [
+            ("FLY_IMAGE_REF", "registry.fly.io/peregrine:deployment-1"),
+            ("FLY_MACHINE_VERSION", "01K"),
+            ("FLY_VM_MEMORY_MB", "8192"),
+        ];
+        let identity = read(&[&WHOLE[..], &more[..]].concat()).unwrap().unwrap();
+        assert_eq!(identity.image.as_deref(), Some("registry.fly.io/peregrine:deployment-1"));
+        assert_eq!((identity.version.as_deref(), identity.memory_mb), (Some("01K"), Some(8192)));
+        let bare = read(&WHOLE).unwrap().unwrap();
+        assert_eq!((bare.image, bare.version, bare.memory_mb), (None, None, None));
+        for odd in ["0", "-1", "8gb", "4294967296"] {
+            let environment = [&WHOLE[..], &[("FLY_VM_MEMORY_MB", odd)][..]].concat();
+            check(&environment, Err(IdentityError::BadMemory(odd.to_owned())));
+        }
     }
 
     #[test]

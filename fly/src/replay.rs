@@ -9,6 +9,10 @@ use std::time::Duration;
 pub const HEADER: &str = "fly-replay";
 /// Header by which the next Machine knows that a request was replayed.
 pub const SOURCE_HEADER: &str = "fly-replay-src";
+/// Header by which a request that was replayed in vain comes back.
+pub const FAILED_HEADER: &str = "fly-replay-failed";
+/// Header of a caller's request that asks the proxy for Machines of a region, if there are any: see [`prefer_region`].
+pub const PREFER_REGION_HEADER: &str = "fly-prefer-region";
 /// Larger bodies cannot be replayed; the proxy keeps no more.
 pub const BODY_BYTES_MAX: usize = 1_000_000;
 /// Longest [`Replay::state`].
@@ -21,6 +25,10 @@ pub enum Target {
     Region(String),
     /// By one Machine.
     Machine(String),
+    /// By one Machine, or any other if it cannot.
+    PreferMachine(String),
+    /// By any Machine of another application of the same organisation.
+    App(String),
 }
 
 /// A wish to have a request sent elsewhere.
@@ -63,6 +71,10 @@ impl Replay {
         let target = match &self.target {
             Target::Region(region) => format!("region={}", checked(region, 16, "region")?),
             Target::Machine(machine) => format!("instance={}", checked(machine, 64, "machine id")?),
+            Target::PreferMachine(machine) => {
+                format!("prefer_instance={}", checked(machine, 64, "machine id")?)
+            }
+            Target::App(app) => format!("app={}", checked(app, 63, "application")?),
         };
         let state = match &self.state {
             Some(state) => format!(";state={}", checked(state, STATE_BYTES_MAX, "state")?),
@@ -101,6 +113,57 @@ impl Source {
     }
 }
 
+/// The value of [`PREFER_REGION_HEADER`], by which a node of ours that calls through the proxy names where it wants to.
+///
+/// # Errors
+/// When `region` is none.
+pub fn prefer_region(region: &str) -> Result<&str, ReplayError> {
+    checked(region, 16, "region")
+}
+
+/// Why a request that was replayed came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// [`Replay::within`] was over.
+    Timeout,
+    /// It was tried as often as the proxy tries.
+    RetriesExhausted,
+    /// Nothing serves there.
+    NoCandidate,
+    /// Something that was not known when this was written.
+    Other,
+}
+
+/// A replay that failed. The request must be answered here: the proxy does not replay it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Why.
+    pub reason: Reason,
+    /// The region it was to go to, if the proxy says one.
+    pub region: Option<String>,
+    /// What trying took, if the proxy says so.
+    pub elapsed: Option<Duration>,
+}
+
+impl Failed {
+    /// Reads the header's value; fields that are not known are passed over. What is there at all has failed.
+    #[must_use]
+    pub fn from_header(value: &str) -> Self {
+        let mut failed = Self { reason: Reason::Other, region: None, elapsed: None };
+        for field in value.split(';') {
+            match field.trim().split_once('=') {
+                Some(("reason", "timeout")) => failed.reason = Reason::Timeout,
+                Some(("reason", "retries_exhausted")) => failed.reason = Reason::RetriesExhausted,
+                Some(("reason", "no_candidate")) => failed.reason = Reason::NoCandidate,
+                Some(("region", region)) => failed.region = checked(region, 16, "").ok().map(str::to_owned),
+                Some(("elapsed_ms", ms)) => failed.elapsed = ms.parse().ok().map(Duration::from_millis),
+                _ => {}
+            }
+        }
+        failed
+    }
+}
+
 fn checked<'a>(text: &'a str, bytes_max: usize, what: &'static str) -> Result<&'a str, ReplayError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/');
     if (1..=bytes_max).contains(&text.len()) && text.bytes().all(plain) {
@@ -120,6 +183,13 @@ mod tests {
         check(&region, 10, Ok("region=iad;timeout=800ms;fallback=force_self;state=model/a"));
         let machine = to(Target::Machine("148e4d2b".to_owned()));
         check(&machine, BODY_BYTES_MAX, Ok("instance=148e4d2b;timeout=800ms;fallback=force_self"));
+        let machine = to(Target::PreferMachine("148e4d2b".to_owned()));
+        check(&machine, 0, Ok("prefer_instance=148e4d2b;timeout=800ms;fallback=force_self"));
+        check(
+            &to(Target::App("peregrine".to_owned())),
+            0,
+            Ok("app=peregrine;timeout=800ms;fallback=force_self"),
+        );
     }
 
     #[test]
@@ -143,6 +213,32 @@ mod tests {
         for odd in ["", "region=fra", "instance=;region=fra", "instance=a b"] {
             assert_eq!(Source::from_header(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn a_replay_that_failed_says_why_and_is_failed_whatever_it_says() {
+        let failed = |reason, region: Option<&str>, ms: Option<u64>| Failed {
+            reason,
+            region: region.map(str::to_owned),
+            elapsed: ms.map(Duration::from_millis),
+        };
+        let check = |value: &str, expected| assert_eq!(Failed::from_header(value), expected, "{value}");
+        check(
+            "instance=148e4d2b;app=peregrine;region=fra;replay_source=x;reason=no_candidate;elapsed_ms=80",
+            failed(Reason::NoCandidate, Some("fra"), Some(80)),
+        );
+        check("reason=timeout; elapsed_ms=-1", failed(Reason::Timeout, None, None));
+        check("reason=retries_exhausted;region=a b", failed(Reason::RetriesExhausted, None, None));
+        for odd in ["", "reason=new", ";;=;", "elapsed_ms"] {
+            check(odd, failed(Reason::Other, None, None));
+        }
+    }
+
+    #[test]
+    fn a_region_is_preferred_by_its_name_alone() {
+        assert_eq!(prefer_region("fra"), Ok("fra"));
+        let refused = Err(ReplayError::Text("fra\r\nx: y".to_owned(), "region"));
+        assert_eq!(prefer_region("fra\r\nx: y"), refused);
     }
 
     fn to(target: Target) -> Replay {
