@@ -3,6 +3,7 @@
 //! Knows no actor and no forecast. Outside Fly every reading is absent and a node runs as the configuration says.
 
 pub mod discovery;
+pub mod machines;
 pub mod replay;
 
 use std::net::Ipv6Addr;
