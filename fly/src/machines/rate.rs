@@ -1,9 +1,10 @@
 //! Stays below the platform's limits: so many calls a second for each action and machine.
 //!
 //! Source: Fly's documentation of the Machines API, rate limits: 1 per second with bursts of 3, reads of a machine 5
-//! per second with bursts of 10.
+//! per second with bursts of 10. A twentieth is left unused: the network brings calls closer together.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use peregrine_scaler::Timestamp;
 
@@ -42,57 +43,59 @@ pub enum Action {
 }
 
 impl Action {
-    /// Calls per second, and how many at once.
-    const fn limits(self) -> (f64, f64) {
+    /// Time for one call, and how many may come at once.
+    const fn limits(self) -> (Duration, u32) {
         match self {
-            Self::Get => (5.0, 10.0),
-            _ => (1.0, 3.0),
+            Self::Get => (Duration::from_millis(210), 10),
+            _ => (Duration::from_millis(1050), 3),
         }
+    }
+
+    /// Time for as many calls as may come at once.
+    const fn burst(self) -> Duration {
+        let (each, at_once) = self.limits();
+        each.saturating_mul(at_once)
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Timestamp,
-}
-
-/// A bucket of tokens for each action and machine.
+/// For each action and machine the time at which nothing will have been spent any more: a bucket of tokens, kept as a
+/// time so that nothing is rounded.
 #[derive(Clone, Debug, Default)]
 pub struct Limiter {
-    buckets: BTreeMap<(Action, String), Bucket>,
+    full_at: BTreeMap<(Action, String), Timestamp>,
 }
 
 impl Limiter {
-    /// Takes one token, if there is one. `key`: the machine, or nothing where the app is what is counted.
+    /// Spends one call, if there is one. `key`: the machine, or nothing where the app is what is counted.
     pub fn take(&mut self, action: Action, key: &str, now: Timestamp) -> bool {
-        if self.buckets.len() >= BUCKETS_MAX {
-            self.buckets.retain(|(action, _), bucket| filled(*bucket, *action, now) < action.limits().1);
+        if self.full_at.len() >= BUCKETS_MAX {
+            self.full_at.retain(|_, full_at| *full_at > now);
         }
-        if self.buckets.len() >= BUCKETS_MAX {
+        if self.full_at.len() >= BUCKETS_MAX {
             return false;
         }
-        let fresh = Bucket { tokens: action.limits().1, at: now };
-        let bucket = self.buckets.entry((action, key.to_owned())).or_insert(fresh);
-        let tokens = filled(*bucket, action, now);
-        let is_enough = tokens >= 1.0;
-        // A clock that goes back gives nothing, and takes nothing.
-        *bucket = Bucket { tokens: if is_enough { tokens - 1.0 } else { tokens }, at: bucket.at.max(now) };
-        is_enough
+        let full_at = self.full_at.entry((action, key.to_owned())).or_insert(now);
+        // A clock that has gone back makes nobody wait for longer than an empty bucket does.
+        let spent = after(now, action.burst());
+        let next = after((*full_at).clamp(now, spent), action.limits().0);
+        if next > spent {
+            *full_at = (*full_at).min(spent);
+            return false;
+        }
+        *full_at = next;
+        true
     }
 
     /// The platform has refused a call: others count there too, so what was left here is gone.
     pub fn drain(&mut self, action: Action, key: &str, now: Timestamp) {
-        if let Some(bucket) = self.buckets.get_mut(&(action, key.to_owned())) {
-            *bucket = Bucket { tokens: 0.0, at: bucket.at.max(now) };
+        if let Some(full_at) = self.full_at.get_mut(&(action, key.to_owned())) {
+            *full_at = after(now, action.burst());
         }
     }
 }
 
-fn filled(bucket: Bucket, action: Action, now: Timestamp) -> f64 {
-    let (per_second, burst) = action.limits();
-    let seconds = now.duration_since(bucket.at).as_secs_f64().max(0.0);
-    (bucket.tokens + seconds * per_second).min(burst)
+fn after(now: Timestamp, time: Duration) -> Timestamp {
+    now.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -111,33 +114,18 @@ mod tests {
 
     #[test]
     fn three_at_once_and_then_one_a_second() {
-        let calls = [
-            (0, true),
-            (0, true),
-            (0, true),
-            (0, false),
-            (999, false),
-            (1000, true),
-            (1500, false),
-            (2000, true),
-        ];
-        check(Action::Start, &calls);
+        let at_once = [(0, true), (0, true), (0, true), (0, false)];
+        let later = [(1049, false), (1050, true), (1500, false), (2100, true), (60_000, true)];
+        check(Action::Start, &[at_once.as_slice(), &later].concat());
+        let reads = (0..10).map(|_| (0, true));
         let reads: Vec<(i64, bool)> =
-            (0..10).map(|_| (0, true)).chain([(0, false), (200, true), (300, false)]).collect();
+            reads.chain([(0, false), (209, false), (210, true), (300, false)]).collect();
         check(Action::Get, &reads);
     }
 
     #[test]
-    fn a_clock_that_goes_back_gives_nothing() {
-        let calls = [
-            (5000, true),
-            (5000, true),
-            (5000, true),
-            (0, false),
-            (5000, false),
-            (5999, false),
-            (6000, true),
-        ];
+    fn a_clock_that_goes_back_gives_nothing_and_blocks_nobody() {
+        let calls = [(5000, true), (5000, true), (5000, true), (0, false), (1049, false), (1050, true)];
         check(Action::List, &calls);
     }
 
@@ -159,7 +147,7 @@ mod tests {
             assert!(limiter.take(Action::Start, &machine.to_string(), at(0)));
         }
         assert!(!limiter.take(Action::Start, "one more", at(0)), "all are in use");
-        assert!(limiter.take(Action::Start, "one more", at(1)), "all are full again");
-        assert_eq!(limiter.buckets.len(), 1);
+        assert!(limiter.take(Action::Start, "one more", at(2)), "all are full again");
+        assert_eq!(limiter.full_at.len(), 1);
     }
 }

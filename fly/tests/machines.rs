@@ -1,0 +1,9 @@
+//! The Machines API and the pool on it, against a faithful fake.
+
+mod machines {
+    mod contract;
+    mod fake;
+    mod mapping;
+    mod over_http;
+    mod platform;
+}
