@@ -36,6 +36,19 @@ fn a_calendar_of_ones_own_is_found_by_its_name() {
     assert!(error.contains("`xams`") && error.contains("xnys, xpar, xtks"), "{error}");
 }
 
+/// A file that nobody reads would be a calendar that nobody has.
+#[test]
+fn every_file_that_ships_is_built_in() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/calendars");
+    let mut files: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let built_in: Vec<String> = CALENDARS.names().map(|name| format!("{name}.toml")).collect();
+    assert_eq!(files, built_in);
+}
+
 #[test]
 fn one_that_comes_with_the_product_can_be_added_to() {
     let more = r#"
