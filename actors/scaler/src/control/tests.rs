@@ -251,6 +251,20 @@ fn a_rule_that_wants_more_keeps_what_the_forecast_would_take() {
 }
 
 #[test]
+fn a_rule_at_its_bound_and_the_demand_do_not_take_turns() {
+    let mut high = rule("high", Some("request_rate > 150.0"), None);
+    high.up.as_mut().unwrap().machines_max = 4;
+    let mut world = World::new(spec(group(1, 8), vec![high]));
+    assert_eq!(world.load(160.0, 160.0).minutes(20), (4, 4));
+    world.actions.clear();
+    assert_eq!(world.load(160.0, 160.0).minutes(60), (4, 4));
+    assert_eq!(world.actions, []);
+    // More than it would have added goes when the demand does.
+    assert_eq!(world.load(700.0, 700.0).minutes(5), (7, 7));
+    assert_eq!(world.load(160.0, 160.0).minutes(20), (4, 4));
+}
+
+#[test]
 fn the_budget_bounds_the_fleet() {
     let mut poor = spec(group(1, 8), Vec::new());
     poor.budget.per_hour = Some(3.2);

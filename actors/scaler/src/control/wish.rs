@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Cause;
 use crate::fleet::GroupSpec;
-use crate::rule::{Direction, Judgement, Verdict, after};
+use crate::rule::{Judgement, after};
 use crate::signal::Reading;
 
 /// Requests per second, as forecast and as measured.
@@ -71,13 +71,13 @@ impl Wish {
             // A rule would take away what the demand needs.
             to = needed.unwrap_or(present).min(present);
         }
-        // The demand alone takes machines away where no rule wants more and all is known; as far as would have been
-        // enough for the whole window.
-        let enough = self.enough_for(needed.unwrap_or(present), stabilisation, now);
+        // The demand alone takes machines away where all is known; as far as would have been enough for the whole
+        // window, and only those that no rule keeps.
+        let enough = self.enough_for(needed.unwrap_or(present), stabilisation, now).max(judged.keeps);
         if to == present
             && is_known
             && demand.forecast.is_some()
-            && !wants_more(judged)
+            && judged.keeps < present
             && let (Some(needed), Some(rate)) = (needed, rate)
             && needed < present
         {
@@ -116,20 +116,6 @@ impl Wish {
         }
         self.enough.iter().map(|(_, needed)| *needed).max().unwrap_or(needed)
     }
-}
-
-/// An arm that adds machines holds, whether or not it may act yet.
-fn wants_more(judged: &Judgement) -> bool {
-    judged.findings.iter().any(|finding| {
-        finding.direction == Direction::Up
-            && matches!(
-                finding.verdict,
-                Verdict::Acts { .. }
-                    | Verdict::Cools { .. }
-                    | Verdict::Waits { .. }
-                    | Verdict::Outranked { .. }
-            )
-    })
 }
 
 /// Machines for a rate; within the dead band around what `present` ones do, as many as there are.

@@ -3,7 +3,8 @@
 //! A rule has an arm that adds machines, one that takes some away, or both; each with its condition, step, cooldown,
 //! bounds and the time for which its condition must hold. An arm acts when its condition held for so long, when it
 //! does not cool down from its own last time, and when no arm of the other direction has acted within its cooldown;
-//! an emergency heeds only its own cooldown. Of those that would act the one with the highest priority does, and among
+//! an emergency heeds only its own cooldown. What an arm that adds machines has led to stays while its condition holds,
+//! for all arms that do not outrank it. Of those that would act the one with the highest priority does, and among
 //! equals the one that keeps more machines. What an arm cannot know (a signal that is missing, or, for an arm that
 //! takes away, only partly known) makes it blind, and a blind arm does not act; by CEL's own logic `a || b` is still
 //! true when `b` is and `a` is not known.
@@ -144,6 +145,9 @@ pub struct Judgement {
     pub to: u32,
     /// The rule that says so, if one acts.
     pub by: Option<(String, Direction)>,
+    /// Of those that are there, as many stay for arms that add machines and whose conditions hold: what such an arm has
+    /// led to is not taken away before it lets go, or it would be added again.
+    pub keeps: u32,
     /// Every arm.
     pub findings: Vec<Finding>,
 }
@@ -170,6 +174,13 @@ struct Candidate {
     to: u32,
 }
 
+/// An arm that adds machines and whose condition holds, whether or not it may act now.
+struct Keeper<'a> {
+    rule: &'a str,
+    priority: i32,
+    machines: u32,
+}
+
 /// What `rules` say of `group`, which has `present` machines; what acts begins to cool down.
 #[must_use]
 pub fn judge(
@@ -182,6 +193,7 @@ pub fn judge(
 ) -> Judgement {
     let mut findings = Vec::new();
     let mut candidates = Vec::new();
+    let mut keepers = Vec::new();
     for rule in rules.iter().filter(|rule| rule.groups.is_empty() || rule.groups.iter().any(|g| g == group)) {
         let arms = [(Direction::Up, &rule.up), (Direction::Down, &rule.down)];
         for (direction, arm) in
@@ -191,15 +203,29 @@ pub fn judge(
             if let Verdict::Acts { to } = verdict {
                 candidates.push(Candidate { index: findings.len(), priority: rule.priority, to });
             }
+            let holds = !matches!(verdict, Verdict::Quiet | Verdict::Blind(_) | Verdict::Broken(_));
+            if direction == Direction::Up && holds {
+                let machines = present.min(arm.machines_max);
+                keepers.push(Keeper { rule: &rule.name, priority: rule.priority, machines });
+            }
             findings.push(Finding { rule: rule.name.clone(), direction, verdict });
         }
     }
+    candidates.retain(|candidate| {
+        let keeps = |keeper: &&Keeper<'_>| {
+            keeper.priority >= candidate.priority && keeper.machines > candidate.to && candidate.to < present
+        };
+        let Some(keeper) = keepers.iter().find(keeps) else { return true };
+        findings[candidate.index].verdict = Verdict::Outranked { by: keeper.rule.to_owned() };
+        false
+    });
+    let keeps = keepers.iter().map(|keeper| keeper.machines).max().unwrap_or(0);
     // Who keeps more machines is the safer of equals; the first written of those.
     let chosen = candidates
         .iter()
         .max_by_key(|candidate| (candidate.priority, candidate.to, usize::MAX - candidate.index))
         .map(|candidate| (candidate.index, candidate.to));
-    let Some((index, to)) = chosen else { return Judgement { to: present, by: None, findings } };
+    let Some((index, to)) = chosen else { return Judgement { to: present, by: None, keeps, findings } };
     let by = findings[index].rule.clone();
     for candidate in candidates.iter().filter(|candidate| candidate.index != index) {
         findings[candidate.index].verdict = Verdict::Outranked { by: by.clone() };
@@ -207,7 +233,7 @@ pub fn judge(
     let key = (by, findings[index].direction);
     memory.acted.insert(key.clone(), now);
     memory.held.remove(&key);
-    Judgement { to, by: Some(key), findings }
+    Judgement { to, by: Some(key), keeps, findings }
 }
 
 #[expect(clippy::too_many_arguments, reason = "one arm's whole situation")]

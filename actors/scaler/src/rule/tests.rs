@@ -99,6 +99,24 @@ fn bounds_are_kept_and_never_turn_a_rule_around() {
     check(&default_rules(), 0, &idle, 0, None);
 }
 
+/// Or two rules, or a rule and the demand, would take turns.
+#[test]
+fn what_a_rule_has_added_stays_while_it_holds() {
+    let open = || Some(arm("request_rate > 30.0", 1, 5, 2, 4));
+    let costly = || Some(arm("utilisation < 0.6", 1, 5, 1, 5));
+    let quiet = facts(&[(Signal::Utilisation, 0.5), (Signal::RequestRate, 80.0)]);
+    let rules = [rule("open", 60, open(), None), rule("costly", 20, None, costly())];
+    let judged = check(&rules, 4, &quiet, 4, None);
+    assert_eq!(judged.keeps, 4);
+    assert_eq!(judged.findings[1].verdict, Verdict::Outranked { by: "open".to_owned() });
+    // It keeps no more than it would have added, and nothing from what outranks it.
+    assert_eq!(check(&rules, 6, &quiet, 5, Some("costly")).keeps, 4);
+    let rules = [rule("open", 60, open(), None), rule("costly", 80, None, costly())];
+    check(&rules, 4, &quiet, 3, Some("costly"));
+    let idle = facts(&[(Signal::Utilisation, 0.5), (Signal::RequestRate, 20.0)]);
+    assert_eq!(check(&rules, 4, &idle, 3, Some("costly")).keeps, 0);
+}
+
 #[test]
 fn what_is_not_known_moves_nothing() {
     let judged = check(&default_rules(), 3, &said(&[None, None]), 3, None);
