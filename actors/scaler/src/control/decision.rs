@@ -48,6 +48,8 @@ pub enum Cause {
     PoolSilent(PoolError),
     /// The group's own bounds.
     Bounds,
+    /// Another policy than rules and demand.
+    Policy(String),
 }
 
 impl fmt::Display for Cause {
@@ -60,6 +62,7 @@ impl fmt::Display for Cause {
             Self::Blind => write!(f, "some nodes are silent, so none are taken away"),
             Self::PoolSilent(error) => write!(f, "its machines are not known, so nothing is done: {error}"),
             Self::Bounds => write!(f, "its bounds"),
+            Self::Policy(name) => write!(f, "policy `{name}`"),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! stabilisation window. Then come the group's bounds and the money.
 
 mod decision;
+mod policy;
 mod ready;
 mod run;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use decision::{Cause, Decision};
+pub use policy::{Policy, Sight};
 pub use ready::{ReadyTimes, Start};
 pub use run::{Attached, Done, run_once};
 pub use wish::Wish;
@@ -128,13 +130,22 @@ pub struct Controller {
     spec: FleetSpec,
     groups: BTreeMap<String, GroupMemory>,
     decisions: VecDeque<Decision>,
+    /// Decides in place of rules and demand.
+    policy: Option<Box<dyn Policy>>,
 }
 
 impl Controller {
     /// One that remembers nothing: it takes over what it finds.
     #[must_use]
     pub fn new(spec: FleetSpec) -> Self {
-        Self { spec, groups: BTreeMap::new(), decisions: VecDeque::new() }
+        Self { spec, groups: BTreeMap::new(), decisions: VecDeque::new(), policy: None }
+    }
+
+    /// One that asks `policy` how many machines there should be; where they stand, what may be spent and how they come
+    /// and go stays as it is.
+    #[must_use]
+    pub fn led_by(spec: FleetSpec, policy: Box<dyn Policy>) -> Self {
+        Self { policy: Some(policy), ..Self::new(spec) }
     }
 
     /// The fleet as it should be.
@@ -256,16 +267,35 @@ impl Controller {
         let present = u32::try_from(machines.iter().filter(running).count()).unwrap_or(u32::MAX);
         let facts = facts(&signals, &view, present, group, memory);
         let wish = memory.wish.get_or_insert_with(|| Wish::adopted(present, group));
-        let judged = judge(&self.spec.rules, &group.name, wish.wanted, &facts, &mut memory.rules, seen.now);
-        let demand = wish::Demand {
-            forecast: view.demand,
-            measured: signals.reading(Signal::RequestRate),
-            capacity: group.capacity,
-            fixed: f64::from(signals.fixed_ready) * group.capacity,
-            dead_band: self.spec.dead_band,
-        };
         let from = wish.wanted;
-        let cause = wish.update(&judged, demand, group, self.spec.stabilisation, seen.now);
+        let (cause, findings) = match &mut self.policy {
+            Some(policy) => {
+                let sight = Sight {
+                    now: seen.now,
+                    group,
+                    machines: &machines,
+                    reports: &reports,
+                    signals: &signals,
+                    present,
+                    wanted: from,
+                };
+                wish.wanted = policy.wanted(&sight).clamp(group.machines_min, group.machines_max);
+                let is_steady = wish.wanted == from;
+                let cause = if is_steady { Cause::Steady } else { Cause::Policy(policy.name().to_owned()) };
+                (cause, Vec::new())
+            }
+            None => {
+                let judged = judge(&self.spec.rules, &group.name, from, &facts, &mut memory.rules, seen.now);
+                let demand = wish::Demand {
+                    forecast: view.demand,
+                    measured: signals.reading(Signal::RequestRate),
+                    capacity: group.capacity,
+                    fixed: f64::from(signals.fixed_ready) * group.capacity,
+                    dead_band: self.spec.dead_band,
+                };
+                (wish.update(&judged, demand, group, self.spec.stabilisation, seen.now), judged.findings)
+            }
+        };
         let to = wish.wanted;
 
         let mut by_region = [BTreeMap::new(), BTreeMap::new()];
@@ -311,7 +341,6 @@ impl Controller {
         let state = State { machines: &machines, reports: &reports };
         let next = reconcile::next(goal, state, &mut memory.progress, seen.now);
         actions.extend(next.into_iter().map(|action| (group.pool.clone(), action)));
-        let findings = judged.findings;
         let facts = facts.listed();
         (Decision { at: seen.now, group: group.name.clone(), from, to, cause, findings, facts, short }, cost)
     }

@@ -264,6 +264,34 @@ fn a_rule_at_its_bound_and_the_demand_do_not_take_turns() {
     assert_eq!(world.load(160.0, 160.0).minutes(20), (4, 4));
 }
 
+#[derive(Debug)]
+struct OneForEach(f64);
+
+impl Policy for OneForEach {
+    fn name(&self) -> &str {
+        "one for each"
+    }
+
+    fn wanted(&mut self, sight: &Sight<'_>) -> u32 {
+        let rate = sight.signals.reading(Signal::RequestRate).to_add();
+        rate.map_or(sight.wanted, |rate| (rate / self.0) as u32)
+    }
+}
+
+#[test]
+fn another_policy_says_how_many_and_the_rest_stays() {
+    let mut poor = spec(group(1, 8), vec![rule("high", Some("request_rate > 1.0"), None)]);
+    poor.budget.per_hour = Some(5.2);
+    let mut world = World::new(poor.clone());
+    world.controller = Controller::led_by(poor, Box::new(OneForEach(50.0)));
+    assert_eq!(world.load(0.0, 800.0).minutes(5), (1, 1), "neither the rule nor the forecast is asked");
+    world.load(200.0, 0.0);
+    let decision = world.round();
+    assert_eq!((decision.to, decision.cause), (4, Cause::Policy("one for each".to_owned())));
+    assert_eq!(world.load(350.0, 0.0).minutes(3), (7, 5), "the budget holds");
+    assert_eq!(world.load(900.0, 0.0).minutes(1).0, 8, "and the bounds do");
+}
+
 #[test]
 fn the_budget_bounds_the_fleet() {
     let mut poor = spec(group(1, 8), Vec::new());

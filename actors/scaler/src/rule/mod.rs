@@ -10,6 +10,7 @@
 //! true when `b` is and `a` is not known.
 
 mod condition;
+mod defaults;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use condition::Answer;
 pub use condition::{Condition, ConditionError, Facts, NAMES};
+pub use defaults::defaults;
 
 /// One rule as used.
 #[derive(Clone, Debug, PartialEq)]
