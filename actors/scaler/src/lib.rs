@@ -13,6 +13,7 @@ pub mod budget;
 pub mod calendar;
 pub mod carry;
 pub mod control;
+pub mod cost;
 pub mod demand;
 pub mod fleet;
 pub mod place;
