@@ -7,11 +7,12 @@ mod cross;
 mod fields;
 mod mutations;
 mod ours;
+mod pages;
 mod rules;
 mod values;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rules::Report;
 
@@ -25,17 +26,23 @@ fn shipped(name: &str) -> String {
     fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("fly/{name}: {error}"))
 }
 
+/// Of the repository.
+fn root() -> PathBuf {
+    folder().parent().expect("fly/ is in the repository").to_owned()
+}
+
+fn data() -> serde_json::Value {
+    let text = fs::read_to_string(folder().join("tests/data/toml-fields.json")).expect("the data is there");
+    serde_json::from_str(&text).expect("the data is JSON")
+}
+
 fn validated(text: &str) -> Report {
-    let data = folder().join("tests/data/toml-fields.json");
-    let data = fs::read_to_string(data).expect("the data is there");
-    let data: serde_json::Value = serde_json::from_str(&data).expect("the data is JSON");
+    let (data, folder, root) = (data(), folder(), root());
     let manifest: toml::Table = toml::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let folder = folder();
-    let root = folder.parent().unwrap_or(Path::new("."));
     let mut report = Report::default();
     fields::check(&data, &manifest, &mut report);
-    cross::check(&data, &manifest, root, &folder, &mut report);
-    ours::check(&manifest, root, &mut report);
+    cross::check(&data, &manifest, &root, &folder, &mut report);
+    ours::check(&manifest, &root, &mut report);
     report.findings.sort();
     report
 }

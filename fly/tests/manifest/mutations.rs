@@ -118,6 +118,7 @@ const ROWS: &[Row] = &[
     (EDGE, "PEREGRINE_CLUSTER__SEEDS =", "PEREGRINE_CLUSTER__SEED =", Rule::UnknownSetting, "env.PEREGRINE_CLUSTER__SEED", "cluster.seed"),
     (EDGE, "[env]", "[env]\nPEREGRINE_CLUSTER = \"a\"", Rule::UnknownSetting, "env.PEREGRINE_CLUSTER", "cluster"),
     (EDGE, "[env]", "[env]\nPEREGRINE_CLUSTER__SECRET = \"a\"", Rule::SecretInFile, "env.PEREGRINE_CLUSTER__SECRET", "PEREGRINE_CLUSTER__SECRET"),
+    (EDGE, "[env]", "[env]\nPEREGRINE_MODEL_KEY = \"a\"", Rule::SecretInFile, "env.PEREGRINE_MODEL_KEY", "PEREGRINE_MODEL_KEY"),
 ];
 
 #[test]

@@ -15,7 +15,7 @@ const KILL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Where the image has the repository's files.
 const IN_IMAGE: &str = "/app/";
 /// Keys of the configuration that a file that is read by all must not hold.
-const SECRETS: [&str; 4] = ["cluster.secret", "models.key", "alerts.webhook", "model.key"];
+const SECRETS: [&str; 4] = ["cluster.secret", "models.key", "model_key", "alerts.webhook"];
 
 /// The verbs and the options of `serve`, as the command line declares them.
 struct CommandLine {
@@ -47,15 +47,15 @@ impl CommandLine {
 }
 
 /// What of a node's configuration a manifest must fit.
-struct NodeFile {
+pub(crate) struct NodeFile {
     port: i64,
-    drain: Duration,
+    pub(crate) drain: Duration,
     connections_max: i64,
 }
 
 impl NodeFile {
     /// `file` over the built-in configuration.
-    fn read(root: &Path, file: &Path) -> Result<Self, String> {
+    pub(crate) fn read(root: &Path, file: &Path) -> Result<Self, String> {
         let read = |path: &Path| -> Result<Table, String> {
             let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
             toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
@@ -160,23 +160,37 @@ fn fits(manifest: &Table, group: &str, node: &NodeFile, report: &mut Report) {
 
 /// Variables that are configuration must be keys of it.
 fn environment(manifest: &Table, root: &Path, report: &mut Report) {
-    let text = fs::read_to_string(root.join("configs/local.toml")).expect("configs/local.toml");
-    let built_in: Table = toml::from_str(&text).expect("configs/local.toml is TOML");
+    let settings = Settings::read(root);
     for name in manifest.get("env").and_then(Value::as_table).into_iter().flat_map(Table::keys) {
-        let Some(path) = name.strip_prefix("PEREGRINE_") else { continue };
+        let Some(path) = path_of(name) else { continue };
         let at = format!("env.{name}");
-        let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-        if SECRETS.contains(&path.join(".").as_str()) || name == "PEREGRINE_MODEL_KEY" {
+        if SECRETS.contains(&path.join(".").as_str()) {
             report.add(Rule::SecretInFile, &at, name);
-            continue;
+        } else {
+            report.require(settings.has(&path), Rule::UnknownSetting, &at, path.join("."));
         }
-        let mut table = Some(&built_in);
-        let mut found = false;
-        for key in &path {
-            let value = table.and_then(|table| table.get(key));
-            found = value.is_some();
-            table = value.and_then(Value::as_table);
-        }
-        report.require(found && table.is_none(), Rule::UnknownSetting, &at, path.join("."));
+    }
+}
+
+/// The key that a variable of this name sets, if it sets one.
+pub(crate) fn path_of(variable: &str) -> Option<Vec<String>> {
+    let path = variable.strip_prefix("PEREGRINE_")?;
+    Some(path.split("__").map(str::to_ascii_lowercase).collect())
+}
+
+/// The keys of the built-in configuration, which has all of them.
+pub(crate) struct Settings(Table);
+
+impl Settings {
+    pub(crate) fn read(root: &Path) -> Self {
+        let text = fs::read_to_string(root.join("configs/local.toml")).expect("configs/local.toml");
+        Self(toml::from_str(&text).expect("configs/local.toml is TOML"))
+    }
+
+    /// Is there a key, not a section, of this path?
+    pub(crate) fn has(&self, path: &[String]) -> bool {
+        let Some((last, sections)) = path.split_last() else { return false };
+        let section = sections.iter().try_fold(&self.0, |table, key| table.get(key)?.as_table());
+        section.and_then(|table| table.get(last)).is_some_and(|value| !value.is_table())
     }
 }
