@@ -121,6 +121,18 @@ done
 limit=()
 ! command -v timeout >/dev/null || limit=(timeout 60)
 
+# A list as JSON, of what is named first. An empty one may be `null`.
+list() {
+    local what=$1 found
+    shift
+    found=$(ask "$@") || fail 1 "the $what cannot be listed"
+    [ "$dry_run" = 1 ] || jq empty <<<"$found" 2>/dev/null || fail 1 "the list of $what is not what was expected"
+    printf %s "$found"
+}
+has_name() {
+    jq -e --arg name "$1" 'any(.[]?; (.Name // .name) == $name)' <<<"$2" >/dev/null
+}
+
 # --- What is missing -------------------------------------------------------------------------------------------------
 
 missing=()
@@ -168,17 +180,17 @@ say_what_cannot_be_known() {
 find_org() {
     [ -n "$org" ] || return 0
     local found
-    found=$(ask "$fly" orgs list --json) || fail 1 "the organisations cannot be listed"
+    found=$(list organisations "$fly" orgs list --json) || exit
     [ "$dry_run" = 1 ] || jq -e --arg org "$org" 'has($org)' <<<"$found" >/dev/null ||
-        miss "the organisation $org: you are in $(jq -r 'keys | join(", ")' <<<"$found")"
+        miss "the organisation $org: you are in $(jq -r 'keys? | join(", ")' <<<"$found")"
 }
 
 find_app() {
     local found
-    found=$(ask "$fly" apps list --json) || fail 1 "the applications cannot be listed"
+    found=$(list applications "$fly" apps list --json) || exit
     if [ "$dry_run" = 1 ]; then
         has_app=$((1 - create))
-    elif jq -e --arg app "$app" 'any(.[]; (.Name // .name) == $app)' <<<"$found" >/dev/null; then
+    elif has_name "$app" "$found"; then
         has_app=1
         app_org=$(jq -r --arg app "$app" 'first(.[] | select((.Name // .name) == $app)) | (.Organization // .organization) | (.Slug // .slug)? // ""' <<<"$found")
     fi
@@ -195,12 +207,12 @@ find_app() {
 find_secrets() {
     local found='[]' name
     if [ "$has_app" = 1 ]; then
-        found=$(ask "$fly" secrets list --app "$app" --json) || fail 1 "the secrets cannot be listed"
+        found=$(list secrets "$fly" secrets list --app "$app" --json) || exit
     fi
     for name in "${secrets[@]}"; do
         if [ "$dry_run" = 1 ]; then
             [ "$create" = 0 ] || staged+=("$name")
-        elif ! jq -e --arg name "$name" 'any(.[]; (.Name // .name) == $name)' <<<"$found" >/dev/null; then
+        elif ! has_name "$name" "$found"; then
             if [ "$create" = 1 ] && [ -n "${!name:-}" ]; then
                 staged+=("$name")
             else
@@ -256,7 +268,7 @@ groups() {
 # What is not well of the Machines, one a line; nothing: all are. A standby is stopped until it is needed.
 unwell() {
     jq -r --arg groups "$(groups)" '
-        [.[] | select((.config.standbys // [] | length) == 0)] as $all
+        [.[]? | select((.config.standbys // [] | length) == 0)] as $all
         | ($groups | split("\n")[] | select(. != "") | . as $group
             | select(any($all[]; .config.metadata.fly_process_group == $group) | not)
             | "there is no Machine of \($group)"),
@@ -295,12 +307,12 @@ verify() {
 rollback() {
     preflight
     local releases now before
-    releases=$(ask "$fly" releases --app "$app" --image --json) || fail 1 "the releases cannot be listed"
+    releases=$(list releases "$fly" releases --app "$app" --image --json) || exit
     if [ "$dry_run" = 1 ]; then
         before="IMAGE-OF-THE-RELEASE-BEFORE"
     else
-        releases=$(jq -c '[.[] | {version: (.Version // .version), status: (.Status // .status), image: (.ImageRef // .image_ref // .imageRef)}]
-            | sort_by(-.version)' <<<"$releases") || fail 1 "the releases are not what was expected"
+        releases=$(jq -c '[.[]? | {version: (.Version // .version), status: (.Status // .status), image: (.ImageRef // .image_ref // .imageRef)}]
+            | sort_by(-.version)' <<<"$releases") || fail 1 "the list of releases is not what was expected"
         now=$(jq -r 'first(.[]).image // ""' <<<"$releases")
         # The newest that was deployed whole, with another image than the newest of all: that one may have failed.
         before=$(jq -r 'first(.[]).image as $now | first(.[] | select(.image != $now and .image != null
@@ -359,11 +371,11 @@ worker() {
     local owner=${org:-$app_org} peers at=0 peer file
     [ "$dry_run" = 0 ] || owner=${owner:-ORG}
     [ -n "$owner" ] || fail 3 "missing: the organisation whose network it joins: --org"
-    peers=$(ask "$fly" wireguard list "$owner" --json) || fail 1 "the peers cannot be listed"
+    peers=$(list peers "$fly" wireguard list "$owner" --json) || exit
     for region in "$first" "$second"; do
         peer=$worker-$region file=peregrine$at.conf
         at=$((at + 1))
-        if [ "$dry_run" = 0 ] && jq -e --arg peer "$peer" 'any(.[]?; (.Name // .name) == $peer)' <<<"$peers" >/dev/null; then
+        if [ "$dry_run" = 0 ] && has_name "$peer" "$peers"; then
             say "deploy.sh: there is a peer $peer already; its private key is in the file that was written then. Anew: $fly wireguard remove $owner $peer"
             continue
         fi

@@ -165,16 +165,40 @@ fn without_a_login_nothing_is_tried() {
 
 #[test]
 fn a_list_that_cannot_be_had_or_read_ends_it() {
-    for (call, code) in [("apps-list", 1), ("secrets-list", 1)] {
-        let played = Stage::new().exit(call, 1).play(DEPLOY, &["deploy"], "");
-        assert_eq!(played.code, Some(code), "{call}: {}", played.stderr);
-        assert!(!played.calls.iter().any(|made| made.contains("flyctl deploy")), "{:?}", played.calls);
+    for (call, line) in [
+        ("apps-list", "deploy"),
+        ("secrets-list", "deploy"),
+        ("orgs-list", "deploy --org acme"),
+        ("releases---app", "rollback"),
+        ("wireguard-list", "worker gpu1"),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        // Nothing that is not understood is taken for a list, of none least of all.
+        for (stage, says) in [
+            (Stage::new().exit(call, 1), "cannot be listed"),
+            (Stage::new().answer(call, "Error: unauthorised"), "is not what was expected"),
+        ] {
+            let played = stage.play(DEPLOY, &words, "");
+            assert_eq!(played.code, Some(1), "{call}: {}", played.stderr);
+            assert!(played.stderr.contains(says), "{call}: {}", played.stderr);
+            let changes = ["flyctl deploy", "create"];
+            let changed = played.calls.iter().any(|made| changes.iter().any(|word| made.contains(word)));
+            assert!(!changed, "{:?}", played.calls);
+        }
     }
-    // Nothing that is not understood is taken for an application that is there.
-    let stage = Stage::new().answer("apps-list", "Error: unauthorised").answer("secrets-list", "<html>");
-    let played = stage.play(DEPLOY, &["deploy"], "");
-    assert_eq!(played.code, Some(3), "{}", played.stderr);
-    assert!(!played.calls.iter().any(|made| made.contains("flyctl deploy")), "{:?}", played.calls);
+}
+
+#[test]
+fn a_list_of_none_may_be_null() {
+    let stage = Stage::new().answer("secrets-list", "null");
+    check(&stage, "deploy", 3, &[SECRETS], &["the secret PEREGRINE_CLUSTER__SECRET", "the secret API_KEYS"]);
+    let stage = Stage::new().answer("apps-list", "null");
+    check(&stage, "status", 3, &[], &["the application peregrine"]);
+    check_rollback("null", None);
+    let stage = Stage::new().answer("machine-list", "null");
+    let played = stage.play(DEPLOY, &["deploy", "--wait", "0"], "");
+    assert_eq!(played.code, Some(4), "{}", played.stderr);
+    assert!(played.stderr.contains("there is no Machine of gateway"), "{}", played.stderr);
 }
 
 #[test]
@@ -268,7 +292,7 @@ fn a_rollback_deploys_the_last_other_image_that_was_deployed_whole() {
 #[test]
 fn releases_that_cannot_be_read_are_no_ground_to_deploy_anything() {
     let stage = Stage::new().answer("releases---app", "VERSION STATUS");
-    check(&stage, "rollback", 1, &[RELEASES], &["not what was expected"]);
+    check(&stage, "rollback", 1, &[RELEASES], &["is not what was expected"]);
 }
 
 #[test]

@@ -115,6 +115,8 @@ const ROWS: &[Row] = &[
     (WHOLE, "port = 8081\ntype", "port = 8080\ntype", Rule::PortNotListened, "checks.node_ready.port", "8080, but `node` listens on 8081"),
     (WHOLE, "hard_limit = 4000", "hard_limit = 4096", Rule::OverConnections, "http_service.concurrency", "soft 2000, hard 4096, and server.connections_max is 4096"),
     (WHOLE, "soft_limit = 2000", "soft_limit = 4001", Rule::OverConnections, "http_service.concurrency", "soft 4001, hard 4000, and server.connections_max is 4096"),
+    (WHOLE, "idle_timeout = 60", "idle_timeout = 60\nh2_backend = true", Rule::Http2, "http_service", "h2_backend"),
+    (WHOLE, "", "[[services]]\ninternal_port = 8081\nprocesses = [\"node\"]\nports = [{ port = 8443, handlers = [\"http\"], http_options = { h2_backend = true } }]", Rule::Http2, "services[0]", "h2_backend"),
     (EDGE, "PEREGRINE_CLUSTER__SEEDS =", "PEREGRINE_CLUSTER__SEED =", Rule::UnknownSetting, "env.PEREGRINE_CLUSTER__SEED", "cluster.seed"),
     (EDGE, "[env]", "[env]\nPEREGRINE_CLUSTER = \"a\"", Rule::UnknownSetting, "env.PEREGRINE_CLUSTER", "cluster"),
     (EDGE, "[env]", "[env]\nPEREGRINE_CLUSTER__SECRET = \"a\"", Rule::SecretInFile, "env.PEREGRINE_CLUSTER__SECRET", "PEREGRINE_CLUSTER__SECRET"),

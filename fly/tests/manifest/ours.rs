@@ -79,6 +79,12 @@ pub(crate) fn check(manifest: &Table, root: &Path, report: &mut Report) {
     let signal = manifest.get("kill_signal").and_then(Value::as_str).unwrap_or("SIGINT");
     report.require(["SIGINT", "SIGTERM"].contains(&signal), Rule::Signal, "kill_signal", signal);
     environment(manifest, root, report);
+    for (at, service) in services(manifest) {
+        for options in [vec![service], entries(service, "ports")].into_iter().flatten() {
+            let http2 = options.get("http_options").and_then(|options| options.get("h2_backend"));
+            report.require(http2.and_then(Value::as_bool) != Some(true), Rule::Http2, &at, "h2_backend");
+        }
+    }
     let line = CommandLine::read(root);
     let Some(processes) = manifest.get("processes").and_then(Value::as_table) else { return };
     for (group, command) in processes {

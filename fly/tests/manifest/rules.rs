@@ -61,6 +61,7 @@ rules! {
     Command => "not a command of peregrine",
     PortNotListened => "nothing listens there",
     OverConnections => "the proxy would send more than the node takes",
+    Http2 => "a node speaks HTTP/1.1: the proxy may speak HTTP/2 to callers only",
     UnknownSetting => "no key of the configuration",
     SecretInFile => "a secret: give it by `fly secrets`",
 }
