@@ -157,7 +157,7 @@ mod tests {
         ];
         let report = NodeReport { at: now, is_ready: true, is_draining: false, measured: measured.into() };
         let minute = Duration::from_secs(60);
-        let signals = GroupSignals::of([(&machine, Some(&report))].into_iter(), now, minute, minute);
+        let signals = GroupSignals::of([(&machine, Some(&report))].into_iter(), &[], now, minute, minute);
         let facts = Facts::of(&signals)
             .with("market_opens_in", case.opens_in)
             .with("cost_per_1000", case.cost)
