@@ -12,6 +12,7 @@ mod hostile;
 mod hosts;
 mod reload;
 mod request_path;
+mod scaler;
 mod score;
 mod security;
 mod series;

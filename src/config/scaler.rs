@@ -1,11 +1,14 @@
 //! `[scaler]` as used: groups, rules and prices; the pools are `scaler_pools.rs`'s.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::civil::Date;
 use peregrine_scaler::budget::Budget;
+use peregrine_scaler::calendar::Calendars;
 use peregrine_scaler::control::FleetSpec;
 use peregrine_scaler::fleet::{GroupSpec, PlaceSpec};
 use peregrine_scaler::rule::{Arm, Condition, Rule};
@@ -20,6 +23,8 @@ use super::units::WrittenDuration;
 const MACHINES_MAX: usize = 1000;
 /// Groups, rules, pools: more of any of them are refused.
 const ENTRIES_MAX: usize = 128;
+/// Of a calendar's file.
+const CALENDAR_BYTES_MAX: u64 = 1 << 20;
 /// Money, of whatever currency the prices are in.
 const MONEY_MAX: f64 = 1e9;
 
@@ -90,6 +95,13 @@ pub struct Price {
     pub read_on: Date,
 }
 
+/// What groups speak of; `None`: something is wrong with it, which is told.
+struct Known<'a> {
+    pools: Option<&'a BTreeMap<String, PoolConfig>>,
+    prices: Option<&'a [Price]>,
+    calendars: Option<&'a Calendars>,
+}
+
 impl ScalerConfig {
     /// What the controller is made with.
     #[must_use]
@@ -141,7 +153,12 @@ impl Checker<'_> {
         let drains = drains(&groups);
         let pools = dir.as_ref().and_then(|dir| self.pools(written.pools.unwrap_or_default(), dir, &drains));
         let names: Vec<String> = groups.keys().cloned().collect();
-        let groups = self.groups(groups, pools.as_ref(), prices.as_deref());
+        let known = Known {
+            pools: pools.as_ref(),
+            prices: prices.as_deref(),
+            calendars: calendars.as_ref().map(|(_, calendars)| calendars),
+        };
+        let groups = self.groups(groups, &known);
         let rules = self.scaler_rules(written.rules.unwrap_or_default(), &names);
         Some(ScalerConfig {
             enabled: enabled?,
@@ -156,7 +173,7 @@ impl Checker<'_> {
             budget: Budget { per_hour: bound(per_hour?), per_month: bound(per_month?) },
             dir: dir?,
             keep: keep?,
-            calendars: calendars?,
+            calendars: calendars?.0,
             groups: groups?,
             rules: rules?,
             pools: pools?,
@@ -168,15 +185,23 @@ impl Checker<'_> {
         self.number(key, written, |money| (0.0..=MONEY_MAX).contains(&money), "within 0 and 1000000000")
     }
 
-    fn calendars(&mut self, written: Option<Vec<PathBuf>>) -> Option<Vec<PathBuf>> {
+    /// The files that were named, and all calendars together.
+    fn calendars(&mut self, written: Option<Vec<PathBuf>>) -> Option<(Vec<PathBuf>, Calendars)> {
         const KEY: &str = "scaler.calendars";
         let files = self.present(KEY, written)?;
-        let missing: Vec<String> =
-            files.iter().filter(|file| !file.is_file()).map(|file| file.display().to_string()).collect();
-        for file in &missing {
-            self.mistake(KEY, format!("there is no file `{file}`"));
+        let mut texts = Vec::new();
+        for file in &files {
+            let name =
+                file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_ascii_lowercase();
+            match read_calendar(file) {
+                Ok(text) => texts.push((name, text)),
+                Err(why) => self.mistake(KEY, format!("`{}` cannot be read: {why}", file.display())),
+            }
         }
-        missing.is_empty().then_some(files)
+        let texts: Vec<(&str, &str)> =
+            texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let calendars = self.named(Calendars::built_in().with(&texts), KEY)?;
+        (texts.len() == files.len()).then_some((files, calendars))
     }
 
     fn prices(
@@ -222,14 +247,13 @@ impl Checker<'_> {
     fn groups(
         &mut self,
         written: BTreeMap<String, GroupFile>,
-        pools: Option<&BTreeMap<String, PoolConfig>>,
-        prices: Option<&[Price]>,
+        known: &Known<'_>,
     ) -> Option<Vec<GroupConfig>> {
         self.few("scaler.groups", written.len())?;
         let (mut groups, mut is_whole) = (Vec::new(), true);
         for (name, written) in written {
             let is_used = written.enabled.unwrap_or(true);
-            match self.group(&name, written, pools, prices) {
+            match self.group(&name, written, known) {
                 Some(group) if is_used => groups.push(group),
                 Some(_) => {}
                 None => is_whole = !is_used && is_whole,
@@ -238,20 +262,14 @@ impl Checker<'_> {
         is_whole.then_some(groups)
     }
 
-    fn group(
-        &mut self,
-        name: &str,
-        written: GroupFile,
-        pools: Option<&BTreeMap<String, PoolConfig>>,
-        prices: Option<&[Price]>,
-    ) -> Option<GroupConfig> {
+    fn group(&mut self, name: &str, written: GroupFile, known: &Known<'_>) -> Option<GroupConfig> {
         let key = |key: &str| key_of(&["scaler", "groups", name, key]);
         if !is_label(name) {
             let message = format!("`{name}` is no name: 1 to 32 of a-z, 0-9 and `-`, a letter first");
             self.mistake(&key_of(&["scaler", "groups", name]), message);
         }
         let pool = self.present(&key("pool"), written.pool);
-        if let (Some(pool), Some(pools)) = (&pool, pools)
+        if let (Some(pool), Some(pools)) = (&pool, known.pools)
             && written.enabled.unwrap_or(true)
             && !pools.contains_key(pool)
         {
@@ -279,11 +297,18 @@ impl Checker<'_> {
         if !(1..=256).contains(&release.len()) || release.contains(char::is_control) {
             self.mistake(&key("release"), "is not one line of 1 to 256 bytes".to_owned());
         }
+        let markets = written.markets.unwrap_or_default();
+        if let Some(calendars) = known.calendars {
+            for market in &markets {
+                self.named(calendars.get(market), &key("markets"));
+            }
+        }
         let bills = [("provider", written.provider.as_deref()), ("kind", written.kind.as_deref())];
         let regions = self.present(&key("regions"), written.regions);
         let places: Option<Vec<Option<PlaceSpec>>> = regions.map(|regions| {
             let each = regions.into_iter();
-            each.map(|(region, written)| self.place(name, region, written, bills, max, prices)).collect()
+            each.map(|(region, written)| self.place(name, region, written, bills, max, known.prices))
+                .collect()
         });
         if places.as_ref().is_some_and(Vec::is_empty) {
             self.mistake(&key("regions"), "names none".to_owned());
@@ -305,7 +330,7 @@ impl Checker<'_> {
             let min = spec.machines_min;
             self.mistake(&key("machines_min"), format!("{min} is more than the {room} of all its regions"));
         }
-        Some(GroupConfig { spec, markets: written.markets.unwrap_or_default(), release })
+        Some(GroupConfig { spec, markets, release })
     }
 
     fn place(
@@ -432,6 +457,15 @@ pub(super) fn is_label(name: &str) -> bool {
     (1..=32).contains(&name.len())
         && name.bytes().all(fits)
         && name.starts_with(|first: char| first.is_ascii_lowercase())
+}
+
+fn read_calendar(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(CALENDAR_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CALENDAR_BYTES_MAX {
+        return Err(io::Error::other(format!("more than {CALENDAR_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 /// How long machines may take to end, by group; what is wrong with it is found with the group.

@@ -128,7 +128,7 @@ fn mistakes_of_groups_and_prices_are_named_with_their_place() {
     changed(
         "[scaler.prices.acme.fra.h100]",
         "[scaler.prices.acme.fra.a100]",
-        &["FILE:8:2: scaler.groups.gpu.regions.fra: has no price: [scaler.prices.acme.fra.h100] is missing"],
+        &["FILE:8:1: scaler.groups.gpu.regions.fra: has no price: [scaler.prices.acme.fra.h100] is missing"],
     );
     changed(
         "read_on = \"2026-11-01\"",
@@ -175,6 +175,28 @@ fn mistakes_of_groups_and_prices_are_named_with_their_place() {
         "[scaler.groups]\ngpu = [1]\n",
         &["FILE:2:7: scaler.groups.gpu: invalid type: list, expected a table"],
     );
+}
+
+#[test]
+fn a_market_has_a_calendar() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mine.toml");
+    std::fs::write(&file, "extends = \"xnys\"\n").unwrap();
+    let text = |files: &str, market: &str| {
+        format!("[scaler]\ncalendars = [{files}]\n[scaler.groups.inference]\nmarkets = [\"{market}\"]\n")
+    };
+    let own = scaler(&text(&format!("\"{}\"", file.display()), "MINE"));
+    assert_eq!((own.groups[0].markets.as_slice(), own.calendars.len()), (&["MINE".to_owned()][..], 1));
+    check(
+        &text("", "mine"),
+        &["FILE:4:11: scaler.groups.inference.markets: there is no calendar `mine`; there are \
+        crypto, fx, xcme, xetr, xlon, xnas, xnys, xtks"],
+    );
+    std::fs::write(&file, "zone = \"Mars\"\n").unwrap();
+    let broken = file_with(&text(&format!("\"{}\"", file.display()), "xnys"));
+    let error =
+        resolve(&Sources { files: vec![broken.path().to_owned()], ..Sources::default() }).unwrap_err();
+    assert!(error.to_string().contains(":2:13: scaler.calendars: calendar mine: "), "{error}");
 }
 
 #[test]
@@ -226,6 +248,7 @@ fn mistakes_of_pools_are_named_with_their_place() {
         "kind = \"simulated\"",
         "kind = \"gpus\"",
         &[
+            "FILE:3:8: scaler.groups.gpu.pool: there is no pool `cloud` in use",
             "FILE:10:8: scaler.pools.cloud.kind: unknown variant `gpus`, expected one of `local`, `command`, `fly`, \
          `simulated`",
         ],
@@ -266,7 +289,7 @@ fn numbers_of_the_whole_are_checked() {
             "FILE:3:19: scaler.budget_per_hour: -1 is not within 0 and 1000000000",
             "FILE:4:13: scaler.dead_band: inf is not within 0 and 1",
             "FILE:5:7: scaler.dir: names no folder",
-            "FILE:6:13: scaler.calendars: there is no file `/no.toml`",
+            "FILE:6:13: scaler.calendars: `/no.toml` cannot be read: No such file or directory (os error 2)",
         ],
     );
 }

@@ -33,13 +33,13 @@ pub struct FolderError {
 }
 
 /// The folder.
-pub(super) struct Folder {
+pub(in crate::scaler) struct Folder {
     dir: PathBuf,
 }
 
 impl Folder {
     /// Made, for its owner alone, if it is not there.
-    pub(super) fn open(dir: &Path) -> Result<Self, FolderError> {
+    pub(in crate::scaler) fn open(dir: &Path) -> Result<Self, FolderError> {
         let failed = |source| FolderError { dir: dir.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         // Whether it can be written to shows now.
@@ -48,12 +48,12 @@ impl Folder {
         Ok(folder)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::scaler) fn path(&self) -> &Path {
         &self.dir
     }
 
     /// Waits for its turn, not for ever.
-    pub(super) fn lock(&self) -> Result<Locked, PoolError> {
+    pub(in crate::scaler) fn lock(&self) -> Result<Locked, PoolError> {
         let file = self.lock_file().map_err(|failed| self.unavailable(&failed))?;
         let until = Instant::now() + LOCK_WITHIN;
         loop {
@@ -81,7 +81,7 @@ impl Folder {
 }
 
 /// The folder while nobody else changes it.
-pub(super) struct Locked {
+pub(in crate::scaler) struct Locked {
     dir: PathBuf,
     file: File,
 }
@@ -96,12 +96,12 @@ impl Drop for Locked {
 }
 
 impl Locked {
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::scaler) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// `None`: there is no such file.
-    pub(super) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    pub(in crate::scaler) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         // A pipe that somebody put there would be waited for.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(name)) {
@@ -124,7 +124,7 @@ impl Locked {
     }
 
     /// Makes the file; one that is there already is [`ErrorKind::AlreadyExists`], whatever it is.
-    pub(super) fn create(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::scaler) fn create(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let written = self.written(name, bytes)?;
         let linked = fs::hard_link(&written, self.path(name));
         let removed = fs::remove_file(&written);
@@ -132,14 +132,14 @@ impl Locked {
     }
 
     /// Replaces the file.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(in crate::scaler) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let written = self.written(name, bytes)?;
         fs::rename(&written, self.path(name))?;
         self.sync()
     }
 
     /// One that is not there is no error.
-    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+    pub(in crate::scaler) fn remove(&self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.path(name)) {
             Err(failed) if failed.kind() != ErrorKind::NotFound => Err(failed),
             _ => Ok(()),
@@ -147,7 +147,7 @@ impl Locked {
     }
 
     /// What stands before `suffix` in the names that end with it, in order.
-    pub(super) fn names(&self, suffix: &str) -> io::Result<Vec<String>> {
+    pub(in crate::scaler) fn names(&self, suffix: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for (at, entry) in fs::read_dir(&self.dir)?.enumerate() {
             if at >= ENTRIES_MAX {

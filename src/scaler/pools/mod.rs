@@ -4,8 +4,11 @@ mod command;
 mod folder;
 mod hold;
 mod local;
+mod open;
 mod process;
 
 pub use command::{CommandPool, Commands};
+pub(super) use folder::Folder;
 pub use folder::FolderError;
 pub use local::{LocalPool, LocalSpec, Program, Setting};
+pub use open::{Meeting, OpenError, open};
