@@ -19,8 +19,10 @@ use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::Journal;
 use peregrine_actors::stream::{Hub, Source};
 use peregrine_actors::{LoadRefused, StartError, System};
+use peregrine_fly::{Identity, IdentityError};
+use peregrine_runtime::singleton::SingletonError;
 use peregrine_runtime::watchdog::Watch;
-use peregrine_runtime::{Clock, Deadline, SystemClock};
+use peregrine_runtime::{Address, Clock, Deadline, SystemClock};
 use peregrine_shaders::{Forecaster, LoadError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -38,6 +40,9 @@ use crate::gateway::{self, Shared, SharedParts, Tls, TlsError, TlsRoom};
 use crate::journal::{OpenError, TickJournal};
 use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
+use crate::scaler::home::HomeError;
+use crate::scaler::pools::Meeting;
+use crate::scaler::{self, ToScaler, Told};
 use crate::sealed::Vault;
 use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
@@ -115,6 +120,15 @@ pub enum NodeError {
     /// The webhook of alerts cannot be used.
     #[error("alerts: {0}")]
     Alerts(String),
+    /// The machines that it starts here would not find it.
+    #[error("scaler: {0}")]
+    Home(#[from] HomeError),
+    /// The scaler cannot be reached.
+    #[error("scaler: {0}")]
+    Scaler(#[from] SingletonError),
+    /// The platform contradicts itself.
+    #[error("platform: {0}")]
+    Platform(#[from] IdentityError),
     /// The data cannot be replayed.
     #[error("demo: {0}")]
     Demo(#[from] ReplayError),
@@ -334,11 +348,14 @@ async fn live(
 }
 
 async fn start(
-    resolved: Resolved,
+    mut resolved: Resolved,
     factories: Factories,
     guests: Guests,
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, NodeError> {
+    if resolved.config.scaler.enabled && resolved.config.cluster.is_none() {
+        resolved.config.cluster = Some(scaler::home_of(&resolved.config.scaler)?);
+    }
     let config = &resolved.config;
     let mut entries = catalog::scan(&config.models.repositories)?;
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
@@ -437,8 +454,15 @@ async fn serve_models(
         rooms.push(Box::new(TlsRoom(Arc::clone(tls))));
     }
     let window = config.alerts.window;
+    let files = resolved.sources().files.clone();
+    let scaler = match joined.as_ref() {
+        Some(joined) => Some(reach_scaler(config, files, joined, system, clock)?),
+        None => None,
+    };
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
+    let others_inside = joined.as_ref().map(Joined::inside);
+    let told = Arc::<Told>::default();
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
     let demo = match demo {
         Some(demo) => Some(replay(&demo, &series, system, Arc::clone(&source), clock)?),
@@ -467,12 +491,47 @@ async fn serve_models(
         journal,
         records,
         demo,
+        told,
+        scaler: scaler.clone(),
     }));
+    if let (Some(cluster), Some(scaler), Some(inside)) = (shared.cluster.clone(), scaler, others_inside) {
+        let speaking = scaler::speak(shared.clone(), cluster, scaler, machine()?, inside);
+        drop(actix_web::rt::spawn(speaking)); // it ends with the node's thread
+    }
     let feeds = alerts::of_node(&shared, window);
     drop(actix_web::rt::spawn(alerts::keep(alerts, feeds, clock.clone()))); // it ends with the node's thread
     let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
+}
+
+/// Takes part in running the scaler, where this node does, and finds the way to it.
+fn reach_scaler(
+    config: &Config,
+    files: Vec<PathBuf>,
+    joined: &Joined,
+    system: &System,
+    clock: &Arc<dyn Clock>,
+) -> Result<Address<ToScaler>, NodeError> {
+    if !config.scaler.enabled {
+        return Ok(joined.cluster.singleton_address(scaler::NAME)?);
+    }
+    let meeting = Meeting { files, seeds: vec![joined.addr().to_string()], ..scaler::meeting(config) };
+    Ok(scaler::host(scaler::Host {
+        cluster: joined.cluster.clone(),
+        system: system.clone(),
+        runtime: joined.runtime(),
+        clock: Arc::clone(clock),
+        config: config.clone(),
+        meeting,
+        electorate: config.cluster.as_ref().map_or(1, |part| part.size),
+    })?)
+}
+
+/// What the platform calls the machine that this runs on.
+fn machine() -> Result<Option<String>, NodeError> {
+    let identity = Identity::read(|name| std::env::var(name).ok())?;
+    Ok(identity.map(|identity| identity.machine))
 }
 
 fn start_alerts(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<Alerts>, NodeError> {

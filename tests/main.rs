@@ -13,6 +13,7 @@ mod hosts;
 mod reload;
 mod request_path;
 mod scaler;
+mod scaling;
 mod score;
 mod security;
 mod series;

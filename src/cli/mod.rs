@@ -12,6 +12,7 @@ mod import;
 mod keys;
 mod long_table;
 mod models;
+mod scaler;
 mod score;
 mod seal;
 mod serve;
@@ -58,6 +59,9 @@ enum Verb {
     /// Work with the records of predictions
     #[command(subcommand)]
     Audit(audit::AuditVerb),
+    /// Work with the fleet: when there are more machines, and when fewer
+    #[command(subcommand)]
+    Scaler(scaler::ScalerVerb),
     /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
     Forecast(ForecastArgs),
     /// Measure this machine
@@ -325,6 +329,9 @@ enum CliError {
     /// A table cannot be forecast.
     #[error(transparent)]
     Forecast(#[from] forecast::ForecastCsvError),
+    /// The fleet.
+    #[error(transparent)]
+    Scaler(#[from] scaler::ScalerError),
     /// Records of predictions.
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
@@ -394,6 +401,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Keys(KeysVerb::New(args)) => keys::new(&args),
         Verb::Keys(KeysVerb::Model(args)) => seal::draw(&args),
         Verb::Audit(verb) => audit::run(&verb),
+        Verb::Scaler(verb) => scaler::run(verb),
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),

@@ -12,6 +12,7 @@ mod routing;
 pub(crate) mod series;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -74,6 +75,7 @@ pub(crate) struct Joined {
     /// Its series, once they are started.
     pub(crate) live: Option<Live>,
     fabric: Arc<QuicFabric>,
+    addr: SocketAddr,
     desk: Tree,
     seats: Arc<Semaphore>,
     seats_max: u32,
@@ -98,7 +100,8 @@ pub(crate) async fn join(
     let runtime = threads.handle.clone();
     let (fabric, cluster) = {
         let (part, node, clock) = (part.clone(), node.clone(), Arc::clone(clock));
-        let met = runtime.spawn(async move { meet(&part, &node, clock).await });
+        let scales = config.scaler.enabled;
+        let met = runtime.spawn(async move { meet(&part, &node, scales, clock).await });
         match met.await {
             Ok(met) => met?,
             Err(failed) => std::panic::resume_unwind(failed.into_panic()),
@@ -113,13 +116,16 @@ pub(crate) async fn join(
         config: current.clone(),
     }));
     let herald = runtime.spawn(herald::herald(cluster.clone(), system.clone(), Config::clone(&config)));
-    Ok(Joined { cluster, live: None, fabric, desk, seats, seats_max, herald, _threads: threads })
+    let bound = fabric.local_addr();
+    let addr = part.advertise.unwrap_or(bound);
+    Ok(Joined { cluster, live: None, fabric, addr, desk, seats, seats_max, herald, _threads: threads })
 }
 
 /// Binds the address and takes part, on the runtime that this is awaited on.
 async fn meet(
     part: &ClusterConfig,
     node: &NodeConfig,
+    scales: bool,
     clock: Arc<dyn Clock>,
 ) -> Result<(Arc<QuicFabric>, Cluster), ClusterError> {
     let credentials = match &part.credentials {
@@ -137,6 +143,7 @@ async fn meet(
     let bound = fabric.local_addr();
     let advertise = part.advertise.unwrap_or(bound);
     let seeds = Seeds::new(part.seeds.clone(), vec![bound, advertise], part.resolver)?;
+    let scales = scales.then(|| crate::scaler::NAME.to_owned());
     let born = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
     let settings = Part {
         cluster: part.name.clone(),
@@ -144,7 +151,7 @@ async fn meet(
         incarnation: Incarnation(u64::try_from(born.as_millis()).unwrap_or(u64::MAX)),
         advertise,
         region: node.region.clone(),
-        roles: part.roles.iter().map(|role| role.name().to_owned()).collect(),
+        roles: part.roles.iter().map(|role| role.name().to_owned()).chain(scales).collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         detector: Detector {
             gossip_interval: part.detector.gossip_interval,
@@ -180,6 +187,17 @@ fn open_desk(
 }
 
 impl Joined {
+    /// Where other nodes reach this one.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Requests of other nodes that are worked on now.
+    pub(crate) fn inside(&self) -> impl Fn() -> usize + Send + 'static {
+        let (seats, seats_max) = (Arc::clone(&self.seats), self.seats_max as usize);
+        move || seats_max.saturating_sub(seats.available_permits())
+    }
+
     /// Where the cluster's own tasks run.
     pub(crate) fn runtime(&self) -> Handle {
         self._threads.handle.clone()

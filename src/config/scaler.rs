@@ -55,8 +55,10 @@ pub struct ScalerConfig {
     pub dir: PathBuf,
     /// Costs and decisions that are older are dropped.
     pub keep: Duration,
-    /// Files of market calendars.
-    pub calendars: Vec<PathBuf>,
+    /// Market calendars: those that come with the product, and the user's.
+    pub calendars: Calendars,
+    /// Forecasts the demand; empty: only its seasons do.
+    pub demand_model: String,
     /// Those that are in use, by name.
     pub groups: Vec<GroupConfig>,
     /// Those that are in use, by name.
@@ -148,6 +150,7 @@ impl Checker<'_> {
         });
         let keep = self.time("scaler.keep", written.keep, SECOND * 3600..=DAY * 3660);
         let calendars = self.calendars(written.calendars);
+        let demand_model = self.present("scaler.demand_model", written.demand_model);
         let prices = self.prices(written.prices.unwrap_or_default());
         let groups = written.groups.unwrap_or_default();
         let drains = drains(&groups);
@@ -173,7 +176,8 @@ impl Checker<'_> {
             budget: Budget { per_hour: bound(per_hour?), per_month: bound(per_month?) },
             dir: dir?,
             keep: keep?,
-            calendars: calendars?.0,
+            calendars: calendars?.1,
+            demand_model: demand_model?,
             groups: groups?,
             rules: rules?,
             pools: pools?,

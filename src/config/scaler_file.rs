@@ -41,6 +41,9 @@ pub(super) struct ScalerFile {
     pub(super) keep: Option<WrittenDuration>,
     /// Files of market calendars, besides those that come with the product.
     pub(super) calendars: Option<Vec<PathBuf>>,
+    /// Model that forecasts the demand of the next hours from those of a week, where it does so better than their
+    /// seasons; "": none.
+    pub(super) demand_model: Option<String>,
     /// Machines of one purpose and size, by name.
     pub(super) groups: Option<BTreeMap<String, GroupFile>>,
     /// When a group should have more machines or fewer, by name.

@@ -12,7 +12,7 @@ use peregrine_actors::{
     Forecast, ForecastError, ForecastRequest, Health, ModelStatus, Names, Origin, Subject, System,
 };
 use peregrine_runtime::watchdog::Watch;
-use peregrine_runtime::{Clock, Cluster, Deadline, Region};
+use peregrine_runtime::{Address, Clock, Cluster, Deadline, Region};
 use peregrine_shaders::Windows;
 
 use super::body::{self, Body, BodyError, BodyLimits, Budget};
@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
 use crate::reload::{Current, Reload};
+use crate::scaler::{ToScaler, Told};
 use crate::security::Security;
 use crate::series::Started;
 use crate::series_store::SeriesStore;
@@ -70,6 +71,10 @@ pub(crate) struct SharedParts {
     pub(crate) records: Option<Arc<AuditRecords>>,
     /// Ends with the node.
     pub(crate) demo: Option<Demo>,
+    /// What the scaler has told this node.
+    pub(crate) told: Arc<Told>,
+    /// Wherever it acts; `None`: this node is alone.
+    pub(crate) scaler: Option<Address<ToScaler>>,
 }
 
 impl std::ops::Deref for Shared {

@@ -75,6 +75,10 @@ pub(crate) enum Refusal {
     Orders(TooManyOrders),
     #[error("an order about breakers has {0}")]
     Order(&'static str),
+    #[error("{0}")]
+    Release(String),
+    #[error("no scaler acts: set scaler.enabled on a node of this cluster")]
+    NoScaler,
     #[error("no model is served")]
     NoModel,
     #[error("{requests_max} requests are in flight already")]
@@ -113,11 +117,12 @@ impl Refusal {
             }
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Load(_) | Self::Order(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
+            Self::Load(_) | Self::Order(_) | Self::Release(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Reload(_) | Self::Orders(_) => StatusCode::CONFLICT,
             Self::NoModel
+            | Self::NoScaler
             | Self::Records(_)
             | Self::NoSeat { .. }
             | Self::Source(SourceError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,

@@ -47,7 +47,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         ["v1", "stream"] | ["v1", "series", _] => DATA,
         // What was asked and answered is confidential; where the chain ends is for whoever keeps that elsewhere.
         ["v1", "config"] | ["v1", "audit", _] => ADMIN,
-        ["v1", "models" | "breakers", ..] => {
+        ["v1", "models" | "breakers" | "scaler", ..] => {
             if reads {
                 OBSERVE
             } else {
@@ -250,6 +250,8 @@ mod tests {
             ("POST", "/v1/models/m/load", Some(ADMIN)),
             ("GET", "/v1/models/m", Some(OBSERVE)),
             ("POST", "/v1/breakers/m", Some(ADMIN)),
+            ("POST", "/v1/scaler/release", Some(ADMIN)),
+            ("GET", "/v1/scaler/report", Some(OBSERVE)),
             ("POST", "/v2/repository/models/m/unload", Some(ADMIN)),
             ("POST", "/v2/models/m/versions/1/infer", Some(PREDICT)),
             ("GET", "/v1/audit/1-2", Some(ADMIN)),

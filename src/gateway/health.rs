@@ -47,7 +47,12 @@ async fn live(shared: Data<Shared>) -> HttpResponse {
 
 async fn ready(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
-    verdict(health.ready, &json!({ "ready": health.ready, "reasons": health.reasons }))
+    let mut reasons = health.reasons;
+    // What comes all the same is answered: whoever sends it may not have heard yet.
+    let drains = shared.told.is_draining();
+    reasons.extend(drains.then(|| "the scaler has told this node to take no new requests".to_owned()));
+    let ready = health.ready && !drains;
+    verdict(ready, &json!({ "ready": ready, "reasons": reasons }))
 }
 
 /// 503 until the node was ready for the first time.

@@ -19,6 +19,7 @@ mod metrics;
 mod neural;
 mod numbers;
 mod openapi;
+mod scaler;
 mod scorecard;
 mod series;
 pub(crate) mod stream;
@@ -202,6 +203,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     neural::routes(config);
     series::routes(config);
     cluster::routes(config);
+    scaler::routes(config);
     scorecard::routes(config);
     audit::routes(config);
     stream::routes(config);

@@ -144,6 +144,11 @@ impl Streams {
         wakers.into_values().for_each(Waker::wake);
     }
 
+    /// Lets clients in again: the node was told to go on after all.
+    pub(crate) fn resume(&self) {
+        self.stopping.store(false, Ordering::SeqCst);
+    }
+
     pub(super) fn count(&self, frames: u64, bytes: u64) {
         if frames > 0 {
             self.messages.fetch_add(frames, Ordering::Relaxed);

@@ -122,7 +122,7 @@ struct EarlyCloseLine {
 }
 
 /// What a calendar is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parts {
     pub(super) zone: TimeZone,
     /// Years whose holidays are known: the first and the last.

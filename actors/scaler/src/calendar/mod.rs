@@ -72,7 +72,7 @@ pub enum DayKind {
 }
 
 /// The sessions of one market.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Calendar {
     name: String,
     parts: Parts,

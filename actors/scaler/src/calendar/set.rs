@@ -32,7 +32,7 @@ pub struct UnknownCalendar {
 }
 
 /// Calendars by name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Calendars {
     by_name: BTreeMap<String, Arc<Calendar>>,
 }

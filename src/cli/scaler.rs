@@ -1,0 +1,288 @@
+//! `peregrine scaler`: the fleet explained, reported and changed by hand.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use peregrine_scaler::signal::{NodeReport, Signal};
+use serde_json::{Value, json};
+
+use super::{CliError, print_json, resolved};
+use crate::scaler::OpenError;
+use crate::scaler::once::{Evaluated, evaluate};
+
+/// Longest report that is read.
+const REPORT_BYTES_MAX: u64 = 16 << 20;
+/// For the node that is asked.
+const WITHIN: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ScalerVerb {
+    /// Evaluate once and explain; changes nothing unless told to
+    Once(OnceArgs),
+    /// What the scaler of a running cluster has done and why, and what it costs
+    Report(ReportArgs),
+    /// What the machines of a group are to run from now on; naming the former release again goes back to it
+    Release(ReleaseArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OnceArgs {
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// A node of a running cluster: what its nodes measure is asked there. Without one nothing is known of load
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Do what was decided
+    #[arg(long)]
+    apply: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArgs {
+    /// Any node of the cluster
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReleaseArgs {
+    /// The group
+    group: String,
+    /// The release
+    release: String,
+    /// Any node of the cluster
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+}
+
+/// The fleet cannot be evaluated or asked about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ScalerError {
+    /// No node answers there: the operator names one that does.
+    #[error("{url}: {source}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// The node says no; the sentence says who acts.
+    #[error("{url}: {why}")]
+    Refused {
+        /// What was asked.
+        url: String,
+        /// Its sentence.
+        why: String,
+    },
+    /// It is no node of this product that answers.
+    #[error("{url}: {source}")]
+    NotJson {
+        /// What was asked.
+        url: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A pool or a calendar cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
+    match verb {
+        ScalerVerb::Once(args) => once(args),
+        ScalerVerb::Report(args) => report(&args),
+        ScalerVerb::Release(args) => release(&args),
+    }
+}
+
+fn once(args: OnceArgs) -> Result<(), CliError> {
+    let config = resolved(args.config, Vec::new())?.config;
+    let reports = match &args.url {
+        Some(url) => reports(&fetch(url)?),
+        None => BTreeMap::new(),
+    };
+    let evaluated = evaluate(&config, reports, args.apply).map_err(ScalerError::from)?;
+    if args.json {
+        return Ok(print_json(&as_json(&evaluated))?);
+    }
+    let mut out = io::stdout().lock();
+    for decision in &evaluated.round.decisions {
+        writeln!(out, "{decision}")?;
+        for (name, known) in &decision.facts {
+            writeln!(out, "    {name}: {known}")?;
+        }
+        for finding in &decision.findings {
+            writeln!(out, "  {finding}")?;
+        }
+    }
+    for stray in &evaluated.round.strays {
+        writeln!(out, "{stray}: of no group that is configured; left alone")?;
+    }
+    for (what, outcome) in evaluated.lines() {
+        writeln!(out, "{what}: {outcome}")?;
+    }
+    Ok(())
+}
+
+fn as_json(evaluated: &Evaluated) -> Value {
+    let decision = |decision: &peregrine_scaler::control::Decision| {
+        let known: serde_json::Map<String, Value> =
+            decision.facts.iter().map(|(name, known)| ((*name).to_owned(), json!(known))).collect();
+        json!({
+            "group": decision.group,
+            "from": decision.from,
+            "to": decision.to,
+            "explained": decision.to_string(),
+            "findings": decision.findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "known": known,
+        })
+    };
+    let actions = evaluated.lines();
+    json!({
+        "decisions": evaluated.round.decisions.iter().map(decision).collect::<Vec<_>>(),
+        "actions": actions.map(|(what, outcome)| json!({ "action": what, "outcome": outcome })).collect::<Vec<_>>(),
+        "strays": evaluated.round.strays.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn report(args: &ReportArgs) -> Result<(), CliError> {
+    let report = fetch(&args.url)?;
+    if args.json {
+        return Ok(print_json(&report)?);
+    }
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let list = |key: &str| report[key].as_array().cloned().unwrap_or_default();
+    let mut out = io::stdout().lock();
+    writeln!(out, "{} at {}", text(&report["state"]), text(&report["at"]))?;
+    for group in list("groups") {
+        writeln!(out, "{}", text(&group["explained"]))?;
+        for finding in group["findings"].as_array().into_iter().flatten() {
+            writeln!(out, "  {}", text(finding))?;
+        }
+    }
+    for pool in list("pools") {
+        for machine in pool["machines"].as_array().into_iter().flatten() {
+            let cordoned = if machine["cordoned"] == true { ", cordoned" } else { "" };
+            writeln!(
+                out,
+                "{} {} {} {}{cordoned}",
+                text(&machine["slot"]),
+                text(&machine["region"]),
+                text(&machine["release"]),
+                text(&machine["state"]),
+            )?;
+        }
+        if let Some(error) = pool["error"].as_str() {
+            writeln!(out, "pool {}: {error}", text(&pool["pool"]))?;
+        }
+    }
+    for decision in list("decisions") {
+        writeln!(out, "{}", text(&decision))?;
+    }
+    writeln!(out, "spent this month: {}", text(&report["spent_this_month"]))?;
+    if let Some(summary) = report["summary"].as_str() {
+        writeln!(out, "{summary}")?;
+    }
+    Ok(())
+}
+
+fn release(args: &ReleaseArgs) -> Result<(), CliError> {
+    let body = json!({ "group": args.group, "release": args.release }).to_string();
+    let url = format!("{}/v1/scaler/release", args.url.trim_end_matches('/'));
+    let sent = agent().post(&url).header("content-type", "application/json").send(body.as_bytes());
+    let mut answer = sent.map_err(|source| unreachable(&url, source))?;
+    let text = read(&url, &mut answer)?;
+    if !answer.status().is_success() {
+        return Err(ScalerError::Refused { url, why: problem(&text) }.into());
+    }
+    writeln!(io::stdout().lock(), "{} will run {}", args.group, args.release)?;
+    Ok(())
+}
+
+fn unreachable(url: &str, source: ureq::Error) -> ScalerError {
+    ScalerError::Unreachable { url: url.to_owned(), source: Box::new(source) }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build().new_agent()
+}
+
+fn fetch(url: &str) -> Result<Value, CliError> {
+    let url = format!("{}/v1/scaler/report", url.trim_end_matches('/'));
+    let mut answer = agent().get(&url).call().map_err(|source| unreachable(&url, source))?;
+    let text = read(&url, &mut answer)?;
+    if !answer.status().is_success() {
+        return Err(ScalerError::Refused { url, why: problem(&text) }.into());
+    }
+    Ok(serde_json::from_str(&text).map_err(|source| ScalerError::NotJson { url, source })?)
+}
+
+fn read(url: &str, answer: &mut ureq::http::Response<ureq::Body>) -> Result<String, ScalerError> {
+    let read = answer.body_mut().with_config().limit(REPORT_BYTES_MAX).read_to_string();
+    read.map_err(|source| unreachable(url, source))
+}
+
+/// The sentence of a refusal, whatever form it has.
+fn problem(text: &str) -> String {
+    let body: Value = serde_json::from_str(text).unwrap_or_default();
+    let detail = body["detail"].as_str().or_else(|| body["error"].as_str());
+    detail.map_or_else(|| text.chars().take(200).collect(), str::to_owned)
+}
+
+/// What nodes measured, by machine and by name; what cannot be read was not measured.
+fn reports(report: &Value) -> BTreeMap<String, NodeReport> {
+    let mut reports = BTreeMap::new();
+    for node in report["nodes"].as_array().into_iter().flatten() {
+        let Some(at) = node["heard_at"].as_str().and_then(|text| text.parse::<Timestamp>().ok()) else {
+            continue;
+        };
+        let measured = Signal::ALL.into_iter();
+        let measured =
+            measured.filter_map(|signal| Some((signal, node["measured"][signal.name()].as_f64()?)));
+        let read = NodeReport {
+            at,
+            is_ready: node["ready"] == true,
+            is_draining: node["draining"] == true,
+            measured: measured.collect(),
+        };
+        for name in [&node["machine"], &node["node"]].into_iter().filter_map(Value::as_str) {
+            reports.insert(name.to_owned(), read.clone());
+        }
+    }
+    reports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_read_as_they_were_written() {
+        let report = json!({ "nodes": [
+            { "node": "g-0", "machine": "148e", "heard_at": "2026-11-28T12:00:00Z", "ready": true, "draining": false,
+              "measured": { "utilisation": 0.5, "unheard_of": 3 } },
+            { "node": "odd", "heard_at": "yesterday" },
+        ]});
+        let read = reports(&report);
+        assert_eq!(read.keys().collect::<Vec<_>>(), ["148e", "g-0"]);
+        assert_eq!(read["g-0"].measured, [(Signal::Utilisation, 0.5)].into());
+        assert!(read["g-0"].is_ready);
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_its_sentence() {
+        assert_eq!(problem(r#"{"title":"x","detail":"no scaler acts"}"#), "no scaler acts");
+        assert_eq!(problem("<html>"), "<html>");
+    }
+}

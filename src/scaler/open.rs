@@ -1,0 +1,50 @@
+//! Every pool of the configuration, opened.
+
+use std::collections::BTreeMap;
+
+use peregrine_scaler::carry::Carrier;
+use peregrine_scaler::control::Attached;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use super::pools::{self, Meeting};
+use crate::config::{Config, Credentials};
+
+/// A pool cannot be used. The operator acts.
+#[derive(Debug, thiserror::Error)]
+#[error("pool `{pool}`: {source}")]
+pub(crate) struct OpenError {
+    /// Which.
+    pub(crate) pool: String,
+    /// Why.
+    pub(crate) source: pools::OpenError,
+}
+
+/// What the nodes that this one starts are told, as the configuration says before anything listens.
+pub(crate) fn meeting(config: &Config) -> Meeting {
+    let part = config.cluster.as_ref();
+    let secret = part.and_then(|part| match &part.credentials {
+        Credentials::Secret(secret) => Some(secret.clone()),
+        Credentials::Files { .. } => None,
+    });
+    let seed = part.map(|part| part.advertise.unwrap_or(part.listen));
+    Meeting {
+        files: Vec::new(),
+        models: config.models.repositories.clone(),
+        seeds: seed.iter().map(ToString::to_string).collect(),
+        secret,
+    }
+}
+
+/// Every pool, each with the holds that this scaler has in it: none yet.
+pub(crate) fn pools(config: &Config, meeting: &Meeting) -> Result<BTreeMap<String, Attached>, OpenError> {
+    let mut opened = BTreeMap::new();
+    for (name, part) in &config.scaler.pools {
+        let chance = StdRng::from_rng(&mut rand::rng());
+        let fly = |part: &_| super::fly::open(config, name, part).map_err(Into::into);
+        let pool = pools::open(part, config, meeting, chance, fly);
+        let pool = pool.map_err(|source| OpenError { pool: name.clone(), source })?;
+        opened.insert(name.clone(), Attached { pool, carrier: Carrier::new(config.scaler.hold) });
+    }
+    Ok(opened)
+}

@@ -1,0 +1,390 @@
+//! The rounds of the scaler that acts: on a thread of its own, since pools may take their time.
+//!
+//! Looks, has the controller decide, carries out, keeps, and shows. Decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use parking_lot::Mutex;
+use peregrine_runtime::{Clock, Failure, Inbox, Received, Worker};
+use peregrine_scaler::budget::Spent;
+use peregrine_scaler::calendar::{Calendar, State};
+use peregrine_scaler::carry::Nodes;
+use peregrine_scaler::control::{
+    Attached, Controller, Decision, Done, GroupView, Markets, Round, Seen, run_once,
+};
+use peregrine_scaler::demand::{Demand, NoOutlook, Outlook};
+use peregrine_scaler::fleet::Machine;
+use peregrine_scaler::place::RoundTrips;
+use peregrine_scaler::pool::PoolError;
+use peregrine_scaler::reconcile::Action;
+use peregrine_scaler::signal::{NodeReport, Signal};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tracing::{error, info, warn};
+
+use super::book::Book;
+use super::ledger::LedgerError;
+
+/// What pools have room for changes slowly, and they count calls.
+const ROOM_EVERY: Duration = Duration::from_secs(60);
+
+/// Go round now.
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Nudge;
+
+/// What a group has beside the machines of its spec.
+pub(crate) struct GroupParts {
+    /// Of the markets that it follows.
+    pub(crate) calendars: Vec<Arc<Calendar>>,
+    /// What its machines run unless an operator has said otherwise.
+    pub(crate) release: String,
+    pub(crate) demand: Demand,
+}
+
+/// The latest round, for whoever asks.
+pub(crate) struct Picture {
+    pub(crate) at: Timestamp,
+    pub(crate) round: Round,
+    pub(crate) done: Vec<Done>,
+    pub(crate) machines: BTreeMap<String, Result<Vec<Machine>, PoolError>>,
+    pub(crate) outlooks: BTreeMap<String, Result<Outlook, NoOutlook>>,
+    pub(crate) markets: BTreeMap<String, Markets>,
+    pub(crate) releases: BTreeMap<String, String>,
+    pub(crate) spent: Spent,
+    pub(crate) decisions: Vec<String>,
+    pub(crate) ready: BTreeMap<String, [Vec<Duration>; 2]>,
+}
+
+/// Everything that one life of the scaler needs.
+pub(crate) struct Parts {
+    pub(crate) controller: Controller,
+    pub(crate) pools: BTreeMap<String, Attached>,
+    pub(crate) groups: BTreeMap<String, GroupParts>,
+    pub(crate) book: Arc<Mutex<Book>>,
+    pub(crate) keeper: Box<dyn Keeper>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) every: Duration,
+    pub(crate) stale_after: Duration,
+    pub(crate) dry_run: bool,
+    pub(crate) picture: Arc<ArcSwapOption<Picture>>,
+    /// Between regions, as this node's cluster has measured.
+    pub(crate) round_trips: Box<dyn Fn() -> RoundTrips + Send>,
+    pub(crate) seed: u64,
+}
+
+/// The port to what is kept of money and decisions.
+pub(crate) trait Keeper: Send {
+    /// Charges for the machines up to now. `prediction_rates`: predictions per second, by group and region.
+    fn account(
+        &mut self,
+        machines: &[Machine],
+        prediction_rates: &BTreeMap<(String, String), f64>,
+        now: Timestamp,
+    ) -> Result<Accounts, LedgerError>;
+
+    /// Keeps what was decided, and how long machines took to be ready.
+    fn keep(
+        &mut self,
+        decisions: &[Decision],
+        controller: &Controller,
+        now: Timestamp,
+    ) -> Result<(), LedgerError>;
+}
+
+/// What the keeper knows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Accounts {
+    pub(crate) spent: Spent,
+    /// Money for 1,000 predictions, of late, by group.
+    pub(crate) cost_per_1000: BTreeMap<String, f64>,
+}
+
+/// The thread.
+pub(crate) struct Rounds {
+    parts: Parts,
+    room: BTreeMap<String, BTreeMap<String, u32>>,
+    room_at: Option<Instant>,
+    chance: StdRng,
+}
+
+impl Rounds {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let chance = StdRng::seed_from_u64(parts.seed);
+        Self { parts, room: BTreeMap::new(), room_at: None, chance }
+    }
+
+    fn round(&mut self) {
+        let now = wall(&*self.parts.clock);
+        self.ask_for_room(now);
+        let mut outlooks = BTreeMap::new();
+        let mut markets = BTreeMap::new();
+        let parts = &mut self.parts;
+        parts.book.lock().forget(now);
+        let origins = parts.book.lock().origins(now, parts.stale_after);
+        let releases = parts.book.lock().releases.by_group.clone();
+        let mut views: BTreeMap<String, GroupView> = BTreeMap::new();
+        for (index, (name, group)) in parts.groups.iter_mut().enumerate() {
+            let open = markets_of(&group.calendars, now);
+            // What is asked of the whole cluster is the demand of its first group: nobody else can say whose it is.
+            if index == 0 && !origins.is_empty() {
+                let _ = group.demand.observe(now, origins.values().sum()); // one that is late or odd is left out
+            }
+            let outlook = group.demand.outlook(now);
+            let lead = parts.controller.time_to_ready(name).unwrap_or_default() + parts.every;
+            views.insert(
+                name.clone(),
+                GroupView {
+                    markets: open,
+                    demand: outlook.as_ref().ok().map(|outlook| outlook.upper_within(lead)),
+                    origins: origins.clone(),
+                    room: self.room.get(name).cloned().unwrap_or_default(),
+                    release: releases.get(name).unwrap_or(&group.release).clone(),
+                    ..GroupView::default()
+                },
+            );
+            outlooks.insert(name.clone(), outlook);
+            markets.insert(name.clone(), open);
+        }
+        let releases = views.iter().map(|(name, view)| (name.clone(), view.release.clone())).collect();
+        let round_trips = (parts.round_trips)();
+        let is_budgeted = parts.controller.spec().budget.per_month.is_some();
+        let (book, keeper) = (Arc::clone(&parts.book), &mut parts.keeper);
+        let mut listed = BTreeMap::new();
+        let mut spent = Spent { this_month: 0.0, remaining: until_next_month(now) };
+        let look = |machines: BTreeMap<String, Result<Vec<Machine>, PoolError>>| {
+            let all: Vec<&Machine> = machines.values().flatten().flatten().collect();
+            let mut book = book.lock();
+            // While a pool does not list, what its machines are told stands.
+            if machines.values().all(Result::is_ok) {
+                book.keep(all.iter().copied());
+            }
+            let reports = book.reports();
+            let rates = prediction_rates(&all, &reports);
+            let owned: Vec<Machine> = all.iter().copied().cloned().collect();
+            let fixed = book.fixed(all.iter().copied());
+            drop(book);
+            let mut machines = machines;
+            match keeper.account(&owned, &rates, now) {
+                Ok(accounts) => {
+                    spent = accounts.spent;
+                    for (name, view) in &mut views {
+                        view.cost_per_1000 = accounts.cost_per_1000.get(name).copied();
+                    }
+                }
+                // What was spent is not known then, and is not nothing.
+                Err(error) => {
+                    error!(%error, "the scaler's ledger");
+                    if is_budgeted {
+                        let silent = PoolError::Unavailable(format!("what was spent is not known: {error}"));
+                        machines.values_mut().for_each(|listed| *listed = Err(silent.clone()));
+                    }
+                }
+            }
+            // Nodes that come from no pool do the work of the first group.
+            if let Some(view) = views.values_mut().next() {
+                view.fixed = fixed;
+            }
+            listed = machines.clone();
+            Seen { now, machines, reports, groups: views, round_trips, spent }
+        };
+        let (round, done) = if parts.dry_run {
+            let lists = parts.pools.iter_mut().map(|(name, at)| (name.clone(), at.pool.list(now))).collect();
+            (parts.controller.round(&look(lists)), Vec::new())
+        } else {
+            let chance = &mut self.chance;
+            let mut nodes = Told(&parts.book);
+            run_once(&mut parts.controller, &mut parts.pools, &mut nodes, now, look, || chance.random())
+        };
+        say(&round, &done);
+        if let Err(error) = parts.keeper.keep(&round.decisions, &parts.controller, now) {
+            error!(%error, "the scaler's ledger");
+        }
+        let controller = &parts.controller;
+        let ready = parts.groups.keys().map(|name| (name.clone(), ready_times(controller, name))).collect();
+        parts.picture.store(Some(Arc::new(Picture {
+            at: now,
+            round,
+            done,
+            machines: listed,
+            outlooks,
+            markets,
+            releases,
+            spent,
+            decisions: controller
+                .decisions()
+                .rev()
+                .take(64)
+                .map(|decision| format!("{} {decision}", decision.at))
+                .collect(),
+            ready,
+        })));
+    }
+
+    fn ask_for_room(&mut self, now: Timestamp) {
+        let moment = self.parts.clock.now();
+        if self.room_at.is_some_and(|at| moment.saturating_duration_since(at) < ROOM_EVERY) {
+            return;
+        }
+        self.room_at = Some(moment);
+        let groups = self.parts.controller.spec().groups.clone();
+        for group in &groups {
+            let Some(attached) = self.parts.pools.get_mut(&group.pool) else { continue };
+            match attached.pool.room(group, now) {
+                Ok(room) => drop(self.room.insert(group.name.clone(), room.into_iter().collect())),
+                // What there was is too old to go by; what is asked for may be refused.
+                Err(error) => {
+                    self.room.remove(&group.name);
+                    warn!(group = group.name, %error, "room is not known");
+                }
+            }
+        }
+    }
+}
+
+impl Worker<Nudge> for Rounds {
+    fn run(&mut self, inbox: &mut Inbox<Nudge>) -> Result<(), Failure> {
+        loop {
+            let began = Instant::now();
+            self.round();
+            match inbox.recv_deadline(began + self.parts.every) {
+                Received::Stop => return Ok(()),
+                Received::Mail(_) | Received::Nothing => {}
+            }
+        }
+    }
+}
+
+/// The nodes, told when they speak next.
+struct Told<'a>(&'a Mutex<Book>);
+
+impl Nodes for Told<'_> {
+    fn drain(&mut self, machine: &Machine, now: Timestamp) {
+        self.0.lock().drain(machine, now);
+    }
+
+    fn undrain(&mut self, machine: &Machine, now: Timestamp) {
+        self.0.lock().undrain(machine, now);
+    }
+}
+
+fn say(round: &Round, done: &[Done]) {
+    for decision in round.decisions.iter().filter(|decision| decision.from != decision.to) {
+        let (group, from, to) = (decision.group.as_str(), decision.from, decision.to);
+        info!(group, from, to, cause = %decision.cause, "fleet decided");
+    }
+    for Done { action, result } in done {
+        let (what, machine) = match action {
+            Action::Create(order) => ("create", order.slot.to_string()),
+            Action::Change(machine, change) => (change.name(), machine.slot.to_string()),
+            Action::Drain(_) | Action::Undrain(_) | Action::Hold(_) | Action::Release(_) => {
+                if let Err(error) = result {
+                    warn!(%error, "hold");
+                }
+                continue;
+            }
+        };
+        match result {
+            Ok(()) => info!(machine, "{what}"),
+            Err(error) => warn!(machine, %error, "{what}"),
+        }
+    }
+}
+
+/// Of machines that say so, by group and region.
+fn prediction_rates(
+    machines: &[&Machine],
+    reports: &BTreeMap<String, NodeReport>,
+) -> BTreeMap<(String, String), f64> {
+    let mut rates = BTreeMap::new();
+    for machine in machines {
+        let report = reports.get(&machine.id.0).or_else(|| reports.get(&machine.slot.to_string()));
+        let rate = report.and_then(|report| report.measured.get(&Signal::PredictionRate));
+        if let Some(rate) = rate.filter(|rate| rate.is_finite()) {
+            *rates.entry((machine.slot.group.clone(), machine.region.clone())).or_insert(0.0) += rate;
+        }
+    }
+    rates
+}
+
+fn ready_times(controller: &Controller, group: &str) -> [Vec<Duration>; 2] {
+    use peregrine_scaler::control::Start;
+    let times = |start| {
+        controller.ready_times(group).map(|times| times.measured(start).collect()).unwrap_or_default()
+    };
+    [times(Start::Cold), times(Start::Warm)]
+}
+
+/// Open if one is; until the first of them opens. What one does not know, the others may.
+pub(super) fn markets_of(calendars: &[Arc<Calendar>], now: Timestamp) -> Markets {
+    let mut markets = Markets::default();
+    for calendar in calendars {
+        match calendar.state(now) {
+            Ok(State::Open { .. }) => markets.is_open = Some(true),
+            Ok(State::Closed { .. }) => drop(markets.is_open.get_or_insert(false)),
+            Err(_) => {}
+        }
+        if let Ok(Some(opens_in)) = calendar.until_open(now) {
+            markets.opens_in = Some(markets.opens_in.map_or(opens_in, |known| known.min(opens_in)));
+        }
+    }
+    markets
+}
+
+/// The months of the budget are UTC's.
+pub(super) fn until_next_month(now: Timestamp) -> Duration {
+    let today = now.to_zoned_datetime(TimeZone::UTC).date();
+    let next = today.last_of_month().tomorrow().and_then(|first| first.to_zoned_datetime(TimeZone::UTC));
+    next.ok()
+        .and_then(|next| Duration::try_from(next.timestamp().duration_since(now)).ok())
+        .unwrap_or_default()
+}
+
+pub(crate) fn wall(clock: &dyn Clock) -> Timestamp {
+    Timestamp::try_from(clock.wall()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Names of groups that there are.
+pub(crate) fn names(groups: &BTreeMap<String, GroupParts>) -> BTreeSet<String> {
+    groups.keys().cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use peregrine_scaler::calendar::Calendars;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_month_of_the_budget_ends_at_midnight_utc() {
+        assert_eq!(until_next_month(at("2026-11-30T23:59:00Z")), Duration::from_secs(60));
+        assert_eq!(until_next_month(at("2026-12-31T00:00:00Z")), Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn markets_are_open_while_one_is() {
+        let built_in = Calendars::built_in();
+        let of = |names: &[&str], now: &str| {
+            let calendars: Vec<_> =
+                names.iter().map(|name| Arc::clone(built_in.get(name).unwrap())).collect();
+            markets_of(&calendars, at(now))
+        };
+        // A Wednesday: Frankfurt is open, New York opens in three hours and a half.
+        let morning = of(&["XNYS", "XETR"], "2026-11-25T11:00:00Z");
+        assert_eq!(morning.is_open, Some(true));
+        let new_york = of(&["XNYS"], "2026-11-25T11:00:00Z");
+        assert_eq!(new_york, Markets { is_open: Some(false), opens_in: Some(Duration::from_secs(12_600)) });
+        assert_eq!(of(&[], "2026-11-25T11:00:00Z"), Markets::default());
+        // Nobody knows the holidays of that year.
+        assert_eq!(of(&["XNYS"], "2093-11-25T11:00:00Z"), Markets::default());
+    }
+}
