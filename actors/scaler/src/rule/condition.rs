@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use cel::{Context, ExecutionError, Program, Value};
+use cel::{Context, Env, ExecutionError, Program, Value};
 
 use super::Direction;
 use crate::signal::{GroupSignals, Reading, Signal};
@@ -26,6 +26,9 @@ pub const NAMES: [(&str, &str); 8] = [
     ("demand", "requests per second that are forecast until a new machine would be ready, upper bound"),
     ("time_to_ready", "seconds from a decision to the first answer of a new machine, measured"),
 ];
+
+/// What the language knows by itself; to build it anew for each question would take a hundred times the answer's time.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
 
 /// A condition, compiled.
 #[derive(Clone)]
@@ -186,7 +189,7 @@ impl Condition {
 
     /// With everything known it must say yes or no; which types do not fit shows then.
     fn is_boolean(&self) -> Result<(), ConditionError> {
-        let mut context = Context::default();
+        let mut context = Context::with_env(Arc::clone(&ENV));
         for name in &self.names {
             let value = if is_truth(name) { Value::Bool(true) } else { Value::Float(0.5) };
             context.add_variable_from_value(name.clone(), value);
@@ -201,7 +204,7 @@ impl Condition {
     }
 
     pub(super) fn ask(&self, facts: &Facts, direction: Direction) -> Answer {
-        let mut context = Context::default();
+        let mut context = Context::with_env(Arc::clone(&ENV));
         let mut missing = Vec::new();
         for name in &self.names {
             match facts.value(name, direction) {
