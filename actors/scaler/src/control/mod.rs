@@ -48,7 +48,8 @@ pub struct FleetSpec {
     pub stale_after: Duration,
     /// How long fewer machines must have been enough before some go.
     pub stabilisation: Duration,
-    /// Share by which the demand must differ from the capacity before it changes anything.
+    /// Share by which the demand must lie below what fewer machines answer before any go. More come without one:
+    /// beyond their capacity machines miss their objective.
     pub dead_band: f64,
     /// What a millisecond of the mean round trip is worth, per hour.
     pub rtt_worth: f64,

@@ -193,11 +193,10 @@ fn nodes_that_come_from_no_pool_do_their_part() {
 }
 
 #[test]
-fn a_small_difference_changes_nothing() {
+fn a_little_too_much_is_too_much_and_a_little_less_changes_nothing() {
     let mut world = World::new(spec(group(1, 8), Vec::new()));
-    assert_eq!(world.load(195.0, 195.0).minutes(8), (2, 2));
-    assert_eq!(world.load(215.0, 215.0).minutes(8), (2, 2));
-    assert_eq!(world.load(225.0, 225.0).minutes(8), (3, 3));
+    assert_eq!(world.load(199.0, 199.0).minutes(8), (2, 2));
+    assert_eq!(world.load(201.0, 201.0).minutes(8), (3, 3));
     assert_eq!(world.load(195.0, 195.0).minutes(20), (3, 3));
     assert_eq!(world.load(175.0, 175.0).minutes(20), (2, 2));
 }

@@ -21,7 +21,7 @@ pub(super) struct Demand {
     pub(super) capacity: f64,
     /// Of nodes that come from no pool.
     pub(super) fixed: f64,
-    /// Share of the present capacity within which nothing changes.
+    /// Share by which it must lie below what fewer machines answer before any go.
     pub(super) dead_band: f64,
 }
 
@@ -118,7 +118,8 @@ impl Wish {
     }
 }
 
-/// Machines for a rate; within the dead band around what `present` ones do, as many as there are.
+/// Machines for a rate. What is more than the present ones answer within their objective is needed at once; what fewer
+/// could answer must lie below that by the dead band, or each would take its turn.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rounded ratio, saturating")]
 fn machines_for(rate: f64, capacity: f64, present: u32, dead_band: f64) -> u32 {
     if !rate.is_finite() || rate < 0.0 || capacity <= 0.0 {
@@ -126,6 +127,6 @@ fn machines_for(rate: f64, capacity: f64, present: u32, dead_band: f64) -> u32 {
     }
     let needed = rate / capacity;
     let now = f64::from(present);
-    let within = present > 0 && needed <= now * (1.0 + dead_band) && needed > (now - 1.0) * (1.0 - dead_band);
+    let within = present > 0 && needed <= now && needed > (now - 1.0) * (1.0 - dead_band);
     if within { present } else { needed.ceil().min(f64::from(u32::MAX)) as u32 }
 }
