@@ -330,7 +330,7 @@ impl Checker<'_> {
             ready_after: ready_after?,
         };
         let room: u64 = spec.places.iter().map(|place| u64::from(place.machines_max)).sum();
-        if room < u64::from(spec.machines_min) {
+        if room < u64::from(spec.machines_min) && spec.machines_min <= spec.machines_max {
             let min = spec.machines_min;
             self.mistake(&key("machines_min"), format!("{min} is more than the {room} of all its regions"));
         }

@@ -4,7 +4,6 @@
 //! All of it is on the disk before a call returns. It is bounded by age and by number. A store that cannot be read is
 //! put aside, and [`Found`] says so: money that was spent may then be missing, and whoever keeps a budget must know.
 
-pub mod cost;
 mod entry;
 mod store;
 #[cfg(test)]
@@ -20,10 +19,10 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};
 use peregrine_scaler::budget::Spent;
 use peregrine_scaler::control::Decision;
+use peregrine_scaler::cost::{Accrual, Accrued, Billing};
 use peregrine_scaler::fleet::{GroupSpec, Machine};
 use tracing::{info, warn};
 
-use self::cost::charges;
 use self::entry::{Kind, cost_key, hour_of, is_name, next_hour, number_of, numbered_key};
 use self::store::{Entry, Failure, Lock, Store};
 
@@ -96,8 +95,6 @@ pub struct Ledger {
     store: Option<Store>,
     dir: PathBuf,
     keep: Duration,
-    /// Of the latest look at the machines; `None`: there was none yet.
-    before: Vec<Machine>,
     charged_until: Option<Timestamp>,
     pruned_at: Option<Timestamp>,
     _lock: Lock,
@@ -115,7 +112,6 @@ impl Ledger {
             store: Some(store),
             dir: dir.to_owned(),
             keep,
-            before: Vec::new(),
             charged_until: None,
             pruned_at: None,
             _lock: lock,
@@ -135,35 +131,82 @@ impl Ledger {
         self.charged_until
     }
 
-    /// Charges for the time since the last call, also where another process made that: `machines` are those that are
-    /// there now, `predictions` what was made meanwhile, by group and region. The first call of all charges nothing.
+    /// Charges for machines over times that were added up; no second of them twice, whatever is handed in.
     ///
     /// # Errors
-    /// See [`LedgerError`]. Nothing was charged then, and the next call does it.
-    pub fn charge(
+    /// See [`LedgerError`]. Nothing of it was charged then, and it may be handed in again.
+    pub fn charge(&mut self, accrued: &[Accrued], now: Timestamp) -> Result<(), LedgerError> {
+        let mut costs = BTreeMap::new();
+        let mut until = self.charged_until.unwrap_or(Timestamp::MIN);
+        for time in accrued {
+            // What would be dropped at once need not be written.
+            let from = time.from.max(until).max(self.oldest(now));
+            for line in &time.lines {
+                let mut hour = hour_of(from);
+                while hour < time.to {
+                    let next = next_hour(hour);
+                    let share = seconds(hour.max(from), next.min(time.to)) / time.seconds();
+                    let cost = self.cost(&mut costs, hour, &line.group, &line.region)?;
+                    match line.billing {
+                        Billing::Running => cost.running_seconds += line.machine_seconds * share,
+                        Billing::Stopped => cost.stopped_seconds += line.machine_seconds * share,
+                    }
+                    cost.cost += line.money * share;
+                    hour = next;
+                }
+            }
+            until = until.max(time.to);
+        }
+        let put: Vec<Entry> = costs.into_iter().map(|(key, cost): (_, Cost)| (key, cost.encode())).collect();
+        let until = (until > Timestamp::MIN).then_some(until);
+        self.written(put, &[], until)?;
+        self.charged_until = until;
+        self.prune(now)
+    }
+
+    /// Charges for the time in which no scaler looked: `machines`, the first that are seen, are taken to have been as
+    /// they are since the last charge, or since they were made. From then on `accrual` adds up.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub fn catch_up(
         &mut self,
+        accrual: &mut Accrual,
         groups: &[GroupSpec],
         machines: &[Machine],
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let mut accrued = Vec::new();
+        if let Some(last) = self.charged_until.filter(|last| *last < now) {
+            let there = machines.iter().filter(|machine| machine.created_at <= last);
+            let mut missed = Accrual::new(Duration::MAX);
+            let first = missed.observe(last, groups, there);
+            match first.and_then(|_| missed.observe(now, groups, machines.iter())) {
+                Ok(times) => accrued = times,
+                Err(far) => warn!(error = %far, "what machines have cost meanwhile is not known"),
+            }
+        }
+        if let Err(refused) = accrual.observe(now, groups, machines.iter()) {
+            warn!(error = %refused, "what machines cost is not added up yet");
+        }
+        self.charge(&accrued, now)?;
+        if self.charged_until.is_none() {
+            self.written(Vec::new(), &[], Some(now))?;
+            self.charged_until = Some(now);
+        }
+        Ok(())
+    }
+
+    /// Counts predictions that were made of late, by group and region.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]. None of them was counted then.
+    pub fn predicted(
+        &mut self,
         predictions: &BTreeMap<(String, String), f64>,
         now: Timestamp,
     ) -> Result<(), LedgerError> {
-        // What is dropped at once need not be written.
-        let from = self.charged_until.unwrap_or(now).max(self.oldest(now));
         let mut costs = BTreeMap::new();
-        for ((group, region), charge) in charges(groups, &self.before, machines, from, now) {
-            let whole = now.duration_since(from).as_secs_f64();
-            let mut hour = hour_of(from);
-            while hour < now {
-                let next = next_hour(hour);
-                let part = next.min(now).duration_since(hour.max(from)).as_secs_f64();
-                let part = charge.part(if whole > 0.0 { part / whole } else { 0.0 });
-                let cost = self.cost(&mut costs, hour, &group, &region)?;
-                cost.running_seconds += part.running_seconds;
-                cost.stopped_seconds += part.stopped_seconds;
-                cost.cost += part.cost;
-                hour = next;
-            }
-        }
         for ((group, region), made) in predictions {
             let fits = made.is_finite() && *made > 0.0 && is_name(group) && is_name(region);
             if fits {
@@ -171,11 +214,7 @@ impl Ledger {
             }
         }
         let put: Vec<Entry> = costs.into_iter().map(|(key, cost): (_, Cost)| (key, cost.encode())).collect();
-        let until = self.charged_until.map_or(now, |until| until.max(now));
-        self.written(put, &[], Some(until))?;
-        self.charged_until = Some(until);
-        self.before = machines.to_vec();
-        self.prune(now)
+        if put.is_empty() { Ok(()) } else { self.written(put, &[], None) }
     }
 
     /// Keeps a decision.
@@ -344,6 +383,11 @@ impl Ledger {
             Failure::Damage(what) => LedgerError::Damage { dir, what },
         }
     }
+}
+
+/// From one time to another; none if that is before.
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    to.duration_since(from).as_secs_f64().max(0.0)
 }
 
 /// When the month of `now`, UTC, begins, and when the next one does.

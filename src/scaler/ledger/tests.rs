@@ -55,9 +55,27 @@ fn machine(state: MachineState) -> Machine {
     }
 }
 
-fn charge(ledger: &mut Ledger, made: f64, now: Timestamp) {
+/// A scaler that looks now and then.
+struct Looker(Accrual);
+
+impl Looker {
+    /// The first look of a scaler at what a ledger knows.
+    fn first(ledger: &mut Ledger, now: Timestamp) -> Self {
+        let mut accrual = Accrual::new(Duration::from_secs(60));
+        ledger.catch_up(&mut accrual, &groups(), &[machine(MachineState::Started)], now).unwrap();
+        Self(accrual)
+    }
+
+    fn look(&mut self, ledger: &mut Ledger, now: Timestamp) {
+        let machines = [machine(MachineState::Started)];
+        let accrued = self.0.observe(now, &groups(), machines.iter()).unwrap();
+        ledger.charge(&accrued, now).unwrap();
+    }
+}
+
+fn predicted(ledger: &mut Ledger, made: f64, now: Timestamp) {
     let predictions = BTreeMap::from([(("g".to_owned(), "iad".to_owned()), made)]);
-    ledger.charge(&groups(), &[machine(MachineState::Started)], &predictions, now).unwrap();
+    ledger.predicted(&predictions, now).unwrap();
 }
 
 fn decision(group: &str, second: i64, to: u32) -> Decision {
@@ -78,39 +96,65 @@ fn each_hour_gets_its_seconds() {
     let dir = TempDir::new().unwrap();
     let mut ledger = open(dir.path());
     assert_eq!(ledger.charged_until(), None);
-    charge(&mut ledger, 0.0, at(0));
+    let mut looker = Looker::first(&mut ledger, at(0));
     assert_eq!(cents(&mut ledger), [], "what was before is not known");
-    charge(&mut ledger, 0.0, at(1000));
-    charge(&mut ledger, 0.0, at(1015));
+    looker.look(&mut ledger, at(1000));
+    looker.look(&mut ledger, at(1015));
     assert_eq!(cents(&mut ledger), [(0, 101.5)]);
-    charge(&mut ledger, 0.0, at(3600 * 2 + 100));
+    looker.look(&mut ledger, at(3600 * 2 + 100));
     assert_eq!(cents(&mut ledger), [(0, 360.0), (3600, 360.0), (7200, 10.0)]);
     let hour = &ledger.costs(at(3600), at(7200)).unwrap()[0];
     assert_eq!((hour.running_seconds, hour.stopped_seconds), (3600.0, 0.0));
-    // A clock that goes back charges nothing, and no second twice.
-    charge(&mut ledger, 0.0, at(7200));
-    charge(&mut ledger, 0.0, at(3600 * 2 + 100));
-    assert_eq!(cents(&mut ledger), [(0, 360.0), (3600, 360.0), (7200, 10.0)]);
+}
+
+#[test]
+fn no_second_is_charged_twice() {
+    let dir = TempDir::new().unwrap();
+    let mut ledger = open(dir.path());
+    let mut looker = Looker::first(&mut ledger, at(0));
+    let accrued = looker.0.observe(at(100), &groups(), [machine(MachineState::Stopped)].iter()).unwrap();
+    ledger.charge(&accrued, at(100)).unwrap();
+    ledger.charge(&accrued, at(100)).unwrap();
+    assert_eq!(cents(&mut ledger), [(0, 10.0)]);
+    // Half of it is new.
+    let mut other = Accrual::new(Duration::from_secs(60));
+    other.observe(at(0), &groups(), [machine(MachineState::Stopped)].iter()).unwrap();
+    let accrued = other.observe(at(200), &groups(), [].iter()).unwrap();
+    ledger.charge(&accrued, at(200)).unwrap();
+    assert_eq!(cents(&mut ledger), [(0, 11.0)]);
+    let hour = &ledger.costs(at(0), at(1)).unwrap()[0];
+    assert_eq!((hour.running_seconds, hour.stopped_seconds), (100.0, 100.0));
+    assert_eq!(ledger.charged_until(), Some(at(200)));
 }
 
 #[test]
 fn machines_cost_while_no_scaler_looks() {
     let dir = TempDir::new().unwrap();
-    charge(&mut open(dir.path()), 0.0, at(0));
+    Looker::first(&mut open(dir.path()), at(0));
     let mut ledger = open(dir.path());
     assert_eq!(ledger.charged_until(), Some(at(0)));
-    charge(&mut ledger, 0.0, at(60));
-    assert_eq!(cents(&mut ledger), [(0, 6.0)]);
+    let young =
+        Machine { id: MachineId("n".to_owned()), created_at: at(50), ..machine(MachineState::Started) };
+    let mut accrual = Accrual::new(Duration::from_secs(60));
+    let machines = [machine(MachineState::Started), young];
+    ledger.catch_up(&mut accrual, &groups(), &machines, at(60)).unwrap();
+    assert_eq!(cents(&mut ledger), [(0, 7.0)], "a minute, and ten seconds");
+    let accrued = accrual.observe(at(70), &groups(), machines.iter()).unwrap();
+    ledger.charge(&accrued, at(70)).unwrap();
+    assert_eq!(cents(&mut ledger), [(0, 9.0)]);
+    // A clock that goes back has nothing to catch up with.
+    ledger.catch_up(&mut Accrual::new(Duration::from_secs(60)), &groups(), &machines, at(5)).unwrap();
+    assert_eq!((cents(&mut ledger), ledger.charged_until()), (vec![(0, 9.0)], Some(at(70))));
 }
 
 #[test]
 fn a_month_is_that_of_the_calendar() {
     let dir = TempDir::new().unwrap();
     let mut ledger = open(dir.path());
-    charge(&mut ledger, 0.0, at(0));
+    let mut looker = Looker::first(&mut ledger, at(0));
     let end = "2027-02-01T00:00:00Z".parse::<Timestamp>().unwrap();
     let hours = |hours| end.checked_add(SignedDuration::from_hours(hours)).unwrap();
-    charge(&mut ledger, 0.0, hours(10));
+    looker.look(&mut ledger, hours(10));
     let spent = ledger.spent(hours(-1)).unwrap();
     assert!((spent.this_month - 3.6 * 16.0 * 24.0 - 3.6 * 16.0).abs() < 1e-6, "{spent:?}");
     assert_eq!(spent.remaining, Duration::from_secs(3600));
@@ -123,12 +167,14 @@ fn a_month_is_that_of_the_calendar() {
 fn predictions_have_a_price() {
     let dir = TempDir::new().unwrap();
     let mut ledger = open(dir.path());
-    charge(&mut ledger, 0.0, at(0));
+    let mut looker = Looker::first(&mut ledger, at(0));
     assert_eq!(ledger.cost_per_1000("g", at(0), at(0)).unwrap(), None, "none were made");
-    charge(&mut ledger, 4000.0, at(1000));
-    charge(&mut ledger, f64::NAN, at(1000));
-    charge(&mut ledger, -5.0, at(1000));
-    assert_eq!(ledger.cost_per_1000("g", at(0), at(1000)).unwrap(), Some(0.25));
+    looker.look(&mut ledger, at(1000));
+    for made in [3000.0, f64::NAN, -5.0, f64::INFINITY, 1000.0] {
+        predicted(&mut ledger, made, at(1000));
+    }
+    let cost = ledger.cost_per_1000("g", at(0), at(1000)).unwrap().unwrap();
+    assert!((cost - 0.25).abs() < 1e-12, "{cost}");
     assert_eq!(ledger.cost_per_1000("h", at(0), at(1000)).unwrap(), None);
     assert_eq!(ledger.cost_per_1000("g", at(3600), at(3600)).unwrap(), None);
 }
@@ -170,14 +216,14 @@ fn what_is_old_or_too_much_is_dropped() {
     let dir = TempDir::new().unwrap();
     let mut ledger = open(dir.path());
     ledger.decided(&decision("g", 0, 1)).unwrap();
-    charge(&mut ledger, 0.0, at(0));
-    charge(&mut ledger, 0.0, at(10));
+    let mut looker = Looker::first(&mut ledger, at(0));
+    looker.look(&mut ledger, at(10));
     let later = at(0).checked_add(SignedDuration::try_from(KEEP).unwrap()).unwrap();
     let later = |seconds| later.checked_add(SignedDuration::from_secs(seconds)).unwrap();
-    charge(&mut ledger, 0.0, later(-1));
+    looker.look(&mut ledger, later(-1));
     assert_eq!(ledger.decisions(at(0), Timestamp::MAX, 9).unwrap().len(), 1);
     assert_eq!(cents(&mut ledger).len(), 90 * 24);
-    charge(&mut ledger, 0.0, later(3600));
+    looker.look(&mut ledger, later(3600));
     assert_eq!(ledger.decisions(Timestamp::MIN, Timestamp::MAX, 9).unwrap().len(), 0);
     assert_eq!(cents(&mut ledger).len(), 90 * 24, "an hour is over, and an hour is new");
     let keys = ledger.asked(|store| store.surplus(Kind::Cost, Timestamp::MIN, 90 * 24 - 3)).unwrap();
@@ -185,8 +231,11 @@ fn what_is_old_or_too_much_is_dropped() {
         keys.iter().map(|key| entry::read_key(key).unwrap().1.as_second() - START).collect();
     assert_eq!(oldest, [3600, 7200, 10800], "the oldest of too many");
     // However long nobody looked: what would be dropped at once is not written.
-    charge(&mut ledger, 0.0, Timestamp::MAX);
-    assert!(cents(&mut ledger).len() <= 90 * 24 + 1);
+    let far = later(300 * 24 * 3600);
+    looker.look(&mut ledger, far);
+    let hours = cents(&mut ledger);
+    assert_eq!(hours.len(), 90 * 24, "{:?}", hours.first());
+    assert!(hours.iter().all(|(_, cents)| (*cents - 360.0).abs() < 1e-3), "{hours:?}");
 }
 
 #[test]
@@ -234,9 +283,10 @@ fn writes_until_it_is_killed() {
     let Some(dir) = std::env::var_os(DIR) else { return };
     let (mut ledger, _) = Ledger::open(Path::new(&dir), KEEP).unwrap();
     let last = ledger.decisions(at(0), Timestamp::MAX, 1).unwrap().first().map(|decision| decision.to);
+    let mut looker = Looker::first(&mut ledger, at(last.map_or(0, i64::from)));
     for number in last.map_or(0, |last| last + 1).. {
         ledger.decided(&decision("g", i64::from(number), number)).unwrap();
-        charge(&mut ledger, 0.0, at(i64::from(number)));
+        looker.look(&mut ledger, at(i64::from(number)));
         writeln!(std::io::stdout(), "answered {number}").unwrap();
     }
 }
@@ -269,9 +319,10 @@ fn values_that_are_none_are_removed_and_counted() {
 fn a_damaged_store_is_put_aside_and_never_believed() {
     let whole = TempDir::new().unwrap();
     let mut ledger = open(whole.path());
+    let mut looker = Looker::first(&mut ledger, at(0));
     for number in 0..200 {
         ledger.decided(&decision("g", number, 1)).unwrap();
-        charge(&mut ledger, 1.0, at(number * 60));
+        looker.look(&mut ledger, at(number * 60));
     }
     let (money, hours) = (ledger.spent(at(0)).unwrap().this_month, cents(&mut ledger).len());
     drop(ledger);
