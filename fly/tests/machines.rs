@@ -3,6 +3,7 @@
 mod machines {
     mod contract;
     mod fake;
+    mod fight;
     mod mapping;
     mod over_http;
     mod platform;

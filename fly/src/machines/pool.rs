@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use peregrine_scaler::Timestamp;
-use peregrine_scaler::fleet::{self, GroupSpec, MachineId, MachineState, Slot};
+use peregrine_scaler::fleet::{self, GroupSpec, MachineId, Slot};
 use peregrine_scaler::pool::{Change, Hold, MachinePool, Order, PoolError};
 
 use super::client::Client;
@@ -95,8 +95,8 @@ impl FlyPool {
             // Its host cannot be reached, and with it went its metadata. Its name tells: were it not listed, it
             // would be made once more, and refused for its name.
             None => {
-                machine.host_status == HostStatus::Unreachable
-                    && machine.name.parse().is_ok_and(|slot: Slot| self.template(&slot.group, None).is_some())
+                let of_a_group = |slot: Slot| self.template(&slot.group, None).is_some();
+                machine.host_status == HostStatus::Unreachable && machine.name.parse().is_ok_and(of_a_group)
             }
         }
     }
@@ -225,7 +225,11 @@ impl MachinePool for FlyPool {
                 continue;
             }
             match machine.name.parse() {
-                Ok(slot) => listed.push(shown(machine, slot, now)),
+                Ok(slot) => {
+                    let known =
+                        self.seen.get(&MachineId(machine.id.clone())).map(|(_, release)| release.clone());
+                    listed.push(shown(machine, slot, known, now));
+                }
                 Err(_) => strays.push(machine.id),
             }
         }
@@ -358,13 +362,14 @@ impl MachinePool for FlyPool {
     }
 }
 
-fn shown(machine: Machine, slot: Slot, now: Timestamp) -> fleet::Machine {
-    let state: MachineState = states::of(&machine, now);
+/// `known`: what it ran when it was listed last, should it not be said now.
+fn shown(machine: Machine, slot: Slot, known: Option<String>, now: Timestamp) -> fleet::Machine {
+    let release = machine.metadata(RELEASE_KEY).map(str::to_owned).or(known);
     fleet::Machine {
-        state,
+        state: states::of(&machine, now),
         slot,
         cordoned: machine.cordoned,
-        release: machine.metadata(RELEASE_KEY).unwrap_or_default().to_owned(),
+        release: release.unwrap_or_default(),
         created_at: machine.created().unwrap_or(Timestamp::UNIX_EPOCH),
         region: machine.region,
         id: MachineId(machine.id),

@@ -82,9 +82,9 @@ pub(crate) enum What {
     Became(&'static str),
     Cordoned,
     Uncordoned,
-    /// Asked to stop, while it did this; cordoned since then.
+    /// Asked to stop, while its process ran since then or not at all; cordoned since then.
     StopAsked {
-        state: &'static str,
+        up_since: Option<Timestamp>,
         cordoned_at: Option<Timestamp>,
         timeout: Option<Duration>,
     },
@@ -106,6 +106,8 @@ pub(crate) struct Fake {
     pub(crate) apps: BTreeSet<String>,
     /// Calls by action and status.
     pub(crate) calls: BTreeMap<(&'static str, u16), u64>,
+    /// Injected faults that came to pass.
+    pub(crate) faults: u64,
     chance: StdRng,
     buckets: BTreeMap<(&'static str, String), (f64, Timestamp)>,
     /// What becomes of the machine that the present call changes.
@@ -122,6 +124,7 @@ impl Fake {
             capacity: BTreeMap::new(),
             apps: BTreeSet::from([APP.to_owned(), FOREIGN_APP.to_owned()]),
             calls: BTreeMap::new(),
+            faults: 0,
             chance: StdRng::seed_from_u64(seed),
             buckets: BTreeMap::new(),
             twist: None,

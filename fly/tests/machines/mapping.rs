@@ -200,11 +200,13 @@ fn a_stop_gives_the_machine_the_drain_of_its_group() {
         assert_eq!(config["metadata"]["peregrine_slot"], "inference-0");
         assert_eq!(config["metadata"]["peregrine_release"], RELEASE);
         fake.log.iter().find_map(|entry| match entry.what {
-            What::StopAsked { state, cordoned_at, timeout } => Some((state, cordoned_at.is_some(), timeout)),
+            What::StopAsked { up_since, cordoned_at, timeout } => {
+                Some((up_since.is_some(), cordoned_at.is_some(), timeout))
+            }
             _ => None,
         })
     });
-    assert_eq!(asked, Some(("started", true, Some(DRAIN))));
+    assert_eq!(asked, Some((true, true, Some(DRAIN))));
 }
 
 #[test]

@@ -97,6 +97,7 @@ impl Fake {
             if is_meant && left > 0 && self.happens(share) {
                 let injection = &mut self.injections[index];
                 injection.left -= u32::from(left < u32::MAX);
+                self.faults += 1;
                 return Some(injection.fault.clone());
             }
         }

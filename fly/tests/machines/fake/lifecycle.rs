@@ -24,8 +24,12 @@ const SUSPEND_MEMORY_MAX: u64 = 2048;
 impl Fake {
     /// What is due becomes so.
     pub(crate) fn advance(&mut self, now: Timestamp) {
-        let ids: Vec<String> = self.machines.keys().cloned().collect();
-        for id in ids {
+        let is_due = |machine: &&FakeMachine| {
+            machine.next.front().is_some_and(|step| step.at <= now)
+                || machine.unreachable.is_some_and(|(until, _)| until <= now)
+        };
+        let due: Vec<String> = self.machines.values().filter(is_due).map(|m| m.id.clone()).collect();
+        for id in due {
             self.advance_one(&id, now);
         }
         let forgets_after = self.settings.forgets_after;
@@ -45,6 +49,7 @@ impl Fake {
             let machine = self.machines.get_mut(id).expect("it was just there");
             machine.state = step.state;
             machine.note(step.at, ulid, step.event, "flyd", step.request);
+            machine.up_since = (step.state == "started").then_some(step.at);
             if step.state == "destroyed" {
                 machine.gone_at = Some(step.at);
             }
@@ -72,6 +77,7 @@ impl Fake {
         let ulid = self.ulid(now);
         let machine = self.machines.get_mut(id).expect("it was just there");
         machine.state = state;
+        machine.up_since = None;
         machine.note(now, ulid, event, "user", Value::Null);
         self.note(now, id, What::Became(state));
     }
@@ -159,6 +165,7 @@ impl Fake {
             settled_at: now,
             gone_at: None,
             restarts: 0,
+            up_since: None,
             id: id.clone(),
         };
         self.machines.insert(id.clone(), machine);
@@ -198,8 +205,8 @@ impl Fake {
 
     pub(super) fn stop(&mut self, now: Timestamp, id: &str, timeout: Option<Duration>) -> HttpResponse {
         let machine = &self.machines[id];
-        let (state, cordoned_at) = (machine.state, machine.cordoned_at);
-        self.note(now, id, What::StopAsked { state, cordoned_at, timeout });
+        let (state, cordoned_at, up_since) = (machine.state, machine.cordoned_at, machine.up_since);
+        self.note(now, id, What::StopAsked { up_since, cordoned_at, timeout });
         match state {
             "stopped" | "stopping" | "created" => done(),
             "started" | "starting" | "suspended" => {
@@ -310,6 +317,7 @@ impl Fake {
         let restarts = policy == "always" || (policy == "on-failure" && exit_code != 0);
         let restarting = restarts && machine.restarts < retries;
         machine.restarts += 1;
+        machine.up_since = None;
         let exit = json!({ "exit_event": { "exit_code": exit_code, "requested_stop": false, "restarting": restarting },
             "restart_count": machine.restarts });
         let state = if restarting { "started" } else { "stopped" };

@@ -52,6 +52,8 @@ pub(crate) struct FakeMachine {
     pub(crate) gone_at: Option<Timestamp>,
     /// Restarts in place so far, since it was started.
     pub(crate) restarts: u64,
+    /// When its process came up; nothing while it is down.
+    pub(crate) up_since: Option<Timestamp>,
 }
 
 impl FakeMachine {
