@@ -103,7 +103,9 @@ impl Scaled {
         let report = self.report();
         let nodes = report["nodes"].as_array().cloned().unwrap_or_default();
         let is_ready = |slot: &str| {
-            nodes.iter().any(|node| node["node"] == slot && node["ready"] == true && node["draining"] == false)
+            nodes
+                .iter()
+                .any(|node| node["node"] == slot && node["ready"] == true && node["draining"] == false)
         };
         let wanted = format!("started {release}");
         machines.iter().filter(|(slot, shown)| **shown == wanted && is_ready(slot)).count()

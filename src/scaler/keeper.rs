@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use peregrine_scaler::control::{Controller, Decision, Start};
+use peregrine_scaler::cost::{Accrual, Accrued};
 use peregrine_scaler::fleet::{GroupSpec, Machine};
+
+use tracing::warn;
 
 use super::ledger::{Ledger, LedgerError, ReadyTime};
 use super::rounds::{Accounts, Keeper};
@@ -14,10 +17,17 @@ use crate::config::ScalerConfig;
 /// Money for 1,000 predictions is of so long: an hour of the ledger is counted whole.
 const UNIT_COST_OVER: SignedDuration = SignedDuration::from_hours(2);
 
+/// Records that wait for a ledger that takes none: a week of rounds.
+const UNWRITTEN_MAX: usize = 40_320;
+
 /// The ledger, with what it needs to know of the last round.
 pub(crate) struct LedgerKeeper {
     ledger: Ledger,
     groups: Vec<GroupSpec>,
+    accrual: Accrual,
+    is_caught_up: bool,
+    /// Costs that the ledger has yet to take: it may be without a disk for a while.
+    unwritten: Vec<Accrued>,
     counted_at: Option<Timestamp>,
     /// Starts that were measured, as of the last round.
     known: BTreeMap<(String, Start), Vec<Duration>>,
@@ -31,7 +41,15 @@ impl LedgerKeeper {
     pub(crate) fn open(config: &ScalerConfig) -> Result<Self, LedgerError> {
         let (ledger, _found) = Ledger::open(&config.dir.join("ledger"), config.keep)?;
         let groups = config.groups.iter().map(|group| group.spec.clone()).collect();
-        Ok(Self { ledger, groups, counted_at: None, known: BTreeMap::new() })
+        Ok(Self {
+            ledger,
+            groups,
+            accrual: Accrual::new(config.evaluate_every * 4),
+            is_caught_up: false,
+            unwritten: Vec::new(),
+            counted_at: None,
+            known: BTreeMap::new(),
+        })
     }
 }
 
@@ -45,8 +63,22 @@ impl Keeper for LedgerKeeper {
         // What was made before this scaler counted is not known.
         let since =
             self.counted_at.replace(now).map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+        if self.is_caught_up {
+            match self.accrual.observe(now, &self.groups, machines.iter()) {
+                Ok(accrued) => self.unwritten.extend(accrued),
+                Err(error) => warn!(%error, "what machines cost is not added up"),
+            }
+        } else {
+            self.ledger.catch_up(&mut self.accrual, &self.groups, machines, now)?;
+            self.is_caught_up = true;
+        }
+        if self.unwritten.len() > UNWRITTEN_MAX {
+            self.unwritten.drain(..self.unwritten.len() - UNWRITTEN_MAX);
+        }
+        self.ledger.charge(&self.unwritten, now)?;
+        self.unwritten.clear();
         let made = prediction_rates.iter().map(|(place, rate)| (place.clone(), rate * since)).collect();
-        self.ledger.charge(&self.groups, machines, &made, now)?;
+        self.ledger.predicted(&made, now)?;
         let from = now.checked_sub(UNIT_COST_OVER).unwrap_or(now);
         let mut cost_per_1000 = BTreeMap::new();
         for group in &self.groups {

@@ -110,13 +110,15 @@ pub(crate) struct Rounds {
     parts: Parts,
     room: BTreeMap<String, BTreeMap<String, u32>>,
     room_at: Option<Instant>,
+    /// By pool.
+    last_listed: BTreeMap<String, Vec<Machine>>,
     chance: StdRng,
 }
 
 impl Rounds {
     pub(crate) fn new(parts: Parts) -> Self {
         let chance = StdRng::seed_from_u64(parts.seed);
-        Self { parts, room: BTreeMap::new(), room_at: None, chance }
+        Self { parts, room: BTreeMap::new(), room_at: None, last_listed: BTreeMap::new(), chance }
     }
 
     fn round(&mut self) {
@@ -154,6 +156,7 @@ impl Rounds {
         let releases = views.iter().map(|(name, view)| (name.clone(), view.release.clone())).collect();
         let round_trips = (parts.round_trips)();
         let is_budgeted = parts.controller.spec().budget.per_month.is_some();
+        let last_listed = &mut self.last_listed;
         let (book, keeper) = (Arc::clone(&parts.book), &mut parts.keeper);
         let mut listed = BTreeMap::new();
         let mut spent = Spent { this_month: 0.0, remaining: until_next_month(now) };
@@ -166,7 +169,13 @@ impl Rounds {
             }
             let reports = book.reports();
             let rates = prediction_rates(&all, &reports);
-            let owned: Vec<Machine> = all.iter().copied().cloned().collect();
+            // Machines of a pool that does not list cost as they did when it last has.
+            for (pool, listed) in &machines {
+                if let Ok(listed) = listed {
+                    last_listed.insert(pool.clone(), listed.clone());
+                }
+            }
+            let owned: Vec<Machine> = last_listed.values().flatten().cloned().collect();
             let fixed = book.fixed(all.iter().copied());
             drop(book);
             let mut machines = machines;

@@ -62,7 +62,14 @@ impl Carrier {
                 nodes.undrain(machine, now);
                 Ok(())
             }
-            Action::Change(machine, change) => self.change(machine, *change, pool, now),
+            Action::Change(machine, change) => {
+                self.change(machine, *change, pool, now)?;
+                if *change == Change::Start {
+                    // What its node was told in its last life is over.
+                    nodes.undrain(machine, now);
+                }
+                Ok(())
+            }
         }
     }
 

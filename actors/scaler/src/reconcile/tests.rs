@@ -115,9 +115,6 @@ impl World {
             {
                 self.torn.push(machine.id.clone());
             }
-            if let Action::Change(machine, Change::Start) = &action {
-                self.draining.remove(&machine.id); // a node that starts anew knows nothing of it
-            }
             let result =
                 scaler.carrier.carry(&action, &mut self.pool, &mut Told(&mut self.draining), self.now);
             if !matches!(action, Action::Hold(_) | Action::Release(_) | Action::Drain(_) | Action::Undrain(_))
