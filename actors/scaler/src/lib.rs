@@ -19,7 +19,9 @@ pub mod fleet;
 pub mod place;
 pub mod pool;
 pub mod reconcile;
+pub mod report;
 pub mod rule;
 pub mod signal;
+pub mod simulate;
 
 pub use jiff::Timestamp;
