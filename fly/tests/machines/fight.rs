@@ -281,7 +281,11 @@ impl Fight {
             for entry in &fake.log[from..] {
                 match &entry.what {
                     What::StopAsked { up_since: Some(up_since), cordoned_at, .. } => {
-                        let is_drained = cordoned_at.is_some_and(|since| after(since, DRAIN) <= entry.at)
+                        // Cordoned before it came up, within the last round: nobody was sent to it.
+                        let is_new = cordoned_at.is_some_and(|since| since <= *up_since)
+                            && entry.at < after(*up_since, ROUND);
+                        let is_drained = is_new
+                            || cordoned_at.is_some_and(|since| after(since, DRAIN) <= entry.at)
                             || told.is_empty(&entry.machine, Some(*up_since), entry.at);
                         assert!(
                             cordoned_at.is_some() && is_drained,
