@@ -207,6 +207,7 @@ pub fn run_recorded(
                 origins: origins.clone(),
                 room: BTreeMap::new(),
                 release: RELEASE.to_owned(),
+                fixed: Vec::new(),
             };
             step = Some(seen_step);
             let seen = Seen {

@@ -127,6 +127,11 @@ impl Logged {
                     view.room.insert(region, words.read()?);
                 }
             }
+            "fixed" => {
+                let group = words.text()?;
+                let view = seen.groups.get_mut(&group).ok_or("is of a group that is not told of")?;
+                view.fixed.push(words.report()?);
+            }
             "trip" => {
                 seen.round_trips.insert((words.text()?, words.text()?), words.nanos()?);
             }
@@ -336,6 +341,7 @@ mod tests {
             origins: BTreeMap::from([("iad".to_owned(), 0.7)]),
             room: BTreeMap::from([("é".to_owned(), 4)]),
             release: "v 1".to_owned(),
+            fixed: vec![report.clone(), NodeReport::default()],
         };
         let seen = Seen {
             now: at(11),

@@ -56,7 +56,7 @@ impl Recorder {
                 Err(error) => self.line(format_args!("list {} {}", Word(pool), Failed(error))),
             }
         }
-        seen.reports.iter().for_each(|(of, report)| self.report(of, report));
+        seen.reports.iter().for_each(|(of, report)| self.report("report", of, report));
         for (group, view) in &seen.groups {
             let open = view.markets.is_open.map(u8::from);
             let opens_in = view.markets.opens_in.map(nanos);
@@ -75,6 +75,7 @@ impl Recorder {
             for (region, machines) in &view.room {
                 self.line(format_args!("room {group} {} {machines}", Word(region)));
             }
+            view.fixed.iter().for_each(|report| self.report("fixed", group.0, report));
         }
         for ((from, to), trip) in &seen.round_trips {
             self.line(format_args!("trip {} {} {}", Word(from), Word(to), nanos(*trip)));
@@ -125,14 +126,14 @@ impl Recorder {
         ));
     }
 
-    fn report(&mut self, of: &str, report: &NodeReport) {
+    fn report(&mut self, kind: &str, of: &str, report: &NodeReport) {
         let mut measured = String::new();
         for (signal, value) in &report.measured {
             // Writing to a string does not fail.
             let _ = write!(measured, " {}={value}", signal.name());
         }
         let (is_ready, is_draining) = (u8::from(report.is_ready), u8::from(report.is_draining));
-        self.line(format_args!("report {} {} {is_ready} {is_draining}{measured}", Word(of), report.at));
+        self.line(format_args!("{kind} {} {} {is_ready} {is_draining}{measured}", Word(of), report.at));
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
