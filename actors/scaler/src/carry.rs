@@ -59,6 +59,8 @@ impl Carrier {
                 Ok(())
             }
             Action::Undrain(machine) => {
+                // Whoever holds the machine may be about to stop it.
+                self.hold(machine, pool, now)?;
                 nodes.undrain(machine, now);
                 Ok(())
             }
@@ -80,7 +82,13 @@ impl Carrier {
         pool: &mut dyn MachinePool,
         now: Timestamp,
     ) -> Result<(), PoolError> {
+        let before =
+            self.holds.get(&machine.id).filter(|held| held.until > now).map(|held| held.nonce.clone());
         let hold = self.hold(machine, pool, now)?;
+        if change == Change::Stop && before.as_ref() != Some(&hold.nonce) {
+            // What was listed without a hold may have changed since: its cordon may be lifted, its node serve again.
+            return Err(PoolError::WrongState("it is held only now, and may have changed before".to_owned()));
+        }
         let result = pool.change(&machine.id, change, &hold, now);
         // What is on its way out stays held; everything else is over with this.
         if matches!(change, Change::Start | Change::Uncordon | Change::Destroy) {

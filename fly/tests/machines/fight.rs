@@ -423,7 +423,6 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 #[test]
-#[ignore = "until the scaler forgets a cordon that was lifted, and holds a machine from before it looks at it"]
 fn two_scalers_fight_for_an_hour() {
     for seed in seeds() {
         let fight = Fight::new(seed, Vec::new(), false).fought();
@@ -435,7 +434,6 @@ fn two_scalers_fight_for_an_hour() {
 }
 
 #[test]
-#[ignore = "until the scaler forgets a cordon that was lifted, and holds a machine from before it looks at it"]
 fn two_scalers_fight_under_each_fault() {
     for (seed, row) in ROWS.iter().enumerate() {
         let fight = Fight::new(seed as u64, vec![(row, row.share)], false).fought();
@@ -445,7 +443,6 @@ fn two_scalers_fight_under_each_fault() {
 }
 
 #[test]
-#[ignore = "until the scaler forgets a cordon that was lifted, and holds a machine from before it looks at it"]
 fn two_scalers_fight_under_mixes_of_faults() {
     for seed in seeds() {
         let mut chance = StdRng::seed_from_u64(seed);
@@ -458,7 +455,6 @@ fn two_scalers_fight_under_mixes_of_faults() {
 
 /// The time between a look and a deed is that of the other's whole round.
 #[test]
-#[ignore = "until the scaler forgets a cordon that was lifted, and holds a machine from before it looks at it"]
 fn two_scalers_fight_on_what_they_saw_before() {
     for seed in seeds() {
         Fight::new(seed, Vec::new(), true).fought();

@@ -11,6 +11,8 @@ use crate::rule::after;
 
 /// First and longest wait after what may pass.
 const WAIT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(120));
+/// …after a machine was in another state than it was seen in: shorter than a hold, so that it is still held then.
+const WAIT_STATE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(15));
 /// …after a region had no capacity, which seldom changes soon.
 const WAIT_CAPACITY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(900));
 /// …after what will be refused again until somebody has mended it.
@@ -39,8 +41,10 @@ pub(crate) struct Backoffs {
 fn keys(action: &Action) -> Vec<Key> {
     match action {
         Action::Create(order) => vec![Key::Slot(order.slot.number), Key::Region(order.region.clone())],
-        Action::Change(machine, _) | Action::Hold(machine) => vec![Key::Machine(machine.id.0.clone())],
-        Action::Drain(_) | Action::Undrain(_) | Action::Release(_) => Vec::new(),
+        Action::Change(machine, _) | Action::Hold(machine) | Action::Undrain(machine) => {
+            vec![Key::Machine(machine.id.0.clone())]
+        }
+        Action::Drain(_) | Action::Release(_) => Vec::new(),
     }
 }
 
@@ -88,6 +92,9 @@ impl Backoffs {
                 Some(key) => (key, WAIT_REFUSED),
                 None => return,
             },
+            (PoolError::WrongState(_), Action::Change(machine, _)) => {
+                (Key::Machine(machine.id.0.clone()), WAIT_STATE)
+            }
             _ => match keys.into_iter().next() {
                 Some(key) => (key, WAIT),
                 None => return,

@@ -172,6 +172,7 @@ pub fn next(goal: Goal<'_>, state: State<'_>, progress: &mut Progress, now: Time
     progress.backoffs.forget(now);
     give_up_ailing(&sorted, progress);
     let missing = grow(&sorted, progress, &mut actions);
+    take_up_again(&sorted, progress, &mut actions);
     shrink(&sorted, progress, &actions);
     replace(&sorted, progress, missing);
     retire::advance(&sorted, progress, &mut actions);
@@ -218,7 +219,6 @@ fn grow(sorted: &Sorted<'_>, progress: &mut Progress, actions: &mut Vec<Action>)
                     continue;
                 }
                 progress.retiring.remove(&machine.id);
-                actions.push(Action::Undrain(machine.clone()));
                 actions.push(Action::Change(machine.clone(), Change::Uncordon));
                 actions.push(Action::Release(machine.clone()));
                 deficit -= 1;
@@ -253,6 +253,20 @@ fn grow(sorted: &Sorted<'_>, progress: &mut Progress, actions: &mut Vec<Action>)
         missing += deficit;
     }
     missing
+}
+
+/// A node that drains on a machine that nobody has cordoned is to take requests again. Not before its cordon is lifted:
+/// whoever holds that has the node drain.
+fn take_up_again(sorted: &Sorted<'_>, progress: &Progress, actions: &mut Vec<Action>) {
+    let drains = |machine: &&Machine| {
+        sorted.state.reports.get(&machine.id).is_some_and(|report| report.is_draining)
+            && machine.state == MachineState::Started
+            && !machine.cordoned
+            && !progress.retiring.contains_key(&machine.id)
+    };
+    for machine in sorted.state.machines.iter().filter(drains) {
+        actions.extend([Action::Undrain(machine.clone()), Action::Release(machine.clone())]);
+    }
 }
 
 /// Lets machines go where there are too many: those that are not ready first, then the highest slots, so that two

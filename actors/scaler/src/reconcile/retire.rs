@@ -37,6 +37,8 @@ pub(super) fn advance(sorted: &Sorted<'_>, progress: &mut Progress, actions: &mu
         match machine.state {
             MachineState::Started | MachineState::Starting => {
                 if !machine.cordoned {
+                    // A cordon that somebody has lifted since counts no more: callers came again.
+                    retirement.cordoned_at = None;
                     actions.push(Action::Change(machine.clone(), Change::Cordon));
                     continue;
                 }
