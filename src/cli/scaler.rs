@@ -1,5 +1,7 @@
 //! `peregrine scaler`: the fleet explained, reported and changed by hand.
 
+mod simulate;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -27,6 +29,8 @@ pub(super) enum ScalerVerb {
     Report(ReportArgs),
     /// What the machines of a group are to run from now on; naming the former release again goes back to it
     Release(ReleaseArgs),
+    /// Replay a demand trace against the configured fleet in virtual time, beside other policies
+    Simulate(simulate::SimulateArgs),
 }
 
 #[derive(Debug, Args)]
@@ -93,9 +97,12 @@ pub(super) enum ScalerError {
         /// Why.
         source: serde_json::Error,
     },
-    /// A pool or a calendar cannot be used.
+    /// A pool cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// A trace cannot be used, or the fleet not simulated.
+    #[error(transparent)]
+    Simulate(#[from] simulate::SimulateError),
 }
 
 pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
@@ -103,6 +110,7 @@ pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
         ScalerVerb::Once(args) => once(args),
         ScalerVerb::Report(args) => report(&args),
         ScalerVerb::Release(args) => release(&args),
+        ScalerVerb::Simulate(args) => simulate::run(args),
     }
 }
 

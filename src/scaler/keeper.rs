@@ -76,7 +76,7 @@ impl Keeper for LedgerKeeper {
             self.unwritten.drain(..self.unwritten.len() - UNWRITTEN_MAX);
         }
         self.ledger.charge(&self.unwritten, now)?;
-        self.unwritten.clear();
+        let accrued = std::mem::take(&mut self.unwritten);
         let made = prediction_rates.iter().map(|(place, rate)| (place.clone(), rate * since)).collect();
         self.ledger.predicted(&made, now)?;
         let from = now.checked_sub(UNIT_COST_OVER).unwrap_or(now);
@@ -86,7 +86,7 @@ impl Keeper for LedgerKeeper {
                 cost_per_1000.insert(group.name.clone(), cost);
             }
         }
-        Ok(Accounts { spent: self.ledger.spent(now)?, cost_per_1000 })
+        Ok(Accounts { spent: self.ledger.spent(now)?, accrued, cost_per_1000 })
     }
 
     fn keep(

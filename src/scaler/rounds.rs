@@ -17,11 +17,13 @@ use peregrine_scaler::carry::Nodes;
 use peregrine_scaler::control::{
     Attached, Controller, Decision, Done, GroupView, Markets, Round, Seen, run_once,
 };
+use peregrine_scaler::cost::Accrued;
 use peregrine_scaler::demand::{Demand, NoOutlook, Outlook};
-use peregrine_scaler::fleet::Machine;
+use peregrine_scaler::fleet::{Machine, MachineState};
 use peregrine_scaler::place::RoundTrips;
 use peregrine_scaler::pool::PoolError;
 use peregrine_scaler::reconcile::Action;
+use peregrine_scaler::report::{Ledger, Report, Usage};
 use peregrine_scaler::signal::{NodeReport, Signal};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -59,6 +61,8 @@ pub(crate) struct Picture {
     pub(crate) spent: Spent,
     pub(crate) decisions: Vec<String>,
     pub(crate) ready: BTreeMap<String, [Vec<Duration>; 2]>,
+    /// Of all that this scaler has done since it began to act.
+    pub(crate) report: Report,
 }
 
 /// Everything that one life of the scaler needs.
@@ -101,6 +105,8 @@ pub(crate) trait Keeper: Send {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Accounts {
     pub(crate) spent: Spent,
+    /// What was billed since the last time.
+    pub(crate) accrued: Vec<Accrued>,
     /// Money for 1,000 predictions, of late, by group.
     pub(crate) cost_per_1000: BTreeMap<String, f64>,
 }
@@ -112,13 +118,17 @@ pub(crate) struct Rounds {
     room_at: Option<Instant>,
     /// By pool.
     last_listed: BTreeMap<String, Vec<Machine>>,
+    sums: Ledger,
     chance: StdRng,
 }
 
 impl Rounds {
     pub(crate) fn new(parts: Parts) -> Self {
         let chance = StdRng::seed_from_u64(parts.seed);
-        Self { parts, room: BTreeMap::new(), room_at: None, last_listed: BTreeMap::new(), chance }
+        let spec = parts.controller.spec();
+        let rules: Vec<String> = spec.rules.iter().map(|rule| rule.name.clone()).collect();
+        let sums = Ledger::new(&spec.groups, &rules, wall(&*parts.clock));
+        Self { parts, room: BTreeMap::new(), room_at: None, last_listed: BTreeMap::new(), sums, chance }
     }
 
     fn round(&mut self) {
@@ -156,7 +166,7 @@ impl Rounds {
         let releases = views.iter().map(|(name, view)| (name.clone(), view.release.clone())).collect();
         let round_trips = (parts.round_trips)();
         let is_budgeted = parts.controller.spec().budget.per_month.is_some();
-        let last_listed = &mut self.last_listed;
+        let (last_listed, sums) = (&mut self.last_listed, &mut self.sums);
         let (book, keeper) = (Arc::clone(&parts.book), &mut parts.keeper);
         let mut listed = BTreeMap::new();
         let mut spent = Spent { this_month: 0.0, remaining: until_next_month(now) };
@@ -182,6 +192,7 @@ impl Rounds {
             match keeper.account(&owned, &rates, now) {
                 Ok(accounts) => {
                     spent = accounts.spent;
+                    sums.accrue(&accounts.accrued, &usage(&owned, &reports));
                     for (name, view) in &mut views {
                         view.cost_per_1000 = accounts.cost_per_1000.get(name).copied();
                     }
@@ -215,6 +226,9 @@ impl Rounds {
             error!(%error, "the scaler's ledger");
         }
         let controller = &parts.controller;
+        self.sums.round(&round, &done, parts.every);
+        let ready_of = |group: &str| controller.ready_times(group);
+        let report = self.sums.report(now, ready_of, None, controller.decisions());
         let ready = parts.groups.keys().map(|name| (name.clone(), ready_times(controller, name))).collect();
         parts.picture.store(Some(Arc::new(Picture {
             at: now,
@@ -232,6 +246,7 @@ impl Rounds {
                 .map(|decision| format!("{} {decision}", decision.at))
                 .collect(),
             ready,
+            report,
         })));
     }
 
@@ -319,6 +334,25 @@ fn prediction_rates(
         }
     }
     rates
+}
+
+/// What was measured of each group: of all its machines that run, or not at all.
+fn usage(machines: &[Machine], reports: &BTreeMap<String, NodeReport>) -> BTreeMap<String, Usage> {
+    let mut groups: BTreeMap<String, Vec<Option<&NodeReport>>> = BTreeMap::new();
+    for machine in machines.iter().filter(|machine| machine.state == MachineState::Started) {
+        let report = reports.get(&machine.id.0).or_else(|| reports.get(&machine.slot.to_string()));
+        groups.entry(machine.slot.group.clone()).or_default().push(report);
+    }
+    let all = |reports: &[Option<&NodeReport>], signal: Signal| {
+        let said =
+            reports.iter().map(|report| report.and_then(|report| report.measured.get(&signal)).copied());
+        said.sum::<Option<f64>>()
+    };
+    let of = |(group, reports): (String, Vec<Option<&NodeReport>>)| {
+        let utilisation = all(&reports, Signal::Utilisation).map(|sum| sum / reports.len() as f64);
+        (group, Usage { utilisation, predictions: all(&reports, Signal::PredictionRate) })
+    };
+    groups.into_iter().map(of).collect()
 }
 
 fn ready_times(controller: &Controller, group: &str) -> [Vec<Duration>; 2] {

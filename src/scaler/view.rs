@@ -1,9 +1,12 @@
 //! The report as JSON: `GET /v1/scaler/report`.
 
+use std::collections::BTreeMap;
+
 use peregrine_scaler::control::Decision;
 use peregrine_scaler::demand::{NoOutlook, Outlook};
 use peregrine_scaler::fleet::Machine;
 use peregrine_scaler::pool::PoolError;
+use peregrine_scaler::report::GroupReport;
 use peregrine_scaler::rule::Finding;
 use serde_json::{Value, json};
 
@@ -48,6 +51,10 @@ pub(crate) fn report(picture: Option<&Picture>, book: &Book) -> Value {
         "strays": picture.round.strays.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "decisions": picture.decisions,
         "spent_this_month": picture.spent.this_month,
+        "since": picture.report.from.to_string(),
+        "averages": picture.report.groups.iter().map(average).collect::<Vec<_>>(),
+        "advice": picture.report.advice.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "summary": picture.report.to_string(),
     })
 }
 
@@ -79,6 +86,25 @@ fn group(picture: &Picture, decision: &Decision) -> Value {
             "cold": ready.map(|[cold, _]| seconds(cold)),
             "warm": ready.map(|[_, warm]| seconds(warm)),
         },
+    })
+}
+
+/// One group since this scaler began to act.
+fn average(group: &GroupReport) -> Value {
+    let savings = group.savings.iter().map(|saving| {
+        json!({ "fixed_machines": saving.machines, "fixed_cost": saving.money, "saved_share": saving.share })
+    });
+    json!({
+        "group": group.group,
+        "machines_mean": group.machines_mean,
+        "machines_max": group.machines_max,
+        "utilisation": group.utilisation,
+        "cost": group.money,
+        "cost_per_hour": group.per_hour,
+        "cost_per_1000": group.per_1000,
+        "cost_by_region": group.by_region.iter().cloned().collect::<BTreeMap<String, f64>>(),
+        "changes": group.changes,
+        "savings": savings.collect::<Vec<_>>(),
     })
 }
 

@@ -1,0 +1,177 @@
+//! `peregrine scaler simulate`: what the configured fleet would have cost and missed under a demand, beside others.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use peregrine_scaler::control::{FleetSpec, Policy};
+use peregrine_scaler::demand::{Season, SettingsError};
+use peregrine_scaler::place::RoundTrips;
+use peregrine_scaler::pool::simulated::Delays;
+use peregrine_scaler::report::Report;
+use peregrine_scaler::simulate::policy::{Fixed, Kpa, TargetTracking};
+use peregrine_scaler::simulate::{
+    Contender, Forecast, NodeModel, Outcome, Scenario, ScenarioError, Table, Trace, TraceError,
+    run as simulate,
+};
+use serde_json::{Value, json};
+
+use super::ScalerError;
+use crate::cli::{CliError, print_json, resolved};
+use crate::config::{GroupConfig, ScalerConfig};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SimulateArgs {
+    /// Demand as CSV: time,region,requests_per_second
+    #[arg(long, value_name = "FILE")]
+    trace: PathBuf,
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Which group of it; left out: the first
+    #[arg(long)]
+    group: Option<String>,
+    /// From when it counts, RFC 3339; what the trace says before is history. Left out: from where the last quarter begins
+    #[arg(long, value_name = "TIME")]
+    from: Option<Timestamp>,
+    /// Until when; left out: the trace's end
+    #[arg(long, value_name = "TIME")]
+    to: Option<Timestamp>,
+    /// Machines of a fixed fleet to compare with, beside the smallest that is over its objective for no longer
+    #[arg(long, value_name = "MACHINES")]
+    fixed: Option<u32>,
+    /// Chance
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Nothing was simulated. The operator acts.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum SimulateError {
+    /// The file cannot be read.
+    #[error("{}: {source}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no trace.
+    #[error("{}: {source}", file.display())]
+    Trace {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: TraceError,
+    },
+    /// There is no such group.
+    #[error("there is no group `{0}` in this configuration")]
+    NoGroup(String),
+    /// The fleet, or the time.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The history is too short to forecast from.
+    #[error(transparent)]
+    Forecast(#[from] SettingsError),
+}
+
+pub(super) fn run(args: SimulateArgs) -> Result<(), CliError> {
+    let config = resolved(args.config.clone(), Vec::new())?.config.scaler;
+    let (outcomes, report) = contend(&args, &config).map_err(ScalerError::from)?;
+    if args.json {
+        let rows: Vec<Value> = outcomes.iter().map(row).collect();
+        return Ok(print_json(&json!({ "policies": rows, "report": report.to_string() }))?);
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}\n{report}", Table(&outcomes))?;
+    Ok(())
+}
+
+fn contend(args: &SimulateArgs, config: &ScalerConfig) -> Result<(Vec<Outcome>, Report), SimulateError> {
+    let file = &args.trace;
+    let read = |source| SimulateError::Read { file: file.clone(), source };
+    let text = std::fs::read_to_string(file).map_err(read)?;
+    let trace = Trace::read(&text).map_err(|source| SimulateError::Trace { file: file.clone(), source })?;
+    let group = match &args.group {
+        Some(name) => config.groups.iter().find(|group| group.spec.name == *name),
+        None => config.groups.first(),
+    };
+    let group = group.ok_or_else(|| SimulateError::NoGroup(args.group.clone().unwrap_or_default()))?;
+    let fleet = FleetSpec { groups: vec![group.spec.clone()], ..config.fleet() };
+    let (first, last) = trace.span().unwrap_or((Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH));
+    let quarter = SignedDuration::from_secs(last.duration_since(first).as_secs() / 4);
+    let from = args.from.or_else(|| last.checked_sub(quarter).ok()).unwrap_or(first);
+    let scenario = Scenario {
+        fleet: &fleet,
+        trace: &trace,
+        from,
+        to: args.to.unwrap_or(last),
+        step: config.evaluate_every,
+        delays: delays(group),
+        node: NodeModel { boot: group.spec.ready_after / 4, ..NodeModel::default() },
+        calendar: group.markets.first().and_then(|name| config.calendars.get(name).ok().cloned()),
+        round_trips: RoundTrips::new(),
+        seed: args.seed,
+    };
+    let season = match &scenario.calendar {
+        Some(calendar) => Season::Market(Arc::clone(calendar)),
+        None => Season::Week(TimeZone::UTC),
+    };
+    let forecast = Forecast::with_history(Forecast::settings(), season, &trace, from)?;
+    let (ours, report) = simulate(&scenario, Contender::Ours(Box::new(forecast)))?;
+    let mut outcomes = vec![ours];
+    let mut other = |policy: Box<dyn Policy>| -> Result<Outcome, SimulateError> {
+        let (outcome, _) = simulate(&scenario, Contender::Other(policy))?;
+        outcomes.push(outcome.clone());
+        Ok(outcome)
+    };
+    for target in [0.6, 0.7, 0.8] {
+        other(Box::new(TargetTracking::of_utilisation(target)))?;
+    }
+    let capacity = group.spec.capacity;
+    other(Box::new(Kpa::new(0.7 * scenario.node.load(capacity, capacity).in_flight)))?;
+    if let Some(machines) = args.fixed {
+        other(Box::new(Fixed::new(machines)))?;
+    }
+    let worst = outcomes[0].violation_s;
+    for machines in group.spec.machines_min.max(1)..=group.spec.machines_max {
+        let (fixed, _) = simulate(&scenario, Contender::Other(Box::new(Fixed::new(machines))))?;
+        if fixed.violation_s <= worst || machines == group.spec.machines_max {
+            outcomes.push(fixed);
+            break;
+        }
+    }
+    Ok((outcomes, report))
+}
+
+/// Of what a machine takes until it is ready, its node boots for a quarter.
+fn delays(group: &GroupConfig) -> Delays {
+    let create = group.spec.ready_after - group.spec.ready_after / 4;
+    let start = create.min(Duration::from_secs(5));
+    Delays { create, start, stop: start }
+}
+
+fn row(outcome: &Outcome) -> Value {
+    json!({
+        "policy": outcome.policy,
+        "cost": outcome.cost,
+        "violation_seconds": outcome.violation_s,
+        "requests": outcome.requests,
+        "requests_beyond": outcome.requests_beyond,
+        "actions": outcome.actions,
+        "changes": outcome.changes,
+        "direction_changes": outcome.direction_changes,
+        "machines_mean": outcome.machines_mean,
+        "machines_max": outcome.machines_max,
+        "overrun_seconds": outcome.overrun_s,
+        "blind_actions": outcome.blind_actions,
+        "refused": outcome.refused,
+    })
+}
