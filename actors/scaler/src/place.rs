@@ -37,6 +37,9 @@ pub struct Situation<'a> {
     pub rtt_worth: f64,
     /// What running machines of the group may cost per hour.
     pub affordable: f64,
+    /// Of that, what is not there for more machines than there are: those on their way out cost until they are gone. It
+    /// takes none of the others with it.
+    pub bound: f64,
 }
 
 /// How many machines should run, by region.
@@ -91,7 +94,8 @@ pub fn place(situation: &Situation<'_>) -> Placement {
             break;
         }
         let spent = running_cost(group, &at);
-        let payable = |place: &&PlaceSpec| spent + place.running_per_hour <= situation.affordable;
+        let payable =
+            |place: &&PlaceSpec| spent + place.running_per_hour <= situation.affordable - situation.bound;
         let payable: Vec<&PlaceSpec> = candidates.into_iter().filter(payable).collect();
         let Some(region) = best(situation, &at, &payable) else {
             placement.without_money = missing;
@@ -122,7 +126,7 @@ fn exchange(situation: &Situation<'_>, at: &mut BTreeMap<String, u32>) {
                 let mut moved = without.clone();
                 *moved.entry(place.region.clone()).or_default() += 1;
                 let after = cost(situation, &moved);
-                let pays = running_cost(situation.group, &moved) <= situation.affordable;
+                let pays = running_cost(situation.group, &moved) <= situation.affordable - situation.bound;
                 // A stopped machine is worth what made its place as good as the cheapest.
                 let gain = before - after;
                 if pays && gain > AS_GOOD * before && least.as_ref().is_none_or(|(best, _)| after < *best) {
@@ -251,6 +255,7 @@ mod tests {
         room: &'static [(&'static str, u32)],
         demand: &'static [(&'static str, f64)],
         affordable: Option<f64>,
+        bound: f64,
     }
 
     const THREE: [Place; 3] = [("iad", 1.0, 10), ("fra", 1.2, 10), ("nrt", 1.5, 10)];
@@ -276,6 +281,7 @@ mod tests {
             round_trips: &round_trips,
             rtt_worth: 0.02,
             affordable: case.affordable.unwrap_or(f64::INFINITY),
+            bound: case.bound,
         });
         assert_eq!(placement.by_region, counts(expected));
         assert_eq!((placement.without_room, placement.without_money), short);
@@ -338,6 +344,16 @@ mod tests {
         check(&THREE, 2, &poorer, &[("iad", 1)], (0, 1));
         let broke = Case { running: &[("iad", 1)], affordable: Some(0.0), ..Case::default() };
         check(&THREE, 1, &broke, &[], (0, 1));
+    }
+
+    #[test]
+    fn what_is_going_leaves_nothing_for_more_and_takes_nothing_along() {
+        let going = Case { running: &[("iad", 2)], affordable: Some(3.1), bound: 1.0, ..Case::default() };
+        check(&THREE, 3, &going, &[("iad", 2)], (0, 1));
+        let gone = Case { bound: 0.0, ..going };
+        check(&THREE, 3, &gone, &[("iad", 3)], (0, 0));
+        let much = Case { running: &[("iad", 2)], affordable: Some(2.1), bound: 2.0, ..Case::default() };
+        check(&THREE, 2, &much, &[("iad", 2)], (0, 0));
     }
 
     #[test]

@@ -125,6 +125,15 @@ pub struct Round {
     pub strays: Vec<Slot>,
 }
 
+/// What machines that nothing is placed by cost per hour.
+#[derive(Clone, Copy, Debug, Default)]
+struct Burden {
+    /// Of stopped ones, and of those that nobody can reach.
+    idle: f64,
+    /// Of those on their way out, which is over soon.
+    going: f64,
+}
+
 /// The scaler's mind.
 #[derive(Debug)]
 pub struct Controller {
@@ -183,15 +192,19 @@ impl Controller {
     /// Decides. Nothing has been done when it returns: each action's outcome is told to [`Self::done`].
     pub fn round(&mut self, seen: &Seen) -> Round {
         let mut round = Round::default();
-        let floor = self.floor_per_hour();
-        let mut affordable = self.spec.budget.affordable(seen.spent, floor) - self.unmovable(seen);
+        let Burden { idle, going } = self.burden(seen);
+        let floor = self.floor_per_hour() + idle;
+        let keepable = self.spec.budget.keepable(seen.spent, floor);
+        // What is kept may cost more than what would be begun; that much is not there for more machines.
+        let bound = going + (keepable - self.spec.budget.affordable(seen.spent, floor)).max(0.0);
+        let mut affordable = keepable - idle;
         let specs = self.spec.groups.clone();
         // What the others cost at least is set aside before one group takes all.
         let mut reserved: f64 = specs.iter().map(smallest_cost).sum();
         for group in &specs {
             reserved -= smallest_cost(group);
             let available = (affordable - reserved.max(0.0)).max(0.0);
-            let (decision, cost) = self.group(group, seen, available, &mut round.actions);
+            let (decision, cost) = self.group(group, seen, (available, bound), &mut round.actions);
             affordable -= cost;
             if decision.from != decision.to {
                 self.decisions.push_back(decision.clone());
@@ -209,9 +222,9 @@ impl Controller {
         round
     }
 
-    /// What cannot be taken away at once costs all the same, per hour: machines on their way out, and stopped ones.
-    fn unmovable(&self, seen: &Seen) -> f64 {
-        let mut unmovable = 0.0;
+    /// What costs all the same, whatever is decided.
+    fn burden(&self, seen: &Seen) -> Burden {
+        let mut burden = Burden::default();
         for group in &self.spec.groups {
             let Some(Ok(machines)) = seen.machines.get(&group.pool) else { continue };
             for machine in machines.iter().filter(|machine| machine.slot.group == group.name) {
@@ -219,15 +232,15 @@ impl Controller {
                 let retires = self.groups.get(&group.name).is_some_and(|memory| {
                     memory.progress.is_retiring(&machine.id) || machine.state == MachineState::Stopping
                 });
-                unmovable += match machine.state {
-                    MachineState::Stopped | MachineState::Suspended => place.stopped_per_hour,
-                    MachineState::Unknown => place.running_per_hour,
-                    _ if retires => place.running_per_hour,
-                    _ => 0.0,
-                };
+                match machine.state {
+                    MachineState::Stopped | MachineState::Suspended => burden.idle += place.stopped_per_hour,
+                    MachineState::Unknown => burden.idle += place.running_per_hour,
+                    _ if retires || machine.cordoned => burden.going += place.running_per_hour,
+                    _ => {}
+                }
             }
         }
-        unmovable
+        burden
     }
 
     fn floor_per_hour(&self) -> f64 {
@@ -238,7 +251,7 @@ impl Controller {
         &mut self,
         group: &GroupSpec,
         seen: &Seen,
-        affordable: f64,
+        (affordable, bound): (f64, f64),
         actions: &mut Vec<(String, Action)>,
     ) -> (Decision, f64) {
         let memory = self.groups.entry(group.name.clone()).or_default();
@@ -324,6 +337,7 @@ impl Controller {
             round_trips: &seen.round_trips,
             rtt_worth: self.spec.rtt_worth,
             affordable,
+            bound,
         };
         let placement = place(&situation);
         let short = (placement.without_room, placement.without_money);
@@ -340,7 +354,16 @@ impl Controller {
             rollback_for: self.spec.rollback_for,
         };
         let state = State { machines: &machines, reports: &reports };
-        let next = reconcile::next(goal, state, &mut memory.progress, seen.now);
+        let mut next = reconcile::next(goal, state, &mut memory.progress, seen.now);
+        // A machine that is only made to be kept bills as one that runs until it is made.
+        let mut left = affordable - bound - cost;
+        next.retain(|action| match action {
+            Action::Create(order) if !order.launch => {
+                left -= group.place(&order.region).map_or(0.0, |place| place.running_per_hour);
+                left >= 0.0
+            }
+            _ => true,
+        });
         actions.extend(next.into_iter().map(|action| (group.pool.clone(), action)));
         let facts = facts.listed();
         (Decision { at: seen.now, group: group.name.clone(), from, to, cause, findings, facts, short }, cost)

@@ -307,6 +307,29 @@ fn the_budget_bounds_the_fleet() {
     assert_eq!(world.minutes(3).1, 1);
 }
 
+/// What is on its way out, or is made to be kept, bills too: it neither takes others with it nor comes on top.
+#[test]
+fn a_budget_that_binds_moves_nothing() {
+    let mut poor = spec(GroupSpec { warm: 1, ..group(1, 8) }, Vec::new());
+    poor.budget.per_hour = Some(3.2);
+    let mut world = World::new(poor);
+    world.load(180.0, 180.0).minutes(3);
+    world.load(700.0, 700.0);
+    let mut most = 0;
+    for _ in 0..60 {
+        world.round();
+        let machines = world.pools.get_mut("sim").unwrap().pool.list(world.now).unwrap();
+        most = most.max(machines.iter().filter(|m| m.state != MachineState::Stopped).count());
+    }
+    assert_eq!(most, 3);
+    world.actions.clear();
+    assert_eq!(world.minutes(30).1, 3);
+    assert_eq!(world.actions, []);
+    // One that falls silent on its way out leaves the others where they are.
+    world.load(180.0, 180.0).minutes(9);
+    assert_eq!(world.load(700.0, 700.0).minutes(3).1, 3);
+}
+
 #[test]
 fn a_full_region_sends_machines_to_the_next() {
     let mut world = World::new(spec(group(1, 8), Vec::new()));
