@@ -189,7 +189,7 @@ pub fn run_recorded(
             if is_heard {
                 origins.clone_from(&seen_step.demand);
             }
-            let predictions = is_heard.then(|| seen_step.rate * scenario.node.predictions_per_request);
+            let predictions = is_heard.then_some(seen_step.rate * scenario.node.predictions_per_request);
             usage = Usage { utilisation: seen_step.utilisation.filter(|_| is_heard), predictions };
             let seconds = accrued.iter().map(crate::cost::Accrued::seconds).sum::<f64>();
             let money = accrued.iter().map(crate::cost::Accrued::money).sum();

@@ -109,7 +109,7 @@ impl Logged {
             "view" => {
                 let group = words.text()?;
                 let release = words.text()?;
-                let is_open = words.known()?.map(|word| truth(word)).transpose()?;
+                let is_open = words.known()?.map(truth).transpose()?;
                 let opens_in = words.known()?.map(number).transpose()?.map(Duration::from_nanos);
                 let demand = words.known()?.map(number).transpose()?;
                 let cost_per_1000 = words.known()?.map(number).transpose()?;

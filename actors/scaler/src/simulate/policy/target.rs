@@ -163,7 +163,7 @@ mod tests {
         // Fewer would be wanted of those that speak, more with the silent: nothing changes.
         check(0.8, 2, 0, 2, 4, 4);
         // More would be wanted, and the silent count as idle.
-        check(1.4, 2, 0, 2, 4, 3.min(4).max(4));
+        check(1.4, 2, 0, 2, 4, 4);
     }
 
     #[test]
