@@ -51,8 +51,11 @@ pub(super) struct ScalerFile {
     /// Where machines come from, by name.
     pub(super) pools: Option<BTreeMap<String, PoolFile>>,
     /// What machines cost, by provider, region and kind.
-    pub(super) prices: Option<BTreeMap<String, BTreeMap<String, BTreeMap<String, PriceFile>>>>,
+    pub(super) prices: Option<PricesFile>,
 }
+
+/// By provider, region and kind.
+pub(super) type PricesFile = BTreeMap<String, BTreeMap<String, BTreeMap<String, PriceFile>>>;
 
 /// Machines of one purpose and size.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
