@@ -42,7 +42,7 @@ use crate::memory;
 use crate::reload::{Current, Reload, Room, Staged};
 use crate::scaler::home::HomeError;
 use crate::scaler::pools::Meeting;
-use crate::scaler::{self, ToScaler, Told};
+use crate::scaler::{self, LatestPicture, ToScaler, Told};
 use crate::sealed::Vault;
 use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
@@ -455,8 +455,9 @@ async fn serve_models(
     }
     let window = config.alerts.window;
     let files = resolved.sources().files.clone();
+    let picture = LatestPicture::default();
     let scaler = match joined.as_ref() {
-        Some(joined) => Some(reach_scaler(config, files, joined, system, clock)?),
+        Some(joined) => Some(reach_scaler(config, files, joined, system, &picture, clock)?),
         None => None,
     };
     let reload = Arc::new(Reload::new(resolved, rooms));
@@ -492,6 +493,7 @@ async fn serve_models(
         records,
         demo,
         told,
+        picture,
         scaler: scaler.clone(),
     }));
     if let (Some(cluster), Some(scaler), Some(inside)) = (shared.cluster.clone(), scaler, others_inside) {
@@ -511,6 +513,7 @@ fn reach_scaler(
     files: Vec<PathBuf>,
     joined: &Joined,
     system: &System,
+    picture: &LatestPicture,
     clock: &Arc<dyn Clock>,
 ) -> Result<Address<ToScaler>, NodeError> {
     if !config.scaler.enabled {
@@ -522,6 +525,7 @@ fn reach_scaler(
         system: system.clone(),
         runtime: joined.runtime(),
         clock: Arc::clone(clock),
+        picture: Arc::clone(picture),
         config: config.clone(),
         meeting,
         electorate: config.cluster.as_ref().map_or(1, |part| part.size),

@@ -220,6 +220,10 @@ fn load_brings_a_second_node_and_its_end_takes_it_away() {
     let report = scaled.report();
     let decisions = report["decisions"].to_string();
     assert!(decisions.contains("1 -> 2") && decisions.contains("2 -> 1"), "{decisions}");
+    let metrics = request(scaled.addr, "GET", "/metrics", &[], b"");
+    let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+    let has = |name: &str| metrics.lines().any(|line| line.starts_with(name) && line.ends_with(" 2"));
+    assert!(has("peregrine_scaler_decisions_total"), "up and down again");
     let spent = report["spent_this_month"].as_f64().expect("a number");
     assert!(spent > 0.0, "machines have run");
 }

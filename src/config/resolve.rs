@@ -169,6 +169,10 @@ fn shown(path: &[String], leaf: &Leaf) -> Value {
     }
 }
 
+/// What Fly calls a Machine, and where it runs that.
+const FLY_MACHINE_ID: &str = "FLY_MACHINE_ID";
+const FLY_REGION: &str = "FLY_REGION";
+
 /// Checks written values one by one and collects what is wrong with them.
 pub(super) struct Checker<'a> {
     leaves: &'a mut Leaves,
@@ -185,9 +189,12 @@ impl Checker<'_> {
     ) -> Option<Config> {
         let server = self.server(written.server);
         let security = self.security(written.security);
-        let name = self.present("node.name", written.node.name);
+        // On a Fly Machine a node that nobody has named is called as the platform calls it.
+        let name = self.told_by(FLY_MACHINE_ID, "node.name", written.node.name, environment);
+        let name = self.present("node.name", name);
         let name = name.and_then(|name| self.named(NodeId::new(&name), "node.name"));
-        let region = self.present("node.region", written.node.region);
+        let region = self.told_by(FLY_REGION, "node.region", written.node.region, environment);
+        let region = self.present("node.region", region);
         let region = region.and_then(|region| self.named(Region::new(&region), "node.region"));
         let backend = self.backend(&written.backend);
         let batching = self.batching(&written.batching);
@@ -551,6 +558,24 @@ impl Checker<'_> {
         // A key that is not there is missing where its section is.
         let leaf = self.leaves.get(&path).or_else(|| Some(below().or_else(beside)?.1));
         leaf.map_or(Origin::BuiltIn { line: 1, column: 1 }, |leaf| leaf.origin.clone())
+    }
+
+    /// What the platform says, where the built-in configuration is all that says otherwise.
+    fn told_by(
+        &mut self,
+        variable: &str,
+        key: &str,
+        written: Option<String>,
+        environment: &[(String, String)],
+    ) -> Option<String> {
+        let said = environment.iter().find(|(name, text)| name == variable && !text.is_empty());
+        match said {
+            Some((_, text)) if matches!(self.origin(key), Origin::BuiltIn { .. }) => {
+                self.replace(key, Value::String(text.clone()), Some(Origin::Variable(variable.to_owned())));
+                Some(text.clone())
+            }
+            _ => written,
+        }
     }
 
     pub(super) fn replace(&mut self, key: &str, value: Value, origin: Option<Origin>) {

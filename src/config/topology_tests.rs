@@ -93,6 +93,42 @@ fn an_address_that_nobody_could_dial_is_refused() {
 }
 
 #[test]
+fn a_machine_of_fly_is_called_as_the_platform_calls_it_unless_somebody_has_named_it() {
+    let there = [("FLY_MACHINE_ID", "148e4d2b"), ("FLY_REGION", "ord")];
+    let named = |text: &str, there: &[(&str, &str)]| {
+        let node = accepted(text, there).config.node;
+        (node.name.to_string(), node.region.to_string())
+    };
+    let pair = |name: &str, region: &str| (name.to_owned(), region.to_owned());
+    assert_eq!(named("", &there), pair("148e4d2b", "ord"));
+    assert_eq!(named("[node]\nname = \"a\"\n", &there), pair("a", "ord"));
+    assert_eq!(named("[node]\nname = \"a\"\nregion = \"b\"\n", &there), pair("a", "b"));
+    assert_eq!(named("", &[]), pair("local", "local"));
+    assert!(
+        accepted("", &there).to_toml().contains("FLY_REGION"),
+        "the resolved form says where it comes from"
+    );
+}
+
+/// What the image of `fly/` runs with.
+#[test]
+fn the_configurations_for_fly_are_whole() {
+    for file in ["fly-gateway.toml", "fly-node.toml"] {
+        let text = std::fs::read_to_string(format!("{}/configs/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let there = [
+            ("FLY_PRIVATE_IP", "fdaa::7"),
+            ("FLY_REGION", "iad"),
+            ("FLY_MACHINE_ID", "148e4d2b"),
+            ("PEREGRINE_CLUSTER__SECRET", "a secret of this test"),
+            ("PEREGRINE_CLUSTER__SEEDS", "[\"global.peregrine.internal:7946\"]"),
+            ("PEREGRINE_SECURITY__KEYS", "Cargo.toml"),
+        ];
+        let part = accepted(&text, &there).config.cluster.unwrap();
+        assert_eq!(part.advertise, Some("[fdaa::7]:7946".parse().unwrap()), "{file}");
+    }
+}
+
+#[test]
 fn bounds_of_routing_are_named() {
     check(
         "[routing]\nhedge_percentile = 0.5\nhedge_budget = 1.5\nretry_budget = -0.1\nremote_in_flight_max = 0\n",

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
 use crate::reload::{Current, Reload};
-use crate::scaler::{ToScaler, Told};
+use crate::scaler::{LatestPicture, ToScaler, Told};
 use crate::security::Security;
 use crate::series::Started;
 use crate::series_store::SeriesStore;
@@ -73,6 +73,8 @@ pub(crate) struct SharedParts {
     pub(crate) demo: Option<Demo>,
     /// What the scaler has told this node.
     pub(crate) told: Arc<Told>,
+    /// What the scaler shows while it acts on this node.
+    pub(crate) picture: LatestPicture,
     /// Wherever it acts; `None`: this node is alone.
     pub(crate) scaler: Option<Address<ToScaler>>,
 }

@@ -3,6 +3,7 @@
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
 mod alerts;
+mod scaler;
 mod trust;
 
 use std::fmt::{Display, Write};
@@ -85,6 +86,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     page.sample("", &[], shared.watch.stuck_ever());
     vitals(&mut page, &health);
     alerts::all(&mut page, &shared, &health);
+    scaler::all(&mut page, &shared);
     HttpResponse::Ok()
         .insert_header(("content-type", "text/plain; version=0.0.4; charset=utf-8"))
         .body(page.text)

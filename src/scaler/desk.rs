@@ -3,19 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use peregrine_runtime::{Address, Clock, Failure, Inbox, Worker};
 
 use super::book::Book;
 use super::messages::{FromScaler, ToScaler};
-use super::rounds::{Nudge, Picture, wall};
+use super::rounds::{LatestPicture, Nudge, wall};
 use super::view::report;
 
 /// The actor that is spoken to; it never waits for a pool.
 pub(crate) struct Desk {
     pub(crate) book: Arc<Mutex<Book>>,
-    pub(crate) picture: Arc<ArcSwapOption<Picture>>,
+    pub(crate) picture: LatestPicture,
     pub(crate) groups: BTreeSet<String>,
     pub(crate) rounds: Address<Nudge>,
     pub(crate) clock: Arc<dyn Clock>,

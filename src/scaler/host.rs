@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use peregrine_actors::System;
 use peregrine_runtime::lease::LeaseLimits;
@@ -12,8 +11,9 @@ use peregrine_runtime::singleton::{Hosted, Hosting, SingletonError, SingletonSpe
 use peregrine_runtime::{Address, ChildSpec, Children, Clock, Cluster, Failure, Mailbox, Strategy, Tree};
 use peregrine_scaler::calendar::Calendars;
 use peregrine_scaler::control::Controller;
-use peregrine_scaler::demand::{Demand, DemandModel, DemandSettings, Season};
+use peregrine_scaler::demand::{Demand, DemandModel, Season};
 use peregrine_scaler::place::RoundTrips;
+use peregrine_scaler::simulate::Forecast;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use tokio::runtime::Handle;
@@ -27,7 +27,7 @@ use super::keeper::LedgerKeeper;
 use super::messages::{NAME, ToScaler};
 use super::open::pools;
 use super::pools::Meeting;
-use super::rounds::{GroupParts, Parts, Picture, Rounds, names};
+use super::rounds::{GroupParts, LatestPicture, Parts, Rounds, names};
 use crate::config::{ClusterConfig, Config, Credentials, DetectorConfig, RoleChoice, ScalerConfig};
 
 /// Messages that wait for the desk: a second's worth of a large cluster.
@@ -45,6 +45,8 @@ pub(crate) struct Host {
     pub(crate) system: System,
     pub(crate) runtime: Handle,
     pub(crate) clock: Arc<dyn Clock>,
+    /// What the scaler shows while it acts here.
+    pub(crate) picture: LatestPicture,
     pub(crate) config: Config,
     pub(crate) meeting: Meeting,
     /// Nodes that may run it, when all are up.
@@ -102,7 +104,7 @@ fn start(home: &Host) -> Result<Hosted<ToScaler>, Failure> {
             .map_err(|e| failed(&e))?;
         groups.insert(group.spec.name.clone(), parts);
     }
-    let (book, picture) = (Arc::<Mutex<Book>>::default(), Arc::<ArcSwapOption<Picture>>::default());
+    let (book, picture) = (Arc::<Mutex<Book>>::default(), Arc::clone(&home.picture));
     let nudges = Mailbox::new(NUDGES, Arc::clone(&home.clock));
     let asks = Mailbox::new(DESK_QUEUE, Arc::clone(&home.clock));
     let (rounds, address) = (nudges.address(), asks.address());
@@ -163,9 +165,9 @@ fn parts_of(
         warn!(model, "forecasts no demand: it is not served here, or needs more than one series");
     }
     let model = found.map(|model| Box::new(model) as Box<dyn DemandModel>);
-    let demand = Demand::new(DemandSettings::default(), season.clone(), model).or_else(|error| {
+    let demand = Demand::new(Forecast::settings(), season.clone(), model).or_else(|error| {
         warn!(%error, "demand is forecast by its season alone");
-        Demand::new(DemandSettings::default(), season, None)
+        Demand::new(Forecast::settings(), season, None)
     })?;
     Ok(GroupParts { calendars: followed, release: release.to_owned(), demand })
 }

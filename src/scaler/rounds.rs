@@ -65,6 +65,9 @@ pub(crate) struct Picture {
     pub(crate) report: Report,
 }
 
+/// The latest one; none while the scaler does not act here.
+pub(crate) type LatestPicture = Arc<ArcSwapOption<Picture>>;
+
 /// Everything that one life of the scaler needs.
 pub(crate) struct Parts {
     pub(crate) controller: Controller,
@@ -76,7 +79,7 @@ pub(crate) struct Parts {
     pub(crate) every: Duration,
     pub(crate) stale_after: Duration,
     pub(crate) dry_run: bool,
-    pub(crate) picture: Arc<ArcSwapOption<Picture>>,
+    pub(crate) picture: LatestPicture,
     /// Between regions, as this node's cluster has measured.
     pub(crate) round_trips: Box<dyn Fn() -> RoundTrips + Send>,
     pub(crate) seed: u64,
@@ -268,6 +271,13 @@ impl Rounds {
                 }
             }
         }
+    }
+}
+
+impl Drop for Rounds {
+    /// It acts elsewhere from now on, or nowhere.
+    fn drop(&mut self) {
+        self.parts.picture.store(None);
     }
 }
 

@@ -59,7 +59,9 @@ impl fmt::Display for Cause {
             Self::Rule(rule, direction) => write!(f, "rule `{rule}` ({})", direction.name()),
             Self::Demand { rate } => write!(f, "a demand of {rate:.1} requests/s"),
             Self::Stabilising => write!(f, "fewer would do, but not yet for long enough"),
-            Self::Blind => write!(f, "some nodes are silent, so none are taken away"),
+            Self::Blind => {
+                write!(f, "nodes are silent, so nothing is taken away, and nothing done while all are")
+            }
             Self::PoolSilent(error) => write!(f, "its machines are not known, so nothing is done: {error}"),
             Self::Bounds => write!(f, "its bounds"),
             Self::Policy(name) => write!(f, "policy `{name}`"),

@@ -303,6 +303,7 @@ impl Controller {
                 let demand = wish::Demand {
                     forecast: view.demand,
                     measured: signals.reading(Signal::RequestRate),
+                    is_blind: signals.expected > 0 && signals.silent == signals.expected,
                     capacity: group.capacity,
                     fixed: f64::from(signals.fixed_ready) * group.capacity,
                     dead_band: self.spec.dead_band,

@@ -212,8 +212,11 @@ fn without_data_nothing_is_done() {
     world.forecast = Some(10.0);
     assert_eq!(world.minutes(60), (4, 4));
     assert_eq!(world.actions, [], "not one action in two hours without data");
-    // A forecast of more is heeded: what it is made of is not what is missing.
+    // Nor for a forecast of more: it is made of the time before.
     world.forecast = Some(480.0);
+    assert_eq!(world.minutes(60), (4, 4));
+    assert_eq!(world.actions, []);
+    world.rate = Some(380.0);
     assert_eq!(world.minutes(3), (5, 5));
 }
 

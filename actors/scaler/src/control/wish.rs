@@ -17,6 +17,8 @@ pub(super) struct Demand {
     pub(super) forecast: Option<f64>,
     /// Of now.
     pub(super) measured: Reading,
+    /// There are machines that should speak, and none does.
+    pub(super) is_blind: bool,
     /// Of one machine.
     pub(super) capacity: f64,
     /// Of nodes that come from no pool.
@@ -50,6 +52,11 @@ impl Wish {
         now: Timestamp,
     ) -> Cause {
         let present = self.wanted;
+        if demand.is_blind {
+            // Not even more: whatever would say so was made of the time before, or of nothing that was measured.
+            self.wanted = present.clamp(group.machines_min, group.machines_max);
+            return if self.wanted == present { Cause::Blind } else { Cause::Bounds };
+        }
         // The requests of now are a demand too, even where some nodes are silent.
         let rate = match (demand.forecast, demand.measured.to_add()) {
             (Some(forecast), Some(measured)) => Some(forecast.max(measured)),
