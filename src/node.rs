@@ -413,6 +413,7 @@ async fn serve_models(
     }
     let hub = gateway::stream::hub(&config.stream);
     let scorecard = Arc::<Scorecard>::default();
+    system.attach_scorecard(Arc::clone(&scorecard));
     let audience = Audience { hub: hub.clone(), scorecard: Arc::clone(&scorecard) };
     let kept = journal.clone().map(|journal| journal as Arc<dyn Journal>);
     let live = series::start(system, clock, &current, joined.as_mut(), kept, audience)?;

@@ -11,6 +11,7 @@ mod breaker;
 mod health;
 mod inference;
 mod profile;
+pub mod release;
 mod remote;
 mod request;
 mod router;

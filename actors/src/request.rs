@@ -8,6 +8,7 @@ use peregrine_runtime::{Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
 
 use crate::audit::{PredictionIds, RowName};
+use crate::release::key_of;
 
 /// Windows to be forecast by one model.
 #[derive(Clone, Debug)]
@@ -83,6 +84,16 @@ pub struct Origin {
     pub caller: Arc<str>,
     /// What is refused last.
     pub priority: Priority,
+    /// Of what is asked about, such as a series: requests with one key are answered by one version of a model, as long
+    /// as its release allows. `None`: those of one caller are. See [`key_of`](crate::release::key_of).
+    pub key: Option<u64>,
+}
+
+impl Origin {
+    /// By what a release chooses who answers; `None`: nothing is known of the caller.
+    pub(crate) fn release_key(&self) -> Option<u64> {
+        self.key.or_else(|| (!self.caller.is_empty()).then(|| key_of(&self.caller)))
+    }
 }
 
 /// What is refused last when there is too much: the order is that of importance.

@@ -5,6 +5,7 @@
 mod elsewhere;
 mod load;
 mod recorded;
+mod released;
 mod views;
 
 use std::collections::BTreeMap;
@@ -109,7 +110,20 @@ impl System {
     /// See [`ForecastError`]; it ends by the request's deadline whatever happens. Needs a tokio timer around it.
     pub async fn forecast(&self, request: ForecastRequest) -> Result<Forecast, ForecastError> {
         let now = self.inner.clock.now();
-        let found = self.inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone);
+        let (found, lot) = self.chosen(&request);
+        match lot {
+            None => self.kept(found, request, now).await,
+            Some(lot) => Box::pin(self.released(lot, found, request, now)).await,
+        }
+    }
+
+    /// Answers a request and records the answer, where answers are recorded.
+    async fn kept(
+        &self,
+        found: Result<Arc<Route>, ForecastError>,
+        request: ForecastRequest,
+        now: Instant,
+    ) -> Result<Forecast, ForecastError> {
         match self.inner.audit.get() {
             None => self.answer(found.as_ref().map_err(Clone::clone), request, now).await,
             Some(audit) => self.recorded(audit, found, request, now).await,

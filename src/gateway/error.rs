@@ -10,6 +10,7 @@ use actix_web::http::header::{
     ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+use peregrine_actors::release::ReleaseRefused;
 use peregrine_actors::stream::SourceError;
 use peregrine_actors::{ForecastError, TooManyOrders};
 use peregrine_shaders::WindowError;
@@ -76,9 +77,11 @@ pub(crate) enum Refusal {
     #[error("an order about breakers has {0}")]
     Order(&'static str),
     #[error("{0}")]
-    Release(String),
+    Fleet(String),
     #[error("no scaler acts: set scaler.enabled on a node of this cluster")]
     NoScaler,
+    #[error(transparent)]
+    Release(ReleaseRefused),
     #[error("no model is served")]
     NoModel,
     #[error("{requests_max} requests are in flight already")]
@@ -117,10 +120,15 @@ impl Refusal {
             }
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Load(_) | Self::Order(_) | Self::Release(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
+            Self::Load(_) | Self::Order(_) | Self::Fleet(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Reload(_) | Self::Orders(_) => StatusCode::CONFLICT,
+            Self::Release(ReleaseRefused::Numbers(_)) => StatusCode::BAD_REQUEST,
+            Self::Release(ReleaseRefused::UnknownModel(_) | ReleaseRefused::NotReady { .. }) => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Release(ReleaseRefused::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Reload(_) | Self::Orders(_) | Self::Release(_) => StatusCode::CONFLICT,
             Self::NoModel
             | Self::NoScaler
             | Self::Records(_)

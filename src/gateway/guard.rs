@@ -76,7 +76,7 @@ pub(super) fn origin(shared: &Shared, head: &RequestHead) -> Origin {
         key => shared.security.rules().name(&key),
     };
     let priority = head.headers().get(&PRIORITY).map(HeaderValue::as_bytes);
-    Origin { caller, priority: priority.map_or_else(Priority::default, urgency) }
+    Origin { caller, priority: priority.map_or_else(Priority::default, urgency), key: None }
 }
 
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
@@ -248,6 +248,8 @@ mod tests {
             ("POST", "/v1/config", Some(ADMIN)),
             ("GET", "/v1/config", Some(ADMIN)),
             ("POST", "/v1/models/m/load", Some(ADMIN)),
+            ("POST", "/v1/models/m/canary", Some(ADMIN)),
+            ("POST", "/v1/models/m/rollback", Some(ADMIN)),
             ("GET", "/v1/models/m", Some(OBSERVE)),
             ("POST", "/v1/breakers/m", Some(ADMIN)),
             ("POST", "/v1/scaler/release", Some(ADMIN)),

@@ -3,6 +3,7 @@
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
 mod alerts;
+mod releases;
 mod scaler;
 mod trust;
 
@@ -59,6 +60,7 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     weights(&mut page, &shared);
     trust::breakers(&mut page, &shared);
     trust::checks(&mut page, &stats);
+    releases::all(&mut page, &shared.system.releases());
     remote(&mut page, &shared);
     series(&mut page, &shared);
     scores(&mut page, &shared.scorecard).await;

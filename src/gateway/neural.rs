@@ -177,7 +177,8 @@ async fn answer(
         rows: symbols.iter().map(row).collect(),
         ..Names::default()
     });
-    let origin = guard::origin(shared, head);
+    let key = symbols.first().map(|symbol| key_of(symbol));
+    let origin = Origin { key, ..guard::origin(shared, head) };
     let forecast = shared.forecast(&model, None, windows, shared.deadline(None), origin, subject).await?;
     let rows = forecast.values.chunks_exact(spec.answer_len());
     let predictions = symbols.iter().zip(rows).enumerate().map(|(place, (symbol, row))| {

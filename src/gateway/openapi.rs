@@ -52,6 +52,7 @@ const fn operation(
 
 const FORECASTING: &[u16] = &[400, 404, 408, 413, 415, 422, 429, 503, 504];
 const NAMED: &[u16] = &[400, 404];
+const ORDERS: &[u16] = &[400, 404, 408, 409, 413, 415, 429, 503];
 const WEBSOCKET: &[u16] = &[400, 426, 503];
 const READY: &[u16] = &[503];
 const V2: &str = "open inference protocol";
@@ -155,6 +156,51 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/v1/models/{model}", V1, "One model", None, "Model", NAMED),
     operation("post", "/v1/models/{model}/load", V1, "Load or reload", None, "Model", NAMED),
     operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", NAMED),
+    operation(
+        "post",
+        "/v1/models/{model}/split",
+        V1,
+        "Versions answer by weight who names none; no weights: the highest version answers again",
+        Some("Split"),
+        "Released",
+        ORDERS,
+    ),
+    operation(
+        "post",
+        "/v1/models/{model}/canary",
+        V1,
+        "A version gets more and more traffic, and becomes the stable one or is taken back",
+        Some("Canary"),
+        "Released",
+        ORDERS,
+    ),
+    operation(
+        "post",
+        "/v1/models/{model}/shadow",
+        V1,
+        "A version is asked what others answer, and compared; without a version none is any more",
+        Some("Shadow"),
+        "Released",
+        ORDERS,
+    ),
+    operation(
+        "post",
+        "/v1/models/{model}/promote",
+        V1,
+        "A version answers everything; the canary, unless one is named",
+        Some("Promote"),
+        "Released",
+        ORDERS,
+    ),
+    operation(
+        "post",
+        "/v1/models/{model}/rollback",
+        V1,
+        "The stable version answers everything, or if it does already the one before it",
+        None,
+        "Released",
+        ORDERS,
+    ),
     operation("get", "/v1/config", V1, "Configuration in use, with origins", None, "Configuration", &[]),
     operation(
         "post",
@@ -431,7 +477,7 @@ fn meaning(status: u16) -> &'static str {
         401 => "An API key is needed, or this one is no good",
         403 => "The API key lacks a scope, or the page's origin is not welcome",
         404 => "Unknown model, version or symbol",
-        409 => "A fixed key, or a veto: nothing has changed",
+        409 => "It does not go with what is: nothing has changed",
         408 => "The body came too slowly",
         413 => "Too large",
         415 => "Unknown content encoding",
@@ -450,10 +496,47 @@ fn reference(name: &str) -> Value {
 
 fn all_schemas() -> Value {
     let mut all = schemas();
-    if let (Some(all), Value::Object(live)) = (all.as_object_mut(), live_schemas()) {
-        all.extend(live);
+    for more in [live_schemas(), release_schemas()] {
+        if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
+            all.extend(more);
+        }
     }
     all
+}
+
+/// Of orders about versions.
+fn release_schemas() -> Value {
+    let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties });
+    let version = json!({ "type": "integer", "minimum": 1 });
+    let part = json!({ "type": "number", "minimum": 0, "maximum": 1 });
+    let ratio = json!({ "type": "number", "exclusiveMinimum": 0 });
+    json!({
+        "Split": object(&["weights"], json!({
+            "weights": { "type": "object", "maxProperties": 16, "description": "by version; requests without a version that \
+                name a series (or come with an API key) keep theirs",
+                "additionalProperties": { "type": "integer", "minimum": 0, "maximum": 1_000_000 } },
+        })),
+        "Canary": object(&["version", "steps"], json!({
+            "version": version,
+            "steps": { "type": "array", "minItems": 1, "maxItems": 32, "description": "percent, rising",
+                "items": { "type": "number", "minimum": 0.01, "maximum": 100 } },
+            "hold_ms": { "type": "integer", "minimum": 0, "maximum": 604_800_000, "description": "a step lasts at least this long; 60000" },
+            "limits": object(&[], json!({
+                "requests_min": { "type": "integer", "minimum": 1, "description": "of a step, to the canary; 100" },
+                "error_share": part, "p95_ratio": ratio,
+                "score_ratio": { "type": "number", "exclusiveMinimum": 0, "description": "by the scorecard; not compared unless given" },
+            })),
+        })),
+        "Shadow": object(&[], json!({
+            "version": version, "share": part,
+            "tolerance": { "type": "number", "minimum": 0, "description": "a part of the largest value; 0.0001" },
+        })),
+        "Promote": object(&[], json!({ "version": version })),
+        "Released": { "type": "object", "required": ["name", "release"], "properties": {
+            "name": { "type": "string" },
+            "release": { "type": ["object", "null"], "description": "null: the highest version answers" },
+        } },
+    })
 }
 
 /// Of ticks and series.
@@ -576,6 +659,7 @@ fn schemas() -> Value {
             "horizon": { "type": "integer" }, "columns": list(text.clone()), "hist_exog": list(text.clone()),
             "futr_exog": list(text.clone()), "stat_exog": list(text.clone()),
             "weight_bytes": { "type": "integer" }, "sha256": text,
+            "release": { "type": "object", "description": "who answers requests that name no version, and why" },
         })),
         "Predict": object(&["symbol"], json!({
             "symbol": text, "horizon": { "type": "integer", "minimum": 1 },

@@ -42,14 +42,14 @@ async fn release(
     mut payload: Payload,
 ) -> Result<HttpResponse, Problem> {
     let body = shared.body(request.headers(), &mut payload).await?;
-    let form = |_| Refusal::Release("a release is wanted as `group` and `release`, both text".to_owned());
+    let form = |_| Refusal::Fleet("a release is wanted as `group` and `release`, both text".to_owned());
     let Wanted { group, release } = serde_json::from_slice(&body).map_err(form)?;
     let wanted = ToScaler::Release { group: group.clone(), release: release.clone() };
     match ask(&shared, wanted).await? {
         FromScaler::Released(Ok(())) => {
             Ok(HttpResponse::Ok().json(json!({ "group": group, "release": release })))
         }
-        FromScaler::Released(Err(why)) => Err(Refusal::Release(why).into()),
+        FromScaler::Released(Err(why)) => Err(Refusal::Fleet(why).into()),
         _ => Err(Refusal::NoScaler.into()),
     }
 }

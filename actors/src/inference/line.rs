@@ -131,6 +131,20 @@ impl Line {
         }
     }
 
+    /// Whether nothing waits for the device and nothing runs on it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0 && self.busy_until_ns.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes a request that nobody waits for, while the device is idle; it never runs in its caller's thread.
+    pub(crate) fn submit_idle(&self, job: Job) -> Result<(), Refused> {
+        if self.is_idle() {
+            self.enqueue(job)
+        } else {
+            Err(Refused::Full { retry_after_ms: 1, job: Box::new(job) })
+        }
+    }
+
     fn run_inline(&self, job: Job) -> Option<Job> {
         let terms = &job.served.terms;
         let macs_max = match self.spec.backend {
@@ -369,7 +383,7 @@ impl Line {
         let served = Arc::clone(&first.served);
         let work = jobs.iter().map(Job::work).sum();
         let until = started.saturating_duration_since(self.born) + time(work, self.speed.ns());
-        self.busy_until_ns.store(nanos(until), Ordering::Relaxed);
+        self.busy_until_ns.store(nanos(until).max(1), Ordering::Relaxed); // zero is idle
         let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
         let ran = running.run(&served.forecaster, served.terms.streams, &windows, clock.as_ref());
         self.busy_until_ns.store(0, Ordering::Relaxed);

@@ -3,21 +3,26 @@
 //! Knows what it routes to only as a [`Route`]; restarted, it goes on with the table as it was published.
 
 mod placement;
+mod releases;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
+use peregrine_runtime::Clock;
 
 pub(crate) use placement::{Outlook, prefers_cpu};
 pub(crate) use table::Table;
 
 use crate::breaker::Gate;
 use crate::inference::Served;
+use crate::release::{ReleaseOrder, ReleaseRefused};
+use crate::scorecard::Scorecard;
 use crate::status::ModelStatus;
 
 /// A model version with the gates in front of its backends.
@@ -33,9 +38,24 @@ pub(crate) struct Route {
 /// What callers read.
 pub(crate) type Published = Arc<ArcSwap<Table<Arc<Route>>>>;
 
-/// What the router is told; the answer says whether a version was there before.
+/// Where scores are read; empty until somebody keeps them.
+pub(crate) type Scores = Arc<OnceLock<Arc<Scorecard>>>;
+
+/// How often canaries are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the router answers.
+#[derive(Debug)]
+pub(crate) enum Routed {
+    /// Whether a version was there before.
+    Was(bool),
+    /// What came of an operator's order.
+    Ordered(Result<(), ReleaseRefused>),
+}
+
+/// What the router is told.
 #[derive(Message)]
-#[rtype(result = "bool")]
+#[rtype(result = "Routed")]
 pub(crate) enum RouterMail {
     /// A version is on its way.
     Announce { model: String, version: u32 },
@@ -45,26 +65,49 @@ pub(crate) enum RouterMail {
     Publish { route: Arc<Route> },
     /// It is no longer wanted; `None`: none of the model's versions is.
     Remove { model: String, version: Option<u32> },
+    /// An operator decides who answers requests that name no version.
+    Release { model: String, order: ReleaseOrder },
 }
 
 pub(crate) struct Router {
     published: Published,
+    scores: Scores,
+    clock: Arc<dyn Clock>,
 }
 
 impl Router {
-    pub(crate) fn new(published: Published) -> Self {
-        Self { published }
+    pub(crate) fn new(published: Published, scores: Scores, clock: Arc<dyn Clock>) -> Self {
+        Self { published, scores, clock }
+    }
+
+    fn review(&self) {
+        let table = self.published.load();
+        if let Some(table) = releases::reviewed(&table, self.scores.get().map(Arc::as_ref), self.clock.now())
+        {
+            self.published.store(Arc::new(table));
+        }
     }
 }
 
 impl Actor for Router {
     type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        context.run_interval(LOOK_EVERY, |router, _| router.review());
+    }
 }
 
 impl Handler<RouterMail> for Router {
-    type Result = bool;
+    type Result = actix::MessageResult<RouterMail>;
 
-    fn handle(&mut self, mail: RouterMail, _: &mut Context<Self>) -> bool {
+    fn handle(&mut self, mail: RouterMail, _: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(self.route(mail))
+    }
+}
+
+impl Router {
+    fn route(&mut self, mail: RouterMail) -> Routed {
+        let now = self.clock.now();
         let table = Table::clone(&self.published.load());
         let (table, was_there) = match mail {
             RouterMail::Announce { model, version } => {
@@ -76,14 +119,21 @@ impl Handler<RouterMail> for Router {
                 let (model, version) = (&route.status.spec.name, route.status.version);
                 let was_there = table.find(model, Some(version)).is_ok();
                 tracing::info!(model = %model, version, digest = %route.status.digest, "model ready");
-                (table.with(model, version, Arc::clone(&route)), was_there)
+                let table = table.with(model, version, Arc::clone(&route));
+                (releases::settled(table, model, now), was_there)
             }
             RouterMail::Remove { model, version } => {
                 tracing::info!(model = %model, version, "model removed");
-                table.without(&model, version)
+                let (table, was_there) = table.without(&model, version);
+                (releases::settled(table, &model, now), was_there)
+            }
+            RouterMail::Release { model, order } => {
+                return Routed::Ordered(releases::ordered(table, &model, &order, now).map(|table| {
+                    self.published.store(Arc::new(table));
+                }));
             }
         };
         self.published.store(Arc::new(table));
-        was_there
+        Routed::Was(was_there)
     }
 }

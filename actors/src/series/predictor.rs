@@ -3,7 +3,7 @@
 //! A queue of windows has an end. A stream that finds it full skips to its newest window once there is room, and says
 //! which numbers it skipped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use super::parts::Outlet;
 use super::tick::{Timestamp, timestamp};
 use super::window::joined;
 use crate::audit::{Position, RowName};
+use crate::release::key_of;
 use crate::request::{Forecast, ForecastError, ForecastRequest, Names, Origin, Priority, Subject};
 use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
 use crate::system::System;
@@ -38,6 +39,13 @@ pub(super) struct Work {
     pub(super) windows: Windows,
     /// Number of the first window that was skipped before this one.
     pub(super) skipped_from: Option<u64>,
+}
+
+impl Work {
+    /// By what a release chooses the version that answers.
+    fn key(&self) -> u64 {
+        key_of(self.stream.series.as_str())
+    }
 }
 
 /// What the predictions of one model need.
@@ -107,8 +115,23 @@ async fn run(tools: Tools, mut works: mpsc::Receiver<Work>, skipped: Arc<Mutex<H
     }
 }
 
-/// A panic costs its batch, not the predictions after it.
+/// Where a release lets several versions answer, a series keeps its own: a batch for each.
 async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
+    let version = |work: &Work| tools.system.version_for(&work.stream.model, work.key());
+    if batch.first().and_then(version).is_none() {
+        return serve_together(tools, batch).await;
+    }
+    let mut parts = BTreeMap::<Option<u32>, Vec<Work>>::new();
+    for work in batch.drain(..) {
+        parts.entry(version(&work)).or_default().push(work);
+    }
+    for part in parts.values_mut() {
+        serve_together(tools, part).await;
+    }
+}
+
+/// A panic costs its batch, not the predictions after it.
+async fn serve_together(tools: &Tools, batch: &mut Vec<Work>) {
     let note = |work: &Work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq);
     let notes: Vec<_> = batch.iter().map(note).collect();
     if AssertUnwindSafe(predict(tools, batch)).catch_unwind().await.is_err() {
@@ -128,7 +151,8 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
             return batch.drain(..).for_each(|work| tools.give_up(work));
         };
         let model = batch[0].stream.model.to_string();
-        let origin = Origin { priority: Priority::High, ..Origin::default() };
+        let key = Some(batch[0].key());
+        let origin = Origin { priority: Priority::High, key, ..Origin::default() };
         let subject = tools.subject(batch);
         let request = ForecastRequest { origin, subject, ..ForecastRequest::new(model, windows, deadline) };
         match tools.system.forecast(request).await {

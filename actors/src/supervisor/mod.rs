@@ -18,7 +18,7 @@ use peregrine_shaders::Backend;
 use crate::breaker::{Breaker, BreakerMail, Gates};
 use crate::health::{Health, HealthParts, Latest, LatestMeters, MeterReader, Meters, Sample};
 use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order};
-use crate::router::{Published, Router, RouterMail, Table};
+use crate::router::{Published, Router, RouterMail, Scores, Table};
 use crate::settings::{FallbackPolicy, Settings};
 
 /// Names of the actors, as snapshots and injected faults know them.
@@ -35,6 +35,7 @@ pub(crate) struct Started {
     pub(crate) router: Address<RouterMail>,
     pub(crate) breaker: Address<BreakerMail>,
     pub(crate) table: Published,
+    pub(crate) scores: Scores,
     pub(crate) gates: Gates,
     pub(crate) cpu: Arc<Line>,
     pub(crate) gpu: Option<Arc<Line>>,
@@ -64,8 +65,10 @@ pub(crate) fn start(
     let table: Published = Arc::new(ArcSwap::from_pointee(Table::default()));
     let router_box = Mailbox::new(MAILBOX_LEN, Arc::clone(clock));
     let router = router_box.address();
-    let published = Arc::clone(&table);
-    children.light(ChildSpec::new(ROUTER), router_box, move || Ok(Router::new(Arc::clone(&published))));
+    let scores = Scores::default();
+    let (published, known, timed) = (Arc::clone(&table), Arc::clone(&scores), Arc::clone(clock));
+    let make = move || Ok(Router::new(Arc::clone(&published), Arc::clone(&known), Arc::clone(&timed)));
+    children.light(ChildSpec::new(ROUTER), router_box, make);
 
     let gates = Gates::default();
     let breaker_box = Mailbox::new(BREAKER_MAILBOX_LEN, Arc::clone(clock));
@@ -123,7 +126,7 @@ pub(crate) fn start(
     children.light(ChildSpec::new(HEALTH), health_box, move || Ok(Health::new(parts.clone())?));
 
     let tree = Tree::start(children, Arc::clone(clock), seed)?;
-    Ok(Started { tree, router, breaker, table, gates, cpu, gpu, vitals, meters: metered, lag })
+    Ok(Started { tree, router, breaker, table, scores, gates, cpu, gpu, vitals, meters: metered, lag })
 }
 
 fn device_spec(name: &'static str) -> ChildSpec {

@@ -98,7 +98,14 @@ impl System {
         if inner.stopping.load(Ordering::Relaxed) {
             return Err(RemoteRefusal::Stopping);
         }
-        let route = inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone)?;
+        // Who asks only for the shapes is told of the stable version.
+        let (route, lot) = match &request.windows {
+            None => (inner.rooms.table.load().find(&request.model, request.version).map(Arc::clone)?, None),
+            Some(_) => {
+                let (found, lot) = self.chosen_by(&request.model, request.version, None);
+                (found?, lot)
+            }
+        };
         let status = &route.status;
         let blank = RemoteAnswer {
             spec: Arc::clone(&status.spec),
@@ -121,7 +128,12 @@ impl System {
         let version = request.version;
         let local = ForecastRequest { version, ..ForecastRequest::new(request.model, windows, deadline) };
         let forecast = self.local(&route, local, now, Resort::Last).await;
-        let forecast = forecast.map_err(|refused| self.counted(&route, *refused, now))?;
+        let forecast = forecast.map_err(|refused| self.counted(&route, *refused, now));
+        if let Some(lot) = lot {
+            let took = inner.clock.now().saturating_duration_since(now);
+            lot.record(forecast.as_ref().map(|_| took));
+        }
+        let forecast = forecast?;
         Ok(RemoteAnswer {
             rows,
             values: forecast.values,

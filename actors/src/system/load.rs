@@ -11,7 +11,7 @@ use super::{Inner, System};
 use crate::breaker::{Gate, GateSpec, Mend};
 use crate::inference::{Judge, Judges, Ledger, Line, Order, Pace, Paces, Sampler, Served};
 use crate::profile::Terms;
-use crate::router::{Route, RouterMail};
+use crate::router::{Route, Routed, RouterMail};
 use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
 
@@ -146,7 +146,8 @@ impl System {
     }
 
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {
-        ask(&self.inner.rooms.router, mail, deadline).await
+        let routed = ask(&self.inner.rooms.router, mail, deadline).await?;
+        Ok(matches!(routed, Routed::Was(true)))
     }
 }
 
@@ -199,11 +200,11 @@ async fn prepare_on(
     Ok(())
 }
 
-async fn ask(
+pub(super) async fn ask(
     router: &peregrine_runtime::Address<RouterMail>,
     mail: RouterMail,
     deadline: Deadline,
-) -> Result<bool, LoadRefused> {
+) -> Result<Routed, LoadRefused> {
     router.ask(mail, deadline).await.map_err(|error| match error {
         AskError::Deadline | AskError::Full => LoadRefused::Deadline,
         _stopped => LoadRefused::Stopping,

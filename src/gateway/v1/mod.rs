@@ -5,11 +5,13 @@ mod config;
 mod models;
 pub(crate) mod parse;
 pub(crate) mod print;
+mod releases;
 
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::Names;
 use peregrine_actors::audit::RowName;
+use peregrine_actors::release::key_of;
+use peregrine_actors::{Names, Origin};
 
 use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
@@ -22,6 +24,11 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/models/{model}", models::one);
     post(config, "/v1/models/{model}/load", models::load);
     post(config, "/v1/models/{model}/unload", models::unload);
+    post(config, "/v1/models/{model}/split", releases::split);
+    post(config, "/v1/models/{model}/canary", releases::canary);
+    post(config, "/v1/models/{model}/shadow", releases::shadow);
+    post(config, "/v1/models/{model}/promote", releases::promote);
+    post(config, "/v1/models/{model}/rollback", releases::rollback);
     get_or_post(config, "/v1/breakers", breakers::show, breakers::order);
     get_or_post(config, "/v1/config", config::show, config::post);
 }
@@ -63,7 +70,8 @@ async fn forecast(
         rows: body.series.iter().enumerate().map(row).collect(),
         ..Names::default()
     });
-    let origin = guard::origin(&shared, request.head());
+    let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);
+    let origin = Origin { key, ..guard::origin(&shared, request.head()) };
     let forecast = shared
         .forecast(&model, body.version, windows, deadline, origin, subject)
         .await

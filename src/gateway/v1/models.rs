@@ -47,7 +47,11 @@ pub(super) async fn one(
     query: Query<VersionQuery>,
 ) -> Result<HttpResponse, Problem> {
     let found = shared.located(&model, query.version).await?;
-    Ok(HttpResponse::Ok().json(view(&found)))
+    let mut answer = view(&found);
+    if let Some(release) = shared.system.release(&model) {
+        answer["release"] = super::releases::view(&release, &shared.system);
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 pub(super) async fn load(shared: Data<Shared>, model: Path<String>) -> Result<HttpResponse, Problem> {

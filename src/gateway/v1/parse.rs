@@ -175,7 +175,12 @@ pub(crate) enum WindowsError {
 impl SeriesBody<'_> {
     /// The id, the symbol, or the place in the request.
     pub(crate) fn label(&self, place: usize) -> String {
-        self.id.as_deref().or(self.symbol.as_deref()).map_or_else(|| place.to_string(), str::to_owned)
+        self.own_name().map_or_else(|| place.to_string(), str::to_owned)
+    }
+
+    /// What the caller calls it.
+    pub(crate) fn own_name(&self) -> Option<&str> {
+        self.id.as_deref().or(self.symbol.as_deref())
     }
 
     /// Takes a tensor out, if it has the wanted length.

@@ -1,0 +1,106 @@
+//! Puts the next state of a release into the table: ordered, reviewed, or settled after versions came and went.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use peregrine_shaders::ModelSpec;
+
+use super::{Route, Table};
+use crate::release::{Live, Ready, Release, ReleaseOrder, ReleaseRefused};
+use crate::scorecard::{Question, Score, Scorecard};
+
+type Routes = Table<Arc<Route>>;
+
+/// The table after an operator's order about a model.
+pub(super) fn ordered(
+    table: Routes,
+    model: &str,
+    order: &ReleaseOrder,
+    now: Instant,
+) -> Result<Routes, ReleaseRefused> {
+    let ready = ready(&table, model);
+    if ready.is_empty() {
+        return Err(ReleaseRefused::UnknownModel(model.to_owned()));
+    }
+    let current = table.release(model).map(|live| &live.release);
+    let next = Release::ordered(current, order, &ready, now)?;
+    let next = next.and_then(|next| next.with_only(&ready, now));
+    if next.is_none() && current.is_some() {
+        tracing::info!(model, "no release any more: the highest version answers");
+    }
+    Ok(replaced(table, model, next))
+}
+
+/// The table after a look at every canary; `None`: nothing has changed.
+pub(super) fn reviewed(table: &Routes, card: Option<&Scorecard>, now: Instant) -> Option<Routes> {
+    let mut next: Option<Routes> = None;
+    for (model, live) in table.releases() {
+        let Some(mut evidence) = live.evidence() else { continue };
+        // Scores are dear: they are read when all else is in favour.
+        let mut reviewed = live.release.reviewed(&evidence, now);
+        if reviewed == Err(crate::release::Waiting::Scores)
+            && let (Some(card), Some(canary)) = (card, live.release.canary())
+        {
+            evidence.scores = scores(card, model, canary.spec.version, live.release.stable);
+            reviewed = live.release.reviewed(&evidence, now);
+        }
+        if let Ok(release) = reviewed {
+            let table = next.take().unwrap_or_else(|| table.clone());
+            next = Some(replaced(table, model, Some(release)));
+        }
+    }
+    next
+}
+
+/// The table after versions of a model came or went.
+pub(super) fn settled(table: Routes, model: &str, now: Instant) -> Routes {
+    let Some(live) = table.release(model) else { return table };
+    let next = live.release.with_only(&ready(&table, model), now);
+    if next.as_ref() == Some(&live.release) { table } else { replaced(table, model, next) }
+}
+
+fn replaced(table: Routes, model: &str, next: Option<Release>) -> Routes {
+    let before = table.release(model).cloned();
+    let known = before.as_ref().and_then(|before| before.release.log.last());
+    if let Some(next) = &next {
+        let is_new = |event: &&crate::release::Event| Some(*event) != known;
+        let news: Vec<_> = next.log.iter().rev().take_while(is_new).collect();
+        for event in news.into_iter().rev() {
+            tracing::info!(model, stable = next.stable, plan = next.plan.name(), "{}", event.change);
+        }
+    }
+    let live = next.map(|release| Arc::new(Live::after(before.as_deref(), release)));
+    table.with_release(model, live)
+}
+
+/// Versions that take and answer the same have one number.
+fn ready(table: &Routes, model: &str) -> Vec<Ready> {
+    let mut shapes: Vec<Arc<ModelSpec>> = Vec::new();
+    let number = |(version, route): (u32, Arc<Route>)| {
+        let spec = &route.status.spec;
+        let shape = shapes.iter().position(|known| is_same(known, spec)).unwrap_or_else(|| {
+            shapes.push(Arc::clone(spec));
+            shapes.len() - 1
+        });
+        Ready { version, shape }
+    };
+    table.ready_of(model).into_iter().map(number).collect()
+}
+
+fn is_same(a: &ModelSpec, b: &ModelSpec) -> bool {
+    (a.horizon, a.window, a.series) == (b.horizon, b.window, b.series)
+        && (&a.head, &a.columns) == (&b.head, &b.columns)
+        && (&a.hist_exog, &a.futr_exog, &a.stat_exog) == (&b.hist_exog, &b.futr_exog, &b.stat_exog)
+}
+
+/// Errors of two versions, as a part of those of a naive forecast where both series move; zero has no ratio.
+fn scores(card: &Scorecard, model: &str, canary: u32, stable: u32) -> Option<(f64, f64)> {
+    let score = |version: u32| -> Option<Score> {
+        card.scores(Question { model: Some(model), version: Some(version), ..Question::default() }).pop()
+    };
+    let (canary, stable) = (score(canary)?, score(stable)?);
+    match (canary.mase, stable.mase) {
+        (Some(canary), Some(stable)) => Some((canary, stable)),
+        _ => Some((canary.mae, stable.mae)),
+    }
+}

@@ -1,0 +1,221 @@
+//! Releases of a model by the native routes: split, canary, shadow, promote, rollback.
+//!
+//! Each answers with the state that its order led to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use peregrine_actors::System;
+use peregrine_actors::release::{
+    Canary, CanaryLimits, CanarySpec, Plan, ReleaseOrder, ReleaseRefused, ReleaseStatus, Seen, ShadowSpec,
+    ShadowStats,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Problem, Shared};
+use crate::gateway::error::Refusal;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SplitBody {
+    weights: BTreeMap<u32, u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CanaryBody {
+    version: u32,
+    steps: Vec<f64>,
+    #[serde(default = "minute")]
+    hold_ms: u64,
+    #[serde(default)]
+    limits: LimitsBody,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LimitsBody {
+    requests_min: Option<u64>,
+    error_share: Option<f64>,
+    p95_ratio: Option<f64>,
+    score_ratio: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ShadowBody {
+    version: Option<u32>,
+    share: Option<f64>,
+    tolerance: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromoteBody {
+    version: Option<u32>,
+}
+
+const fn minute() -> u64 {
+    60_000
+}
+
+const SPLIT: &str = "`weights`: an object of whole numbers by version";
+const CANARY: &str = "`version`, `steps`: a list of percentages, and if wanted `hold_ms`, `limits`: `requests_min`, \
+                      `error_share`, `p95_ratio`, `score_ratio`";
+const SHADOW: &str = "`version` and if wanted `share`, `tolerance`, or nothing";
+const PROMOTE: &str = "nothing, or `version`";
+
+pub(super) async fn split(
+    shared: Data<Shared>,
+    model: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let body: SplitBody = read(&shared, &request, payload, None, SPLIT).await?;
+    order(&shared, &model, ReleaseOrder::Split(body.weights)).await
+}
+
+pub(super) async fn canary(
+    shared: Data<Shared>,
+    model: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let body: CanaryBody = read(&shared, &request, payload, None, CANARY).await?;
+    let usual = CanaryLimits::default();
+    let limits = CanaryLimits {
+        requests_min: body.limits.requests_min.unwrap_or(usual.requests_min),
+        error_share: body.limits.error_share.unwrap_or(usual.error_share),
+        p95_ratio: body.limits.p95_ratio.unwrap_or(usual.p95_ratio),
+        score_ratio: body.limits.score_ratio,
+    };
+    let hold = Duration::from_millis(body.hold_ms);
+    let spec = CanarySpec { version: body.version, steps: body.steps, hold, limits };
+    order(&shared, &model, ReleaseOrder::Canary(spec)).await
+}
+
+pub(super) async fn shadow(
+    shared: Data<Shared>,
+    model: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let body: ShadowBody = read(&shared, &request, payload, None, SHADOW).await?;
+    let spec = body.version.map(|version| ShadowSpec {
+        version,
+        share: body.share.unwrap_or(1.0),
+        tolerance: body.tolerance.unwrap_or(ShadowSpec::TOLERANCE),
+    });
+    order(&shared, &model, ReleaseOrder::Shadow(spec)).await
+}
+
+pub(super) async fn promote(
+    shared: Data<Shared>,
+    model: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    let body: PromoteBody = read(&shared, &request, payload, Some(PromoteBody::default()), PROMOTE).await?;
+    order(&shared, &model, ReleaseOrder::Promote(body.version)).await
+}
+
+pub(super) async fn rollback(shared: Data<Shared>, model: Path<String>) -> Result<HttpResponse, Problem> {
+    order(&shared, &model, ReleaseOrder::Rollback).await
+}
+
+/// A body of a form; `blank` is what an empty one means.
+async fn read<T: DeserializeOwned>(
+    shared: &Shared,
+    request: &HttpRequest,
+    mut payload: Payload,
+    blank: Option<T>,
+    form: &'static str,
+) -> Result<T, Problem> {
+    let body = shared.body(request.headers(), &mut payload).await?;
+    match blank {
+        Some(blank) if body.is_empty() => Ok(blank),
+        _ => Ok(serde_json::from_slice(&body).map_err(|_| Refusal::Release(ReleaseRefused::Numbers(form)))?),
+    }
+}
+
+async fn order(shared: &Shared, model: &str, order: ReleaseOrder) -> Result<HttpResponse, Problem> {
+    let done = shared.system.order_release(model, order).await.map_err(Refusal::Release)?;
+    let release = done.map(|release| view(&release, &shared.system));
+    Ok(HttpResponse::Ok().json(json!({ "name": model, "release": release })))
+}
+
+/// A release as it stands.
+pub(super) fn view(status: &ReleaseStatus, system: &System) -> Value {
+    let release = &status.release;
+    let portions: Vec<Value> = status
+        .portions
+        .iter()
+        .map(|one| {
+            let mut view = seen_view(&one.seen);
+            view["version"] = one.version.to_string().into();
+            view["share"] = one.share.into();
+            view
+        })
+        .collect();
+    let log: Vec<Value> = release
+        .log
+        .iter()
+        .rev()
+        .map(|event| {
+            json!({ "ago_s": system.since(event.at).as_secs_f64(), "what": event.change.to_string() })
+        })
+        .collect();
+    let canary = match &release.plan {
+        Plan::Canary(canary) => Some(canary_view(canary, status, system)),
+        Plan::Whole | Plan::Split(_) => None,
+    };
+    json!({
+        "stable": release.stable.to_string(),
+        "previous": release.previous.map(|version| version.to_string()),
+        "plan": release.plan.name(),
+        "versions": portions,
+        "canary": canary,
+        "shadow": status.shadow.as_ref().map(shadow_view),
+        "log": log,
+    })
+}
+
+fn canary_view(canary: &Canary, status: &ReleaseStatus, system: &System) -> Value {
+    let limits = &canary.spec.limits;
+    json!({
+        "version": canary.spec.version.to_string(),
+        "percent": canary.percent(),
+        "steps": canary.spec.steps,
+        "step_age_s": system.since(canary.since).as_secs_f64(),
+        "hold_ms": canary.spec.hold.as_secs_f64() * 1e3,
+        "step": status.step.as_ref().map(seen_view),
+        "waiting": status.waiting.map(|waiting| waiting.to_string()),
+        "limits": {
+            "requests_min": limits.requests_min,
+            "error_share": limits.error_share,
+            "p95_ratio": limits.p95_ratio,
+            "score_ratio": limits.score_ratio,
+        },
+    })
+}
+
+fn shadow_view(shadow: &ShadowStats) -> Value {
+    let mut view = seen_view(&shadow.seen);
+    view["version"] = shadow.spec.version.to_string().into();
+    view["share"] = shadow.spec.share.into();
+    view["tolerance"] = shadow.spec.tolerance.into();
+    view["dropped"] = shadow.dropped.into();
+    view["compared"] = shadow.compared.into();
+    view["differing"] = shadow.differing.into();
+    view["difference_mean"] = shadow.difference_mean.into();
+    view["difference_max"] = shadow.difference_max.into();
+    view
+}
+
+fn seen_view(seen: &Seen) -> Value {
+    json!({ "requests": seen.requests, "failed": seen.failed, "p95_ms": seen.p95.as_secs_f64() * 1e3 })
+}
