@@ -8,7 +8,8 @@ use actix_http::RequestHead;
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::audit::RowName;
-use peregrine_actors::{Forecast, Names};
+use peregrine_actors::release::key_of;
+use peregrine_actors::{Forecast, Names, Origin};
 use peregrine_shaders::{Backend, Windows, head};
 use serde::{Deserialize, Serialize};
 
