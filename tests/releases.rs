@@ -231,7 +231,8 @@ fn a_canary_that_fails_is_taken_back() {
         }
         release(&node)["plan"] == "whole"
     });
-    assert!(failed >= 3 && answered > 2 * failed, "a quarter of the requests: {failed} of {answered}");
+    // More than a tenth of twenty failed; of any run of requests it gets its quarter, but for two at most.
+    assert!(failed >= 3 && failed <= (answered + failed) / 4 + 2, "{failed} of {answered} and {failed}");
     let done = release(&node);
     assert_eq!(done["stable"], "1");
     assert!(newest(&done).contains("back from version 2 to 1") && newest(&done).contains("failed"), "{done}");

@@ -8,6 +8,7 @@ mod meters;
 mod models;
 mod placement;
 mod queueing;
+mod releases;
 mod remote;
 mod series;
 

@@ -1,0 +1,166 @@
+//! Releases of a whole system: who answers, who is asked besides, and what scores decide.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fake::Mode;
+use super::{MODEL, Rig, forecaster, ramp, until};
+use crate::release::{
+    CanaryLimits, CanarySpec, Change, Fault, ReleaseOrder, ReleaseStatus, ShadowSpec, key_of,
+};
+use crate::scorecard::Scorecard;
+use crate::series::{SeriesName, Timestamp};
+use crate::stream::{Prediction, StreamId};
+use crate::{ForecastError, ForecastRequest, Origin, Settings};
+
+const SHADOW: ReleaseOrder =
+    ReleaseOrder::Shadow(Some(ShadowSpec { version: 2, share: 1.0, tolerance: ShadowSpec::TOLERANCE }));
+
+#[tokio::test]
+async fn a_key_is_answered_by_one_version_and_a_named_version_by_itself() {
+    let rig = two(|_| {}).await;
+    rig.order(ReleaseOrder::Split([(1, 1), (2, 1)].into())).await;
+    let mut seen = BTreeSet::new();
+    for at in 0..20 {
+        let origin = Origin { key: Some(key_of(&at.to_string())), ..Origin::default() };
+        let first = rig.version_of(origin.clone(), None).await;
+        assert_eq!(rig.version_of(origin.clone(), None).await, first);
+        assert_eq!(rig.system.version_for(MODEL, key_of(&at.to_string())), Some(first));
+        assert_eq!(rig.version_of(origin, Some(3 - first)).await, 3 - first);
+        let caller = Origin { caller: at.to_string().into(), ..Origin::default() };
+        assert_eq!(rig.version_of(caller, None).await, first, "a caller's name is as good a key");
+        seen.insert(first);
+    }
+    assert_eq!(seen, BTreeSet::from([1, 2]));
+}
+
+#[tokio::test]
+async fn a_shadow_is_not_asked_while_its_device_is_busy() {
+    let rig = two(|_| {}).await;
+    rig.order(ReleaseOrder::Promote(Some(1))).await;
+    rig.order(SHADOW).await;
+    rig.cpu.set(Mode::Hang);
+    let first = rig.begin(ramp(1));
+    until("it runs", || rig.cpu.entered() == 1).await;
+    let others: Vec<_> = (0..3).map(|_| rig.begin(ramp(1))).collect();
+    until("they wait", || rig.queued(0) == 3).await;
+    assert_eq!(rig.shadow().dropped, 3, "before anything was copied");
+    rig.cpu.set(Mode::Good);
+    for answer in others.into_iter().chain([first]) {
+        assert_eq!(answer.await.unwrap().unwrap().version, 1);
+    }
+    until("the first has been compared", || rig.shadow().compared + rig.shadow().dropped == 4).await;
+}
+
+#[tokio::test]
+async fn what_callers_got_no_answer_to_is_not_compared() {
+    let rig = two(|settings| settings.breaker.calls_min = 1000).await;
+    rig.order(ReleaseOrder::Promote(Some(1))).await;
+    rig.order(SHADOW).await;
+    assert_eq!(rig.ask().await.unwrap().version, 1);
+    until("it was compared", || rig.shadow().compared == 1).await;
+    assert_eq!(rig.shadow().differing, 0, "fakes answer alike");
+    rig.cpu.set(Mode::NanForConstant);
+    let constant = rig.begin(super::constant()).await.unwrap();
+    assert_eq!(constant.map(|_| ()), Err(ForecastError::NotFinite { row: 0 }));
+    assert_eq!((rig.shadow().compared, rig.shadow().seen.failed), (1, 0), "nothing to compare with");
+}
+
+#[tokio::test]
+async fn scores_decide_about_a_canary_once_they_are_known() {
+    let rig = two(|_| {}).await;
+    let card = Arc::<Scorecard>::default();
+    assert!(rig.system.attach_scorecard(Arc::clone(&card)));
+    assert!(!rig.system.attach_scorecard(Arc::clone(&card)), "once");
+    rig.order(ReleaseOrder::Promote(Some(1))).await;
+    let limits = CanaryLimits { requests_min: 2, score_ratio: Some(1.5), ..CanaryLimits::default() };
+    let hold = Duration::from_secs(60);
+    rig.order(ReleaseOrder::Canary(CanarySpec { version: 2, steps: vec![50.0], hold, limits })).await;
+    for _ in 0..10 {
+        rig.ask().await.unwrap();
+    }
+    rig.clock.advance(hold);
+    let waits = || rig.status().waiting.map(|waiting| waiting.to_string());
+    assert_eq!(waits().as_deref(), Some("the scorecard does not know both versions yet"));
+    let series = SeriesName::new("a").unwrap();
+    for (version, off) in [(1, 1.0), (2, 3.0)] {
+        card.predicted(&rig.prediction(&series, version, off));
+    }
+    (1..=3).for_each(|place| card.observed(&series, place, place as f32));
+    until("it is taken back", || rig.status().release.canary().is_none()).await;
+    let log = rig.status().release.log;
+    let change = &log.last().unwrap().change;
+    let Change::RolledBack { to: 1, from: Some(2), why: Fault::Score { canary, stable, .. } } = change else {
+        panic!("{change}")
+    };
+    assert!((canary / stable - 3.0).abs() < 1e-6, "{canary} by {stable}");
+}
+
+#[tokio::test]
+async fn failures_of_callers_and_load_are_no_faults_of_a_version() {
+    let rig = two(|_| {}).await;
+    rig.order(ReleaseOrder::Promote(Some(1))).await;
+    let short = crate::ForecastRequest::new(
+        MODEL,
+        peregrine_shaders::Windows::default(),
+        rig.system.default_deadline(),
+    );
+    assert!(matches!(rig.system.forecast(short).await, Err(ForecastError::Window(_))));
+    let late = ForecastRequest {
+        deadline: peregrine_runtime::Deadline::at(peregrine_runtime::Clock::now(&*rig.clock)),
+        ..rig.request(ramp(1))
+    };
+    assert!(matches!(rig.system.forecast(late).await, Err(ForecastError::DeadlineExceeded)));
+    assert_eq!(rig.status().portions[0].seen.failed, 0);
+    rig.cpu.set(Mode::NanForConstant);
+    assert!(rig.begin(super::constant()).await.unwrap().is_err());
+    assert_eq!(rig.status().portions[0].seen.failed, 1, "what comes of its weights is");
+}
+
+/// A model in versions 1 and 2 on a CPU.
+async fn two(change: impl FnOnce(&mut Settings)) -> Rig {
+    let rig = Rig::cpu(change).await;
+    rig.system.load(forecaster(), 2).await.unwrap();
+    rig
+}
+
+impl Rig {
+    async fn order(&self, order: ReleaseOrder) {
+        self.system.order_release(MODEL, order).await.unwrap();
+    }
+
+    fn status(&self) -> ReleaseStatus {
+        self.system.release(MODEL).unwrap()
+    }
+
+    fn shadow(&self) -> crate::release::ShadowStats {
+        self.status().shadow.unwrap()
+    }
+
+    async fn version_of(&self, origin: Origin, version: Option<u32>) -> u32 {
+        let request = ForecastRequest { origin, version, ..self.request(ramp(1)) };
+        self.system.forecast(request).await.unwrap().version
+    }
+
+    /// Made at place 0, of a series that rises by one from there; off by so much at every step.
+    fn prediction(&self, series: &SeriesName, version: u32, off: f32) -> Prediction {
+        let spec = Arc::clone(&self.system.find(MODEL, Some(version)).unwrap().spec);
+        let width = spec.columns.len();
+        let values = (1..=spec.horizon).flat_map(|step| std::iter::repeat_n(step as f32 + off, width));
+        Prediction {
+            stream: StreamId { model: MODEL.into(), series: series.clone() },
+            seq: 1,
+            epoch: 1,
+            position: 0,
+            last: Timestamp(0),
+            accepted_at: Timestamp(0),
+            made_at: Timestamp(0),
+            version,
+            values: values.collect(),
+            backend: "cpu".into(),
+            degraded: false,
+            spec,
+        }
+    }
+}
