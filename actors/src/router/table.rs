@@ -33,6 +33,18 @@ impl<S> Entry<S> {
         self.versions.get(&version).and_then(Option::as_ref)
     }
 
+    fn find(&self, model: &str, version: Option<u32>) -> Result<&S, ForecastError> {
+        let found = match version {
+            Some(version) => self
+                .versions
+                .get(&version)
+                .ok_or_else(|| ForecastError::UnknownVersion { model: model.to_owned(), version })?
+                .as_ref(),
+            None => self.stable(),
+        };
+        found.ok_or_else(|| ForecastError::NotReady(model.to_owned()))
+    }
+
     /// What callers are told of that name no version.
     fn stable(&self) -> Option<&S> {
         let stable = self.release.as_ref().and_then(|live| self.ready(live.release.stable));
@@ -62,16 +74,7 @@ impl<S: Clone> Clone for Table<S> {
 impl<S: Clone> Table<S> {
     /// What serves this version; if none is named, the stable one of a release, or else the highest that is ready.
     pub(crate) fn find(&self, model: &str, version: Option<u32>) -> Result<&S, ForecastError> {
-        let entry = self.entry(model)?;
-        let found = match version {
-            Some(version) => entry
-                .versions
-                .get(&version)
-                .ok_or_else(|| ForecastError::UnknownVersion { model: model.to_owned(), version })?
-                .as_ref(),
-            None => entry.stable(),
-        };
-        found.ok_or_else(|| ForecastError::NotReady(model.to_owned()))
+        self.entry(model)?.find(model, version)
     }
 
     /// As [`Table::find`], but whoever names no version is answered by the one that the release chooses.
@@ -87,7 +90,7 @@ impl<S: Clone> Table<S> {
         {
             return Ok(Choice { served, by: Some(live) });
         }
-        self.find(model, version).map(|served| Choice { served, by: None })
+        entry.find(model, version).map(|served| Choice { served, by: None })
     }
 
     fn entry(&self, model: &str) -> Result<&Entry<S>, ForecastError> {
