@@ -121,6 +121,26 @@ impl FlyPool {
         Ok(result)
     }
 
+    /// What a machine of that release is made of: as its template says, or, where the release is an image, as the
+    /// group's with that image.
+    fn config_of(&self, group: &str, release: &str) -> Result<MachineConfig, PoolError> {
+        if let Some(template) = self.template(group, Some(release)) {
+            return Ok(template.config.clone());
+        }
+        let is_image = release.contains('/') && (release.contains(':') || release.contains('@'));
+        match self.template(group, None).filter(|_| is_image) {
+            Some(template) => {
+                let mut config = template.config.clone();
+                release.clone_into(&mut config.image);
+                config.metadata.insert(RELEASE_KEY.to_owned(), release.to_owned());
+                Ok(config)
+            }
+            None => Err(PoolError::Refused(format!(
+                "release `{release}` is no image, as registry/name:tag, and group {group} has no template of it"
+            ))),
+        }
+    }
+
     fn drain_of(&self, machine: &MachineId) -> Option<Duration> {
         let (slot, release) = self.seen.get(machine)?;
         self.template(&slot.group, Some(release))
@@ -261,13 +281,8 @@ impl MachinePool for FlyPool {
     }
 
     fn create(&mut self, order: &Order, now: Timestamp) -> Result<MachineId, PoolError> {
-        let template = self.template(&order.slot.group, Some(&order.release));
-        let Some(template) = template else {
-            let text = format!("no template of group {} and release {}", order.slot.group, order.release);
-            return Err(PoolError::Refused(text));
-        };
         let name = order.slot.to_string();
-        let mut config = template.config.clone();
+        let mut config = self.config_of(&order.slot.group, &order.release)?;
         config.metadata.insert(SLOT_KEY.to_owned(), name.clone());
         let wanted = CreateMachine {
             name: &name,

@@ -416,3 +416,20 @@ fn the_pool_waits_by_itself_rather_than_be_refused() {
     let calls = bench.world.with(|fake, _| fake.calls.clone());
     assert_eq!((calls[&("list", 200)], calls[&("list", 429)]), (3, 1));
 }
+
+#[test]
+fn a_release_that_is_an_image_runs_it_and_another_word_is_refused() {
+    let mut bench = Bench::new(1);
+    let mut order = order(0, false);
+    order.release = "registry.fly.io/peregrine-test:v2".to_owned();
+    let now = bench.later();
+    bench.pool.create(&order, now).expect("its template with another image");
+    let now = bench.later();
+    let listed = bench.pool.list(now).expect("a list");
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].release, order.release, "so that a former release can be told from it");
+    order.slot = format!("{GROUP}-1").parse().expect("a slot");
+    order.release = "v2".to_owned();
+    let now = bench.later();
+    assert!(matches!(bench.pool.create(&order, now), Err(PoolError::Refused(_))));
+}

@@ -380,7 +380,10 @@ fn tidy(sorted: &Sorted<'_>, progress: &mut Progress, missing: u32, actions: &mu
             && (machine.state == MachineState::Stopping || progress.retiring.contains_key(&machine.id))
     });
     let spares = current.len() + stopping.count();
+    // Those that are to run come first: a spare has no hurry, and must not take their slot.
+    let makes_others = actions.iter().any(|action| matches!(action, Action::Create(_)));
     if missing == 0
+        && !makes_others
         && spares < kept
         && state.machines.iter().all(|machine| machine.state != MachineState::Starting)
     {

@@ -212,6 +212,7 @@ fn a_machine_that_is_wanted_again_on_its_way_out_comes_back() {
 fn stopped_machines_are_kept_and_started_first() {
     let (mut world, mut scaler) = (World::new(8, 1), Scaler::new());
     world.rounds(&mut scaler, &placement(&[("iad", 3)]), "v1", 20);
+    assert_eq!(world.log, ["create 0 iad", "create 1 iad", "create 2 iad", "create 3 iad"]);
     assert_eq!(world.shown().last().unwrap(), "3 iad v1 stopped", "a spare is made when all is well");
     world.rounds(&mut scaler, &placement(&[("iad", 1)]), "v1", 30);
     assert_eq!(world.shown(), ["0 iad v1 started", "1 iad v1 stopped!"]);

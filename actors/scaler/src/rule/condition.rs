@@ -105,7 +105,8 @@ impl Facts {
     /// With one more number, if it is known. `name` is one of [`NAMES`].
     #[must_use]
     pub fn with(mut self, name: &'static str, value: Option<f64>) -> Self {
-        let value = value.filter(|value| value.is_finite());
+        // A sum of nothing is -0.0, which nobody wants to read.
+        let value = value.filter(|value| value.is_finite()).map(|value| value + 0.0);
         self.readings.insert(name, value.map_or(Reading::Missing, Reading::Known));
         self
     }
