@@ -1,7 +1,7 @@
 //! Which of a model's versions answers requests that name none: by weight, as a canary, beside a shadow; and the way
 //! back.
 //!
-//! Decisions only: no clock, no file, no device. Who routes asks [`Live`] and tells it what came of it; the router's
+//! Decisions only: no clock, no file, no device. Who routes asks `Live` and tells it what came of it; the router's
 //! actor puts the next one in its place. A model without a release is answered by its highest version.
 
 mod canary;

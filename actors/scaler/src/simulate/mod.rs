@@ -1,7 +1,7 @@
 //! A fleet under a trace of demand, in virtual time: what a policy would have cost, and what it would have missed.
 //!
 //! The controller, the placement, the reconciler and the pool are those that run a fleet; only the machines, their
-//! nodes and whoever asks are made up ([`World`]). Policies differ in nothing but the number of machines that they
+//! nodes and whoever asks are made up (`world`). Policies differ in nothing but the number of machines that they
 //! want. A run is decided by its trace, its settings and its seed.
 
 mod foresight;
