@@ -83,6 +83,13 @@ impl Book {
         origins
     }
 
+    /// Requests per second that came to the whole cluster from callers; `None`: nobody has said of late.
+    pub(crate) fn asked(&self, now: Timestamp, stale_after: Duration) -> Option<f64> {
+        let fresh = self.nodes.values().filter(|(at, _)| age(now, *at).is_some_and(|age| age <= stale_after));
+        let said = fresh.filter_map(|(_, vitals)| vitals.asked_here.filter(|rate| rate.is_finite()));
+        said.reduce(|sum, rate| sum + rate)
+    }
+
     /// Every node, with when it spoke.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &(Timestamp, NodeVitals)> {
         self.nodes.values()
@@ -195,6 +202,10 @@ mod tests {
         book.hear(far, at(5));
         assert_eq!(book.origins(at(5), Duration::from_secs(30)), [("iad".to_owned(), 42.0)].into());
         assert_eq!(book.origins(at(33), Duration::from_secs(30)), [("iad".to_owned(), 12.0)].into());
+        assert_eq!(book.asked(at(33), Duration::from_secs(30)), Some(12.0));
+        assert_eq!(book.asked(at(99), Duration::from_secs(30)), None, "silence is not a demand of none");
+        book.hear(vitals("a", None, 0.0), at(99));
+        assert_eq!(book.asked(at(99), Duration::from_secs(30)), Some(0.0));
     }
 
     #[test]

@@ -26,9 +26,12 @@ use super::home::{Home, HomeError};
 use super::keeper::LedgerKeeper;
 use super::messages::{NAME, ToScaler};
 use super::open::pools;
+use super::past::Past;
 use super::pools::Meeting;
 use super::rounds::{GroupParts, LatestPicture, Parts, Rounds, names};
-use crate::config::{ClusterConfig, Config, Credentials, DetectorConfig, RoleChoice, ScalerConfig};
+use crate::config::{
+    ClusterConfig, Config, Credentials, DetectorConfig, GroupConfig, RoleChoice, ScalerConfig,
+};
 
 /// Messages that wait for the desk: a second's worth of a large cluster.
 const DESK_QUEUE: usize = 4096;
@@ -100,8 +103,7 @@ fn start(home: &Host) -> Result<Hosted<ToScaler>, Failure> {
     let keeper = LedgerKeeper::open(config).map_err(|error| failed(&error))?;
     let mut groups = BTreeMap::new();
     for group in &config.groups {
-        let parts = parts_of(home, group.markets.as_slice(), &group.release, &config.calendars)
-            .map_err(|e| failed(&e))?;
+        let parts = parts_of(home, group, &config.calendars).map_err(|e| failed(&e))?;
         groups.insert(group.spec.name.clone(), parts);
     }
     let (book, picture) = (Arc::<Mutex<Book>>::default(), Arc::clone(&home.picture));
@@ -149,11 +151,10 @@ fn start(home: &Host) -> Result<Hosted<ToScaler>, Failure> {
 
 fn parts_of(
     home: &Host,
-    markets: &[String],
-    release: &str,
+    group: &GroupConfig,
     known: &Calendars,
 ) -> Result<GroupParts, Box<dyn std::error::Error>> {
-    let followed = markets.iter().map(|name| known.get(name).cloned());
+    let followed = group.markets.iter().map(|name| known.get(name).cloned());
     let followed = followed.collect::<Result<Vec<_>, _>>()?;
     let season = match followed.first() {
         Some(calendar) => Season::Market(Arc::clone(calendar)),
@@ -165,11 +166,13 @@ fn parts_of(
         warn!(model, "forecasts no demand: it is not served here, or needs more than one series");
     }
     let model = found.map(|model| Box::new(model) as Box<dyn DemandModel>);
-    let demand = Demand::new(Forecast::settings(), season.clone(), model).or_else(|error| {
+    let mut demand = Demand::new(Forecast::settings(), season.clone(), model).or_else(|error| {
         warn!(%error, "demand is forecast by its season alone");
         Demand::new(Forecast::settings(), season, None)
     })?;
-    Ok(GroupParts { calendars: followed, release: release.to_owned(), demand })
+    let mut past = Past::of(&home.config.scaler.dir, &group.spec.name);
+    past.recall(&mut demand);
+    Ok(GroupParts { calendars: followed, release: group.release.clone(), demand, past })
 }
 
 /// Between this node's region and the others; and between two of those as far as a triangle says: no longer than both

@@ -11,6 +11,7 @@ pub mod ledger;
 mod messages;
 pub(crate) mod once;
 mod open;
+mod past;
 pub mod pools;
 mod rounds;
 mod speak;

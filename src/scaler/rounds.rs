@@ -31,6 +31,7 @@ use tracing::{error, info, warn};
 
 use super::book::Book;
 use super::ledger::LedgerError;
+use super::past::Past;
 
 /// What pools have room for changes slowly, and they count calls.
 const ROOM_EVERY: Duration = Duration::from_secs(60);
@@ -47,6 +48,7 @@ pub(crate) struct GroupParts {
     /// What its machines run unless an operator has said otherwise.
     pub(crate) release: String,
     pub(crate) demand: Demand,
+    pub(crate) past: Past,
 }
 
 /// The latest round, for whoever asks.
@@ -142,13 +144,17 @@ impl Rounds {
         let parts = &mut self.parts;
         parts.book.lock().forget(now);
         let origins = parts.book.lock().origins(now, parts.stale_after);
+        let asked = parts.book.lock().asked(now, parts.stale_after);
         let releases = parts.book.lock().releases.by_group.clone();
         let mut views: BTreeMap<String, GroupView> = BTreeMap::new();
         for (index, (name, group)) in parts.groups.iter_mut().enumerate() {
             let open = markets_of(&group.calendars, now);
             // What is asked of the whole cluster is the demand of its first group: nobody else can say whose it is.
-            if index == 0 && !origins.is_empty() {
-                let _ = group.demand.observe(now, origins.values().sum()); // one that is late or odd is left out
+            if index == 0
+                && let Some(asked) = asked
+            {
+                let _ = group.demand.observe(now, asked); // one that is late or odd is left out
+                group.past.keep(&group.demand);
             }
             let outlook = group.demand.outlook(now);
             let lead = parts.controller.time_to_ready(name).unwrap_or_default() + parts.every;
