@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{NodeProcess, request, took};
+use crate::harness::{NodeProcess, WebSocket, request, took};
 
 const MODEL: &str = "nbeats-vol-quantile";
 const WINDOW: usize = 64;
 
 /// Short times, so that a day of a fleet fits into a test; one machine answers 60 requests a second.
-fn configuration(seed: &SocketAddr, dir: &std::path::Path) -> String {
+fn configuration(seed: &SocketAddr, dir: &std::path::Path, roles: &str) -> String {
     format!(
         r#"
 [node]
@@ -49,7 +49,7 @@ ready_after = "5s"
 [scaler.pools.local]
 machines_max = 6
 [scaler.pools.local.environment]
-PEREGRINE_CLUSTER__ROLES = '["inference"]'
+PEREGRINE_CLUSTER__ROLES = '{roles}'
 PEREGRINE_LOG__FILTER = "error"
 "#,
         dir.display()
@@ -66,13 +66,18 @@ struct Scaled {
 
 impl Scaled {
     fn start() -> Self {
+        Self::with(r#"["inference"]"#)
+    }
+
+    /// With machines of these roles.
+    fn with(roles: &str) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let seed = socket.local_addr().expect("it is bound");
         drop(socket);
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("scaled.toml");
         let mut written = std::fs::File::create(&file).expect("a file");
-        written.write_all(configuration(&seed, dir.path()).as_bytes()).expect("written");
+        written.write_all(configuration(&seed, dir.path(), roles).as_bytes()).expect("written");
         let gate = NodeProcess::start(&["--config", file.to_str().expect("text")]);
         Self { addr: gate.addr, gate: Some(gate), dir }
     }
@@ -117,6 +122,14 @@ impl Scaled {
         let nodes = report["nodes"].as_array().cloned().unwrap_or_default();
         let node = nodes.iter().find(|node| node["node"] == slot);
         node.and_then(|node| node["measured"]["request_rate"].as_f64()).unwrap_or(0.0)
+    }
+
+    /// Where a machine's own gateway answers: it says so when it is ready.
+    fn addr(&self, slot: &str) -> SocketAddr {
+        let log = self.dir.path().join("pools").join("local").join(format!("{slot}.log"));
+        let said = std::fs::read_to_string(log).expect("what it said");
+        let ready = said.lines().rev().find_map(|line| line.strip_prefix("ready http://"));
+        ready.and_then(|addr| addr.parse().ok()).expect("its address")
     }
 
     fn release(&self, release: &str) {
@@ -256,6 +269,21 @@ fn a_release_takes_over_and_is_taken_back_while_nobody_is_refused() {
     assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [200], "{seen:?}");
     let unknown = request(scaled.addr, "POST", "/v1/scaler/release", &[], br#"{"group":"x","release":"y"}"#);
     assert_eq!(unknown.status, 400);
+}
+
+#[test]
+fn a_machine_that_goes_takes_leave_of_its_streams() {
+    let scaled = Scaled::with(r#"["gateway", "inference"]"#);
+    took("the least is there", || scaled.ready(VERSION) == 1);
+    let open = |slot: &str| WebSocket::open(scaled.addr(slot), "/v1/stream", Some("peregrine.v1.json"));
+    let mut stream = open("inference-0");
+    scaled.release("next");
+    let goodbye = stream.op("goodbye");
+    assert_eq!(goodbye["why"], "drain", "{goodbye}");
+    took("the new one is ready", || scaled.ready("next") == 1);
+    let mut next = open("inference-1");
+    next.text(&format!(r#"{{"op":"subscribe","id":1,"model":"{MODEL}","series":["A"]}}"#));
+    assert_eq!(next.op("subscribed")["id"], 1);
 }
 
 /// What machines run unless somebody says otherwise.

@@ -16,6 +16,8 @@ use crate::gateway::Shared;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(1);
+/// A scaler that is silent for so long has forgotten what it ordered, and so has its successor: the node serves on.
+const STANDS_FOR: Duration = Duration::from_secs(60);
 
 /// What a node was told by the scaler.
 #[derive(Debug, Default)]
@@ -41,6 +43,7 @@ pub(crate) async fn speak(
     others_inside: impl Fn() -> usize,
 ) {
     let mut meter = VitalsMeter::new();
+    let mut heard_at = shared.clock.now();
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -62,11 +65,14 @@ pub(crate) async fn speak(
             asked_here: measured.asked_here,
             releases: shared.told.releases.lock().clone(),
         };
-        // One that is lost is followed by the next. What was told last stands while nobody acts.
+        // One that is lost is followed by the next; what was told last stands meanwhile.
         let asked = scaler.ask(ToScaler::Vitals(vitals), Deadline::after(now, EVERY)).await;
         if let Ok(FromScaler::Orders(Orders { drain, releases })) = asked {
             shared.told.releases.lock().merge(&releases);
+            heard_at = now;
             obey(&shared, &cluster, drain).await;
+        } else if now.saturating_duration_since(heard_at) >= STANDS_FOR {
+            obey(&shared, &cluster, false).await;
         }
     }
 }
