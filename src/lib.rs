@@ -10,6 +10,7 @@ pub mod cli;
 mod cluster;
 pub mod config;
 pub mod demo;
+mod embedded;
 pub mod gateway;
 pub mod journal;
 mod memory;

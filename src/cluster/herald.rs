@@ -44,7 +44,7 @@ pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
 }
 
 /// The device that answers: the GPU while it is up.
-fn serving(health: &Health) -> Option<&DeviceStatus> {
+pub(crate) fn serving(health: &Health) -> Option<&DeviceStatus> {
     let up = |backend| {
         health.devices.iter().find(|device| device.backend == backend && device.state == DeviceState::Up)
     };

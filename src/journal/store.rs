@@ -7,11 +7,12 @@
 //! ```
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
+use crate::embedded::{self, LockError, MADE, caught, complete, damage, put_aside};
+pub(super) use crate::embedded::{Failure, Lock};
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 use peregrine_actors::series::{JournalEntry, SeriesName};
 
@@ -28,12 +29,8 @@ const CACHE_BYTES: u64 = 8 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// The store's own log, which is read again at every start; the least that it takes.
 const LOG_BYTES_MAX: u64 = 64 << 20;
-/// In the store's folder once all of it was made.
-const MADE: &str = "made";
 /// Entries of one commit while a store is rewritten.
 const REWRITE_ENTRIES: usize = 8192;
-/// Folders put aside that are left alone; older ones are removed, or they would fill the disk.
-const ASIDE_MAX: u32 = 3;
 
 /// The store does not open. The operator acts.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +54,6 @@ pub enum OpenError {
         /// What the operating system says.
         source: io::Error,
     },
-}
-
-/// Why an operation of the store failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Format(String),
-    Io(io::Error),
-    /// What is on the disk cannot be; says what was found.
-    Damage(String),
 }
 
 /// What was found in the journal when it was opened.
@@ -129,7 +117,7 @@ impl Store {
             Err(Failure::Format(found)) => return Err(OpenError::Format { dir: path, found }),
             Err(Failure::Damage(why)) => why,
         };
-        let aside = put_aside(dir, &path).map_err(failed)?;
+        let aside = put_aside(dir, &path, "ticks").map_err(failed)?;
         known.clear();
         let again = |failure| match failure {
             Failure::Io(source) => failed(source),
@@ -335,69 +323,6 @@ impl Store {
     }
 }
 
-/// Held while a process uses `dir`; released by its death.
-pub(super) fn lock(dir: &Path) -> Result<Lock, OpenError> {
-    let failed = |source| OpenError::Io { dir: dir.to_owned(), source };
-    fs::create_dir_all(dir).map_err(failed)?;
-    let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// A folder in use by this process. Given back outright: closing the file alone would leave it locked as long as a
-/// child of this process that was forked meanwhile has not begun its own program.
-pub(super) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Err(failed) = self.0.unlock() {
-            tracing::warn!(error = %failed, "the journal's folder stays locked until this process ends");
-        }
-    }
-}
-
-/// Renames the store, and removes the oldest of too many. Where it is now.
-fn put_aside(dir: &Path, store: &Path) -> io::Result<PathBuf> {
-    let place = |number: u32| dir.join(format!("ticks.corrupt-{number}"));
-    let mut numbers = Vec::new();
-    for file in fs::read_dir(dir)? {
-        let name = file?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("ticks.corrupt-")?.parse::<u32>().ok());
-        numbers.extend(number);
-    }
-    numbers.sort_unstable();
-    let next = numbers.last().map_or(1, |last| last.saturating_add(1));
-    fs::rename(store, place(next))?;
-    let surplus = (numbers.len() + 1).saturating_sub(ASIDE_MAX as usize);
-    for &number in numbers.iter().take(surplus) {
-        fs::remove_dir_all(place(number))?;
-    }
-    Ok(place(next))
-}
-
-/// The store takes parts without this file for parts that it had not finished to make, and deletes them. Once it was
-/// made they are damage.
-fn complete(store: &Path) -> Result<(), Failure> {
-    if !store.join(MADE).is_file() {
-        return Ok(());
-    }
-    let parts = store.join("keyspaces");
-    let mut count = 0;
-    for part in fs::read_dir(&parts).map_err(fjall::Error::from)? {
-        let part = part.map_err(fjall::Error::from)?.path();
-        if part.is_dir() && !part.join("current").is_file() {
-            return Err(damage(&format!("{} has no `current`", part.display())));
-        }
-        count += 1;
-    }
-    // Its own, and our two.
-    if count < 3 { Err(damage(&format!("{} lacks parts", parts.display()))) } else { Ok(()) }
-}
-
 /// The store's logs and where their last byte that is not zero ends. The store gives its logs their full length when it
 /// makes them, and cuts them after the last whole commit when it reads them.
 fn written_logs(store: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
@@ -438,46 +363,13 @@ fn len_of(log: &Path, otherwise: u64) -> u64 {
     fs::metadata(log).map_or(otherwise, |log| log.len())
 }
 
-/// The store asserts what it reads from a disk; damage may show as a panic.
-fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panicked| {
-        let text = panicked.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panicked.downcast_ref::<String>().cloned());
-        Err(damage(&text.unwrap_or_else(|| "the store panicked".to_owned())))
+/// Takes the folder for this process.
+///
+/// # Errors
+/// Another process has it, or the disk refuses.
+pub(super) fn lock(dir: &Path) -> Result<Lock, OpenError> {
+    embedded::lock(dir).map_err(|error| match error {
+        LockError::Held => OpenError::Locked(dir.to_owned()),
+        LockError::Io(source) => OpenError::Io { dir: dir.to_owned(), source },
     })
-}
-
-fn damage(what: &str) -> Failure {
-    Failure::Damage(what.to_owned())
-}
-
-impl From<fjall::Error> for Failure {
-    fn from(error: fjall::Error) -> Self {
-        use fjall::{Error, LsmError};
-        match error {
-            Error::Io(io) | Error::Storage(LsmError::Io(io)) => match io.kind() {
-                // Files that should be there, or should not, or end too early.
-                ErrorKind::NotFound
-                | ErrorKind::AlreadyExists
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::InvalidData
-                | ErrorKind::InvalidInput
-                | ErrorKind::Other => Self::Damage(io.to_string()),
-                _ => Self::Io(io),
-            },
-            Error::InvalidVersion(Some(version)) => Self::Format(format!("{version:?} of the store")),
-            Error::Locked => Self::Io(io::Error::new(ErrorKind::ResourceBusy, "the store is open already")),
-            other => Self::Damage(other.to_string()),
-        }
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io(io) => io.fmt(f),
-            Self::Format(found) => write!(f, "format {found}"),
-            Self::Damage(what) => f.write_str(what),
-        }
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use peregrine_scaler::carry::Nodes;
 use peregrine_scaler::fleet::Machine;
-use peregrine_scaler::signal::NodeReport;
+use peregrine_scaler::signal::{NodeReport, age};
 
 use super::messages::{NodeVitals, Orders, Releases, measured};
 
@@ -121,10 +121,6 @@ fn report(at: Timestamp, vitals: &NodeVitals) -> NodeReport {
         is_draining: vitals.is_draining,
         measured: measured(&vitals.measured),
     }
-}
-
-fn age(now: Timestamp, then: Timestamp) -> Option<Duration> {
-    Duration::try_from(now.duration_since(then)).ok()
 }
 
 #[cfg(test)]

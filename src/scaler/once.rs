@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use peregrine_scaler::budget::Spent;
 use peregrine_scaler::carry::Nodes;
-use peregrine_scaler::control::{Controller, Done, GroupView, Round, Seen, run_once};
+use peregrine_scaler::control::{Controller, Done, GroupView, Markets, Round, Seen, run_once};
 use peregrine_scaler::fleet::Machine;
 use peregrine_scaler::place::RoundTrips;
 use peregrine_scaler::reconcile::Action;
 use peregrine_scaler::signal::NodeReport;
 
 use super::open::{OpenError, meeting, pools};
-use super::rounds::{markets_of, until_next_month};
+use super::rounds::until_next_month;
 use crate::config::Config;
 
 /// What was decided, and what became of it where it was applied.
@@ -69,7 +69,7 @@ pub(crate) fn evaluate(
     let mut views = BTreeMap::new();
     for group in &scaler.groups {
         let followed = group.markets.iter().filter_map(|name| known.get(name).ok().cloned());
-        let markets = markets_of(&followed.collect::<Vec<_>>(), now);
+        let markets = Markets::of(&followed.collect::<Vec<_>>(), now);
         let release = group.release.clone();
         views.insert(group.spec.name.clone(), GroupView { markets, release, ..GroupView::default() });
     }

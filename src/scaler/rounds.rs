@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use peregrine_runtime::{Clock, Failure, Inbox, Received, Worker};
 use peregrine_scaler::budget::Spent;
-use peregrine_scaler::calendar::{Calendar, State};
+use peregrine_scaler::calendar::Calendar;
 use peregrine_scaler::carry::Nodes;
 use peregrine_scaler::control::{
     Attached, Controller, Decision, Done, GroupView, Markets, Round, Seen, run_once,
@@ -148,7 +148,7 @@ impl Rounds {
         let releases = parts.book.lock().releases.by_group.clone();
         let mut views: BTreeMap<String, GroupView> = BTreeMap::new();
         for (index, (name, group)) in parts.groups.iter_mut().enumerate() {
-            let open = markets_of(&group.calendars, now);
+            let open = Markets::of(&group.calendars, now);
             // What is asked of the whole cluster is the demand of its first group: nobody else can say whose it is.
             if index == 0
                 && let Some(asked) = asked
@@ -379,22 +379,6 @@ fn ready_times(controller: &Controller, group: &str) -> [Vec<Duration>; 2] {
     [times(Start::Cold), times(Start::Warm)]
 }
 
-/// Open if one is; until the first of them opens. What one does not know, the others may.
-pub(super) fn markets_of(calendars: &[Arc<Calendar>], now: Timestamp) -> Markets {
-    let mut markets = Markets::default();
-    for calendar in calendars {
-        match calendar.state(now) {
-            Ok(State::Open { .. }) => markets.is_open = Some(true),
-            Ok(State::Closed { .. }) => drop(markets.is_open.get_or_insert(false)),
-            Err(_) => {}
-        }
-        if let Ok(Some(opens_in)) = calendar.until_open(now) {
-            markets.opens_in = Some(markets.opens_in.map_or(opens_in, |known| known.min(opens_in)));
-        }
-    }
-    markets
-}
-
 /// The months of the budget are UTC's.
 pub(super) fn until_next_month(now: Timestamp) -> Duration {
     let today = now.to_zoned_datetime(TimeZone::UTC).date();
@@ -435,7 +419,7 @@ mod tests {
         let of = |names: &[&str], now: &str| {
             let calendars: Vec<_> =
                 names.iter().map(|name| Arc::clone(built_in.get(name).unwrap())).collect();
-            markets_of(&calendars, at(now))
+            Markets::of(&calendars, at(now))
         };
         // A Wednesday: Frankfurt is open, New York opens in three hours and a half.
         let morning = of(&["XNYS", "XETR"], "2026-11-25T11:00:00Z");

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use peregrine_actors::alerts::{Window, error_share, quantile};
-use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health};
+use peregrine_actors::{DeviceMeter, Health};
 use peregrine_scaler::signal::Signal;
 use peregrine_shaders::Backend;
 
+use crate::cluster::serving;
 use crate::gateway::{BOUNDS_S, Served, Shared};
 
 /// Rates are of so long: shorter ones jump, longer ones lag.
@@ -68,14 +69,6 @@ impl VitalsMeter {
     }
 }
 
-/// The device that answers: the GPU while it is up.
-fn serving(health: &Health) -> Option<&DeviceStatus> {
-    let up = |backend| {
-        health.devices.iter().find(|device| device.backend == backend && device.state == DeviceState::Up)
-    };
-    up(Backend::Gpu).or_else(|| up(Backend::Cpu))
-}
-
 fn of_now(health: &Health, signals: &mut BTreeMap<Signal, f64>) {
     let serving = serving(health);
     if let Some(device) = serving {
@@ -123,6 +116,8 @@ fn of_late(before: &Counts, now: &Counts, health: &Health, measured: &mut Measur
 
 #[cfg(test)]
 mod tests {
+    use peregrine_actors::{DeviceState, DeviceStatus};
+
     use super::*;
 
     fn counts(at: Instant, asked: u64, busy_ms: u64, answered: u64, failed: u64) -> Counts {

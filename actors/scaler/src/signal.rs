@@ -204,7 +204,8 @@ impl GroupSignals {
 }
 
 /// How long ago `then` was; `None`: it is yet to come.
-pub(crate) fn age(now: Timestamp, then: Timestamp) -> Option<Duration> {
+#[must_use]
+pub fn age(now: Timestamp, then: Timestamp) -> Option<Duration> {
     Duration::try_from(now.duration_since(then)).ok()
 }
 

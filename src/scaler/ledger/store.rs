@@ -6,11 +6,12 @@
 //! dir/ledger.corrupt-1/   one that could not be read, put aside
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
-use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
+use crate::embedded::{self, LockError, MADE, caught, complete, damage, put_aside};
+pub(super) use crate::embedded::{Failure, Lock};
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
 use jiff::Timestamp;
 
@@ -25,21 +26,8 @@ const CACHE_BYTES: u64 = 4 << 20;
 const MEMTABLE_BYTES: u64 = 4 << 20;
 /// The least that the store takes.
 const LOG_BYTES_MAX: u64 = 64 << 20;
-/// In the store's folder once all of it was made.
-const MADE: &str = "made";
 /// Entries of one commit.
 const BATCH_ENTRIES: usize = 4096;
-/// Stores put aside that are left alone.
-const ASIDE_MAX: usize = 3;
-
-/// Why an operation of the store failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Format(String),
-    Io(io::Error),
-    /// What is on the disk cannot be; says what was found.
-    Damage(String),
-}
 
 /// An open store.
 pub(super) struct Store {
@@ -63,7 +51,7 @@ impl Store {
             Err(Failure::Format(found)) => return Err(LedgerError::Format { dir: path, found }),
             Err(Failure::Damage(why)) => why,
         };
-        let aside = put_aside(dir, &path).map_err(failed)?;
+        let aside = put_aside(dir, &path, "ledger").map_err(failed)?;
         let again = |failure| match failure {
             Failure::Io(source) => failed(source),
             Failure::Format(found) | Failure::Damage(found) => failed(io::Error::other(found)),
@@ -242,99 +230,13 @@ impl Store {
     }
 }
 
-/// A folder in use by this process.
-pub(super) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Given back outright: a child that is just being forked may have a copy of the file.
-        if let Err(failed) = self.0.unlock() {
-            tracing::warn!(error = %failed, "the ledger's folder stays locked until this process ends");
-        }
-    }
-}
-
-/// Held while a process uses `dir`; released by its death.
+/// Takes the folder for this process.
+///
+/// # Errors
+/// Another process has it, or the disk refuses.
 pub(super) fn lock(dir: &Path) -> Result<Lock, LedgerError> {
-    let failed = |source| LedgerError::Io { dir: dir.to_owned(), source };
-    fs::create_dir_all(dir).map_err(failed)?;
-    let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Lock(file)),
-        Err(TryLockError::WouldBlock) => Err(LedgerError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
-}
-
-/// Renames the store, and removes the oldest of too many. Where it is now.
-fn put_aside(dir: &Path, store: &Path) -> io::Result<PathBuf> {
-    let place = |number: u32| dir.join(format!("ledger.corrupt-{number}"));
-    let mut numbers = Vec::new();
-    for file in fs::read_dir(dir)? {
-        let name = file?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_prefix("ledger.corrupt-")?.parse::<u32>().ok());
-        numbers.extend(number);
-    }
-    numbers.sort_unstable();
-    let next = numbers.last().map_or(1, |last| last.saturating_add(1));
-    fs::rename(store, place(next))?;
-    let surplus = (numbers.len() + 1).saturating_sub(ASIDE_MAX);
-    for &number in numbers.iter().take(surplus) {
-        fs::remove_dir_all(place(number))?;
-    }
-    Ok(place(next))
-}
-
-/// The store takes parts that it had not finished to make for nothing, and deletes them. Once it was made they are
-/// damage.
-fn complete(store: &Path) -> Result<(), Failure> {
-    if !store.join(MADE).is_file() {
-        return Ok(());
-    }
-    let parts = store.join("keyspaces");
-    let mut count = 0;
-    for part in fs::read_dir(&parts).map_err(fjall::Error::from)? {
-        let part = part.map_err(fjall::Error::from)?.path();
-        if part.is_dir() && !part.join("current").is_file() {
-            return Err(damage(&format!("{} has no `current`", part.display())));
-        }
-        count += 1;
-    }
-    // Its own, and our two.
-    if count < 3 { Err(damage(&format!("{} lacks parts", parts.display()))) } else { Ok(()) }
-}
-
-/// The store asserts what it reads from a disk; damage may show as a panic.
-fn caught<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panicked| {
-        let text = panicked.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let text = text.or_else(|| panicked.downcast_ref::<String>().cloned());
-        Err(damage(&text.unwrap_or_else(|| "the store panicked".to_owned())))
+    embedded::lock(dir).map_err(|error| match error {
+        LockError::Held => LedgerError::Locked(dir.to_owned()),
+        LockError::Io(source) => LedgerError::Io { dir: dir.to_owned(), source },
     })
-}
-
-fn damage(what: &str) -> Failure {
-    Failure::Damage(what.to_owned())
-}
-
-impl From<fjall::Error> for Failure {
-    fn from(error: fjall::Error) -> Self {
-        use fjall::{Error, LsmError};
-        match error {
-            Error::Io(io) | Error::Storage(LsmError::Io(io)) => match io.kind() {
-                // Files that should be there, or should not, or end too early.
-                ErrorKind::NotFound
-                | ErrorKind::AlreadyExists
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::InvalidData
-                | ErrorKind::InvalidInput
-                | ErrorKind::Other => Self::Damage(io.to_string()),
-                _ => Self::Io(io),
-            },
-            Error::InvalidVersion(Some(version)) => Self::Format(format!("{version:?} of the store")),
-            Error::Locked => Self::Io(io::Error::new(ErrorKind::ResourceBusy, "the store is open already")),
-            other => Self::Damage(other.to_string()),
-        }
-    }
 }

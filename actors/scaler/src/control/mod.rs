@@ -14,6 +14,7 @@ mod tests;
 mod wish;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -25,6 +26,7 @@ pub use run::{Attached, Done, run_once};
 pub use wish::Wish;
 
 use crate::budget::{Budget, Spent};
+use crate::calendar::{Calendar, State as Session};
 use crate::fleet::{GroupSpec, Machine, MachineId, MachineState, Slot};
 use crate::place::{Placement, RoundTrips, Situation, place};
 use crate::pool::PoolError;
@@ -66,6 +68,25 @@ pub struct Markets {
     pub is_open: Option<bool>,
     /// Until the next opening; `None`: not known.
     pub opens_in: Option<Duration>,
+}
+
+impl Markets {
+    /// Open if one is; until the first of them opens. What one does not know, the others may.
+    #[must_use]
+    pub fn of(calendars: &[Arc<Calendar>], now: Timestamp) -> Self {
+        let mut markets = Self::default();
+        for calendar in calendars {
+            match calendar.state(now) {
+                Ok(Session::Open { .. }) => markets.is_open = Some(true),
+                Ok(Session::Closed { .. }) => drop(markets.is_open.get_or_insert(false)),
+                Err(_) => {}
+            }
+            if let Ok(Some(opens_in)) = calendar.until_open(now) {
+                markets.opens_in = Some(markets.opens_in.map_or(opens_in, |known| known.min(opens_in)));
+            }
+        }
+        markets
+    }
 }
 
 /// What is seen of one group beside its machines.

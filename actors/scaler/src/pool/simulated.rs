@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Change, Hold, MachinePool, Order, PoolError};
 use crate::fleet::{GroupSpec, Machine, MachineId, MachineState};
+use crate::rule::after;
 
 /// How long machines of the pool take.
 #[derive(Clone, Copy, Debug)]
@@ -83,13 +84,6 @@ impl SimulatedPool {
         let running = self.machines.values().filter(runs).count();
         Some(capacity.saturating_sub(u32::try_from(running).unwrap_or(u32::MAX)))
     }
-}
-
-fn after(now: Timestamp, delay: Duration) -> Timestamp {
-    SignedDuration::try_from(delay)
-        .ok()
-        .and_then(|delay| now.checked_add(delay).ok())
-        .unwrap_or(Timestamp::MAX)
 }
 
 impl MachinePool for SimulatedPool {

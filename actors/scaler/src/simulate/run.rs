@@ -201,7 +201,7 @@ pub fn run_recorded(
                 foresight.most(now, ahead)
             });
             let view = GroupView {
-                markets: markets(scenario.calendar.as_deref(), now),
+                markets: Markets::of(scenario.calendar.as_slice(), now),
                 demand,
                 cost_per_1000: unit.value(),
                 origins: origins.clone(),
@@ -251,11 +251,6 @@ fn begins(scenario: &Scenario<'_>) -> Timestamp {
     let lead = SignedDuration::try_from(LEAD).ok().and_then(|lead| scenario.from.checked_sub(lead).ok());
     let first = scenario.trace.span().map_or(scenario.from, |(first, _)| first);
     lead.unwrap_or(scenario.from).max(first).min(scenario.from)
-}
-
-fn markets(calendar: Option<&Calendar>, now: Timestamp) -> Markets {
-    let Some(calendar) = calendar else { return Markets::default() };
-    Markets { is_open: calendar.is_open(now).ok(), opens_in: calendar.until_open(now).ok().flatten() }
 }
 
 impl Run<'_> {
