@@ -27,7 +27,7 @@ mod tests;
 
 pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
 pub use health::Meters;
-pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory};
+pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory, Spread};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use profile::{Profile, Workload};
 pub use remote::{
@@ -39,6 +39,7 @@ pub use request::{
 pub use settings::{FallbackPolicy, Placement, Profiles, RoutingSettings, Settings};
 pub use status::{
     BackendStats, BreakerState, BreakerStatus, DeviceMeter, DeviceState, DeviceStatus, Guarded, Health,
-    ModelState, ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats, Tally, Vitals,
+    ModelCounts, ModelState, ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats, Tally,
+    Vitals,
 };
 pub use system::{LoadRefused, System};

@@ -10,6 +10,7 @@ use peregrine_shaders::{Backend, ModelSpec};
 
 use crate::breaker::BreakerMode;
 pub use crate::health::DeviceMeter;
+use crate::inference::Spread;
 
 /// One version of one model.
 #[derive(Clone, Debug)]
@@ -106,6 +107,29 @@ pub struct ModelStats {
     pub compute_latency: Percentiles,
     /// Of answers of a GPU.
     pub checks: CheckStats,
+}
+
+/// Counters of one model version, cheap enough to be compared every second.
+#[derive(Clone, Debug)]
+pub struct ModelCounts {
+    /// The model.
+    pub model: String,
+    /// The version.
+    pub version: u32,
+    /// Rows forecast.
+    pub rows: u64,
+    /// Batches run.
+    pub batches: u64,
+    /// Requests answered.
+    pub succeeded: u64,
+    /// Requests refused or failed after the model was found.
+    pub failed: u64,
+    /// Of answered requests, from acceptance to answer.
+    pub latency: Spread,
+    /// Of answered requests, from acceptance to the start of the batch.
+    pub queue_latency: Spread,
+    /// Of answered requests, their batch.
+    pub compute_latency: Spread,
 }
 
 /// How answers of a GPU compared with those of its CPU twin, since the model was loaded.

@@ -42,7 +42,7 @@ pub use mailbox::{DeadLetters, Envelope, Inbox, Mail, Mailbox, Received};
 pub use reply::{Reply, ReplySlot, reply_slot};
 pub use supervision::{
     ActorFailure, ActorKind, ActorState, ActorStatus, Backoff, Budget, ChildSpec, Children, Escalate,
-    LastFailure, Outcome, StartError, StopReport, Strategy, Tree,
+    LastFailure, Outcome, StartError, StopReport, Strategy, Tree, TreeView,
 };
 pub use wire::{CodecError, RemoteMessage, TypeId};
 /// For [`remote_message!`]: the codec under names that do not tell which it is.

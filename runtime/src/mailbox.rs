@@ -47,6 +47,7 @@ impl<M: Mail> Mailbox<M> {
             waker: None,
             looks: 0,
             in_hand: 0,
+            taken: 0,
             space: Vec::new(),
         };
         Self {
@@ -156,6 +157,7 @@ impl<M: Mail> Inbox<M> {
         }
         state.looks += 1;
         state.in_hand = into.len() - len_before;
+        state.taken += state.in_hand as u64;
         state.in_hand
     }
 
@@ -205,6 +207,7 @@ impl<M: Mail> Inbox<M> {
         match self.core.pop_live(state) {
             Some(envelope) => {
                 state.in_hand = 1;
+                state.taken += 1;
                 Received::Mail(envelope)
             }
             None if state.order == Order::Drain => Received::Stop,
@@ -268,6 +271,8 @@ struct State<M: Mail> {
     /// How often the actor has come for messages, and how many it took the last time: what a watchdog sees.
     looks: u64,
     in_hand: usize,
+    /// Messages that actors have taken out, over all incarnations. Counted under the lock that is held anyway.
+    taken: u64,
     /// Who waits for the queue to have room: readers of links, so few.
     space: Vec<Waker>,
 }
@@ -390,6 +395,8 @@ pub(crate) trait Control: Send + Sync {
     /// Makes the incarnation panic at its next look.
     fn panic_next(&self);
     fn depth(&self) -> usize;
+    /// Messages that were taken out to be handled, over all incarnations.
+    fn taken(&self) -> u64;
     /// Whether the actor moves.
     fn pulse(&self) -> Pulse;
     fn capacity(&self) -> usize;
@@ -430,6 +437,10 @@ impl<M: Mail> Control for Core<M> {
 
     fn depth(&self) -> usize {
         self.state.lock().queue.len()
+    }
+
+    fn taken(&self) -> u64 {
+        self.state.lock().taken
     }
 
     fn pulse(&self) -> Pulse {

@@ -9,7 +9,8 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use peregrine_shaders::Backend;
 
-use crate::status::{BackendStats, CheckStats, ModelStats, Percentiles, Tally, nanos};
+use super::spread::Spread;
+use crate::status::{BackendStats, CheckStats, ModelCounts, ModelStats, Percentiles, Tally, nanos};
 
 /// A batch that was answered.
 pub(crate) struct Entry<'a> {
@@ -37,6 +38,8 @@ impl Split {
 
 pub(crate) struct Ledger {
     page: Mutex<Page>,
+    /// Made from the histograms when somebody asked, and good for as many answers as there were then.
+    spreads: Mutex<(u64, [Spread; 3])>,
 }
 
 struct Page {
@@ -77,6 +80,7 @@ impl Ledger {
                 queue_latency: histogram(),
                 compute_latency: histogram(),
             }),
+            spreads: Mutex::default(),
         }
     }
 
@@ -117,6 +121,30 @@ impl Ledger {
         self.page.lock().abandoned += count;
     }
 
+    /// As [`Ledger::stats`], for somebody who looks every second and compares: batches wait for copies at most.
+    pub(crate) fn counts(&self, model: &str, version: u32) -> ModelCounts {
+        let mut spreads = self.spreads.lock();
+        let page = self.page.lock();
+        let mut counts = ModelCounts {
+            model: model.to_owned(),
+            version,
+            rows: page.inference_count,
+            batches: page.execution_count,
+            succeeded: page.success.count,
+            failed: page.fail.count,
+            latency: Spread::default(),
+            queue_latency: Spread::default(),
+            compute_latency: Spread::default(),
+        };
+        if spreads.0 != counts.succeeded {
+            let histograms = [&page.latency, &page.queue_latency, &page.compute_latency].map(Clone::clone);
+            drop(page);
+            *spreads = (counts.succeeded, histograms.map(|histogram| spread(&histogram)));
+        }
+        [counts.latency, counts.queue_latency, counts.compute_latency] = spreads.1.clone();
+        counts
+    }
+
     pub(crate) fn stats(&self, model: &str, version: u32, checks: CheckStats) -> ModelStats {
         let page = self.page.lock();
         let [compute_input, compute_infer, compute_output] = page.split;
@@ -153,6 +181,11 @@ fn slot(backend: Backend) -> usize {
 /// From 1 ns to two minutes with three significant digits: some 300 KiB.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_NS, 3).unwrap_or_else(|_| unreachable!("constant bounds are valid"))
+}
+
+fn spread(histogram: &Histogram<u64>) -> Spread {
+    let recorded = histogram.iter_recorded();
+    Spread::of(recorded.map(|value| (value.value_iterated_to(), value.count_since_last_iteration())))
 }
 
 fn percentiles(histogram: &Histogram<u64>) -> Percentiles {

@@ -13,6 +13,7 @@ mod ledger;
 mod line;
 mod pace;
 mod speed;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub(crate) use judge::{Judge, Outcome, Ticket};
 pub(crate) use ledger::Ledger;
 pub(crate) use line::{Line, LineSpec, Refused};
 pub(crate) use pace::{Expected, Pace};
+pub use spread::Spread;
 
 use engine::{Broken, Engine};
 

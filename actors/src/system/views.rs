@@ -12,7 +12,9 @@ use crate::health::{Findings, Now, judge, known_meters};
 use crate::remote::Remote;
 use crate::request::ForecastError;
 use crate::settings::Placement;
-use crate::status::{BreakerState, BreakerStatus, Guarded, Health, ModelStats, ModelStatus, PaceStatus};
+use crate::status::{
+    BreakerState, BreakerStatus, Guarded, Health, ModelCounts, ModelStats, ModelStatus, PaceStatus,
+};
 
 impl System {
     /// Every model, loading or ready, by name and version.
@@ -50,6 +52,16 @@ impl System {
             route.served.ledger.stats(&route.status.spec.name, route.status.version, checks)
         });
         stats.collect()
+    }
+
+    /// The same in brief, for somebody who looks every second.
+    #[must_use]
+    pub fn counts(&self) -> Vec<ModelCounts> {
+        let ready = self.inner.rooms.table.load().ready();
+        let counts = ready
+            .iter()
+            .map(|route| route.served.ledger.counts(&route.status.spec.name, route.status.version));
+        counts.collect()
     }
 
     /// Which of two healthy devices runs a request.

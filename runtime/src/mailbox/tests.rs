@@ -52,6 +52,23 @@ fn check_stop(order: impl Fn(&Core<Number>), expected: &[u32]) {
 }
 
 #[test]
+fn what_was_taken_is_counted_over_all_incarnations_and_what_was_dropped_is_not() {
+    let clock = Arc::new(ManualClock::new());
+    let mailbox = Mailbox::<Number>::new(8, clock.clone());
+    let address = mailbox.address();
+    (0..4).for_each(|number| address.tell(Number(number)).unwrap());
+    let late = Deadline::after(clock.now(), Duration::from_secs(1));
+    drop(address.ask(Number(9), late).now_or_never());
+    let mut inbox = mailbox.core.open_inbox();
+    assert!(inbox.recv().is_some());
+    let mut inbox = mailbox.core.open_inbox();
+    assert_eq!(inbox.drain(&mut Vec::new(), 2), 2);
+    assert!(inbox.recv().is_some());
+    assert!(matches!(inbox.try_recv(), Received::Nothing), "its asker has left");
+    assert_eq!(mailbox.core.taken(), 4);
+}
+
+#[test]
 fn the_next_incarnation_finds_what_was_queued() {
     let mailbox = numbers(4);
     let mut first = mailbox.core.open_inbox();

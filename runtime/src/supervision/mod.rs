@@ -13,4 +13,4 @@ mod tree;
 pub use policy::{Backoff, Budget, Escalate, Strategy};
 pub use spec::{ChildSpec, Children};
 pub use status::{ActorFailure, ActorKind, ActorState, ActorStatus, LastFailure, Outcome, StopReport};
-pub use tree::{StartError, Tree};
+pub use tree::{StartError, Tree, TreeView};

@@ -51,7 +51,7 @@ pub struct Children {
 
 pub(crate) enum Child {
     Actor(ActorSpec),
-    Group { rules: Rules, children: Children },
+    Group { name: Arc<str>, rules: Rules, children: Children },
 }
 
 pub(crate) struct ActorSpec {
@@ -94,7 +94,7 @@ impl Children {
 
     /// Adds a group: one child outwardly, with children and a strategy of its own.
     pub fn group(&mut self, spec: &ChildSpec, children: Children) {
-        self.nodes.push(Child::Group { rules: spec.rules(), children });
+        self.nodes.push(Child::Group { name: Arc::clone(&spec.name), rules: spec.rules(), children });
     }
 
     fn push<M: Mail>(

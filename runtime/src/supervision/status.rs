@@ -61,6 +61,8 @@ pub enum ActorState {
 pub struct ActorStatus {
     /// Unique in the tree.
     pub name: Arc<str>,
+    /// The groups that it is in, the outermost first; empty: it is a child of the root.
+    pub groups: Arc<[Arc<str>]>,
     /// Which kind of actor it is.
     pub kind: ActorKind,
     /// What it is doing.
@@ -71,6 +73,8 @@ pub struct ActorStatus {
     pub depth: usize,
     /// Messages that may wait.
     pub capacity: usize,
+    /// Messages that it has taken out to handle, over all incarnations; its rate is how much the actor does.
+    pub taken: u64,
     /// Messages that reached nobody.
     pub dead_letters: DeadLetters,
     /// The latest failure, if it ever failed.

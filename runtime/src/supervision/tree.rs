@@ -21,8 +21,7 @@ use crate::supervision::status::{ActorKind, ActorState, ActorStatus, LastFailure
 
 /// Supervised actors. Dropping it stops them without waiting.
 pub struct Tree {
-    entries: Vec<Entry>,
-    board: Arc<Board>,
+    view: TreeView,
     events: Sender<Event>,
     clock: Arc<dyn Clock>,
     keeper: Mutex<Option<thread::JoinHandle<()>>>,
@@ -45,19 +44,21 @@ impl Tree {
     pub fn start(children: Children, clock: Arc<dyn Clock>, seed: u64) -> Result<Self, StartError> {
         let mut policy = Policy::new(children.strategy, seed);
         let mut specs = Vec::new();
-        flatten(children, ROOT, &mut policy, &mut specs);
+        flatten(children, ROOT, &[], &mut policy, &mut specs);
         let mut names = HashSet::new();
-        if let Some(twice) = specs.iter().find(|spec| !names.insert(Arc::clone(&spec.name))) {
+        if let Some((twice, _)) = specs.iter().find(|(spec, _)| !names.insert(Arc::clone(&spec.name))) {
             return Err(StartError::DuplicateName(Arc::clone(&twice.name)));
         }
         let entries = specs
             .iter()
-            .map(|spec| Entry {
+            .map(|(spec, groups)| Entry {
                 name: Arc::clone(&spec.name),
+                groups: Arc::clone(groups),
                 kind: spec.kind,
                 mailbox: Arc::clone(&spec.mailbox),
             })
             .collect();
+        let specs: Vec<ActorSpec> = specs.into_iter().map(|(spec, _)| spec).collect();
         let board = Arc::new(Board::new(specs.len()));
         let (events, queued) = channel();
         let keeper =
@@ -66,34 +67,29 @@ impl Tree {
             .name("supervisor".into())
             .spawn(move || keeper.run())
             .map_err(StartError::NoThread)?;
-        Ok(Self { entries, board, events, clock, keeper: Mutex::new(Some(keeper)) })
+        Ok(Self { view: TreeView { entries, board }, events, clock, keeper: Mutex::new(Some(keeper)) })
     }
 
     /// Every actor as it is now, in start order.
     pub fn snapshot(&self) -> Vec<ActorStatus> {
-        let posts = self.board.posts.lock().clone();
-        let described = self.entries.iter().zip(posts).map(|(entry, post)| ActorStatus {
-            name: Arc::clone(&entry.name),
-            kind: entry.kind,
-            state: post.state,
-            restarts: post.restarts,
-            depth: entry.mailbox.depth(),
-            capacity: entry.mailbox.capacity(),
-            dead_letters: entry.mailbox.dead_letters(),
-            last_failure: post.last_failure,
-        });
-        described.collect()
+        self.view.snapshot()
+    }
+
+    /// For whoever looks on and owns nothing; good beyond the tree's own life.
+    pub fn view(&self) -> TreeView {
+        self.view.clone()
     }
 
     /// Where a [`Watch`](crate::watchdog::Watch) sees whether the actors move; good beyond the tree's own life.
     pub fn pulses(&self) -> Pulses {
-        let actors = self.entries.iter().map(|entry| (Arc::clone(&entry.name), Arc::clone(&entry.mailbox)));
+        let actors =
+            self.view.entries.iter().map(|entry| (Arc::clone(&entry.name), Arc::clone(&entry.mailbox)));
         Pulses { actors: actors.collect() }
     }
 
     /// Waits until a snapshot pleases; looks whenever an actor changes its state. False at the deadline.
     pub async fn wait_until(&self, deadline: Deadline, pleases: impl Fn(&[ActorStatus]) -> bool) -> bool {
-        let mut changes = self.board.changes.subscribe();
+        let mut changes = self.view.board.changes.subscribe();
         let settled = async {
             while !pleases(&self.snapshot()) {
                 if changes.changed().await.is_err() {
@@ -114,7 +110,7 @@ impl Tree {
 
     /// Makes an actor panic at its next look into its mailbox, idle or not; false if there is no such actor.
     pub fn inject_panic(&self, name: &str) -> bool {
-        let entry = self.entries.iter().find(|entry| &*entry.name == name);
+        let entry = self.view.entries.iter().find(|entry| &*entry.name == name);
         if let Some(entry) = entry {
             entry.mailbox.panic_next();
         }
@@ -123,12 +119,12 @@ impl Tree {
 
     /// How the tree ended, if it has.
     pub fn outcome(&self) -> Option<Outcome> {
-        self.board.outcome.borrow().clone()
+        self.view.outcome()
     }
 
     /// Waits for the tree to end, by a stop or by a failure that went up to the root.
     pub async fn ended(&self) -> Outcome {
-        let mut outcome = self.board.outcome.subscribe();
+        let mut outcome = self.view.board.outcome.subscribe();
         loop {
             if let Some(outcome) = outcome.borrow_and_update().clone() {
                 return outcome;
@@ -154,6 +150,38 @@ impl Tree {
     }
 }
 
+/// A tree seen from outside.
+#[derive(Clone)]
+pub struct TreeView {
+    entries: Arc<[Entry]>,
+    board: Arc<Board>,
+}
+
+impl TreeView {
+    /// Every actor as it is now, in start order.
+    pub fn snapshot(&self) -> Vec<ActorStatus> {
+        let posts = self.board.posts.lock().clone();
+        let described = self.entries.iter().zip(posts).map(|(entry, post)| ActorStatus {
+            name: Arc::clone(&entry.name),
+            groups: Arc::clone(&entry.groups),
+            kind: entry.kind,
+            state: post.state,
+            restarts: post.restarts,
+            depth: entry.mailbox.depth(),
+            capacity: entry.mailbox.capacity(),
+            taken: entry.mailbox.taken(),
+            dead_letters: entry.mailbox.dead_letters(),
+            last_failure: post.last_failure,
+        });
+        described.collect()
+    }
+
+    /// How the tree ended, if it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.board.outcome.borrow().clone()
+    }
+}
+
 impl Tree {
     /// Moves the deadline of a stop that is under way forward.
     pub(crate) fn hasten(&self, deadline: Deadline) {
@@ -169,6 +197,7 @@ impl Drop for Tree {
 
 struct Entry {
     name: Arc<str>,
+    groups: Arc<[Arc<str>]>,
     kind: ActorKind,
     mailbox: Arc<dyn Control>,
 }
@@ -209,16 +238,23 @@ impl Board {
 }
 
 /// Numbers the actors in start order, for the policy and the supervisor alike.
-fn flatten(children: Children, parent: usize, policy: &mut Policy, specs: &mut Vec<ActorSpec>) {
+fn flatten(
+    children: Children,
+    parent: usize,
+    above: &[Arc<str>],
+    policy: &mut Policy,
+    specs: &mut Vec<(ActorSpec, Arc<[Arc<str>]>)>,
+) {
     for child in children.nodes {
         match child {
             Child::Actor(spec) => {
                 policy.add_actor(parent, spec.rules);
-                specs.push(spec);
+                specs.push((spec, above.into()));
             }
-            Child::Group { rules, children } => {
+            Child::Group { name, rules, children } => {
                 let group = policy.add_group(parent, rules, children.strategy);
-                flatten(children, group, policy, specs);
+                let above: Vec<Arc<str>> = above.iter().cloned().chain([name]).collect();
+                flatten(children, group, &above, policy, specs);
             }
         }
     }

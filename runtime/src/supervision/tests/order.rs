@@ -52,6 +52,10 @@ async fn a_group_whose_child_spends_its_budget_restarts_as_one() {
     children.group(&spec("group", 1), inner);
     let tree = grow(children);
     assert!(tree.wait_running(soon()).await);
+    let places = tree.view().snapshot();
+    let places = places.iter().map(|actor| (&*actor.name, actor.groups.iter().map(|name| &**name).collect()));
+    let places: Vec<(&str, Vec<&str>)> = places.collect();
+    assert_eq!(places, [("outside", vec![]), ("calm", vec!["group"]), ("wild", vec!["group"])]);
     assert_eq!(wild.ask(Do::Panic, soon()).await, Err(AskError::Failed));
     assert!(tree.wait_until(soon(), restarts_are(2)).await, "{:?}", tree.snapshot());
     assert_eq!(garden.journal(), ["+outside", "+calm", "+wild", "-wild", "-calm", "+calm", "+wild"]);
