@@ -16,6 +16,7 @@ pub mod journal;
 mod memory;
 pub mod node;
 mod nvml;
+mod overview;
 pub mod reload;
 pub mod scaler;
 pub mod score;

@@ -35,6 +35,7 @@ use crate::cluster::series::SeriesError;
 use crate::cluster::{self, ClusterError, Joined};
 use crate::config::{Config, DemoConfig, Holding, Resolved};
 use crate::demo::{Demo, Pace, RealPause, Replay, ReplayError};
+use crate::gateway::overview::{self, Board, OverviewError};
 use crate::gateway::stream::Streams;
 use crate::gateway::{self, Shared, SharedParts, Tls, TlsError, TlsRoom};
 use crate::journal::{OpenError, TickJournal};
@@ -111,6 +112,9 @@ pub enum NodeError {
     /// The live series did not start.
     #[error("series: {0}")]
     Series(#[from] SeriesError),
+    /// Other nodes could not ask how this one is.
+    #[error("overview: {0}")]
+    Overview(#[from] OverviewError),
     /// The certificate of the public port cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
@@ -463,6 +467,11 @@ async fn serve_models(
     };
     let reload = Arc::new(Reload::new(resolved, rooms));
     let part = joined.as_ref().map(|joined| joined.cluster.clone());
+    let overviews = Arc::<Board>::default();
+    if let Some(joined) = joined.as_mut() {
+        joined.overview = Some(overview::open(&joined.cluster, &overviews, clock)?);
+    }
+    let trees = joined.as_ref().map(Joined::trees).unwrap_or_default();
     let others_inside = joined.as_ref().map(Joined::inside);
     let told = Arc::<Told>::default();
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
@@ -496,6 +505,8 @@ async fn serve_models(
         told,
         picture,
         scaler: scaler.clone(),
+        overviews,
+        trees,
     }));
     if let (Some(cluster), Some(scaler), Some(inside)) = (shared.cluster.clone(), scaler, others_inside) {
         let speaking = scaler::speak(shared.clone(), cluster, scaler, machine()?, inside);
@@ -503,6 +514,7 @@ async fn serve_models(
     }
     let feeds = alerts::of_node(&shared, window);
     drop(actix_web::rt::spawn(alerts::keep(alerts, feeds, clock.clone()))); // it ends with the node's thread
+    drop(actix_web::rt::spawn(overview::keep(Arc::clone(&shared)))); // it ends with the node's thread
     let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))

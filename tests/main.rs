@@ -10,6 +10,7 @@ mod faults;
 mod harness;
 mod hostile;
 mod hosts;
+mod overview;
 mod releases;
 mod reload;
 mod request_path;

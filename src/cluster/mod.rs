@@ -20,7 +20,7 @@ use peregrine_actors::System;
 use peregrine_runtime::{
     BindError, ChildSpec, Children, Clock, Cluster, ClusterConfig as Part, CredentialsError, Deadline,
     Detector, ExportError, Fabric as _, Incarnation, JoinError, Limits, Mailbox, QuicFabric, QuicOptions,
-    StartError, Strategy, Tree,
+    StartError, Strategy, Tree, TreeView,
 };
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
@@ -75,6 +75,8 @@ pub(crate) struct Joined {
     pub(crate) cluster: Cluster,
     /// Its series, once they are started.
     pub(crate) live: Option<Live>,
+    /// Answers other nodes that ask how this one is, once the gateway knows.
+    pub(crate) overview: Option<Tree>,
     fabric: Arc<QuicFabric>,
     addr: SocketAddr,
     desk: Tree,
@@ -119,7 +121,18 @@ pub(crate) async fn join(
     let herald = runtime.spawn(herald::herald(cluster.clone(), system.clone(), Config::clone(&config)));
     let bound = fabric.local_addr();
     let addr = part.advertise.unwrap_or(bound);
-    Ok(Joined { cluster, live: None, fabric, addr, desk, seats, seats_max, herald, _threads: threads })
+    Ok(Joined {
+        cluster,
+        live: None,
+        overview: None,
+        fabric,
+        addr,
+        desk,
+        seats,
+        seats_max,
+        herald,
+        _threads: threads,
+    })
 }
 
 /// Binds the address and takes part, on the runtime that this is awaited on.
@@ -199,6 +212,13 @@ impl Joined {
         move || seats_max.saturating_sub(seats.available_permits())
     }
 
+    /// The actors that answer other nodes, by what they answer about.
+    pub(crate) fn trees(&self) -> Vec<(&'static str, TreeView)> {
+        let live = self.live.as_ref().map(|live| ("series", live.tree()));
+        let overview = self.overview.as_ref().map(|tree| ("overview", tree.view()));
+        [Some(("remote", self.desk.view())), live, overview].into_iter().flatten().collect()
+    }
+
     /// Where the cluster's own tasks run.
     pub(crate) fn runtime(&self) -> Handle {
         self._threads.handle.clone()
@@ -219,6 +239,9 @@ impl Joined {
         self.herald.abort();
         if let Some(live) = self.live {
             live.stop(deadline).await;
+        }
+        if let Some(overview) = self.overview {
+            overview.stop(deadline).await;
         }
         self.desk.stop(deadline).await;
         self.fabric.closed(CLOSE_MAX).await;

@@ -31,6 +31,11 @@ async fn alerts(shared: Data<Shared>) -> HttpResponse {
     }))
 }
 
+/// What is wrong now.
+pub(super) fn active(shared: &Shared) -> Vec<Value> {
+    shared.alerts.picture().active.iter().map(view).collect()
+}
+
 fn view(alert: &Alert) -> Value {
     json!({
         "rule": alert.rule.name,

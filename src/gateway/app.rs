@@ -12,12 +12,13 @@ use peregrine_actors::{
     Forecast, ForecastError, ForecastRequest, Health, ModelStatus, Names, Origin, Subject, System,
 };
 use peregrine_runtime::watchdog::Watch;
-use peregrine_runtime::{Address, Clock, Cluster, Deadline, Region};
+use peregrine_runtime::{Address, Clock, Cluster, Deadline, Region, TreeView};
 use peregrine_shaders::Windows;
 
 use super::body::{self, Body, BodyError, BodyLimits, Budget};
 use super::error::Refusal;
 use super::meter::{Admitted, Meter};
+use super::overview::Board;
 use super::stream::Streams;
 use super::tls::Tls;
 use crate::alerts::{Alerts, Loops};
@@ -77,6 +78,10 @@ pub(crate) struct SharedParts {
     pub(crate) picture: LatestPicture,
     /// Wherever it acts; `None`: this node is alone.
     pub(crate) scaler: Option<Address<ToScaler>>,
+    /// The newest overview of this node.
+    pub(crate) overviews: Arc<Board>,
+    /// Supervised actors beside the system's, by what they do.
+    pub(crate) trees: Vec<(&'static str, TreeView)>,
 }
 
 impl std::ops::Deref for Shared {

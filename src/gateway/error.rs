@@ -80,6 +80,14 @@ pub(crate) enum Refusal {
     Fleet(String),
     #[error("no scaler acts: set scaler.enabled on a node of this cluster")]
     NoScaler,
+    #[error("nothing was read of this node yet: it has just started")]
+    NoOverview,
+    #[error("no node `{0}` is in this cluster")]
+    NoSuchNode(String),
+    #[error("node `{node}` does not answer: {why}")]
+    NodeSilent { node: String, why: String },
+    #[error("node `{0}` did not answer in time")]
+    NodeLate(String),
     #[error(transparent)]
     Release(ReleaseRefused),
     #[error("no model is served")]
@@ -115,9 +123,12 @@ impl Refusal {
             Self::Symbol(SymbolError::Unknown(_)) => StatusCode::NOT_FOUND,
             Self::Symbol(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Forecast(error) | Self::Series { source: error, .. } => forecast_status(error),
-            Self::NoSuchPath | Self::NotInRepository(_) | Self::NotRecording | Self::NoRecord(_) => {
-                StatusCode::NOT_FOUND
-            }
+            Self::NoSuchPath
+            | Self::NotInRepository(_)
+            | Self::NotRecording
+            | Self::NoRecord(_)
+            | Self::NoSuchNode(_) => StatusCode::NOT_FOUND,
+            Self::NodeLate(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Load(_) | Self::Order(_) | Self::Fleet(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
@@ -131,6 +142,8 @@ impl Refusal {
             Self::Reload(_) | Self::Orders(_) | Self::Release(_) => StatusCode::CONFLICT,
             Self::NoModel
             | Self::NoScaler
+            | Self::NoOverview
+            | Self::NodeSilent { .. }
             | Self::Records(_)
             | Self::NoSeat { .. }
             | Self::Source(SourceError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,

@@ -55,6 +55,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
             }
         }
         ["v1", "scorecard" | "cluster" | "echo" | "alerts" | "audit"] => OBSERVE,
+        ["v1", "overview"] | ["v1", "overview", "stream"] => OBSERVE,
         ["health", ..] | ["metrics", ..] | ["status" | "openapi.json" | "docs"] => OBSERVE,
         _ => return None,
     })
@@ -260,6 +261,8 @@ mod tests {
             ("GET", "/v1/audit", Some(OBSERVE)),
             ("POST", "/v1/ticks", Some(INGEST)),
             ("GET", "/v1/stream", Some(DATA)),
+            ("GET", "/v1/overview/stream", Some(OBSERVE)),
+            ("GET", "/v1/overview/other", None),
             ("GET", "/health/ready", Some(Scopes::NONE)),
             ("GET", "/health", Some(OBSERVE)),
             ("GET", "/a/b/c/d/e/f/g/h/i", None),

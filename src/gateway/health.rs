@@ -45,12 +45,15 @@ async fn live(shared: Data<Shared>) -> HttpResponse {
     verdict(health.live, &json!({ "live": health.live, "reasons": reasons }))
 }
 
+/// A reason not to be ready.
+pub(super) const TOLD_TO_DRAIN: &str = "the scaler has told this node to take no new requests";
+
 async fn ready(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
     let mut reasons = health.reasons;
     // What comes all the same is answered: whoever sends it may not have heard yet.
     let drains = shared.told.is_draining();
-    reasons.extend(drains.then(|| "the scaler has told this node to take no new requests".to_owned()));
+    reasons.extend(drains.then(|| TOLD_TO_DRAIN.to_owned()));
     let ready = health.ready && !drains;
     verdict(ready, &json!({ "ready": ready, "reasons": reasons }))
 }
@@ -231,7 +234,7 @@ pub(super) fn state_name(state: &DeviceState) -> &'static str {
     }
 }
 
-fn reason(device: &DeviceStatus) -> Option<String> {
+pub(super) fn reason(device: &DeviceStatus) -> Option<String> {
     match &device.state {
         DeviceState::Up => None,
         DeviceState::Starting => Some("starting".to_owned()),
@@ -243,13 +246,7 @@ fn actor_view(actor: &ActorStatus) -> Value {
     json!({
         "name": &*actor.name,
         "kind": match actor.kind { ActorKind::Light => "light", ActorKind::Worker => "worker" },
-        "state": match actor.state {
-            ActorState::Waiting => "waiting",
-            ActorState::Starting => "starting",
-            ActorState::Running => "running",
-            ActorState::Stopping => "stopping",
-            ActorState::Stopped => "stopped",
-        },
+        "state": actor_state(actor.state),
         "restarts": actor.restarts,
         "mailbox": { "depth": actor.depth, "capacity": actor.capacity },
         "last_failure": actor.last_failure.as_ref().map(|last| json!({
@@ -257,6 +254,17 @@ fn actor_view(actor: &ActorStatus) -> Value {
             "failure": last.failure.to_string(),
         })),
     })
+}
+
+/// Lowercase name.
+pub(super) const fn actor_state(state: ActorState) -> &'static str {
+    match state {
+        ActorState::Waiting => "waiting",
+        ActorState::Starting => "starting",
+        ActorState::Running => "running",
+        ActorState::Stopping => "stopping",
+        ActorState::Stopped => "stopped",
+    }
 }
 
 fn memory(vitals: Vitals) -> Value {

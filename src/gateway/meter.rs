@@ -11,6 +11,26 @@ pub(crate) const BOUNDS_S: [f64; 17] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0,
 ];
+/// Each of [`BOUNDS_S`] is reached in so many steps: percentiles between them are right within some percent.
+const STEPS: usize = 8;
+/// Upper bounds of the buckets that are counted.
+pub(crate) const FINE_BOUNDS_S: [f64; BOUNDS_S.len() * STEPS] = fine_bounds();
+const BUCKETS: usize = FINE_BOUNDS_S.len() + 1;
+
+const fn fine_bounds() -> [f64; BOUNDS_S.len() * STEPS] {
+    let mut fine = [0.0; BOUNDS_S.len() * STEPS];
+    let mut at = 0;
+    while at < fine.len() {
+        let (bound, step) = (at / STEPS, at % STEPS + 1);
+        let below = if bound == 0 { 0.0 } else { BOUNDS_S[bound - 1] };
+        // The last step is the bound itself, whatever rounding makes of the others.
+        let part = step as f64 / STEPS as f64;
+        fine[at] = if step == STEPS { BOUNDS_S[bound] } else { below + (BOUNDS_S[bound] - below) * part };
+        at += 1;
+    }
+    fine
+}
+
 /// Status classes, by first digit.
 pub(crate) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -41,6 +61,9 @@ impl Route {
         Self::Other,
     ];
 
+    /// Those that answer with forecasts.
+    const FORECASTING: [Self; 3] = [Self::Infer, Self::Forecast, Self::Neural];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Infer => "v2_infer",
@@ -58,7 +81,7 @@ impl Route {
     pub(crate) fn of(path: &str) -> Self {
         match path {
             "/v1/forecast" => Self::Forecast,
-            "/metrics" | "/metrics/gpu" | "/status" => Self::Observe,
+            "/metrics" | "/metrics/gpu" | "/status" | "/v1/overview" | "/v1/overview/stream" => Self::Observe,
             "/openapi.json" | "/docs" => Self::Docs,
             _ if path.starts_with("/v2/models/") && path.ends_with("/infer") => Self::Infer,
             _ if path == "/v2" || path.starts_with("/v2/") => Self::Protocol,
@@ -71,11 +94,30 @@ impl Route {
 }
 
 /// Counters of one route.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RouteMeter {
     classes: [AtomicU64; 5],
-    buckets: [AtomicU64; BOUNDS_S.len() + 1],
+    /// By [`FINE_BOUNDS_S`]; the last is open.
+    buckets: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
+}
+
+impl Default for RouteMeter {
+    fn default() -> Self {
+        let zero = |_| AtomicU64::new(0);
+        Self { classes: Default::default(), buckets: std::array::from_fn(zero), nanos: AtomicU64::new(0) }
+    }
+}
+
+impl RouteMeter {
+    /// Cumulative: answered within each of [`FINE_BOUNDS_S`], and all.
+    fn answered(&self) -> [u64; BUCKETS] {
+        let mut seen = 0;
+        std::array::from_fn(|bucket| {
+            seen += self.buckets[bucket].load(Ordering::Relaxed);
+            seen
+        })
+    }
 }
 
 /// A reading of one route.
@@ -119,7 +161,7 @@ impl Meter {
         let meter = &self.routes[route as usize];
         let class = usize::from(status / 100).clamp(1, CLASSES.len()) - 1;
         let seconds = took.as_secs_f64();
-        let bucket = BOUNDS_S.iter().position(|&bound| seconds <= bound).unwrap_or(BOUNDS_S.len());
+        let bucket = FINE_BOUNDS_S.partition_point(|&bound| bound < seconds);
         meter.classes[class].fetch_add(1, Ordering::Relaxed);
         meter.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         meter.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -127,13 +169,10 @@ impl Meter {
 
     pub(crate) fn read(&self, route: Route) -> RouteReading {
         let meter = &self.routes[route as usize];
-        let mut seen = 0;
+        let fine = meter.answered();
         RouteReading {
             classes: std::array::from_fn(|class| meter.classes[class].load(Ordering::Relaxed)),
-            buckets: std::array::from_fn(|bucket| {
-                seen += meter.buckets[bucket].load(Ordering::Relaxed);
-                seen
-            }),
+            buckets: std::array::from_fn(|bucket| fine[((bucket + 1) * STEPS - 1).min(BUCKETS - 1)]),
             seconds: Duration::from_nanos(meter.nanos.load(Ordering::Relaxed)).as_secs_f64(),
         }
     }
@@ -141,12 +180,22 @@ impl Meter {
     /// Of all routes that answer with forecasts.
     pub(crate) fn served(&self) -> Served {
         let mut served = Served { buckets: [0; BOUNDS_S.len() + 1], failed: 0 };
-        for route in [Route::Infer, Route::Forecast, Route::Neural] {
+        for route in Route::FORECASTING {
             let reading = self.read(route);
             served.buckets.iter_mut().zip(reading.buckets).for_each(|(sum, count)| *sum += count);
             served.failed += reading.classes[4];
         }
         served
+    }
+
+    /// As [`Meter::served`]: answered within each of [`FINE_BOUNDS_S`], and all.
+    pub(crate) fn served_finely(&self) -> Vec<u64> {
+        let mut sums = vec![0; BUCKETS];
+        for route in Route::FORECASTING {
+            let counts = self.routes[route as usize].answered();
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        sums
     }
 
     /// Lets a forecast request in while fewer than `requests_max` are inside.
@@ -209,6 +258,7 @@ mod tests {
             ("/v2/models/m/versions/1/infer", Route::Infer),
             ("/v1/forecast", Route::Forecast),
             ("/v1/models", Route::Models),
+            ("/v1/overview", Route::Observe),
             ("/health/live", Route::Health),
             ("/nothing", Route::Other),
         ] {
@@ -232,6 +282,23 @@ mod tests {
         meter.record(Route::Neural, 500, Duration::ZERO);
         let served = meter.served();
         assert_eq!((served.buckets[0], served.buckets[17], served.failed), (2, 5, 2), "forecasts alone");
+    }
+
+    #[test]
+    fn fine_bounds_rise_and_hold_every_bound_itself() {
+        assert!(FINE_BOUNDS_S.is_sorted_by(|a, b| a < b));
+        for (at, bound) in BOUNDS_S.iter().enumerate() {
+            assert_eq!(FINE_BOUNDS_S[at * STEPS + STEPS - 1].to_bits(), bound.to_bits());
+        }
+        let meter = Meter::default();
+        // On a bound, between two, beyond the last.
+        for nanos in [50_000, 50_001, 1_000_000, 1_000_001, 10_000_000_000, 10_000_000_001] {
+            meter.record(Route::Infer, 200, Duration::from_nanos(nanos));
+        }
+        let coarse = meter.read(Route::Infer).buckets;
+        assert_eq!((coarse[0], coarse[1], coarse[4], coarse[5], coarse[16], coarse[17]), (1, 2, 3, 4, 5, 6));
+        let fine = meter.served_finely();
+        assert_eq!((fine[STEPS - 1], fine[STEPS], fine[BUCKETS - 2], fine[BUCKETS - 1]), (1, 2, 5, 6));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::health::{device_view, meter_view};
 use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
+use super::stream::LagReader;
 use super::{Shared, get};
 use crate::journal::TickJournal;
 use crate::reload::Outcome;
@@ -414,7 +415,7 @@ fn cluster(page: &mut Page, cluster: &Cluster) {
 }
 
 fn streams(page: &mut Page, shared: &Shared) {
-    let stats = shared.stream.stats();
+    let stats = shared.stream.stats(LagReader::Metrics);
     page.family("peregrine_stream_subscribers", "gauge", "Open websockets.");
     page.sample("", &[], stats.subscribers);
     page.family(

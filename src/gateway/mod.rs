@@ -19,6 +19,7 @@ mod metrics;
 mod neural;
 mod numbers;
 mod openapi;
+pub(crate) mod overview;
 mod scaler;
 mod scorecard;
 mod series;
@@ -47,7 +48,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub(crate) use app::{Shared, SharedParts};
-pub(crate) use meter::{BOUNDS_S, Served};
+pub(crate) use meter::{BOUNDS_S, FINE_BOUNDS_S, Served};
 pub use tls::TlsError;
 pub(crate) use tls::{Tls, TlsRoom};
 
@@ -203,6 +204,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     neural::routes(config);
     series::routes(config);
     cluster::routes(config);
+    overview::routes(config);
     scaler::routes(config);
     scorecard::routes(config);
     audit::routes(config);

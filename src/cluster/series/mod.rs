@@ -18,6 +18,7 @@ use peregrine_runtime::lease::LeaseLimits;
 use peregrine_runtime::shard::{RegionLimits, ShardError, ShardSpec};
 use peregrine_runtime::{
     ChildSpec, Children, Clock, Cluster, Deadline, ExportError, Mailbox, NodeId, StartError, Strategy, Tree,
+    TreeView,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -146,6 +147,11 @@ impl Live {
         let source =
             Arc::new(ClusterSource { cluster, series: series.clone(), system, clock, region, wanted });
         Ok(Self { series, source, lost, desk, teller })
+    }
+
+    /// The actors that answer other nodes.
+    pub(crate) fn tree(&self) -> TreeView {
+        self.desk.view()
     }
 
     /// Answers nobody any more; the cluster has handed the shards over by then.

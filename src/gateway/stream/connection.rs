@@ -32,13 +32,13 @@ thread_local! {
 }
 
 /// A message of the client.
-pub(super) enum Message {
+pub(in crate::gateway) enum Message {
     Text(Vec<u8>),
     Binary(Vec<u8>),
 }
 
 /// What is said over a websocket.
-pub(super) trait Session {
+pub(in crate::gateway) trait Session {
     /// A message came; answers go to `out`.
     fn message(&mut self, message: Message, out: &mut Outbox) -> Result<(), CloseReason>;
 
@@ -81,13 +81,13 @@ pub(super) trait Session {
 
 /// Frames for one client alone.
 #[derive(Default)]
-pub(super) struct Outbox {
+pub(in crate::gateway) struct Outbox {
     frames: VecDeque<Bytes>,
     bytes: usize,
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, frame: Bytes) {
+    pub(in crate::gateway) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
     }
@@ -121,7 +121,7 @@ pub(super) struct Patience {
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::gateway) enum End {
     /// With both close frames.
     Closed,
     /// The client went without a word.

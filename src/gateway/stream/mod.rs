@@ -1,4 +1,4 @@
-//! Websockets: `GET /v1/stream` and `GET /v1/echo`.
+//! Websockets: `GET /v1/stream` and `GET /v1/echo`; also those that watch a node, which `overview` speaks for.
 //!
 //! `upgrade` takes the socket out of HTTP's hands, `ws` is RFC 6455, `connection` is one socket, `session` what is
 //! said over it; `ops` reads and `print` writes the messages. Predictions come from the hub as ready frames.
@@ -17,23 +17,32 @@ mod ws;
 
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
 
 use super::error::{Problem, Refusal};
 use super::{Shared, get};
 use crate::security::Denied;
 pub(crate) use handshake::{NoHandshake, VERSION};
-pub(crate) use state::{Streams, hub};
+pub(crate) use state::{LagReader, Streams, hub};
 pub(crate) use upgrade::Upgrade;
-use ws::{CloseReason, POLICY};
+use ws::{Opcode, POLICY, frame};
 
 /// Answers those who do not get a websocket.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/stream", refuse_stream);
-    get(config, "/v1/echo", refuse_echo);
+    get(config, "/v1/echo", refuse_plain);
+}
+
+pub(super) use connection::{Message, Outbox, Session};
+pub(super) use ws::CloseReason;
+
+/// A text message as one frame.
+pub(super) fn text_frame(text: &[u8]) -> Bytes {
+    frame(Opcode::Text, text)
 }
 
 /// To somebody who may do less than when the websocket was opened.
-fn denied(denied: Denied) -> CloseReason {
+pub(super) fn denied(denied: Denied) -> CloseReason {
     match denied {
         Denied::Expired => CloseReason::new(POLICY, "the API key has expired"),
         _ => CloseReason::new(POLICY, "the API key was revoked, or may do less now"),
@@ -44,7 +53,11 @@ async fn refuse_stream(shared: Data<Shared>, request: HttpRequest) -> Result<Htt
     refuse(&shared, &request, true)
 }
 
-async fn refuse_echo(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+/// Answers those who do not get a websocket that speaks no subprotocol.
+pub(super) async fn refuse_plain(
+    shared: Data<Shared>,
+    request: HttpRequest,
+) -> Result<HttpResponse, Problem> {
     refuse(&shared, &request, false)
 }
 

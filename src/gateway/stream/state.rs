@@ -27,8 +27,10 @@ pub(crate) struct Streams {
     messages: AtomicU64,
     bytes: AtomicU64,
     conflated: AtomicU64,
-    /// The worst since it was asked last, in frames.
+    /// The worst since somebody asked, in frames.
     lag: AtomicU64,
+    /// The worst since each of those who ask asked last, but for what is in `lag`.
+    lags: [AtomicU64; LAG_READERS],
     ends: [AtomicU64; End::ALL.len()],
 }
 
@@ -57,6 +59,17 @@ pub(crate) struct StreamStats {
     pub(crate) lag_frames: u64,
     pub(crate) ends: Vec<(&'static str, u64)>,
 }
+
+/// Who asks how far readers were behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LagReader {
+    /// `/metrics`.
+    Metrics,
+    /// The overview.
+    Overview,
+}
+
+const LAG_READERS: usize = 2;
 
 /// The hub of a node.
 pub(crate) fn hub(config: &StreamConfig) -> Hub {
@@ -90,6 +103,7 @@ impl Streams {
             bytes: AtomicU64::new(0),
             conflated: AtomicU64::new(0),
             lag: AtomicU64::new(0),
+            lags: Default::default(),
             ends: Default::default(),
         };
         (Arc::new(streams), keeper)
@@ -167,16 +181,26 @@ impl Streams {
         self.conflated.fetch_add(frames, Ordering::Relaxed);
     }
 
-    pub(crate) fn stats(&self) -> StreamStats {
+    /// Counted so far; the lag is the worst since this reader asked last.
+    pub(crate) fn stats(&self, reader: LagReader) -> StreamStats {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
         StreamStats {
             subscribers: self.seats().taken,
             messages: count(&self.messages),
             bytes: count(&self.bytes),
             conflated: count(&self.conflated),
-            lag_frames: self.lag.swap(0, Ordering::Relaxed),
+            lag_frames: self.lag(reader),
             ends: End::ALL.iter().map(|end| (end.name(), count(&self.ends[*end as usize]))).collect(),
         }
+    }
+
+    /// What one reader takes away it leaves for the others.
+    fn lag(&self, reader: LagReader) -> u64 {
+        let new = self.lag.swap(0, Ordering::Relaxed);
+        self.lags.iter().for_each(|lag| {
+            lag.fetch_max(new, Ordering::Relaxed);
+        });
+        self.lags[reader as usize].swap(0, Ordering::Relaxed)
     }
 
     fn seats(&self) -> std::sync::MutexGuard<'_, Seats> {

@@ -13,16 +13,19 @@ use actix_http::h1::{Codec, Message};
 use actix_http::{ConnectionType, Request, Response};
 use actix_web::ResponseError;
 use actix_web::dev::ServiceResponse;
-use actix_web::web::Data;
+use actix_web::web::{Data, Query};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::super::Shared;
 use super::super::error::Problem;
 use super::super::guard::{self, Pass};
-use super::connection::{Connection, run};
+use super::super::overview::{self, Viewer, Whose};
+use super::connection::{Connection, Patience, Session, run};
 use super::echo::Echo;
 use super::handshake::{Agreed, agree};
 use super::session::Talk;
+use super::state::Seat;
 use super::ws::{MessageLimits, Reader};
 
 /// Largest message of the echo, which conformance suites are to fill.
@@ -76,46 +79,92 @@ where
     }
 
     fn call(&self, (request, framed): Upgraded<T>) -> Self::Future {
-        let echo = match request.path() {
-            "/v1/echo" => Some(true),
-            "/v1/stream" => Some(false),
-            _ => None,
+        let Some(what) = What::of(request.path()) else { return self.answer(request, framed) };
+        let Ok(agreed) = agree(request.head(), what == What::Stream) else {
+            return self.answer(request, framed);
         };
-        if let Some(echo) = echo
-            && let Ok(agreed) = agree(request.head(), !echo)
-        {
-            let pass = match Pass::admit(&self.shared, request.head()) {
-                Ok(pass) => pass,
-                Err(refusal) => return refused(framed, Problem(refusal), self.shared.config().deadline.max),
-            };
-            let Some(seat) = self.shared.stream.sit() else { return self.answer(request, framed) };
-            let parts = framed.into_parts();
-            let (io, unread) = (parts.io, parts.read_buf.to_vec());
-            let (shared, Agreed { encoding, answer }) = (self.shared.clone(), agreed);
-            drop(request);
-            let patience = shared.stream.patience();
-            return if echo {
-                let reader = Reader::new(MessageLimits::of(ECHO_BYTES_MAX));
-                let echo = Echo { shared, pass };
-                let connection = Connection::new(io, echo, reader, answer, unread, patience);
-                Box::pin(async move {
-                    let end = run(connection, |waker| seat.stopping(waker)).await;
-                    seat.leave(end);
-                    Ok(())
-                })
-            } else {
-                let reader = Reader::new(MessageLimits::of(shared.stream.message_bytes_max()));
-                let talk = Talk::new(shared, pass, encoding);
-                let connection = Connection::new(io, talk, reader, answer, unread, patience);
-                Box::pin(async move {
-                    let end = run(connection, |waker| seat.stopping(waker)).await;
-                    seat.leave(end);
-                    Ok(())
-                })
-            };
+        let pass = match Pass::admit(&self.shared, request.head()) {
+            Ok(pass) => pass,
+            Err(refusal) => return refused(framed, Problem(refusal), self.shared.config().deadline.max),
+        };
+        let Some(seat) = self.shared.stream.sit() else { return self.answer(request, framed) };
+        let (shared, Agreed { encoding, answer }) = (self.shared.clone(), agreed);
+        let bytes_max = what.message_bytes_max(&shared);
+        match what {
+            What::Echo => {
+                drop(request);
+                let echo = Echo { shared: shared.clone(), pass };
+                talk(framed, echo, bytes_max, answer, shared.stream.patience(), seat)
+            }
+            What::Stream => {
+                drop(request);
+                let session = Talk::new(shared.clone(), pass, encoding);
+                talk(framed, session, bytes_max, answer, shared.stream.patience(), seat)
+            }
+            What::Overview => {
+                let whose = Query::<Whose>::from_query(request.uri().query().unwrap_or_default());
+                let (Ok(whose), Some(place)) = (whose, shared.overviews.sit()) else {
+                    drop(seat);
+                    return self.answer(request, framed);
+                };
+                drop(request);
+                let viewer = Viewer::new(shared.clone(), pass, whose.into_inner(), place);
+                talk(framed, viewer, bytes_max, answer, shared.stream.patience(), seat)
+            }
         }
-        self.answer(request, framed)
     }
+}
+
+/// What is said over a websocket, by its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Stream,
+    Echo,
+    Overview,
+}
+
+impl What {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/v1/stream" => Some(Self::Stream),
+            "/v1/echo" => Some(Self::Echo),
+            overview::PATH => Some(Self::Overview),
+            _ => None,
+        }
+    }
+
+    /// Largest message of a client.
+    fn message_bytes_max(self, shared: &Shared) -> usize {
+        match self {
+            Self::Stream => shared.stream.message_bytes_max(),
+            Self::Echo => ECHO_BYTES_MAX,
+            Self::Overview => overview::MESSAGE_BYTES_MAX,
+        }
+    }
+}
+
+/// Lives until the connection has ended.
+fn talk<T, S>(
+    framed: Framed<T, Codec>,
+    session: S,
+    bytes_max: usize,
+    answer: Bytes,
+    patience: Patience,
+    seat: Seat,
+) -> Answering
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Session + 'static,
+{
+    let parts = framed.into_parts();
+    let (io, unread) = (parts.io, parts.read_buf.to_vec());
+    let reader = Reader::new(MessageLimits::of(bytes_max));
+    let connection = Connection::new(io, session, reader, answer, unread, patience);
+    Box::pin(async move {
+        let end = run(connection, |waker| seat.stopping(waker)).await;
+        seat.leave(end);
+        Ok(())
+    })
 }
 
 type Answering = Pin<Box<dyn Future<Output = Result<(), Broken>>>>;

@@ -83,7 +83,8 @@ fn respond(breakers: &[BreakerStatus]) -> HttpResponse {
     HttpResponse::Ok().json(json!({ "breakers": breakers.iter().map(view).collect::<Vec<_>>() }))
 }
 
-fn view(breaker: &BreakerStatus) -> Value {
+/// A circuit as JSON.
+pub(in crate::gateway) fn view(breaker: &BreakerStatus) -> Value {
     let retry_ms = match breaker.state {
         BreakerState::Open { remaining } => Some(remaining.as_secs_f64() * 1e3),
         BreakerState::Closed | BreakerState::HalfOpen | BreakerState::ForcedOpen => None,

@@ -1,6 +1,6 @@
 //! The native routes: forecasts by series, models, breakers.
 
-mod breakers;
+pub(super) mod breakers;
 mod config;
 mod models;
 pub(crate) mod parse;
