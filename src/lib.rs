@@ -27,3 +27,4 @@ pub mod series_store;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod top;

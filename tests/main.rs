@@ -21,4 +21,5 @@ mod security;
 mod series;
 mod stream;
 mod tls;
+mod top;
 mod websocket;

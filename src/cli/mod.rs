@@ -16,6 +16,7 @@ mod scaler;
 mod score;
 mod seal;
 mod serve;
+mod top;
 mod verify;
 
 use std::ffi::OsString;
@@ -66,6 +67,8 @@ enum Verb {
     Forecast(ForecastArgs),
     /// Measure this machine
     Bench(BenchArgs),
+    /// Show a node and its cluster live: actors, devices, batches, breakers, streams
+    Top(top::TopArgs),
     /// Print the JSON schema of the configuration
     #[command(hide = true)]
     Schema,
@@ -341,6 +344,12 @@ enum CliError {
     /// Models cannot be scored on a table.
     #[error(transparent)]
     Score(#[from] score::ScoreFailure),
+    /// No overview is to be had.
+    #[error(transparent)]
+    Overview(#[from] crate::top::FeedError),
+    /// The terminal.
+    #[error(transparent)]
+    Top(#[from] crate::top::TopError),
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
@@ -404,6 +413,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Scaler(verb) => scaler::run(verb),
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Top(args) => top::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),
     }
 }

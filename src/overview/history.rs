@@ -43,7 +43,7 @@ impl Default for History {
 
 impl History {
     /// Adds a step, and forgets the oldest where there are too many.
-    pub(super) fn push(&mut self, at: u64, requests: &Requests, streams: &Streams) {
+    pub(crate) fn push(&mut self, at: u64, requests: &Requests, streams: &Streams) {
         if self.at.len() >= STEPS_MAX {
             self.at.remove(0);
         }

@@ -1,0 +1,55 @@
+//! `peregrine top`: a node and its cluster, live in the terminal or once as text.
+
+use std::io;
+
+use clap::Args;
+use peregrine_runtime::{Clock as _, SystemClock};
+
+use super::CliError;
+use crate::top::{self, Demo, Feed, KEY_VARIABLE, Source};
+
+/// Of the cluster that does not exist.
+const DEMO_SEED: u64 = 8;
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    /// Any node of the cluster
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    url: String,
+    /// An API key with scope observe, where the node wants one; default: what PEREGRINE_API_KEY holds
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Look at this node first, through the one that is asked
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Print one view and end; needs no terminal
+    #[arg(long)]
+    once: bool,
+    /// As JSON
+    #[arg(long, requires = "once")]
+    json: bool,
+    /// A cluster of three regions that does not exist
+    #[arg(long, conflicts_with_all = ["url", "key"])]
+    demo: bool,
+}
+
+pub(super) fn run(args: TopArgs) -> Result<(), CliError> {
+    let clock = SystemClock;
+    let mut feed = if args.demo {
+        let now = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Feed::Demo(Box::new(Demo::new(DEMO_SEED, now)))
+    } else {
+        let key = args.key.or_else(|| std::env::var(KEY_VARIABLE).ok()).filter(|key| !key.is_empty());
+        if key.as_ref().is_some_and(|key| !key.chars().all(|one| one.is_ascii_graphic())) {
+            return Err(CliError::Usage("an API key has visible ASCII characters only".to_owned()));
+        }
+        Feed::Server(Source::new(&args.url, key))
+    };
+    if args.once {
+        return Ok(top::once(&mut feed, args.node.as_deref(), args.json, &mut io::stdout().lock())??);
+    }
+    top::run(feed, args.node, &clock).map_err(|error| match error {
+        top::TopError::NoTerminal => CliError::Usage(error.to_string()),
+        other => CliError::Top(other),
+    })
+}

@@ -1,0 +1,296 @@
+//! Draws a state on any terminal that ratatui knows, of any size. Decides nothing.
+
+use std::time::Instant;
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Clear, Paragraph};
+
+use super::panels::{Panel, alerts};
+use super::state::{Link, State};
+use super::table::{GAP, Table, Tone, padded, width_of};
+use super::words::{clean, lasting, maybe, part, percent, spark};
+use crate::overview::{History, Overview};
+
+/// Whether colours may be used; meaning is never in them alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Palette {
+    pub(super) has_colours: bool,
+}
+
+impl Palette {
+    fn style(self, tone: Tone) -> Style {
+        let plain = Style::new();
+        match tone {
+            Tone::Plain => plain,
+            Tone::Bad => self.coloured(plain.add_modifier(Modifier::BOLD), Color::Red),
+            Tone::Odd => self.coloured(plain, Color::Yellow),
+            Tone::Good => self.coloured(plain, Color::Green),
+            Tone::Faint => plain.add_modifier(Modifier::DIM),
+        }
+    }
+
+    fn coloured(self, style: Style, colour: Color) -> Style {
+        if self.has_colours { style.fg(colour) } else { style }
+    }
+
+    fn title(self) -> Style {
+        self.coloured(Style::new().add_modifier(Modifier::BOLD), Color::Cyan)
+    }
+
+    fn chosen(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED | Modifier::BOLD)
+    }
+}
+
+/// Terminals lower than this get no sparklines…
+const SPARKS_HEIGHT_MIN: u16 = 14;
+/// …lower than this no figures of the machine…
+const FIGURES_HEIGHT_MIN: u16 = 10;
+/// …and lower than this nothing but a title and rows.
+const TABS_HEIGHT_MIN: u16 = 6;
+/// Alerts are told in so many lines, where there is room.
+const ALERT_LINES_MAX: usize = 4;
+
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, palette: Palette, now: Instant) {
+    let area = frame.area();
+    let mut rows = Rows { left: area };
+    rows.line(frame, title(state, palette, now));
+    if let Some(seen) = state.shown() {
+        if area.height >= FIGURES_HEIGHT_MIN {
+            rows.line(frame, figures(seen, palette));
+            rows.line(frame, machine(seen));
+        }
+        if area.height >= SPARKS_HEIGHT_MIN
+            && let Some(history) = &seen.history
+        {
+            rows.line(frame, sparks(history, usize::from(area.width)));
+        }
+    }
+    if area.height >= TABS_HEIGHT_MIN {
+        rows.line(frame, tabs(state, palette));
+        rows.foot(frame, foot(state, palette));
+    }
+    match (state.shown(), state.table()) {
+        (Some(seen), Some(table)) => {
+            let told = alerts(seen);
+            let room = usize::from(rows.left.height / 3).min(ALERT_LINES_MAX);
+            if told.len() > room && room > 0 {
+                let more = format!("and {} more alerts", told.len() + 1 - room);
+                rows.foot(frame, Line::styled(more, palette.style(Tone::Faint)));
+            }
+            let shown = if told.len() > room { room.saturating_sub(1) } else { told.len() };
+            for (tone, text) in told.iter().take(shown).rev() {
+                rows.foot(frame, Line::styled(format!("! {text}"), palette.style(*tone)));
+            }
+            body(frame, rows.left, state, &table, palette);
+        }
+        _ => {
+            let waiting = match &state.link {
+                Link::Lost { why, .. } => clean(why),
+                Link::Waiting | Link::Up => "waiting for the first answer".to_owned(),
+            };
+            rows.line(frame, Line::styled(waiting, palette.style(Tone::Faint)));
+        }
+    }
+    if state.is_helping {
+        help(frame, palette);
+    }
+}
+
+/// What is left of the screen, taken from above and below.
+struct Rows {
+    left: Rect,
+}
+
+impl Rows {
+    fn line(&mut self, frame: &mut Frame<'_>, line: Line<'_>) {
+        if self.left.height > 0 {
+            let place = Rect { height: 1, ..self.left };
+            (self.left.y, self.left.height) = (self.left.y + 1, self.left.height - 1);
+            frame.render_widget(line, place);
+        }
+    }
+
+    fn foot(&mut self, frame: &mut Frame<'_>, line: Line<'_>) {
+        if self.left.height > 0 {
+            self.left.height -= 1;
+            let place = Rect { y: self.left.y + self.left.height, height: 1, ..self.left };
+            frame.render_widget(line, place);
+        }
+    }
+}
+
+fn title<'a>(state: &State, palette: Palette, now: Instant) -> Line<'a> {
+    let mut line = Line::from(Span::styled("peregrine", palette.title()));
+    let mut add = |text: String, style: Style| {
+        line.push_span(Span::raw("  "));
+        line.push_span(Span::styled(text, style));
+    };
+    if let Some((time, why)) = state.lost_for(now) {
+        let told = format!("LOST for {}: {}", lasting(time.as_secs_f64()), clean(why));
+        add(told, palette.style(Tone::Bad));
+    }
+    if state.is_paused() {
+        add("PAUSED".to_owned(), palette.style(Tone::Odd));
+    }
+    let Some(seen) = state.shown() else { return line };
+    let node = &seen.node;
+    if let Some(watched) = state.watched.as_ref().filter(|watched| **watched != node.name) {
+        add(format!("on the way to {}", clean(watched)), palette.style(Tone::Odd));
+    }
+    add(clean(&node.name), Style::new().add_modifier(Modifier::BOLD));
+    add(clean(&node.region), Style::new());
+    match node.ready {
+        true => add("ready".to_owned(), palette.style(Tone::Good)),
+        false => add("not ready".to_owned(), palette.style(Tone::Bad)),
+    }
+    add(format!("up {}", lasting(node.uptime_seconds)), Style::new());
+    let cluster = seen.cluster.name.as_deref().map(clean);
+    let nodes = seen.cluster.members.len();
+    if let Some(cluster) = cluster {
+        add(format!("{nodes} of {} nodes of {cluster}", seen.cluster.size), Style::new());
+    }
+    if let Some(reason) = node.reasons.first() {
+        add(clean(reason), palette.style(Tone::Odd));
+    }
+    add(clean(&node.version), palette.style(Tone::Faint));
+    line
+}
+
+fn figures<'a>(seen: &Overview, palette: Palette) -> Line<'a> {
+    let requests = &seen.requests;
+    let fails = requests.error_rate.is_some_and(|rate| rate > 0.0);
+    let errors = format!("{} errors/s", maybe(requests.error_rate));
+    Line::from(vec![
+        Span::raw(format!("{} requests/s  ", maybe(requests.rate))),
+        Span::styled(errors, palette.style(if fails { Tone::Bad } else { Tone::Plain })),
+        Span::raw(format!(
+            "  {} in flight  ms: p50 {}  p95 {}  p99 {}  p99.9 {}",
+            requests.in_flight,
+            maybe(requests.p50_ms),
+            maybe(requests.p95_ms),
+            maybe(requests.p99_ms),
+            maybe(requests.p999_ms),
+        )),
+    ])
+}
+
+fn machine<'a>(seen: &Overview) -> Line<'a> {
+    let system = &seen.system;
+    Line::raw(format!(
+        "cpu {}  memory {}  process {} of a core, {}  ticks {}/s  predictions {}/s  subscribers {}",
+        percent(system.cpu_share),
+        part(system.memory_used_bytes, system.memory_total_bytes),
+        percent(system.process_cpu_share),
+        super::words::bytes(system.process_bytes),
+        maybe(seen.streams.ticks_rate),
+        maybe(seen.streams.predictions_rate),
+        seen.streams.subscribers,
+    ))
+}
+
+/// The requests and the slow ones among them, over the last quarter of an hour or as much of it as there is room for.
+pub(super) fn sparks<'a>(history: &History, width: usize) -> Line<'a> {
+    const RATE: &str = "requests/s ";
+    const SLOW: &str = "  p99 ms ";
+    let room = width.saturating_sub(RATE.len() + SLOW.len()) / 2;
+    Line::raw(format!("{RATE}{}{SLOW}{}", spark(&history.rate, room), spark(&history.p99_ms, room)))
+}
+
+fn tabs<'a>(state: &State, palette: Palette) -> Line<'a> {
+    let mut line = Line::default();
+    for (place, panel) in Panel::ALL.into_iter().enumerate() {
+        let text = format!(" {} {} ", place + 1, panel.title());
+        let style = if panel == state.panel { palette.chosen() } else { Style::new() };
+        line.push_span(Span::styled(text, style));
+    }
+    if !state.filter.is_empty() && !state.is_typing {
+        line.push_span(Span::styled(format!("  only {}", clean(&state.filter)), palette.style(Tone::Odd)));
+    }
+    line
+}
+
+fn foot<'a>(state: &State, palette: Palette) -> Line<'a> {
+    if state.is_typing {
+        return Line::raw(format!("/{}▏", clean(&state.filter)));
+    }
+    let order = state.order();
+    let sorted = match order.column.and_then(|column| state.panel.columns().get(column)) {
+        Some(column) => format!("by {}{}", column.title, if order.is_reversed { ", reversed" } else { "" }),
+        None => "as it came".to_owned(),
+    };
+    let keys = "1-6 panel  s sort  r reverse  / filter  n next node  p pause  ? help  q quit";
+    Line::styled(format!("{keys}  ({sorted})"), palette.style(Tone::Faint))
+}
+
+fn body(frame: &mut Frame<'_>, area: Rect, state: &State, table: &Table, palette: Palette) {
+    if area.height == 0 {
+        return;
+    }
+    let columns = table.fit(usize::from(area.width));
+    let order = state.order();
+    let mut rows = Rows { left: area };
+    if area.height > 1 {
+        let mut head = Line::default();
+        for (column, width) in &columns {
+            let of = table.columns[*column];
+            let is_chosen = order.column == Some(*column);
+            let mark = if is_chosen && order.is_reversed { "↑" } else { "↓" };
+            let text = if is_chosen { format!("{}{mark}", of.title) } else { of.title.to_owned() };
+            head.push_span(Span::styled(padded(&text, *width, of.is_number), palette.title()));
+            head.push_span(Span::raw(" ".repeat(GAP)));
+        }
+        rows.line(frame, head);
+    }
+    if table.rows.is_empty() {
+        let nothing = if state.filter.is_empty() { "none" } else { "nothing like that; Esc shows all" };
+        rows.line(frame, Line::styled(nothing, palette.style(Tone::Faint)));
+        return;
+    }
+    let room = usize::from(rows.left.height);
+    let first = state.first_row(table.rows.len(), room);
+    for row in table.rows.iter().skip(first).take(room) {
+        let mut line = Line::default();
+        for (column, width) in &columns {
+            let cell = &row.cells[*column];
+            let indent = row.indent(*column).min(*width);
+            let text = padded(&cell.text, width - indent, table.columns[*column].is_number);
+            line.push_span(Span::raw(" ".repeat(indent)));
+            line.push_span(Span::styled(text, palette.style(cell.tone)));
+            line.push_span(Span::raw(" ".repeat(GAP)));
+        }
+        rows.line(frame, line);
+    }
+}
+
+const HELP: &[&str] = &[
+    "1-6 Tab     panel",
+    "s           sort by the next column",
+    "r           the other way round",
+    "/           show only what has these words; Esc shows all",
+    "n           look at the next node",
+    "p           stand still, and go on",
+    "↑ ↓ PgUp PgDn Home End   rows",
+    "q Ctrl-C    quit",
+    "",
+    "– is not known. Rates are of the last second, percentiles of the last ten.",
+];
+
+fn help(frame: &mut Frame<'_>, palette: Palette) {
+    let area = frame.area();
+    let width = HELP.iter().map(|line| width_of(line)).max().unwrap_or(0) + 4;
+    let width = u16::try_from(width).unwrap_or(u16::MAX).min(area.width);
+    let height = u16::try_from(HELP.len() + 2).unwrap_or(u16::MAX).min(area.height);
+    let (x, y) = ((area.width - width) / 2, (area.height - height) / 2);
+    let place = Rect { x: area.x + x, y: area.y + y, width, height };
+    frame.render_widget(Clear, place);
+    let block = ratatui::widgets::Block::bordered().title("keys").title_style(palette.title());
+    let lines: Vec<Line<'_>> = HELP.iter().map(|line| Line::raw(format!(" {line}"))).collect();
+    frame.render_widget(Paragraph::new(lines).block(block), place);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! `peregrine top`: a cluster in a terminal. `feed` gets overviews, `state` decides what is looked at, `panels` makes
+//! tables of it, `draw` puts them on the screen, `plain` on paper.
+//!
+//! Here is the shell: a terminal, its keys and the signals of the process.
+
+mod demo;
+mod draw;
+mod feed;
+mod panels;
+mod plain;
+mod state;
+mod table;
+mod words;
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::TryRecvError;
+use std::thread;
+use std::time::Duration;
+
+use peregrine_runtime::Clock;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub(crate) use demo::Demo;
+use draw::{Palette, draw};
+use feed::Running;
+pub(crate) use feed::{Feed, FeedError, Source};
+use state::{Effect, Press, State};
+
+/// The screen is drawn anew at least so often, and signals are seen this late at most.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Where the key of whoever looks may be instead of the command line, which others on the machine can read. It is no
+/// configuration of a node.
+pub(crate) const KEY_VARIABLE: &str = "PEREGRINE_API_KEY";
+
+/// The terminal cannot be used; whoever sits before it acts.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TopError {
+    /// The output is a file or a pipe.
+    #[error("this is no terminal: `--once` prints one view")]
+    NoTerminal,
+    /// The terminal failed.
+    #[error("terminal: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Looks once, and prints what was seen.
+///
+/// # Errors
+/// When nothing is to be had, or `out` takes no more.
+pub(crate) fn once(
+    feed: &mut Feed,
+    node: Option<&str>,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<Result<(), io::Error>, FeedError> {
+    let seen = feed.next(node)?;
+    Ok(if as_json { writeln!(out, "{}", plain::json(&seen)) } else { plain::write(out, &seen) })
+}
+
+/// Shows the feed until somebody has seen enough.
+///
+/// # Errors
+/// When this is no terminal, or it fails.
+pub(crate) fn run(feed: Feed, node: Option<String>, clock: &dyn Clock) -> Result<(), TopError> {
+    if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
+        return Err(TopError::NoTerminal);
+    }
+    let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let told_to_stop = signals()?;
+    let running = Running::start(feed, node.clone())?;
+    let mut screen = Screen::open()?;
+    let mut state = State::of(node);
+    while !told_to_stop.load(Ordering::SeqCst) {
+        loop {
+            match running.updates.try_recv() {
+                Ok(update) => state.update(update, clock.now()),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return Err(io::Error::other("the feed ended").into()),
+            }
+        }
+        screen.terminal.draw(|frame| draw(frame, &state, Palette { has_colours }, clock.now()))?;
+        // All that was typed meanwhile is one turn, or a key that is held down would lag behind itself.
+        let mut wait = TURN;
+        while event::poll(wait)? {
+            wait = Duration::ZERO;
+            let Event::Key(key) = event::read()? else { continue };
+            let Some(press) = pressed(key) else { continue };
+            match state.press(press) {
+                Effect::Nothing => {}
+                Effect::Quit => return Ok(()),
+                Effect::Watch(node) => running.watch(node),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The terminal while it is ours. It is given back when this is dropped, and by a panic, wherever that happens.
+struct Screen {
+    terminal: DefaultTerminal,
+}
+
+impl Screen {
+    fn open() -> io::Result<Self> {
+        let terminal = ratatui::try_init().inspect_err(|_| drop(ratatui::try_restore()))?;
+        Ok(Self { terminal })
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that went away takes nothing back.
+        let _ = self.terminal.show_cursor();
+        let _ = ratatui::try_restore();
+    }
+}
+
+fn pressed(key: KeyEvent) -> Option<Press> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    let is_held = |modifier| key.modifiers.contains(modifier);
+    Some(match key.code {
+        KeyCode::Char('c') if is_held(KeyModifiers::CONTROL) => Press::Stop,
+        KeyCode::Char(_) if is_held(KeyModifiers::CONTROL) || is_held(KeyModifiers::ALT) => return None,
+        KeyCode::Char(one) => Press::Char(one),
+        KeyCode::Tab => Press::Tab,
+        KeyCode::BackTab => Press::BackTab,
+        KeyCode::Enter => Press::Enter,
+        KeyCode::Esc => Press::Escape,
+        KeyCode::Backspace => Press::Backspace,
+        KeyCode::Up => Press::Up,
+        KeyCode::Down => Press::Down,
+        KeyCode::PageUp => Press::PageUp,
+        KeyCode::PageDown => Press::PageDown,
+        KeyCode::Home => Press::Home,
+        KeyCode::End => Press::End,
+        _ => return None,
+    })
+}
+
+/// Becomes true with the first signal that asks the process to stop: the terminal has to be given back first.
+fn signals() -> io::Result<Arc<AtomicBool>> {
+    let told = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&told);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Listened to from here on, whenever the thread gets its turn.
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+    let [mut term, mut int, mut hup, mut quit] = {
+        let _inside = runtime.enter();
+        let [term, int, hup, quit] = kinds.map(signal);
+        [term?, int?, hup?, quit?]
+    };
+    let wait = move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+                _ = hup.recv() => {}
+                _ = quit.recv() => {}
+            }
+        });
+        heard.store(true, Ordering::SeqCst);
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(told)
+}

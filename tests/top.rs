@@ -1,0 +1,248 @@
+//! `peregrine top` as an operator runs it: once into a pipe, and in a terminal that gets itself back.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::TestNode;
+
+/// Longest wait for something that must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn top(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
+    command.arg("top").args(args).env_remove("PEREGRINE_API_KEY");
+    command
+}
+
+fn ran(args: &[&str]) -> Output {
+    top(args).stdin(Stdio::null()).output().expect("the binary starts")
+}
+
+#[track_caller]
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn once_prints_what_the_node_says() {
+    let node = TestNode::on_cpu(&[]);
+    let url = node.node.url();
+    let output = ran(&["--url", &url, "--once", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let asked = node.get("/v1/overview").json();
+    let names = |of: &Value| of.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&printed), names(&asked));
+    for member in ["name", "region", "version", "ready"] {
+        assert_eq!(printed["node"][member], asked["node"][member], "{member}");
+    }
+    let name = |model: &Value| model["name"].as_str().expect("a name").to_owned();
+    let models = |of: &Value| of["models"].as_array().expect("models").iter().map(name).collect::<Vec<_>>();
+    assert_eq!(models(&printed), models(&asked));
+
+    let output = ran(&["--url", &url, "--once"]);
+    let plain = text(&output.stdout);
+    for word in
+        ["NODES", "ACTORS", "    router", "DEVICES", "BATCHES", "nhits-vol-quantile", "BREAKERS", "STREAMS"]
+    {
+        assert!(plain.contains(word), "{word}: {plain}");
+    }
+    assert!(!plain.contains('\x1b'), "{plain}");
+
+    let output = ran(&["--url", &url, "--once", "--node", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no node `nobody` is in this cluster"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_cannot_be_shown_is_told_and_has_its_exit_code() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+    let nobody = format!("http://{free}");
+    for (args, code) in [
+        (&["--url", &nobody, "--once"][..], 1),
+        (&["--json"], 2),
+        (&["--demo", "--url", &nobody], 2),
+        (&["--demo"], 2),
+        (&["--key", "a\nb", "--once"], 2),
+    ] {
+        let output = ran(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_key_opens_what_is_closed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(["keys", "new", "--name", "eye", "--scope", "observe", "--json"])
+        .output()
+        .expect("the binary starts");
+    let drawn: Value = serde_json::from_slice(&drawn.stdout).expect("JSON");
+    let key = drawn["key"].as_str().unwrap_or_else(|| panic!("{drawn}"));
+    let file = dir.path().join("keys.toml");
+    std::fs::write(&file, drawn["entry"].as_str().unwrap_or_else(|| panic!("{drawn}"))).expect("written");
+    let file = file.to_str().expect("text");
+    let keys = [("SECURITY__KEYS", file), ("SECURITY__REQUIRED", "true"), ("SECURITY__ANONYMOUS", "[]")];
+    let node = TestNode::on_cpu(&keys);
+    let url = node.node.url();
+    let closed = ran(&["--url", &url, "--once"]);
+    assert_eq!(closed.status.code(), Some(1));
+    assert!(text(&closed.stderr).contains("401"), "{}", text(&closed.stderr));
+    assert!(ran(&["--url", &url, "--once", "--key", key]).status.success());
+    let by_variable =
+        top(&["--url", &url, "--once"]).env("PEREGRINE_API_KEY", key).output().expect("it starts");
+    assert!(by_variable.status.success(), "{}", text(&by_variable.stderr));
+}
+
+/// The program in a terminal of its own.
+struct Tty {
+    child: Child,
+    master: File,
+    slave: OwnedFd,
+    before: libc::termios,
+    heard: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Tty {
+    fn of(args: &[&str], (rows, columns): (u16, u16)) -> Self {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let (mut master, mut slave) = (0, 0);
+        // SAFETY: both places are written to; a name and settings are not asked for.
+        let opened =
+            unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &size) };
+        assert_eq!(opened, 0, "a terminal: {}", std::io::Error::last_os_error());
+        // SAFETY: both were just opened and belong to nobody else.
+        let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let before = settings(&slave);
+        let end = || Stdio::from(slave.try_clone().expect("one more"));
+        let mut command = top(args);
+        command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: both calls are allowed between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn().expect("the binary starts");
+        let (to, heard) = channel();
+        let mut from = master.try_clone().expect("one more");
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = from.read(&mut bytes) {
+                if to.send(bytes[..len].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, master, slave, before, heard, seen: String::new() }
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).expect("it is there");
+    }
+
+    fn resize(&self, (rows, columns): (u16, u16)) {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the size is read, and lives until then.
+        assert_eq!(unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
+    }
+
+    /// Waits until these words came since the last ones did. What is drawn moves about, words are in one piece.
+    #[track_caller]
+    fn awaits(&mut self, words: &str) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.seen.find(words) {
+                self.seen.drain(..at + words.len());
+                return;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            match self.heard.recv_timeout(left) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("{words}: {error}: {:?}", self.seen),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn ended(mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            match self.child.try_wait().expect("it can be waited for") {
+                Some(status) => break status,
+                None => assert!(Instant::now() < until, "it does not end"),
+            }
+            thread::sleep(Duration::from_millis(10));
+        };
+        self.awaits("\x1b[?1049l");
+        let after = settings(&self.slave);
+        assert_eq!(after.c_lflag, self.before.c_lflag, "echo and lines are back");
+        assert_eq!((after.c_iflag, after.c_oflag), (self.before.c_iflag, self.before.c_oflag));
+        status
+    }
+}
+
+fn settings(terminal: &OwnedFd) -> libc::termios {
+    let mut settings = std::mem::MaybeUninit::uninit();
+    // SAFETY: the place is written to by a call that says whether it did.
+    unsafe {
+        assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), settings.as_mut_ptr()), 0);
+        settings.assume_init()
+    }
+}
+
+#[test]
+fn a_terminal_is_drawn_on_and_given_back() {
+    let mut tty = Tty::of(&["--demo"], (24, 80));
+    tty.awaits("\x1b[?1049h");
+    tty.awaits("fra-1");
+    tty.press("2");
+    tty.awaits("inference-gpu");
+    tty.press("/meters\r");
+    tty.awaits("meters");
+    tty.press("\x1b");
+    tty.resize((40, 120));
+    tty.awaits("last failure");
+    tty.press("q");
+    assert!(tty.ended().success());
+}
+
+#[test]
+fn a_signal_gives_the_terminal_back_too() {
+    for signal in [libc::SIGTERM, libc::SIGHUP] {
+        let mut tty = Tty::of(&["--demo"], (10, 40));
+        tty.awaits("fra-1");
+        let pid = i32::try_from(tty.child.id()).expect("a pid");
+        // SAFETY: no memory is involved; the child has not been waited for, so its id is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        assert!(tty.ended().success());
+    }
+}
+
+#[test]
+fn a_server_that_goes_is_missed_and_one_that_comes_is_found() {
+    let node = TestNode::on_cpu(&[]);
+    let (url, addr) = (node.node.url(), node.node.addr);
+    let mut tty = Tty::of(&["--url", &url], (30, 160));
+    tty.awaits("router");
+    drop(node);
+    tty.awaits("LOST");
+    let _again = TestNode::on_cpu(&[("SERVER__LISTEN", &addr.to_string())]);
+    tty.press("4");
+    tty.awaits("nhits-vol-quantile");
+    tty.press("\x03");
+    assert!(tty.ended().success());
+}
