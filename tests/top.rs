@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -232,17 +235,61 @@ fn a_signal_gives_the_terminal_back_too() {
     }
 }
 
+/// Answers every request with an overview of a node with one model, until it is dropped.
+struct Server {
+    addr: SocketAddr,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn at(addr: SocketAddr, model: &str) -> Self {
+        let listener = TcpListener::bind(addr).expect("the port is free");
+        let (addr, ends) = (listener.local_addr().expect("bound"), Arc::new(AtomicBool::new(false)));
+        let body = format!(r#"{{"node":{{"name":"one"}},"models":[{{"name":"{model}"}}]}}"#);
+        let told = Arc::clone(&ends);
+        let thread = thread::spawn(move || {
+            for socket in listener.incoming() {
+                if told.load(Ordering::SeqCst) {
+                    return;
+                }
+                let mut socket = socket.expect("a caller");
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|len| len > 0) {
+                    head.push(byte[0]);
+                }
+                let len = body.len();
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n{body}");
+                // A caller that has left is no matter.
+                let _ = socket.write_all(answer.as_bytes());
+            }
+        });
+        Self { addr, ends, thread: Some(thread) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        // It looks when somebody calls.
+        drop(TcpStream::connect(self.addr));
+        drop(self.thread.take().map(JoinHandle::join));
+    }
+}
+
 #[test]
 fn a_server_that_goes_is_missed_and_one_that_comes_is_found() {
-    let node = TestNode::on_cpu(&[]);
-    let (url, addr) = (node.node.url(), node.node.addr);
-    let mut tty = Tty::of(&["--url", &url], (30, 160));
-    tty.awaits("router");
-    drop(node);
-    tty.awaits("LOST");
-    let _again = TestNode::on_cpu(&[("SERVER__LISTEN", &addr.to_string())]);
+    let server = Server::at("127.0.0.1:0".parse().expect("an address"), "first-model");
+    let addr = server.addr;
+    let mut tty = Tty::of(&["--url", &format!("http://{addr}")], (30, 160));
     tty.press("4");
-    tty.awaits("nhits-vol-quantile");
+    tty.awaits("first-model");
+    drop(server);
+    tty.awaits("LOST");
+    let _again = Server::at(addr, "WHAT-CAME-BACK");
+    tty.awaits("WHAT-CAME-BACK");
     tty.press("\x03");
     assert!(tty.ended().success());
 }

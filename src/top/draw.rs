@@ -54,7 +54,8 @@ const TABS_HEIGHT_MIN: u16 = 6;
 /// Alerts are told in so many lines, where there is room.
 const ALERT_LINES_MAX: usize = 4;
 
-pub(super) fn draw(frame: &mut Frame<'_>, state: &State, palette: Palette, now: Instant) {
+/// Says how many rows there was room for.
+pub(super) fn draw(frame: &mut Frame<'_>, state: &State, palette: Palette, now: Instant) -> usize {
     let area = frame.area();
     let mut rows = Rows { left: area };
     rows.line(frame, title(state, palette, now));
@@ -98,6 +99,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, palette: Palette, now: 
     if state.is_helping {
         help(frame, palette);
     }
+    // One line is the titles'.
+    usize::from(rows.left.height).saturating_sub(1)
 }
 
 /// What is left of the screen, taken from above and below.

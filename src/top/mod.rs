@@ -83,7 +83,9 @@ pub(crate) fn run(feed: Feed, node: Option<String>, clock: &dyn Clock) -> Result
                 Err(TryRecvError::Disconnected) => return Err(io::Error::other("the feed ended").into()),
             }
         }
-        screen.terminal.draw(|frame| draw(frame, &state, Palette { has_colours }, clock.now()))?;
+        let mut room = 0;
+        screen.terminal.draw(|frame| room = draw(frame, &state, Palette { has_colours }, clock.now()))?;
+        state.room = room;
         // All that was typed meanwhile is one turn, or a key that is held down would lag behind itself.
         let mut wait = TURN;
         while event::poll(wait)? {

@@ -140,7 +140,7 @@ fn row(cells: Vec<Cell>) -> Row {
 fn said(of: &Value, member: &str) -> Cell {
     match &of[member] {
         Value::String(text) if !text.is_empty() => Cell::text(text),
-        Value::Number(number) => count(number.as_f64()),
+        Value::Number(number) => number.as_u64().map_or_else(|| count(number.as_f64()), whole),
         Value::Bool(yes) => Cell::text(if *yes { "yes" } else { "no" }),
         _ => Cell::text(UNKNOWN),
     }

@@ -79,6 +79,8 @@ pub(super) struct State {
     pub(super) watched: Option<String>,
     /// The first row that is shown.
     scroll: usize,
+    /// Rows that there was room for when it was drawn last.
+    pub(super) room: usize,
 }
 
 impl State {
@@ -212,9 +214,9 @@ impl State {
         order.is_reversed = false;
     }
 
-    /// At most to the last row, so that the way back is not longer than the way there.
+    /// At most until the last row is seen, so that the way back is not longer than the way there.
     fn move_by(&mut self, rows: isize) {
-        let last = self.table().map_or(0, |table| table.rows.len().saturating_sub(1));
+        let last = self.table().map_or(0, |table| table.rows.len().saturating_sub(self.room.max(1)));
         self.scroll = self.scroll.min(last).saturating_add_signed(rows).min(last);
     }
 

@@ -150,31 +150,28 @@ impl Table {
 
     /// Which columns have room, and how wide each is. At least the first is kept, however narrow.
     pub(super) fn fit(&self, width: usize) -> Vec<(usize, usize)> {
-        let mut kept: Vec<(usize, usize)> =
-            (0..self.columns.len()).map(|at| (at, self.natural(at))).collect();
+        let least = |at: usize| match self.columns[at].is_number {
+            true => self.natural(at),
+            false => self.natural(at).min(NAME_WIDTH_MIN),
+        };
+        let mut kept: Vec<(usize, usize)> = (0..self.columns.len()).map(|at| (at, least(at))).collect();
         let total = |kept: &[(usize, usize)]| {
             kept.iter().map(|(_, width)| width).sum::<usize>() + GAP * kept.len().saturating_sub(1)
         };
-        while total(&kept) > width {
-            let over = total(&kept) - width;
-            let longest = kept
-                .iter()
-                .enumerate()
-                .filter(|(_, (at, width))| !self.columns[*at].is_number && *width > NAME_WIDTH_MIN);
-            if let Some(longest) = longest.max_by_key(|(_, (_, width))| *width).map(|(place, _)| place) {
-                let by = over.min(kept[longest].1 - NAME_WIDTH_MIN);
-                kept[longest].1 -= by;
-                continue;
-            }
+        while kept.len() > 1 && total(&kept) > width {
             let last =
                 kept.iter().enumerate().max_by_key(|(place, (at, _))| (self.columns[*at].rank, *place));
-            match last.map(|(place, _)| place) {
-                Some(last) if kept.len() > 1 => drop(kept.remove(last)),
-                _ => {
-                    kept.iter_mut().for_each(|(_, one)| *one = width);
-                    break;
-                }
-            }
+            let Some(last) = last.map(|(place, _)| place) else { break };
+            kept.remove(last);
+        }
+        // What is left over goes to texts that were cut, the first before the others.
+        let mut over = width.saturating_sub(total(&kept));
+        for (at, one) in &mut kept {
+            let more = over.min(self.natural(*at) - *one);
+            (*one, over) = (*one + more, over - more);
+        }
+        if let [(_, only)] = kept.as_mut_slice() {
+            *only = (*only).min(width);
         }
         kept
     }
@@ -196,7 +193,7 @@ impl Row {
 pub(super) const GAP: usize = 2;
 /// No column is wider.
 const WIDTH_MAX: usize = 48;
-/// Texts are cut down to this before a column goes.
+/// Texts are cut down to this before a column has to go.
 const NAME_WIDTH_MIN: usize = 14;
 /// Deeper branches are drawn at this depth.
 const DEPTH_MAX: usize = 8;

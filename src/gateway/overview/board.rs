@@ -12,7 +12,7 @@ use crate::gateway::stream::text_frame;
 use crate::overview::{BYTES_MAX, Overview, fit};
 
 /// Websockets that watch overviews, on one node.
-const VIEWERS_MAX: usize = 64;
+pub(super) const VIEWERS_MAX: usize = 64;
 
 /// Shared by all workers of a node.
 pub(crate) struct Board {

@@ -11,15 +11,17 @@ mod viewer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header::ContentType;
 use actix_web::web::{self, Data, Query};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
 use super::error::{Problem, Refusal};
+use super::stream::agree;
 use super::{Shared, get};
 use crate::overview::Sampler;
 pub(crate) use board::Board;
+use board::VIEWERS_MAX;
 pub(crate) use relay::{OverviewError, open};
 pub(super) use viewer::{MESSAGE_BYTES_MAX, Viewer};
 
@@ -30,7 +32,7 @@ const WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/overview", show);
-    get(config, PATH, super::stream::refuse_plain);
+    get(config, PATH, refuse);
 }
 
 /// Of the websocket.
@@ -56,6 +58,12 @@ async fn show(shared: Data<Shared>, whose: Query<Whose>) -> Result<HttpResponse,
         Some(node) => relay::ask(&shared, &node, true).await?,
     };
     Ok(HttpResponse::Ok().content_type(ContentType::json()).body(text))
+}
+
+/// Answers those who do not get a websocket.
+async fn refuse(request: HttpRequest, _whose: Query<Whose>) -> Result<HttpResponse, Problem> {
+    agree(request.head(), false).map_err(Refusal::from)?;
+    Err(Refusal::NoSeat { connections_max: VIEWERS_MAX }.into())
 }
 
 /// Reads the node every second; ends with the thread that runs it.

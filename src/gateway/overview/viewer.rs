@@ -24,9 +24,7 @@ type Frames = Pin<Box<dyn Stream<Item = Bytes>>>;
 pub(in crate::gateway) struct Viewer {
     shared: Data<Shared>,
     pass: Pass,
-    frames: Frames,
-    /// The newest that was not taken yet.
-    next: Option<Bytes>,
+    newest: Newest,
     _seat: Seat,
 }
 
@@ -37,7 +35,31 @@ impl Viewer {
             None => Box::pin(of_this_node(inner)),
             Some(node) => Box::pin(of_another(inner, node)),
         };
-        Self { shared, pass, frames, next: None, _seat: seat }
+        Self { shared, pass, newest: Newest { frames, next: None }, _seat: seat }
+    }
+}
+
+/// Of all that came, what came last.
+struct Newest {
+    frames: Frames,
+    /// Not taken yet.
+    next: Option<Bytes>,
+}
+
+impl Newest {
+    /// Looks for newer ones; what was not taken meanwhile is skipped.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(frame)) = self.frames.as_mut().poll_next(cx) {
+            self.next = Some(frame);
+        }
+    }
+
+    /// Hands it over, if it is taken; whether it is still to be.
+    fn hand(&mut self, take: &mut dyn FnMut(&Bytes) -> bool) -> bool {
+        if self.next.as_ref().is_some_and(|frame| take(frame)) {
+            self.next = None;
+        }
+        self.next.is_some()
     }
 }
 
@@ -78,9 +100,7 @@ impl Session for Viewer {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, _out: &mut Outbox) -> Result<(), CloseReason> {
-        while let Poll::Ready(Some(frame)) = self.frames.as_mut().poll_next(cx) {
-            self.next = Some(frame);
-        }
+        self.newest.poll(cx);
         Ok(())
     }
 
@@ -90,13 +110,47 @@ impl Session for Viewer {
         take: &mut dyn FnMut(&Bytes) -> bool,
         _out: &mut Outbox,
     ) -> Result<bool, CloseReason> {
-        if self.next.as_ref().is_some_and(|frame| take(frame)) {
-            self.next = None;
-        }
-        Ok(self.next.is_some())
+        Ok(self.newest.hand(take))
     }
 
     fn tick(&mut self, _out: &mut Outbox) -> Result<(), CloseReason> {
         self.pass.renew(&*self.shared.clock).map_err(denied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::pending;
+
+    use super::*;
+
+    #[test]
+    fn who_does_not_take_a_frame_is_handed_the_newest_later() {
+        let (to, mut from) = tokio::sync::mpsc::channel::<Bytes>(8);
+        let frames = stream::poll_fn(move |cx| from.poll_recv(cx)).chain(stream::once(pending()));
+        let mut newest = Newest { frames: Box::pin(frames), next: None };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut taken = Vec::new();
+        let mut send = |text: &'static str| to.try_send(Bytes::from_static(text.as_bytes())).unwrap();
+        newest.poll(&mut cx);
+        assert!(!newest.hand(&mut |_| unreachable!("nothing came")));
+        for (sent, takes, waits) in [
+            (&["1"][..], true, false),
+            (&["2", "3"], false, true),
+            (&[], false, true),
+            (&["4"], true, false),
+            (&[], true, false),
+        ] {
+            sent.iter().copied().for_each(&mut send);
+            newest.poll(&mut cx);
+            let still = newest.hand(&mut |frame| {
+                if takes {
+                    taken.push(frame.clone());
+                }
+                takes
+            });
+            assert_eq!(still, waits, "{sent:?}");
+        }
+        assert_eq!(taken, ["1", "4"]);
     }
 }

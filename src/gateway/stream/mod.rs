@@ -22,6 +22,7 @@ use bytes::Bytes;
 use super::error::{Problem, Refusal};
 use super::{Shared, get};
 use crate::security::Denied;
+pub(super) use handshake::agree;
 pub(crate) use handshake::{NoHandshake, VERSION};
 pub(crate) use state::{LagReader, Streams, hub};
 pub(crate) use upgrade::Upgrade;
@@ -30,7 +31,7 @@ use ws::{Opcode, POLICY, frame};
 /// Answers those who do not get a websocket.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/stream", refuse_stream);
-    get(config, "/v1/echo", refuse_plain);
+    get(config, "/v1/echo", refuse_echo);
 }
 
 pub(super) use connection::{Message, Outbox, Session};
@@ -53,11 +54,7 @@ async fn refuse_stream(shared: Data<Shared>, request: HttpRequest) -> Result<Htt
     refuse(&shared, &request, true)
 }
 
-/// Answers those who do not get a websocket that speaks no subprotocol.
-pub(super) async fn refuse_plain(
-    shared: Data<Shared>,
-    request: HttpRequest,
-) -> Result<HttpResponse, Problem> {
+async fn refuse_echo(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     refuse(&shared, &request, false)
 }
 

@@ -134,9 +134,12 @@ fn a_server_that_is_lost_is_said_to_be_until_it_is_back() {
 fn rows_are_scrolled_to_the_last_and_back() {
     let mut state = state();
     type_in(&mut state, "2");
+    state.room = 10;
     state.press(Press::End);
     assert_eq!(state.first_row(40, 10), 30);
-    (0..39).for_each(|_| drop(state.press(Press::Up)));
+    state.press(Press::Up);
+    assert_eq!(state.first_row(40, 10), 29);
+    (0..29).for_each(|_| drop(state.press(Press::Up)));
     assert_eq!(state.first_row(40, 10), 0);
     state.press(Press::PageDown);
     state.press(Press::Down);
