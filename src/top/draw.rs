@@ -184,13 +184,12 @@ fn figures<'a>(seen: &Overview, palette: Palette) -> Line<'a> {
 fn machine<'a>(seen: &Overview) -> Line<'a> {
     let system = &seen.system;
     Line::raw(format!(
-        "cpu {}  memory {}  process {} of a core, {}  ticks {}/s  predictions {}/s  subscribers {}",
+        "cpu {}  memory {}  process {} of a core, {}  ticks {}/s  subscribers {}",
         percent(system.cpu_share),
         part(system.memory_used_bytes, system.memory_total_bytes),
         percent(system.process_cpu_share),
         super::words::bytes(system.process_bytes),
         maybe(seen.streams.ticks_rate),
-        maybe(seen.streams.predictions_rate),
         seen.streams.subscribers,
     ))
 }
