@@ -56,7 +56,7 @@ impl Newest {
 
     /// Hands it over, if it is taken; whether it is still to be.
     fn hand(&mut self, take: &mut dyn FnMut(&Bytes) -> bool) -> bool {
-        if self.next.as_ref().is_some_and(|frame| take(frame)) {
+        if self.next.as_ref().is_some_and(take) {
             self.next = None;
         }
         self.next.is_some()
