@@ -111,7 +111,8 @@ mod tests {
         let spread = Spread::of((1..=10_000).map(|us| (us * 1000, 1)));
         for (share, want_us) in [(0.5, 5_000.0), (0.95, 9_500.0), (0.99, 9_900.0), (0.999, 9_990.0)] {
             let got = spread.quantile(share).unwrap().as_secs_f64() * 1e6;
-            assert!((got / want_us - 1.0).abs() < 0.02, "{share}: {got} µs, not {want_us}");
+            // A step is at most a sixteenth of what lies in it; where it is not filled evenly, that much may be wrong.
+            assert!((got / want_us - 1.0).abs() < 1.0 / STEPS as f64, "{share}: {got} µs, not {want_us}");
         }
     }
 

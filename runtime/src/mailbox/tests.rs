@@ -51,8 +51,8 @@ fn check_stop(order: impl Fn(&Core<Number>), expected: &[u32]) {
     assert_eq!(received, expected);
 }
 
-#[test]
-fn what_was_taken_is_counted_over_all_incarnations_and_what_was_dropped_is_not() {
+#[tokio::test]
+async fn what_was_taken_is_counted_over_all_incarnations_and_what_was_dropped_is_not() {
     let clock = Arc::new(ManualClock::new());
     let mailbox = Mailbox::<Number>::new(8, clock.clone());
     let address = mailbox.address();
