@@ -215,7 +215,7 @@ fn a_terminal_is_drawn_on_and_given_back() {
     tty.press("2");
     tty.awaits("inference-gpu");
     tty.press("/meters\r");
-    tty.awaits("meters");
+    tty.awaits("only");
     // Alone until something has come of it: what follows at once would be a key held with Alt.
     tty.press("\x1b");
     tty.awaits("inference-gpu");
