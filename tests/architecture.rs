@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 /// Crate folder, the crates of ours it may use, and technologies it must never name.
-const HOUSE: [(&str, &[&str], &[&str]); 6] = [
+const HOUSE: [(&str, &[&str], &[&str]); 7] = [
     ("shaders", &[], &["actix", "actix-web", "tokio", "serde_yaml", "reqwest"]),
+    ("benches/load", &[], &["actix", "actix-web", "tokio", "wgpu", "ureq"]),
     ("runtime", &[], &["wgpu", "naga", "actix-web", "safetensors"]),
     ("actors/scaler", &[], &["actix", "actix-web", "tokio", "wgpu", "ureq"]),
     ("fly", &["peregrine_scaler"], &["actix", "actix-web", "tokio", "wgpu"]),
@@ -17,7 +18,14 @@ const HOUSE: [(&str, &[&str], &[&str]); 6] = [
     ),
     (
         ".",
-        &["peregrine_actors", "peregrine_fly", "peregrine_runtime", "peregrine_scaler", "peregrine_shaders"],
+        &[
+            "peregrine_actors",
+            "peregrine_fly",
+            "peregrine_load",
+            "peregrine_runtime",
+            "peregrine_scaler",
+            "peregrine_shaders",
+        ],
         &["wgpu", "naga", "safetensors"],
     ),
 ];

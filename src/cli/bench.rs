@@ -53,7 +53,7 @@ struct Measured {
 
 pub(super) fn run(args: BenchArgs) -> Result<(), CliError> {
     if !args.profiles {
-        return Err(CliError::Usage("bench needs --profiles".to_owned()));
+        return super::load::run(&args);
     }
     if !(0.1..=600.0).contains(&args.seconds) {
         return Err(CliError::Usage("--seconds is not within 0.1 and 600".to_owned()));

@@ -10,6 +10,7 @@ mod cluster;
 mod forecast;
 mod import;
 mod keys;
+mod load;
 mod long_table;
 mod models;
 mod scaler;
@@ -65,7 +66,7 @@ enum Verb {
     Scaler(scaler::ScalerVerb),
     /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
     Forecast(ForecastArgs),
-    /// Measure this machine
+    /// Measure a server under load, or this machine
     Bench(BenchArgs),
     /// Show a node and its cluster live: actors, devices, batches, breakers, streams
     Top(top::TopArgs),
@@ -121,18 +122,20 @@ struct BenchArgs {
     /// Which model is asked; default: the configured one
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// Length of each measurement
+    /// Length of each measurement: of a profile, or of one window under load
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
-    /// Configuration file; later ones win over earlier ones
+    /// With --profiles: configuration file; later ones win over earlier ones
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Adds a model repository
+    /// With --profiles: adds a model repository
     #[arg(long, value_name = "DIR")]
     models: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    load: load::LoadArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -341,6 +344,9 @@ enum CliError {
     /// The machine cannot be measured.
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    /// No load can be made.
+    #[error(transparent)]
+    Load(#[from] peregrine_load::LoadError),
     /// Models cannot be scored on a table.
     #[error(transparent)]
     Score(#[from] score::ScoreFailure),
@@ -353,6 +359,9 @@ enum CliError {
     /// The answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
+    /// A table cannot be written.
+    #[error("cannot write the table: {0}")]
+    Table(#[from] csv::Error),
     /// Said already, line by line.
     #[error("{0}")]
     Reported(String),
