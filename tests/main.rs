@@ -3,10 +3,12 @@
 mod alerts;
 mod architecture;
 mod audit;
+mod bench;
 mod breakers;
 mod cluster;
 mod failover;
 mod faults;
+mod grafana;
 mod harness;
 mod hostile;
 mod hosts;

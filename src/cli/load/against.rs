@@ -88,7 +88,7 @@ fn print(plan: &Plan, parts: &[Part<'_>; 2]) -> Result<(), CliError> {
     csv_rows(plan, rows)?;
     let mut verdict = verdict(&ratios);
     if at_limit(&whole_a) || at_limit(&whole_b) {
-        verdict.push_str("; the generator was at its limit");
+        verdict.push_str("; the generator was at its limit, or held up");
     }
     if plan.as_json {
         let mut body = described(plan);

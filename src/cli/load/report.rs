@@ -120,16 +120,15 @@ pub(super) fn spread_json(spread: &Spread) -> Value {
 fn server_json(plan: &Plan, measured: &Measured) -> Value {
     let samples = &measured.figures.samples;
     if samples.queue.count() > 0 {
-        let source = if plan.ask.kind == Kind::Stream { "predictions" } else { "answers" };
-        let mut body = json!({
-            "source": source,
-            "requests": samples.queue.count(),
-            "compute_ms": spread_json(&samples.compute),
-            "rest_ms": spread_json(&samples.rest),
-        });
-        // A prediction says when its tick was accepted and when it was made: no more than that.
-        if plan.ask.kind != Kind::Stream {
+        let mut body = json!({ "requests": samples.queue.count(), "rest_ms": spread_json(&samples.rest) });
+        if plan.ask.kind == Kind::Stream {
+            // A prediction says when its tick was accepted and when it was made: no more than that.
+            body["source"] = "predictions".into();
+            body["made_ms"] = spread_json(&samples.compute);
+        } else {
+            body["source"] = "answers".into();
             body["queue_ms"] = spread_json(&samples.queue);
+            body["compute_ms"] = spread_json(&samples.compute);
             body["transfer_ms"] = spread_json(&samples.transfer);
         }
         return body;
@@ -152,9 +151,12 @@ fn table(plan: &Plan, levels: &[Measured]) -> Vec<Vec<String>> {
     let mut header =
         vec!["load", "requests/s", "windows/s", "p50 ms", "p90", "p99", "p99.9", "max", "failed"];
     let split = levels.iter().any(|level| !server_json(plan, level).is_null());
-    if split {
-        header.extend(["queue", "compute", "transfer", "rest"]);
-    }
+    let hops: &[&str] = match (split, plan.ask.kind) {
+        (false, _) => &[],
+        (true, Kind::Stream) => &["made", "rest"],
+        (true, _) => &["queue", "compute", "transfer", "rest"],
+    };
+    header.extend(hops);
     header.extend(["waiting", "own cores", "settled"]);
     let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for level in levels {
@@ -171,12 +173,8 @@ fn table(plan: &Plan, levels: &[Measured]) -> Vec<Vec<String>> {
             format!("{:.3}", millis(figures.latency.longest())),
             failures_text(&level.failures),
         ];
-        if split {
-            let server = server_json(plan, level);
-            row.extend(
-                ["queue_ms", "compute_ms", "transfer_ms", "rest_ms"].map(|hop| hop_text(&server[hop])),
-            );
-        }
+        let server = server_json(plan, level);
+        row.extend(hops.iter().map(|hop| hop_text(&server[format!("{hop}_ms")])));
         row.push(format!("{:.1} ms", millis(figures.oldest_waiting)));
         row.push(format!("{:.2}{}", cores(figures), if at_limit(figures) { " (limit)" } else { "" }));
         row.push(if level.settled { "yes" } else { "no" }.to_owned());
@@ -226,7 +224,9 @@ fn verdict(levels: &[Measured]) -> String {
         line.push_str(&format!("; {unsettled} of {} levels did not settle", levels.len()));
     }
     if levels.iter().any(|level| at_limit(&level.figures)) {
-        line.push_str("; the generator was at its limit: it needs more --threads, or a machine of its own");
+        line.push_str(
+            "; the generator was at its limit, or held up: it needs more --threads, or a machine of its own",
+        );
     }
     line
 }
