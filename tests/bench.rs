@@ -146,6 +146,7 @@ fn wrong_usage_ends_with_2_and_nobody_there_with_1() {
         (&["--concurrency", "0"][..], 2),
         (&["--concurrency", "1", "--rate", "1"], 2),
         (&["--rate", "5:1"], 2),
+        (&["--rate", "1e9"], 2),
         (&["--rows", "0"], 2),
         (&["--stable", "0"], 2),
         (&["--seconds", "0"], 2),

@@ -213,13 +213,13 @@ impl Driver {
         let sent = self.now();
         let slot = &mut self.slots[token];
         let mut under_way = UnderWay { request: 0, due, sent, id: 0, at: 0 };
-        slot.written = 0;
         if let Some(feed) = &mut slot.feed {
-            slot.outbox.clear();
+            // Half an answer to a ping may still be there.
+            slot.outbox.drain(..std::mem::take(&mut slot.written));
             (under_way.id, under_way.at) = feed.ticks(&mut slot.outbox, 1);
         } else {
             self.next_request = (self.next_request + 1) % self.work.requests.len();
-            under_way.request = self.next_request;
+            (under_way.request, slot.written) = (self.next_request, 0);
         }
         slot.under_way = Some(under_way);
         self.in_flight += 1;

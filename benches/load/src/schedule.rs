@@ -50,7 +50,9 @@ impl Schedule {
     fn step(&mut self) {
         // Not above one and never zero, so that the logarithm is finite.
         let uniform = 1.0 - self.random.random_range(0.0..1.0_f64);
-        self.next += Duration::from_secs_f64(-uniform.ln() * self.mean_s);
+        // What no clock reaches never falls due.
+        let gap = Duration::try_from_secs_f64(-uniform.ln() * self.mean_s).unwrap_or(Duration::MAX);
+        self.next = self.next.saturating_add(gap);
     }
 }
 
@@ -86,6 +88,12 @@ mod tests {
         assert!((spread.sqrt() * RATE - 1.0).abs() < 0.04, "{spread}");
         let long = gaps.iter().filter(|&&gap| gap * RATE > 3.0).count() as f64 / gaps.len() as f64;
         assert!((long / (-3.0_f64).exp() - 1.0).abs() < 0.1, "{long}");
+    }
+
+    #[test]
+    fn a_rate_of_next_to_nothing_never_falls_due() {
+        let mut schedule = Schedule::new(1e-300, Duration::ZERO, 7);
+        assert_eq!(schedule.pop(Duration::from_secs(1 << 40)), None);
     }
 
     #[test]

@@ -26,6 +26,9 @@ use super::{BenchArgs, CliError};
 const ROWS_MAX: usize = 65_536;
 const CONNECTIONS_MAX: usize = 65_536;
 const THREADS_MAX: usize = 64;
+/// Requests a second: one in a quarter of an hour, and more than one machine sends.
+const RATE_MIN: f64 = 0.001;
+const RATE_MAX: f64 = 1e6;
 /// Longest window and warm-up, in seconds.
 const SECONDS_MAX: f64 = 600.0;
 
@@ -92,7 +95,7 @@ pub(super) struct LoadArgs {
     /// Seconds of load before anything counts but failures
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     warmup: f64,
-    /// What the server is told to give up after
+    /// What the server is told to give up after, with the bodies json, binary and native
     #[arg(long, value_name = "MS")]
     deadline_ms: Option<u64>,
     /// Longest wait for an answer; then the connection is made anew
@@ -188,6 +191,9 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
     let levels = levels(load).map_err(|error| CliError::Usage(error.to_string()))?;
     if levels.iter().any(|level| level.connections > CONNECTIONS_MAX) {
         return Err(usage("more than 65536 connections"));
+    }
+    if levels.iter().filter_map(|level| level.rate).any(|rate| !(RATE_MIN..=RATE_MAX).contains(&rate)) {
+        return Err(usage("--rate is not within 0.001 and 1000000"));
     }
     if load.against.is_some() && levels.len() > 1 {
         return Err(usage("--against compares at one level"));
