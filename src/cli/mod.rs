@@ -67,7 +67,7 @@ enum Verb {
     /// Forecast a long CSV offline: unique_id,ds,y[,exogenous…]
     Forecast(ForecastArgs),
     /// Measure a server under load, or this machine
-    Bench(BenchArgs),
+    Bench(Box<BenchArgs>),
     /// Show a node and its cluster live: actors, devices, batches, breakers, streams
     Top(top::TopArgs),
     /// Print the JSON schema of the configuration
@@ -421,7 +421,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Audit(verb) => audit::run(&verb),
         Verb::Scaler(verb) => scaler::run(verb),
         Verb::Forecast(args) => forecast::run(args),
-        Verb::Bench(args) => bench::run(args),
+        Verb::Bench(args) => bench::run(*args),
         Verb::Top(args) => top::run(args),
         Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),
     }

@@ -15,7 +15,7 @@ use crate::schedule::Schedule;
 use crate::shape::Shape;
 use crate::stream::{self, Feed, Message};
 use crate::target::Target;
-use crate::websocket::{self, CLOSE, PING, PONG, TEXT};
+use crate::websocket::{self, CLOSE, Frame, PING, PONG, TEXT};
 use crate::{answer, http};
 
 /// One answer in so many is read in full, and the first of each connection.
@@ -331,7 +331,7 @@ impl Driver {
         let mut inbox = std::mem::take(&mut self.slots[token].inbox);
         inbox.extend_from_slice(&self.scratch[..count]);
         let mut taken = 0;
-        while let Some((first, payload, len)) =
+        while let Some(Frame { first, payload, len }) =
             websocket::frame(&inbox[taken..]).map_err(|_| Failure::Malformed)?
         {
             match first {

@@ -12,7 +12,8 @@ use crate::recorder::Failure;
 use crate::shape::Shape;
 use crate::split::Hops;
 use crate::target::Target;
-use crate::{answer, http, websocket};
+use crate::websocket::{self, Frame};
+use crate::{answer, http};
 
 const PATH: &str = "/v1/stream";
 const PROTOCOL: &str = "peregrine.v1.json";
@@ -142,7 +143,7 @@ impl Feed {
         let (mut subscribed, mut predicted, mut nudge) = (false, false, Instant::now() + NUDGE_AFTER);
         connection.wait_at_most(NUDGE_AFTER)?;
         loop {
-            while let Some((first, payload, taken)) = frame(&inbox)? {
+            while let Some(Frame { first, payload, len }) = frame(&inbox)? {
                 let seen = if first == websocket::TEXT { message(payload) } else { Ok(Message::Other) };
                 match seen {
                     Ok(Message::Prediction(at)) => predicted |= at == self.last,
@@ -156,7 +157,7 @@ impl Feed {
                     }
                     Ok(_) => {}
                 }
-                inbox.drain(..taken);
+                inbox.drain(..len);
             }
             if subscribed && predicted && open.is_empty() {
                 return Ok((connection, inbox));
@@ -200,7 +201,7 @@ impl Feed {
     }
 }
 
-fn frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, LoadError> {
+fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, LoadError> {
     websocket::frame(bytes).map_err(|error| LoadError::Stream(error.to_string()))
 }
 

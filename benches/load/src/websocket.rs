@@ -42,11 +42,22 @@ fn accept(key: &str) -> String {
     STANDARD.encode(hash.finish())
 }
 
-/// The next frame: its first byte, its payload, and the bytes it took. `Ok(None)` while it is incomplete.
+/// A frame that has come whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it is, e.g. [`TEXT`].
+    pub first: u8,
+    /// What it holds.
+    pub payload: &'a [u8],
+    /// Bytes of all of it.
+    pub len: usize,
+}
+
+/// The next frame; `Ok(None)` while it is incomplete.
 ///
 /// # Errors
 /// [`BadFrame`] for what is masked, fragmented, of an unknown kind, or too long.
-pub fn frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, BadFrame> {
+pub fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, BadFrame> {
     let (Some(&first), Some(&second)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
     if !matches!(first, TEXT | CLOSE | PING | PONG) || second & 0x80 != 0 {
         return Err(BadFrame);
@@ -65,7 +76,7 @@ pub fn frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, BadFrame> {
     if len > MESSAGE_BYTES_MAX || (first != TEXT && len > 125) {
         return Err(BadFrame);
     }
-    Ok(bytes.get(at..at + len).map(|payload| (first, payload, at + len)))
+    Ok(bytes.get(at..at + len).map(|payload| Frame { first, payload, len: at + len }))
 }
 
 /// Appends a client's frame.
@@ -111,7 +122,8 @@ mod tests {
             }
             let total = bytes.len();
             bytes.push(TEXT);
-            assert_eq!(frame(&bytes), Ok(Some((TEXT, &vec![b'x'; len][..], total))));
+            let want = Frame { first: TEXT, payload: &vec![b'x'; len], len: total };
+            assert_eq!(frame(&bytes), Ok(Some(want)));
         }
     }
 
