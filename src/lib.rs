@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod cli;
 mod cluster;
 pub mod config;
+mod dashboard;
 pub mod demo;
 mod embedded;
 pub mod gateway;

@@ -9,9 +9,12 @@ use actix_http::RequestHead;
 use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{
-    self, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap,
-    HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    self, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST,
+    HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, SEC_WEBSOCKET_PROTOCOL, VARY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use peregrine_actors::{Origin, Priority};
 use peregrine_runtime::Clock;
 
@@ -39,6 +42,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
     }
     Some(match segments[..len] {
         ["health", "live" | "ready" | "startup"] | ["v2", "health", "live" | "ready"] => Scopes::NONE,
+        // The dashboard is a page like one to log in at: it says nothing, and asks for what it shows as anybody does.
+        [""] | ["dashboard", _] => Scopes::NONE,
         ["v2", "repository", ..] => ADMIN,
         ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"] => PREDICT,
         ["v2"] | ["v2", "models", ..] => OBSERVE,
@@ -80,6 +85,8 @@ pub(super) fn origin(shared: &Shared, head: &RequestHead) -> Origin {
     Origin { caller, priority: priority.map_or_else(Priority::default, urgency), key: None }
 }
 
+/// Before a key among subprotocols.
+const KEY_PROTOCOL: &str = "peregrine.key.";
 const PRIORITY: HeaderName = HeaderName::from_static("priority");
 
 /// RFC 9218 section 4.1: `u` from 0, the most urgent, to 7; 3 unless said. What else the field holds, and a field that
@@ -103,7 +110,20 @@ fn bearer(headers: &HeaderMap) -> Bearer {
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
     });
     let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii()));
-    key.map_or(Bearer::Nobody, |key| Bearer::Key(KeyHash::of(key)))
+    match key {
+        Some(key) => Bearer::Key(KeyHash::of(key)),
+        None => offered_key(headers).map_or(Bearer::Nobody, |key| Bearer::Key(KeyHash::of(&key))),
+    }
+}
+
+/// A page can set no header of a websocket but the subprotocols that it offers: one of them may be its key, in base64url
+/// so that it is a token. Like any that is not known it is never agreed on, so no answer repeats it.
+fn offered_key(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).filter_map(|value| value.to_str().ok());
+    let mut offers = offers.flat_map(|value| value.split(',')).map(str::trim);
+    let key = offers.find_map(|offer| offer.strip_prefix(KEY_PROTOCOL))?;
+    // What is no key is nobody's, and refused as such.
+    Some(URL_SAFE_NO_PAD.decode(key).unwrap_or_default())
 }
 
 fn is_local_origin(origin: &HeaderValue) -> bool {
@@ -116,6 +136,14 @@ fn is_local_origin(origin: &HeaderValue) -> bool {
     };
     let host = host.unwrap_or_default();
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Is it a page of this node, by the name that it was asked under? A browser lets no page write either header.
+fn is_own_origin(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let authority =
+        origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, authority)| authority);
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
 }
 
 /// Lets a request in, or says why not. `path` as routes are found by it: with its escapes undone.
@@ -143,6 +171,7 @@ impl Pass {
         if let Some(origin) = head.headers().get(ORIGIN)
             && rules.shares()
             && !rules.shares_with(origin.as_bytes())
+            && !is_own_origin(origin, head.headers())
         {
             return Err(security.deny(Denied::Origin).into());
         }
@@ -238,7 +267,8 @@ mod tests {
                 .replace("{model}", "m")
                 .replace("{version}", "1")
                 .replace("{name}", "n")
-                .replace("{id}", "i");
+                .replace("{id}", "i")
+                .replace("{file}", "f");
             assert!(needed(&method, &path).is_some(), "{} {}: any key will do?", one.method, one.path);
         }
     }
@@ -265,6 +295,9 @@ mod tests {
             ("GET", "/v1/overview/other", None),
             ("GET", "/health/ready", Some(Scopes::NONE)),
             ("GET", "/health", Some(OBSERVE)),
+            ("GET", "/", Some(Scopes::NONE)),
+            ("GET", "/dashboard/app.js", Some(Scopes::NONE)),
+            ("GET", "/dashboard/a/b", None),
             ("GET", "/a/b/c/d/e/f/g/h/i", None),
             ("GET", "", None),
         ] {
@@ -281,6 +314,38 @@ mod tests {
         check(&[("authorization", "Basic abcdefgh"), ("x-api-key", "k")], key, true);
         check(&[("authorization", "Basic")], Bearer::Nobody, true);
         check(&[], Bearer::Nobody, true);
+    }
+
+    #[test]
+    fn a_page_offers_its_key_as_a_subprotocol() {
+        let key = Bearer::Key(KeyHash::of(b"k"));
+        let offer = "sec-websocket-protocol";
+        check(&[(offer, "peregrine.v1.json, peregrine.key.aw")], key, true);
+        check(&[(offer, "peregrine.key.aw")], key, true);
+        check(&[(offer, "peregrine.v1.json")], Bearer::Nobody, true);
+        // What cannot be read is a key that nobody has, not the lack of one.
+        check(&[(offer, "peregrine.key.a")], Bearer::Key(KeyHash::of(b"")), true);
+        check(&[(offer, "peregrine.key.a*")], Bearer::Key(KeyHash::of(b"")), true);
+        check(&[("x-api-key", "k"), (offer, "peregrine.key.eA")], key, true);
+    }
+
+    #[test]
+    fn a_page_of_this_node_is_told_from_others() {
+        for (origin, host, is_own) in [
+            ("https://desk.example", "desk.example", true),
+            ("http://desk.example:8080", "Desk.example:8080", true),
+            ("http://desk.example:8080", "desk.example", false),
+            ("https://evil.example", "desk.example", false),
+            ("null", "null", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+            assert_eq!(
+                is_own_origin(&HeaderValue::from_str(origin).unwrap(), &headers),
+                is_own,
+                "{origin} {host}"
+            );
+        }
     }
 
     #[test]

@@ -56,6 +56,7 @@ use error::{Problem, ProtocolError, Refusal};
 use meter::Route;
 
 use crate::config::ServerConfig;
+use crate::dashboard;
 
 /// Binds the address and starts the workers; the server runs while it is awaited.
 ///
@@ -213,6 +214,7 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     alerts::routes(config);
     metrics::routes(config);
     openapi::routes(config);
+    dashboard::routes(config);
     config.default_service(web::to(no_such_path));
 }
 
@@ -262,7 +264,7 @@ fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
 }
 
 /// A path that answers GET (and HEAD) only.
-fn get<F, Args>(config: &mut web::ServiceConfig, path: &str, handler: F)
+pub(crate) fn get<F, Args>(config: &mut web::ServiceConfig, path: &str, handler: F)
 where
     F: actix_web::Handler<Args>,
     Args: actix_web::FromRequest + 'static,

@@ -335,6 +335,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/metrics/gpu", OBSERVE, "Devices", None, "Any", &[]),
     operation("get", "/openapi.json", OBSERVE, "This document", None, "Any", &[]),
     operation("get", "/docs", OBSERVE, "A browser for this document", None, "Html", &[]),
+    operation("get", "/", OBSERVE, "The dashboard; it needs no key, what it shows does", None, "Html", &[]),
+    operation("get", "/dashboard/{file}", OBSERVE, "A file of that page", None, "File", &[404]),
 ];
 
 /// What may stand behind `?`: path, name, type.
@@ -387,7 +389,7 @@ pub(super) fn document() -> Value {
 
 fn view(one: &Operation) -> Value {
     let protocol = one.tag == V2;
-    let in_path = ["model", "version", "name", "id"]
+    let in_path = ["model", "version", "name", "id", "file"]
         .into_iter()
         .filter(|name| one.path.contains(&format!("{{{name}}}")))
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
@@ -403,6 +405,10 @@ fn view(one: &Operation) -> Value {
     let mut responses = Map::new();
     let content = match one.answer {
         "Html" => json!({ "text/html": { "schema": { "type": "string" } } }),
+        "File" => ["text/javascript", "text/css", "image/svg+xml", "text/plain"]
+            .map(|kind| (kind.to_owned(), json!({ "schema": { "type": "string" } })))
+            .into_iter()
+            .collect(),
         "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
         "InferResponse" => json!({
             "application/json": { "schema": reference(one.answer) },
@@ -411,7 +417,8 @@ fn view(one: &Operation) -> Value {
         name => json!({ "application/json": { "schema": reference(name) } }),
     };
     if one.answer == "Websocket" {
-        let protocols = json!({ "description": "peregrine.v1.json or peregrine.v1.msgpack", "schema": { "type": "string" } });
+        let protocols = json!({ "description": "peregrine.v1.json or peregrine.v1.msgpack. A browser, which can set no other \
+                header, may offer its key too: peregrine.key. and the key in base64url without padding", "schema": { "type": "string" } });
         let headers = json!({ "Sec-WebSocket-Protocol": protocols });
         responses.insert("101".to_owned(), json!({ "description": "A websocket", "headers": headers }));
     } else {

@@ -14,7 +14,12 @@ const MODEL: &str = "nhits-vol-quantile";
 fn everything_in_the_document_is_served() {
     let node = node();
     for one in OPERATIONS {
-        let path = one.path.replace("{model}", MODEL).replace("{version}", "1").replace("{id}", "1-1");
+        let path = one
+            .path
+            .replace("{model}", MODEL)
+            .replace("{version}", "1")
+            .replace("{id}", "1-1")
+            .replace("{file}", "app.js");
         let (status, body) = ask(&node, &one.method.to_uppercase(), &path, "", b"");
         let unknown = matches!(status, 404 | 405 | 500);
         let lacks =

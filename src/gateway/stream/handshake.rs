@@ -120,6 +120,18 @@ mod tests {
         check("peregrine.v1.msgpack", Ok(Encoding::MessagePack));
         check("other, peregrine.v1.json, peregrine.v1.msgpack", Ok(Encoding::Json));
         check("other", Err(NoHandshake::Subprotocol));
+        check("peregrine.key.aw, peregrine.v1.json", Ok(Encoding::Json));
+    }
+
+    #[test]
+    fn a_key_among_them_is_not_repeated() {
+        let answer =
+            agree(&head("websocket", "13", KEY, "peregrine.key.c2VjcmV0, peregrine.v1.json"), true).unwrap();
+        let answer = String::from_utf8(answer.answer.to_vec()).unwrap();
+        assert!(
+            answer.contains("sec-websocket-protocol: peregrine.v1.json\r\n") && !answer.contains("c2VjcmV0"),
+            "{answer}"
+        );
     }
 
     #[test]

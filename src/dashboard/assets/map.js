@@ -1,0 +1,145 @@
+// The cluster: its regions on a map where they are known, and the time to each from the node that tells.
+
+import { byId, draw, fill, say, state } from './dom.js';
+import * as format from './format.js';
+import { CELL_DEGREES, eachLandCell, NORTH_DEGREES, PLACES, SOUTH_DEGREES } from './regions.js';
+
+const WIDTH = 640;
+const HEIGHT = 300;
+const EDGE = 46;
+const SPAN_MIN_DEGREES = 110;
+
+let drawn = '';
+
+/** Shows the members of a frame. */
+export const show = ({ cluster, node }) => {
+  const members = cluster.members ?? [];
+  const here = members.find((one) => one.here) ?? { node: node.name, region: node.region };
+  const alone = members.length <= 1;
+  say(byId('map-note'), alone ? 'this node is alone' : `${members.length} of ${cluster.size} nodes${cluster.name ? ` of ${cluster.name}` : ''}`);
+  table(members);
+  const regions = group(members, here);
+  const key = JSON.stringify(regions);
+  if (key === drawn) return;
+  drawn = key;
+  byId('map').replaceChildren(picture(regions, here.region));
+};
+
+/** Nodes by region, with the shortest way to each. */
+const group = (members, here) => {
+  const regions = new Map();
+  for (const one of members) {
+    const region = regions.get(one.region) ?? { name: one.region, nodes: 0, well: 0, reached: 0, rtt: null };
+    region.nodes += 1;
+    region.well += mood(one) === 'good' ? 1 : 0;
+    region.reached += mood(one) === 'bad' ? 0 : 1;
+    // To the tenth of a millisecond below ten: a map that is drawn anew for less would never rest.
+    const rtt = typeof one.rtt_ms === 'number' ? Number(one.rtt_ms.toFixed(one.rtt_ms < 10 ? 1 : 0)) : null;
+    if (rtt !== null && one.region !== here.region && (region.rtt === null || rtt < region.rtt)) region.rtt = rtt;
+    regions.set(one.region, region);
+  }
+  return [...regions.values()].sort((a, b) => a.name.localeCompare(b.name));
+};
+
+const mood = (one) => {
+  if (one.connected === false || ['unready', 'down'].includes(one.state)) return 'bad';
+  return one.state === 'draining' || (one.cut_from ?? []).length > 0 ? 'fair' : 'good';
+};
+
+const table = (members) => {
+  const columns = [['Node'], ['Region'], ['State'], ['Roles', 'wide-only'], ['RTT', 'right'], ['Load', 'right wide-only'], ['Version', 'wide-only']];
+  const rows = members.map((one) => [
+    one.here ? `${one.node} (here)` : one.node,
+    one.region,
+    state(one.connected === false ? 'not reached' : one.state, mood(one)),
+    (one.roles ?? []).join(', ') || format.NONE,
+    format.millis(one.rtt_ms),
+    format.number(one.load),
+    one.version ?? format.NONE,
+  ]);
+  fill(byId('nodes'), 'Nodes of the cluster', columns, rows, 'no node is known');
+};
+
+const picture = (regions, home) => {
+  const known = regions.filter(({ name }) => PLACES[name]);
+  const strange = regions.filter(({ name }) => !PLACES[name]);
+  const svg = draw('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': words(regions) });
+  const spots = known.length > 0 ? onMap(svg, known, strange) : onRing(svg, strange);
+  const from = spots.get(home);
+  for (const region of regions) {
+    const to = spots.get(region.name);
+    if (from && to && region.name !== home) link(svg, from, to, region);
+  }
+  for (const region of regions) spot(svg, spots.get(region.name), region, region.name === home);
+  return svg;
+};
+
+// The part of the world in which the regions are, with room around it, in plain degrees.
+const onMap = (svg, known, strange) => {
+  const points = known.map(({ name }) => PLACES[name]);
+  const [west, east] = [Math.min(...points.map(([x]) => x)), Math.max(...points.map(([x]) => x))];
+  const [south, north] = [Math.min(...points.map(([, y]) => y)), Math.max(...points.map(([, y]) => y))];
+  const scale = Math.min((WIDTH - 2 * EDGE) / Math.max(SPAN_MIN_DEGREES, east - west), (HEIGHT - 2 * EDGE) / Math.max(30, north - south));
+  // No more of the poles than there is to see.
+  const seen = HEIGHT / scale / 2;
+  const middle = seen * 2 > NORTH_DEGREES - SOUTH_DEGREES ? (NORTH_DEGREES + SOUTH_DEGREES) / 2
+    : Math.min(NORTH_DEGREES - seen, Math.max(SOUTH_DEGREES + seen, (south + north) / 2));
+  const [x0, y0] = [WIDTH / 2 - ((west + east) / 2) * scale, HEIGHT / 2 + middle * scale];
+  const at = ([x, y]) => [x0 + x * scale, y0 - y * scale];
+  const size = CELL_DEGREES * scale * 0.3;
+  let dots = '';
+  eachLandCell((x, y) => {
+    const [left, top] = at([x, y]);
+    if (left < -4 || left > WIDTH + 4 || top < -4 || top > HEIGHT + 4) return;
+    dots += `M${(left - size).toFixed(1)} ${top.toFixed(1)}a${size.toFixed(1)} ${size.toFixed(1)} 0 1 0 ${(2 * size).toFixed(1)} 0a${size.toFixed(1)} ${size.toFixed(1)} 0 1 0 ${(-2 * size).toFixed(1)} 0`;
+  });
+  svg.append(draw('path', { class: 'land', d: dots }));
+  const spots = new Map(known.map(({ name }) => [name, at(PLACES[name])]));
+  // Regions of which no place is known stand in a row below.
+  strange.forEach(({ name }, index) => spots.set(name, [(WIDTH * (index + 1)) / (strange.length + 1), HEIGHT - 26]));
+  return spots;
+};
+
+const onRing = (svg, regions) => {
+  const middle = [WIDTH / 2, HEIGHT / 2];
+  for (const radius of [46, 92, 138]) svg.append(draw('circle', { class: 'ring', cx: middle[0], cy: middle[1], r: radius }));
+  if (regions.length === 1) return new Map([[regions[0].name, middle]]);
+  return new Map(regions.map(({ name }, index) => {
+    const turn = (index / regions.length) * 2 * Math.PI - Math.PI / 2;
+    return [name, [middle[0] + Math.cos(turn) * 200, middle[1] + Math.sin(turn) * 92]];
+  }));
+};
+
+const link = (svg, [x1, y1], [x2, y2], region) => {
+  const [dx, dy] = [x2 - x1, y2 - y1];
+  const bend = Math.min(46, Math.hypot(dx, dy) * 0.16);
+  const length = Math.hypot(dx, dy) || 1;
+  // Bent to the north, as great circles are on such a map.
+  const side = dx >= 0 ? 1 : -1;
+  const [cx, cy] = [(x1 + x2) / 2 + (side * dy * bend) / length, (y1 + y2) / 2 - (side * dx * bend) / length];
+  svg.append(draw('path', { class: region.reached > 0 ? 'way' : 'way lost', d: `M${x1} ${y1}Q${cx} ${cy} ${x2} ${y2}` }));
+  const text = region.rtt === null ? 'no way' : format.millis(region.rtt);
+  const [tx, ty] = [(x1 + 2 * cx + x2) / 4, (y1 + 2 * cy + y2) / 4];
+  const wide = text.length * 7 + 12;
+  svg.append(
+    draw('rect', { class: 'plate', x: tx - wide / 2, y: ty - 10, width: wide, height: 20, rx: 4 }),
+    draw('text', { class: 'rtt', x: tx, y: ty + 4 }, text),
+  );
+};
+
+const spot = (svg, [x, y], region, isHome) => {
+  const fares = region.well === region.nodes ? 'good' : region.reached > 0 ? 'fair' : 'bad';
+  const radius = 7 + Math.min(7, Math.sqrt(region.nodes) * 1.5);
+  const count = region.nodes === 1 ? '1 node' : `${region.nodes} nodes`;
+  if (isHome) svg.append(draw('circle', { class: 'home', cx: x, cy: y, r: radius + 5 }));
+  svg.append(
+    draw('circle', { class: 'spot', 'data-mood': fares, cx: x, cy: y, r: radius }),
+    draw('text', { class: 'count', x, y: y + 4 }, String(region.nodes)),
+    draw('text', { class: 'region', x, y: y + radius + 19 }, region.name),
+    draw('title', {}, `${region.name}: ${count}`),
+  );
+};
+
+const words = (regions) => `Map of ${regions.length === 1 ? 'one region' : `${regions.length} regions`}: ${regions
+  .map(({ name, nodes, rtt }) => `${name} with ${nodes === 1 ? 'one node' : `${nodes} nodes`}${rtt === null ? '' : `, ${format.millis(rtt)} away`}`)
+  .join('; ')}.`;

@@ -1,0 +1,186 @@
+// Models and their versions: how they do, who answers what, and the orders that change it.
+
+import { byId, fill, make, say, state } from './dom.js';
+import * as format from './format.js';
+import { ask, Refusal } from './net.js';
+
+const READ_EVERY_MS = 5000;
+const LIFE = { ready: 'good', loading: 'fair', warming: 'fair', unloading: 'fair', remote: 'none', unavailable: 'none' };
+
+const releases = new Map();
+let versions = new Map();
+let told = () => {};
+let open = null;
+let orders = null;
+
+/** Begins to read releases; `refused` is told of answers that want another key. */
+export const start = (refused) => {
+  told = refused;
+  byId('models').addEventListener('click', (event) => {
+    const name = event.target.closest('button')?.dataset.model;
+    if (name) show(name);
+  });
+  const dialog = byId('release-dialog');
+  byId('release-close').addEventListener('click', () => dialog.close());
+  dialog.addEventListener('close', () => {
+    [open, orders] = [null, null];
+  });
+  byId('release-body').addEventListener('click', (event) => {
+    const order = event.target.closest('button')?.dataset;
+    if (order?.order) confirm(order);
+  });
+  setInterval(() => {
+    if (!document.hidden) refresh();
+  }, READ_EVERY_MS);
+};
+
+/** Shows the models of a frame. */
+export const observe = ({ models }) => {
+  const next = new Map();
+  for (const one of models) next.set(one.name, [...(next.get(one.name) ?? []), String(one.version)]);
+  const isNew = [...next].some(([name, list]) => list.length > 1 && !versions.has(name));
+  versions = next;
+  if (isNew) refresh();
+  const ready = models.filter((one) => one.state === 'ready').length;
+  say(byId('models-note'), `${ready} of ${models.length} ready`);
+  const columns = [
+    ['Model'], ['Version'], ['State'], ['Share', 'right'], ['Asked /s', 'right'], ['Rows /s', 'right'], ['Failed /s', 'right wide-only'],
+    ['p50', 'right'], ['p95', 'right'], ['p99', 'right'], ['Queue p99', 'right wide-only'], ['Compute p99', 'right wide-only'],
+    ['Batch', 'right wide-only'], ['Versions'],
+  ];
+  const rows = models.map((one) => {
+    const button = make('button', { type: 'button', 'data-model': one.name, class: 'small', 'aria-label': `Versions of ${one.name}` }, 'Manage');
+    return [
+      [one.name, make('small', {}, ` ${one.family ?? ''}`)],
+      String(one.version),
+      state(one.state, LIFE[one.state] ?? 'bad'),
+      share(one),
+      format.rate(one.rate),
+      format.rate(one.rows_rate),
+      format.rate(one.failed_rate),
+      format.millis(one.p50_ms),
+      format.millis(one.p95_ms),
+      format.millis(one.p99_ms),
+      format.millis(one.queue_p99_ms),
+      format.millis(one.compute_p99_ms),
+      format.number(one.batch_rows_mean),
+      button,
+    ];
+  });
+  fill(byId('models'), 'Models that are served', columns, rows, 'no model is loaded');
+};
+
+// Of the requests that name no version.
+const share = (one) => {
+  const known = releases.get(one.name);
+  const list = versions.get(one.name) ?? [];
+  if (!known) return list.length === 1 || String(one.version) === highest(list) ? '100 %' : '0 %';
+  const portion = known.versions.find((portion) => portion.version === String(one.version));
+  return format.percent(portion?.share ?? 0);
+};
+
+const highest = (list) => list.reduce((best, version) => (Number(version) > Number(best) ? version : best), list[0]);
+
+// Releases of models that have several versions, and of the one that is looked at.
+const refresh = async () => {
+  const names = [...versions].filter(([, list]) => list.length > 1).map(([name]) => name).slice(0, 50);
+  if (open && !names.includes(open)) names.push(open);
+  await Promise.all(names.map(read));
+  if (open && !orders) paint();
+};
+
+const read = async (name) => {
+  try {
+    const { release } = await ask(`v1/models/${encodeURIComponent(name)}`);
+    if (release) releases.set(name, release);
+    else releases.delete(name);
+  } catch (error) {
+    if (error.wantsKey) told(error);
+  }
+};
+
+const show = (name) => {
+  open = name;
+  say(byId('release-title'), `Versions of ${name}`);
+  say(byId('release-wrong'), '');
+  paint();
+  byId('release-dialog').showModal();
+  refresh();
+};
+
+const paint = () => {
+  const release = releases.get(open);
+  const list = versions.get(open) ?? [];
+  const stable = release?.stable ?? highest(list);
+  const rows = list.map((version) => {
+    const seen = release?.versions.find((one) => one.version === version);
+    const role = version === stable ? 'stable' : version === release?.canary?.version ? 'canary' : version === release?.shadow?.version ? 'shadow' : 'loaded';
+    return [
+      version,
+      role,
+      share({ name: open, version }),
+      format.whole(seen?.requests),
+      format.whole(seen?.failed),
+      format.millis(seen?.p95_ms),
+      make('button', { type: 'button', class: 'small', 'data-order': 'promote', 'data-version': version }, `Promote ${version}`),
+    ];
+  });
+  const table = make('table', { id: 'release-table' });
+  fill(table, 'Versions and their traffic', [['Version'], ['Role'], ['Share', 'right'], ['Requests', 'right'], ['Failed', 'right'], ['p95', 'right'], ['Order']], rows, 'no version is loaded');
+  const canary = release?.canary;
+  const others = list.filter((version) => version !== stable);
+  const buttons = make('div', { class: 'row' },
+    make('button', { type: 'button', 'data-order': 'rollback' }, 'Roll back'),
+    ...others.map((version) => make('button', { type: 'button', 'data-order': 'canary', 'data-version': version }, `Canary ${version}`)),
+    ...others.map((version) => make('button', { type: 'button', 'data-order': 'shadow', 'data-version': version }, `Shadow ${version}`)),
+    release?.shadow ? make('button', { type: 'button', 'data-order': 'shadow' }, 'End shadow') : null,
+    release ? make('button', { type: 'button', 'data-order': 'split' }, 'End release') : null);
+  const log = (release?.log ?? []).slice(0, 8).map(({ ago_s: age, what }) => make('li', {}, `${format.lasting(age)} ago: ${what}`));
+  byId('release-body').replaceChildren(
+    make('p', {}, release ? `Plan: ${release.plan}; version ${release.stable} is stable.` : `No release: the highest version, ${stable}, answers whoever names none.`),
+    canary ? make('p', {}, `Canary ${canary.version} at ${canary.percent} % since ${format.lasting(canary.step_age_s)}${canary.waiting ? `; waits: ${canary.waiting}` : ''}.`) : '',
+    release?.shadow ? make('p', {}, `Shadow ${release.shadow.version}: ${format.whole(release.shadow.compared)} compared, ${format.whole(release.shadow.differing)} differ.`) : '',
+    table, buttons,
+    log.length > 0 ? make('h3', {}, 'What was done') : '', log.length > 0 ? make('ul', { class: 'log' }, ...log) : '');
+};
+
+const ORDERS = {
+  promote: ({ version }) => [`Version ${version} of ${open} answers everything, at once.`, { version: Number(version) }],
+  rollback: () => [`${open} goes back: the stable version answers everything, or, if it does already, the one before it.`, {}],
+  canary: ({ version }) => [`Version ${version} of ${open} gets 1, 10, 50, then 100 % of the traffic, a minute at least each, and is taken back if it does worse.`,
+    { version: Number(version), steps: [1, 10, 50, 100], hold_ms: 60_000 }],
+  shadow: ({ version }) => (version
+    ? [`Version ${version} of ${open} is asked what others answer; its answers are compared and thrown away.`, { version: Number(version) }]
+    : [`No version of ${open} is shadow any more.`, {}]),
+  split: () => [`The release of ${open} ends: its highest version answers.`, { weights: {} }],
+};
+
+// Nothing that changes who answers is done by one click.
+const confirm = (order) => {
+  const [sentence, body] = ORDERS[order.order](order);
+  orders = order;
+  const act = make('button', { type: 'button', class: 'main' }, 'Do it');
+  const leave = make('button', { type: 'button' }, 'Leave it');
+  byId('release-body').replaceChildren(make('p', { class: 'sure' }, sentence), make('div', { class: 'row' }, act, leave));
+  act.focus();
+  leave.addEventListener('click', () => {
+    orders = null;
+    paint();
+  });
+  act.addEventListener('click', async () => {
+    act.disabled = true;
+    say(byId('release-wrong'), '');
+    try {
+      const { release } = await ask(`v1/models/${encodeURIComponent(open)}/${order.order}`, body);
+      if (release) releases.set(open, release);
+      else releases.delete(open);
+      say(byId('said'), `Done: ${sentence}`);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      say(byId('release-wrong'), error.message);
+      if (error.wantsKey) told(error);
+    }
+    orders = null;
+    if (open) paint();
+  });
+};
