@@ -6,6 +6,7 @@ mod audit;
 mod bench;
 mod breakers;
 mod cluster;
+mod dashboard;
 mod failover;
 mod faults;
 mod grafana;

@@ -1,5 +1,6 @@
 //! What the tests share: a raw HTTP client, the real binary, nodes in this process, and the models' cases.
 
+mod browser;
 mod cases;
 mod fleet;
 mod hosts;
@@ -10,6 +11,7 @@ mod proxy;
 mod receiver;
 mod websocket;
 
+pub(crate) use browser::Browser;
 pub(crate) use cases::Cases;
 pub(crate) use fleet::{Fleet, Load, Post, took};
 pub(crate) use hosts::Hosts;

@@ -23,7 +23,7 @@ let wasLost = false;
 
 theme.start(byId('theme'));
 
-const fan = new Fan({ state: () => {}, refused: wantKey });
+const fan = new Fan({ refused: wantKey });
 
 const overview = new Socket('v1/overview/stream', SILENCE_MS, {
   message: (frame) => observe(frame),
@@ -36,8 +36,7 @@ function observe(frame) {
     return;
   }
   note('');
-  charts.observe(frame);
-  // The past comes once and is in the charts already.
+  charts.observe(frame); // the past comes once, with the first frame
   latest = frame;
   if (version !== null && version !== frame.node.version) stale(frame.node.version);
   version ??= frame.node.version;
@@ -61,6 +60,7 @@ function show() {
 
 function header({ node: one, cluster }) {
   say(byId('node-name'), one.name);
+  byId('cut').hidden = !latest.cut;
   say(byId('node-region'), one.region);
   say(byId('node-version'), one.version);
   say(byId('node-uptime'), format.lasting(one.uptime_seconds));
@@ -83,7 +83,7 @@ function numbers({ requests, streams, system }) {
   const errors = requests.rate > 0 ? requests.error_rate / requests.rate : null;
   define(byId('numbers'), [
     ['Forecasts asked', `${format.rate(requests.rate)} /s`],
-    ['Predictions streamed', `${format.rate(streams.predictions_rate)} /s`],
+    ['Predictions', `${format.rate(streams.predictions_rate)} /s`, 'Those that followed ticks'],
     ['Ticks', `${format.rate(streams.ticks_rate)} /s`],
     ['p50', format.millis(requests.p50_ms)],
     ['p99', format.millis(requests.p99_ms)],
@@ -166,6 +166,7 @@ function use(text) {
 
 byId('node-select').addEventListener('change', (event) => {
   node = event.target.value;
+  charts.clear();
   begin();
 });
 

@@ -63,7 +63,10 @@ class Timeline {
       return `${one.title} ${text}`;
     });
     const known = this.#columns.slice(1).some((column) => column.some((one) => one !== null));
-    say(byId(`${this.#name}-words`), known ? `Now: ${told.join(', ')}.` : 'No forecast was asked for in the last quarter of an hour.');
+    const words = byId(`${this.#name}-words`);
+    // For those who see the keys they would be said twice.
+    words.classList.toggle('unseen', known);
+    say(words, known ? `Now: ${told.join(', ')}.` : 'No forecast was asked for in the last quarter of an hour.');
     if (!this.#chart) this.#build();
     else this.#chart.setData(this.#columns, true);
   }
@@ -98,9 +101,9 @@ class Timeline {
 }
 
 const rates = new Timeline('rate', [
-  { title: 'Forecasts asked /s', colour: 'first', of: ({ requests }) => requests.rate, past: 'rate' },
+  { title: 'Asked /s', colour: 'first', of: ({ requests }) => requests.rate, past: 'rate' },
   { title: 'Ticks /s', colour: 'second', dash: [6, 4], of: ({ streams }) => streams.ticks_rate, past: 'ticks_rate' },
-  { title: 'Predictions streamed /s', colour: 'third', dash: [2, 3], of: ({ streams }) => streams.predictions_rate, past: 'predictions_rate' },
+  { title: 'Predictions /s', colour: 'third', dash: [2, 3], of: ({ streams }) => streams.predictions_rate, past: 'predictions_rate' },
 ], format.rate);
 
 const latencies = new Timeline('latency', [
@@ -119,5 +122,8 @@ export const observe = (frame) => {
     chart.push(frame);
   }
 };
+
+/** Forgets what was seen: another node is looked at. */
+export const clear = () => [rates, latencies].forEach((chart) => chart.clear());
 
 export const show = () => [rates, latencies].forEach((chart) => chart.show());

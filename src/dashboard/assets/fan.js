@@ -31,22 +31,24 @@ export class Fan {
   #readAgain = false;
   #frame = 0;
   #paused = false;
+  #isLive = false;
   #chart = null;
   #levels = '';
   #range = null;
   #first = 0;
   #cursor = null;
 
-  /** `told`: `state(name, detail)` of the connection, `refused(refusal)`. */
+  /** `told`: `refused(refusal)`, when another key is wanted. */
   constructor(told) {
     this.#told = told;
     this.#socket = new Socket('v1/stream', SILENCE_MS, {
       open: () => this.#list(),
       message: (message) => this.#hear(message),
-      state: (name, detail) => told.state(name, detail),
+      state: (name) => this.#heard(name),
     });
     byId('fan-model').addEventListener('change', (event) => this.#choose(event.target.value, this.#series));
     byId('fan-series-box').addEventListener('change', (event) => this.#choose(this.#model, event.target.value.trim()));
+    byId('fan-plot').addEventListener('keydown', (event) => this.#step(event));
     new ResizeObserver(() => this.#fit()).observe(byId('fan-plot'));
     onTheme(() => this.#chart?.redraw(true, true));
     setInterval(() => this.#score(), SCORE_EVERY_MS);
@@ -57,7 +59,7 @@ export class Fan {
 
   /** `model/series#seq` of what is shown: the name under which it is recorded. */
   get record() {
-    const newest = this.#observed.newest;
+    const newest = this.#observed.shown;
     return newest ? `${newest.model}/${newest.series}#${newest.seq}` : '';
   }
 
@@ -70,6 +72,11 @@ export class Fan {
   /** Begins: with the first look, and with another key. */
   start() {
     this.#socket.start();
+  }
+
+  #heard(name) {
+    this.#isLive = name === 'live';
+    if (name === 'lost') this.#note('connection lost: this is the last that was heard', 'fair');
   }
 
   async #list() {
@@ -195,7 +202,7 @@ export class Fan {
   }
 
   async #score() {
-    if (!this.#series || document.hidden || this.#paused) return;
+    if (!this.#series || !this.#isLive || document.hidden || this.#paused) return;
     const [model, series] = [this.#model, this.#series];
     try {
       const wish = new URLSearchParams({ model, series });
@@ -210,7 +217,7 @@ export class Fan {
 
   #rate(score) {
     if (!score) {
-      define(byId('fan-score'), [['Scored', 'not yet: truths of whole horizons come later']]);
+      define(byId('fan-score'), [['Scored', 'not yet, or on the node that keeps the series']]);
       return;
     }
     const rows = [
@@ -247,8 +254,7 @@ export class Fan {
   }
 
   #show() {
-    const { newest } = this.#observed;
-    this.#facts(newest);
+    this.#facts(this.#observed.shown);
     const data = this.#data();
     if (!data) return;
     if (!this.#chart || data.levels.join() !== this.#levels) this.#build(data);
@@ -260,7 +266,7 @@ export class Fan {
   // move with what they mark.
   #data() {
     const observed = this.#observed;
-    const newest = observed.newest;
+    const newest = observed.shown;
     if (observed.times.length === 0) return null;
     const pastLen = innerWidth < 640 ? PAST_LEN_SMALL : PAST_LEN;
     const last = observed.times.length - 1;
@@ -392,15 +398,16 @@ export class Fan {
   // What stands under the pointer, or the next step where there is none.
   #readout() {
     const observed = this.#observed;
-    const { newest } = observed;
+    const newest = observed.shown;
     const last = observed.times.length - 1;
     const place = this.#cursor !== null && this.#chart ? this.#chart.data[0][this.#cursor] - this.#first : last + 1;
     const ahead = place - last;
     const rows = [[ahead > 0 ? 'Step' : 'At', this.#label(place + this.#first) || format.NONE]];
     if (ahead > 0) {
-      rows.push([newest?.median ? 'Median' : 'Mean', format.value(newest ? centre(newest)[ahead - 1] : null, PLACES)]);
+      const step = newest ? place - observed.index(newest.ts) - 1 : 0;
+      rows.push([newest?.median ? 'Median' : 'Mean', format.value(newest ? centre(newest)[step] : null, PLACES)]);
       for (const { level, lo, hi } of newest?.intervals ?? []) {
-        rows.push([`${level} %`, `${format.value(lo[ahead - 1], PLACES)} … ${format.value(hi[ahead - 1], PLACES)}`]);
+        rows.push([`${level} %`, `${format.value(lo[step], PLACES)} … ${format.value(hi[step], PLACES)}`]);
       }
     } else {
       const said = observed.foretold(place);
@@ -411,6 +418,28 @@ export class Fan {
       }
     }
     define(byId('fan-readout'), rows);
+    if (this.#cursor === null) return;
+    const plot = byId('fan-plot');
+    plot.setAttribute('aria-valuemax', String(this.#chart.data[0].length - 1));
+    plot.setAttribute('aria-valuenow', String(this.#cursor));
+    plot.setAttribute('aria-valuetext', rows.map((row) => row.join(' ')).join(', '));
+  }
+
+  // The reading goes where the arrows take it; Escape gives it back to what is newest.
+  #step(event) {
+    const chart = this.#chart;
+    if (!chart) return;
+    const len = chart.data[0].length;
+    const last = this.#first + this.#observed.times.length - 1 - chart.data[0][0];
+    const moves = { ArrowLeft: -1, ArrowRight: 1, PageDown: -10, PageUp: 10, Home: -len, End: len };
+    if (event.key === 'Escape') {
+      chart.setCursor({ left: -10, top: -10 });
+      byId('fan-plot').setAttribute('aria-valuetext', 'live');
+    } else if (event.key in moves) {
+      const next = Math.min(len - 1, Math.max(0, (this.#cursor ?? last) + moves[event.key]));
+      chart.setCursor({ left: chart.valToPos(chart.data[0][next], 'x'), top: chart.over.clientHeight / 2 });
+      event.preventDefault();
+    }
   }
 
   #facts(newest) {

@@ -30,7 +30,7 @@ export const start = (refused) => {
     if (order?.order) confirm(order);
   });
   setInterval(() => {
-    if (!document.hidden) refresh();
+    if (!document.hidden && byId('link').dataset.state === 'live') refresh();
   }, READ_EVERY_MS);
 };
 
@@ -49,7 +49,7 @@ export const observe = ({ models }) => {
     ['Batch', 'right wide-only'], ['Versions'],
   ];
   const rows = models.map((one) => {
-    const button = make('button', { type: 'button', 'data-model': one.name, class: 'small', 'aria-label': `Versions of ${one.name}` }, 'Manage');
+    const button = make('button', { type: 'button', 'data-model': one.name, class: 'small', 'aria-label': `Manage ${one.name}` }, 'Manage');
     return [
       [one.name, make('small', {}, ` ${one.family ?? ''}`)],
       String(one.version),
@@ -121,7 +121,7 @@ const paint = () => {
       share({ name: open, version }),
       format.whole(seen?.requests),
       format.whole(seen?.failed),
-      format.millis(seen?.p95_ms),
+      format.millis(seen?.requests > 0 ? seen.p95_ms : null),
       make('button', { type: 'button', class: 'small', 'data-order': 'promote', 'data-version': version }, `Promote ${version}`),
     ];
   });
@@ -144,6 +144,8 @@ const paint = () => {
     log.length > 0 ? make('h3', {}, 'What was done') : '', log.length > 0 ? make('ul', { class: 'log' }, ...log) : '');
 };
 
+const NAMES = { promote: 'Promote', rollback: 'Roll back', canary: 'Begin the canary', shadow: 'Change the shadow', split: 'End the release' };
+
 const ORDERS = {
   promote: ({ version }) => [`Version ${version} of ${open} answers everything, at once.`, { version: Number(version) }],
   rollback: () => [`${open} goes back: the stable version answers everything, or, if it does already, the one before it.`, {}],
@@ -159,7 +161,7 @@ const ORDERS = {
 const confirm = (order) => {
   const [sentence, body] = ORDERS[order.order](order);
   orders = order;
-  const act = make('button', { type: 'button', class: 'main' }, 'Do it');
+  const act = make('button', { type: 'button', class: 'main' }, NAMES[order.order]);
   const leave = make('button', { type: 'button' }, 'Leave it');
   byId('release-body').replaceChildren(make('p', { class: 'sure' }, sentence), make('div', { class: 'row' }, act, leave));
   act.focus();

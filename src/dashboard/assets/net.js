@@ -32,6 +32,7 @@ export const ask = async (path, body) => {
   if (key.get()) headers.authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers['content-type'] = 'application/json';
   let answer;
+  let text;
   try {
     answer = await fetch(route(path), {
       method: body === undefined ? 'GET' : 'POST',
@@ -40,10 +41,10 @@ export const ask = async (path, body) => {
       signal: AbortSignal.timeout(ANSWER_MS),
       cache: 'no-store',
     });
+    text = await answer.text();
   } catch {
     throw new Refusal(0, 'the node does not answer');
   }
-  const text = await answer.text();
   let told;
   try {
     told = JSON.parse(text);

@@ -2,6 +2,7 @@
 
 const POINTS_MAX = 1024;
 const PREDICTIONS_MAX = 512;
+const SHOWN_WITHIN = 32;
 
 /** Observations by time, and predictions by the observation that they were made after. */
 export class Observed {
@@ -52,9 +53,13 @@ export class Observed {
     return true;
   }
 
-  /** Is the observation here that the newest prediction was made after? */
-  get isWhole() {
-    return this.#newest === null || this.index(this.#newest.ts) >= 0;
+  /** What can be drawn: the prediction made after the last observation that one was made after, or null. */
+  get shown() {
+    for (let at = this.#times.length - 1; at >= Math.max(0, this.#times.length - SHOWN_WITHIN); at -= 1) {
+      const one = this.madeAfter(at);
+      if (one) return one;
+    }
+    return null;
   }
 
   /** Where the observation of this moment is, or -1. */

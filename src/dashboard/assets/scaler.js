@@ -1,6 +1,6 @@
 // What the scaler wants, why, and what it has cost beside a fleet of fixed size.
 
-import { byId, fill, make, say } from './dom.js';
+import { byId, draw, fill, make, say } from './dom.js';
 import * as format from './format.js';
 import { ask } from './net.js';
 
@@ -18,7 +18,7 @@ export const observe = ({ scaler }) => {
     [acts, report] = [false, null];
     say(byId('scaler-note'), 'off');
     once('off', () => [
-      make('p', { class: 'empty' }, 'No scaler acts. One that does decides how many machines there are, by measured load, market hours and a forecast of the demand, within a budget. Turn it on with one variable:'),
+      make('p', { class: 'empty' }, 'No scaler acts on this node. One that does decides how many machines there are, by measured load, market hours and a forecast of the demand, within a budget. Turn it on with one variable:'),
       make('pre', { class: 'code' }, 'PEREGRINE_SCALER__ENABLED=true peregrine serve'),
     ]);
     return;
@@ -54,7 +54,7 @@ const paint = (scaler) => {
   const groups = scaler.groups ?? [];
   fill(table, 'Groups of machines', [['Group'], ['Running', 'right'], ['Wanted', 'right'], ['Why', 'grow']],
     groups.map((one) => [one.name, format.whole(one.running), format.whole(one.wanted), one.reason ?? '']), 'no group is configured');
-  parts.push(make('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-labelledby': 'scaler-title' }, table));
+  parts.push(make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'scaler-title' }, table));
   const told = [
     ...(report?.actions ?? []).map(({ action, error }) => (error ? `${action}: ${error}` : action)),
     ...(report?.advice ?? []),
@@ -68,7 +68,9 @@ const costs = ({ cost_so_far: cost, cost_fixed: fixed, currency }) => {
   const most = Math.max(cost, fixed);
   const line = (name, amount, kind) => make('div', { class: 'cost' },
     make('span', {}, name),
-    make('meter', { class: kind, min: 0, max: most, value: amount, 'aria-label': `${name}: ${format.money(amount, currency)}` }),
+    draw('svg', { class: `cost-bar ${kind}`, viewBox: '0 0 100 8', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+      draw('rect', { class: 'meter-all', width: 100, height: 8 }),
+      draw('rect', { class: 'meter-used', width: most > 0 ? (amount / most) * 100 : 0, height: 8 })),
     make('span', { class: 'right' }, format.money(amount, currency)));
   return make('div', { class: 'costs' }, line('scaled', cost, 'ours'), line('fixed', fixed, 'theirs'));
 };

@@ -77,7 +77,7 @@ export const showActors = ({ actors }) => {
 const failure = (one) => {
   if (one === null || one === undefined) return '';
   if (typeof one !== 'object') return String(one);
-  return String(one.reason ?? one.detail ?? one.why ?? JSON.stringify(one));
+  return String(one.failure ?? JSON.stringify(one));
 };
 
 let known = null;
@@ -88,11 +88,9 @@ export const showAlerts = ({ alerts }, now) => {
   say(byId('alerts-note'), firing.length === 0 ? 'nothing is wrong' : count(firing, 'alert fires', 'alerts fire'));
   mark(byId('alerts-note'), firing.some((one) => one.severity === 'critical') ? 'bad' : firing.length > 0 ? 'fair' : 'good');
   const box = byId('alerts');
-  const items = alerts.map((one) => item(one, now));
-  if (items.length === 0) items.push(make('p', { class: 'empty' }, 'No rule is broken. Rules are in [alerts.rules] of the configuration; a webhook tells whom you name.'));
-  const list = make('ul', { class: 'alerts' }, ...items);
-  if (alerts.length === 0) list.setAttribute('role', 'presentation');
-  const next = alerts.length === 0 ? items[0] : list;
+  const next = alerts.length > 0
+    ? make('ul', { class: 'alerts' }, ...alerts.map((one) => item(one, now)))
+    : make('p', { class: 'empty' }, 'No rule is broken. Rules are in [alerts.rules] of the configuration; a webhook tells whom you name.');
   if (!box.firstElementChild?.isEqualNode(next)) box.replaceChildren(next);
   const names = new Set(firing.map((one) => one.fingerprint ?? one.rule));
   if (known) {

@@ -2,7 +2,6 @@
 
 const CHOICES = ['auto', 'dark', 'light'];
 const NAMES = { auto: 'Auto', dark: 'Dark', light: 'Light' };
-const TOLD = { auto: 'as the system', dark: 'dark', light: 'light' };
 const listeners = new Set();
 
 /** Calls back after colours have changed. */
@@ -34,7 +33,7 @@ export const start = (button) => {
   const apply = (choice) => {
     document.documentElement.dataset.theme = choice;
     button.textContent = NAMES[choice];
-    button.setAttribute('aria-label', `Colours: ${TOLD[choice]}`);
+    button.setAttribute('aria-label', `Colours: ${NAMES[choice]}`);
     changed();
   };
   let choice = localStorage.getItem('peregrine.theme');

@@ -17,7 +17,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 
 use super::error::{Problem, Refusal};
-use super::stream::agree;
+use super::stream::{Dialects, agree};
 use super::{Shared, get};
 use crate::overview::Sampler;
 pub(crate) use board::Board;
@@ -62,7 +62,7 @@ async fn show(shared: Data<Shared>, whose: Query<Whose>) -> Result<HttpResponse,
 
 /// Answers those who do not get a websocket.
 async fn refuse(request: HttpRequest, _whose: Query<Whose>) -> Result<HttpResponse, Problem> {
-    agree(request.head(), false).map_err(Refusal::from)?;
+    agree(request.head(), Dialects::Json).map_err(Refusal::from)?;
     Err(Refusal::NoSeat { connections_max: VIEWERS_MAX }.into())
 }
 

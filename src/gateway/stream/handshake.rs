@@ -43,8 +43,19 @@ pub(crate) struct Agreed {
     pub(crate) answer: Bytes,
 }
 
-/// Reads the head of a request. `subprotocols`: whether they mean something on its path.
-pub(crate) fn agree(head: &RequestHead, subprotocols: bool) -> Result<Agreed, NoHandshake> {
+/// In which subprotocols a path speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialects {
+    /// In none: what is offered means nothing there.
+    None,
+    /// In JSON, named if it is offered: a page that offers any hangs up unless one is named.
+    Json,
+    /// In JSON or MessagePack; what offers others alone is refused.
+    All,
+}
+
+/// Reads the head of a request to a path that speaks so.
+pub(crate) fn agree(head: &RequestHead, dialects: Dialects) -> Result<Agreed, NoHandshake> {
     let headers = head.headers();
     let upgrades = head.method == Method::GET && head.version == Version::HTTP_11 && head.upgrade();
     if !upgrades || !words(headers, &UPGRADE).any(|word| word.eq_ignore_ascii_case("websocket")) {
@@ -55,7 +66,13 @@ pub(crate) fn agree(head: &RequestHead, subprotocols: bool) -> Result<Agreed, No
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(|key| key.as_bytes().trim_ascii());
     let key = key.filter(|key| is_key(key)).ok_or(NoHandshake::Key)?;
-    let (protocol, encoding) = if subprotocols { subprotocol(headers)? } else { (None, Encoding::Json) };
+    let (protocol, encoding) = match dialects {
+        Dialects::None => (None, Encoding::Json),
+        Dialects::Json => {
+            (words(headers, &SEC_WEBSOCKET_PROTOCOL).any(|word| word == JSON).then_some(JSON), Encoding::Json)
+        }
+        Dialects::All => subprotocol(headers)?,
+    };
     let mut answer =
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n".to_vec();
     answer.extend_from_slice(b"sec-websocket-accept: ");
@@ -109,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_standard_is_answered_as_there() {
-        let answer = agree(&head("websocket", "13", KEY, ""), true).unwrap().answer;
+        let answer = agree(&head("websocket", "13", KEY, ""), Dialects::All).unwrap().answer;
         let answer = std::str::from_utf8(&answer).unwrap();
         assert!(answer.contains("\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
     }
@@ -126,12 +143,32 @@ mod tests {
     #[test]
     fn a_key_among_them_is_not_repeated() {
         let answer =
-            agree(&head("websocket", "13", KEY, "peregrine.key.c2VjcmV0, peregrine.v1.json"), true).unwrap();
+            agree(&head("websocket", "13", KEY, "peregrine.key.c2VjcmV0, peregrine.v1.json"), Dialects::All)
+                .unwrap();
         let answer = String::from_utf8(answer.answer.to_vec()).unwrap();
         assert!(
             answer.contains("sec-websocket-protocol: peregrine.v1.json\r\n") && !answer.contains("c2VjcmV0"),
             "{answer}"
         );
+    }
+
+    #[test]
+    fn a_path_that_speaks_json_alone_names_it_when_asked() {
+        for (offered, dialects, is_named) in [
+            ("peregrine.v1.json, peregrine.key.aw", Dialects::Json, true),
+            ("peregrine.v1.msgpack", Dialects::Json, false),
+            ("", Dialects::Json, false),
+            ("peregrine.v1.json", Dialects::None, false),
+        ] {
+            let agreed = agree(&head("websocket", "13", KEY, offered), dialects).unwrap();
+            let answer = String::from_utf8(agreed.answer.to_vec()).unwrap();
+            assert_eq!(
+                answer.contains("sec-websocket-protocol: peregrine.v1.json\r\n"),
+                is_named,
+                "{answer}"
+            );
+            assert_eq!(agreed.encoding, Encoding::Json);
+        }
     }
 
     #[test]
@@ -142,13 +179,13 @@ mod tests {
             ("websocket", "13", "short", NoHandshake::Key),
             ("websocket", "13", "dGhlIHNhbXBsZSBub25jZQ=!", NoHandshake::Key),
         ] {
-            assert_eq!(agree(&head(upgrade, version, key, ""), true), Err(want));
+            assert_eq!(agree(&head(upgrade, version, key, ""), Dialects::All), Err(want));
         }
     }
 
     #[track_caller]
     fn check(offered: &str, want: Result<Encoding, NoHandshake>) {
-        let agreed = agree(&head("WebSocket", "13", KEY, offered), true);
+        let agreed = agree(&head("WebSocket", "13", KEY, offered), Dialects::All);
         assert_eq!(agreed.map(|agreed| agreed.encoding), want);
     }
 

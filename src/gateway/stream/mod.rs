@@ -22,7 +22,7 @@ use bytes::Bytes;
 use super::error::{Problem, Refusal};
 use super::{Shared, get};
 use crate::security::Denied;
-pub(super) use handshake::agree;
+pub(super) use handshake::{Dialects, agree};
 pub(crate) use handshake::{NoHandshake, VERSION};
 pub(crate) use state::{LagReader, Streams, hub};
 pub(crate) use upgrade::Upgrade;
@@ -51,14 +51,14 @@ pub(super) fn denied(denied: Denied) -> CloseReason {
 }
 
 async fn refuse_stream(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    refuse(&shared, &request, true)
+    refuse(&shared, &request, Dialects::All)
 }
 
 async fn refuse_echo(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    refuse(&shared, &request, false)
+    refuse(&shared, &request, Dialects::None)
 }
 
-fn refuse(shared: &Shared, request: &HttpRequest, subprotocols: bool) -> Result<HttpResponse, Problem> {
-    handshake::agree(request.head(), subprotocols).map_err(Refusal::from)?;
+fn refuse(shared: &Shared, request: &HttpRequest, dialects: Dialects) -> Result<HttpResponse, Problem> {
+    handshake::agree(request.head(), dialects).map_err(Refusal::from)?;
     Err(Refusal::NoSeat { connections_max: shared.stream.limits().connections_max }.into())
 }

@@ -23,7 +23,7 @@ use super::super::guard::{self, Pass};
 use super::super::overview::{self, Viewer, Whose};
 use super::connection::{Connection, Patience, Session, run};
 use super::echo::Echo;
-use super::handshake::{Agreed, agree};
+use super::handshake::{Agreed, Dialects, agree};
 use super::session::Talk;
 use super::state::Seat;
 use super::ws::{MessageLimits, Reader};
@@ -80,7 +80,7 @@ where
 
     fn call(&self, (request, framed): Upgraded<T>) -> Self::Future {
         let Some(what) = What::of(request.path()) else { return self.answer(request, framed) };
-        let Ok(agreed) = agree(request.head(), what == What::Stream) else {
+        let Ok(agreed) = agree(request.head(), what.dialects()) else {
             return self.answer(request, framed);
         };
         let pass = match Pass::admit(&self.shared, request.head()) {
@@ -130,6 +130,14 @@ impl What {
             "/v1/echo" => Some(Self::Echo),
             overview::PATH => Some(Self::Overview),
             _ => None,
+        }
+    }
+
+    const fn dialects(self) -> Dialects {
+        match self {
+            Self::Stream => Dialects::All,
+            Self::Echo => Dialects::None,
+            Self::Overview => Dialects::Json,
         }
     }
 

@@ -1,0 +1,335 @@
+//! The dashboard in a real browser: what a person sees of a node, through its restart, on a desk and on a phone.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use crate::harness::{Browser, Cases, NodeProcess, TestNode, WebSocket, request};
+
+/// All that a browser loads of the page.
+const PAGE_BYTES_MAX: u64 = 200_000;
+const LIVE: &str = "document.getElementById('link').dataset.state === 'live'";
+const PREDICTED: &str = "document.getElementById('fan-words').textContent.includes('Expected next')";
+
+/// A node of its own process, replaying its market, at an address or on a free port.
+fn market(listen: &str) -> NodeProcess {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
+    command
+        .args(["serve", "--listen", listen])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PEREGRINE_LOG__FILTER", "error")
+        .env("PEREGRINE_DEMO__RATE", "40")
+        .stdout(Stdio::piped());
+    NodeProcess::ready(command.spawn().expect("the binary starts"))
+}
+
+fn visit(browser: &mut Browser, addr: SocketAddr) {
+    browser.open(&format!("http://{addr}/"));
+}
+
+/// The number of the prediction on screen.
+fn seq(browser: &mut Browser) -> u64 {
+    let rows = "[...document.querySelectorAll('#fan-facts div')]";
+    let found = browser.value(&format!(
+        "{rows}.find((row) => row.firstChild.textContent === 'Number')?.lastChild.textContent.replaceAll(',', '') ?? '0'"
+    ));
+    found.as_str().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_live_prediction_is_shown_and_goes_on_after_the_node_was_killed_and_started_again() {
+    let node = market("127.0.0.1:0");
+    let addr = node.addr;
+    let mut browser = Browser::start();
+    browser.resize(1440, 900, false);
+    browser.prefer("dark");
+    visit(&mut browser, addr);
+    browser.until(LIVE);
+    browser.until(PREDICTED);
+    let first = seq(&mut browser);
+    assert!(first > 0);
+    let later = "[...document.querySelectorAll('#fan-facts dd')].at(-1).textContent.replaceAll(',', '')";
+    browser.until(&format!("Number({later}) > {first}"));
+    // What is drawn is more than an empty box.
+    browser.until("document.querySelector('#fan-plot canvas')?.width > 300");
+    let inked = "(() => { const c = document.querySelector('#fan-plot canvas'); \
+        const all = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; \
+        return all.filter((byte, at) => at % 4 === 3 && byte > 0).length; })()";
+    assert!(browser.value(inked).as_u64().is_some_and(|points| points > 5_000));
+    // The numbers come from the overview, and the models that ship are all there.
+    browser.until("document.querySelectorAll('#models tbody tr').length >= 8");
+    assert_eq!(browser.text("#node-ready"), "● ready");
+    assert!(browser.text("#scaler").contains("PEREGRINE_SCALER__ENABLED=true"));
+    let bytes = browser.page_bytes();
+    assert!((10_000..PAGE_BYTES_MAX).contains(&bytes), "{bytes} bytes of the page came");
+    browser.picture("dashboard-desktop-dark");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+
+    drop(node);
+    browser.until("document.getElementById('link').dataset.state === 'lost'");
+    browser
+        .until("/Lost; again in \\d+ s|Connecting/.test(document.getElementById('link-text').textContent)");
+    assert_eq!(browser.text("#said"), "Connection lost; trying again.");
+    let _node = market(&addr.to_string());
+    browser.until(LIVE);
+    browser.until("document.getElementById('said').textContent === 'Connected again.'");
+    // While nobody listened, the browser said that its connections failed, and nothing else.
+    let refused = browser.faults();
+    assert!(refused.iter().all(|fault| fault.contains("ERR_CONNECTION")), "{refused:#?}");
+    // The windows of the market were lost with the node: its numbers began again, and go on.
+    let before = seq(&mut browser);
+    browser.until(&format!("Number({later}) !== {before}"));
+    browser.until(PREDICTED);
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn dark_light_and_a_phone_are_served_alike_and_all_can_be_read() {
+    let node = market("127.0.0.1:0");
+    let mut browser = Browser::start();
+    let mut grounds = Vec::new();
+    for (name, width, height, is_phone, scheme) in [
+        ("dashboard-desktop-light", 1440, 900, false, "light"),
+        ("dashboard-phone-dark", 390, 844, true, "dark"),
+        ("dashboard-phone-light", 360, 740, true, "light"),
+    ] {
+        browser.resize(width, height, is_phone);
+        browser.prefer(scheme);
+        visit(&mut browser, node.addr);
+        browser.until(LIVE);
+        browser.until(PREDICTED);
+        browser.until("document.querySelectorAll('#models tbody tr').length >= 8");
+        let wide = browser.value("[document.documentElement.scrollWidth, innerWidth]");
+        assert!(wide[0].as_u64() <= wide[1].as_u64(), "{name}: wider than the screen: {wide}");
+        grounds.push(browser.value("getComputedStyle(document.body).backgroundColor"));
+        accessible(&mut browser, name);
+        browser.picture(name);
+        assert_eq!(browser.faults(), Vec::<String>::new(), "{name}");
+    }
+    assert!(grounds[0] == grounds[2] && grounds[0] != grounds[1], "{grounds:?}");
+    // The reader's choice goes before the system's.
+    browser.prefer("light");
+    browser.click("#theme");
+    assert_eq!(browser.value("getComputedStyle(document.body).backgroundColor"), grounds[1]);
+}
+
+/// What axe finds wrong, by the rules of WCAG 2.2 A and AA and its own best practice.
+fn accessible(browser: &mut Browser, name: &str) {
+    let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/axe/axe.min.js");
+    let axe = fs::read_to_string(axe).expect("axe is beside the tests");
+    browser.value(&format!("{axe}\n;true"));
+    let found = browser.value(
+        "axe.run(document, { resultTypes: ['violations'] }).then(({ violations, passes }) => ({ passes: passes.length, \
+         violations: violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => \
+         html.slice(0, 160) + ' ' + failureSummary).slice(0, 3).join(' | ')}`) }))",
+    );
+    assert!(found["passes"].as_u64().is_some_and(|rules| rules > 20), "{name}: axe looked at {found}");
+    assert_eq!(found["violations"], json!([]), "{name}");
+}
+
+#[test]
+fn the_keyboard_reaches_everything_and_is_seen_where_it_is() {
+    let node = market("127.0.0.1:0");
+    let mut browser = Browser::start();
+    browser.resize(1440, 900, false);
+    visit(&mut browser, node.addr);
+    browser.until(LIVE);
+    browser.until("document.querySelectorAll('#models tbody tr').length >= 8");
+    browser.press("Tab");
+    assert_eq!(browser.text(":focus"), "Skip to the forecast");
+    let mut reached = Vec::new();
+    for _ in 0..60 {
+        browser.press("Tab");
+        let at = browser.value(
+            "(() => { const at = document.activeElement; const style = getComputedStyle(at); \
+             return [at.id || at.dataset.model || at.localName, style.outlineStyle !== 'none' && style.outlineWidth !== '0px']; })()",
+        );
+        assert!(at[1] == json!(true) || at[0] == json!("body"), "no focus is seen on {at}");
+        reached.push(at[0].as_str().expect("a name").to_owned());
+    }
+    for name in ["pause", "theme", "key-open", "fan-model", "fan-series", "mlp-vol-quantile", "audit-id"] {
+        assert!(reached.iter().any(|at| at == name), "{name} is not among {reached:?}");
+    }
+    // Arrows read the chart, and say what they read.
+    browser.until(PREDICTED);
+    browser.value("document.getElementById('fan-plot').focus()");
+    browser.press("ArrowLeft");
+    browser.until("/^At .* Observed .*80 %/.test(document.getElementById('fan-plot').ariaValueText)");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn another_series_is_chosen_and_its_address_kept() {
+    let node = market("127.0.0.1:0");
+    let mut browser = Browser::start();
+    browser.open(&format!("http://{}/#model=nhits-vol-quantile&series=USD", node.addr));
+    browser.until(PREDICTED);
+    browser.until("document.getElementById('fan-words').textContent.startsWith('USD by nhits-vol-quantile')");
+    browser.value(
+        "(() => { const series = document.getElementById('fan-series'); series.value = 'JPY'; \
+         series.dispatchEvent(new Event('change', { bubbles: true })); })()",
+    );
+    browser.until("document.getElementById('fan-words').textContent.startsWith('JPY by nhits-vol-quantile')");
+    assert_eq!(browser.value("location.hash"), "#model=nhits-vol-quantile&series=JPY");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn a_version_is_promoted_by_hand_after_one_more_question() {
+    let shelf = tempfile::tempdir().expect("a folder");
+    for version in [1, 2] {
+        let folder = shelf.path().join(format!("m/{version}"));
+        fs::create_dir_all(&folder).expect("a folder");
+        for file in ["model.json", "weights.safetensors"] {
+            fs::copy(Cases::folder("mlp-vol-quantile").join(file), folder.join(file)).expect("a copy");
+        }
+    }
+    let repositories = format!("[\"{}\"]", shelf.path().display());
+    let node = TestNode::on_cpu(&[("MODELS__REPOSITORIES", &repositories)]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until(LIVE);
+    browser.click("button[data-model='m']");
+    browser.until("document.getElementById('release-dialog').open");
+    assert!(browser.text("#release-body").contains("No release: the highest version, 2, answers"));
+    browser.click("button[data-order='promote'][data-version='1']");
+    assert_eq!(browser.text(".sure"), "Version 1 of m answers everything, at once.");
+    assert_eq!(node.get("/v1/models/m").json()["release"], Value::Null, "one click is not enough");
+    browser.click("#release-body button.main");
+    browser.until("document.getElementById('release-body').textContent.includes('version 1 is stable')");
+    assert_eq!(node.get("/v1/models/m").json()["release"]["stable"], "1");
+    browser.click("#release-close");
+    browser.until("[...document.querySelectorAll('#models tbody tr')].some((row) => /^m MLP1.*100 %/.test(row.textContent))");
+    browser.click("button[data-model='m']");
+    browser.click("button[data-order='promote'][data-version='2']");
+    browser.click("#release-body button.main");
+    browser.until("document.getElementById('release-body').textContent.includes('version 2 is stable')");
+    browser.click("button[data-order='rollback']");
+    browser.click("#release-body button.main");
+    browser.until("document.getElementById('release-body').textContent.includes('version 1 is stable')");
+    assert_eq!(node.get("/v1/models/m").json()["release"]["stable"], "1");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+/// A file with one key that `peregrine keys new` has drawn.
+struct Keys {
+    _dir: tempfile::TempDir,
+    file: String,
+    key: String,
+}
+
+impl Keys {
+    fn draw(scopes: &[&str]) -> Self {
+        let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+            .args(["keys", "new", "--json", "--name", "desk"])
+            .args(scopes.iter().flat_map(|scope| ["--scope", scope]))
+            .output()
+            .expect("the binary runs");
+        let drawn: Value = serde_json::from_slice(&drawn.stdout).expect("JSON");
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("keys.toml");
+        fs::write(&file, drawn["entry"].as_str().expect("an entry")).expect("a file");
+        let key = drawn["key"].as_str().expect("a key").to_owned();
+        Self { _dir: dir, file: file.display().to_string(), key }
+    }
+
+    /// A node that answers nobody without a key.
+    fn node(&self, keys: &[(&str, &str)]) -> TestNode {
+        let own = [
+            ("SECURITY__KEYS", self.file.as_str()),
+            ("SECURITY__REQUIRED", "true"),
+            ("SECURITY__ANONYMOUS", "[]"),
+        ];
+        TestNode::on_cpu(&[&own, keys].concat())
+    }
+}
+
+#[test]
+fn a_key_is_asked_for_kept_in_the_tab_and_shown_to_websockets() {
+    let keys = Keys::draw(&["predict", "observe"]);
+    // Pages of others are named; the node's own needs no name.
+    let node = keys.node(&[("SECURITY__CORS_ORIGINS", "[\"https://desk.example\"]"), ("DEMO__RATE", "20")]);
+    let key = &keys.key;
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until("document.getElementById('key-dialog').open");
+    assert!(browser.text("#key-wrong").contains("this needs an API key"));
+    browser.value(&format!("document.getElementById('key-input').value = {}", json!(key)));
+    browser.click("#key-form button.main");
+    browser.until(LIVE);
+    browser.until(PREDICTED);
+    // What was refused before is told by status; nothing was ever told of the key.
+    let refused = browser.faults();
+    let is_refusal = |fault: &String| fault.contains("401") || fault.contains("HTTP Authentication failed");
+    assert!(!refused.is_empty() && refused.iter().all(is_refusal), "{refused:#?}");
+    let page = browser.value(
+        "document.documentElement.outerHTML + location.href + document.cookie + JSON.stringify(localStorage)",
+    );
+    assert!(!page.as_str().expect("text").contains(key));
+    browser.click("#key-open");
+    browser.click("#key-forget");
+    browser.until("document.getElementById('key-dialog').open && document.getElementById('key-wrong').textContent !== ''");
+}
+
+#[test]
+fn a_websocket_takes_a_key_among_its_subprotocols_and_does_not_repeat_it() {
+    let keys = Keys::draw(&["predict", "observe"]);
+    let node = keys.node(&[]);
+    let coded = URL_SAFE_NO_PAD.encode(&keys.key);
+    let offer = format!("peregrine.v1.json, peregrine.key.{coded}");
+    let overview = WebSocket::open(node.node.addr, "/v1/overview/stream", Some(&offer));
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", Some(&offer));
+    for head in [&socket.head, &overview.head] {
+        assert!(head.contains("sec-websocket-protocol: peregrine.v1.json\r\n"), "{head}");
+        assert!(!head.contains(&coded));
+    }
+    socket.text(r#"{"op":"subscribe","id":1,"model":"nhits-vol-quantile","series":["a"]}"#);
+    socket.op("subscribed");
+    let upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for wrong in [
+        "peregrine.v1.json, peregrine.key.cGdrX3dyb25n",
+        "peregrine.v1.json, peregrine.key.*",
+        "peregrine.v1.json",
+    ] {
+        let headers = [&upgrade[..], &[("Sec-WebSocket-Protocol", wrong)]].concat();
+        assert_eq!(request(node.node.addr, "GET", "/v1/stream", &headers, b"").status, 401, "{wrong}");
+    }
+}
+
+#[test]
+fn the_page_needs_no_key_and_tells_browsers_to_run_nothing_else() {
+    let node = Keys::draw(&["observe"]).node(&[]);
+    for path in ["/", "/dashboard/app.js", "/dashboard/style.css"] {
+        let answer = request(node.node.addr, "GET", path, &[("Accept-Encoding", "gzip, br")], b"");
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, Some("gzip")), "{path}");
+        let policy = answer.header("content-security-policy").expect("a policy");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        assert_eq!(answer.header("x-frame-options"), Some("DENY"));
+        let tag = answer.header("etag").expect("a tag").to_owned();
+        let known = [("Accept-Encoding", "gzip"), ("If-None-Match", tag.as_str())];
+        let again = request(node.node.addr, "GET", path, &known, b"");
+        assert_eq!(
+            (again.status, again.body.len(), again.header("etag")),
+            (304, 0, Some(tag.as_str())),
+            "{path}"
+        );
+    }
+    for path in ["/dashboard/none.js", "/dashboard/", "/dashboard"] {
+        assert!(matches!(node.get(path).status, 401 | 404), "{path}");
+    }
+    assert_eq!(node.post("/", "").status, 405);
+    assert_eq!(node.get("/v1/models").status, 401);
+}
