@@ -19,6 +19,7 @@ mod fabric;
 mod mailbox;
 mod reply;
 mod supervision;
+mod trace;
 mod wire;
 
 pub use actor::{Failure, Worker};
@@ -44,6 +45,7 @@ pub use supervision::{
     ActorFailure, ActorKind, ActorState, ActorStatus, Backoff, Budget, ChildSpec, Children, Escalate,
     LastFailure, Outcome, StartError, StopReport, Strategy, Tree, TreeView,
 };
+pub use trace::{SpanId, TRACEPARENT_BYTES, TraceContext, TraceId, TraceState};
 pub use wire::{CodecError, RemoteMessage, TypeId};
 /// For [`remote_message!`]: the codec under names that do not tell which it is.
 pub use wire::{read_bounded as codec_read, write as codec_write};

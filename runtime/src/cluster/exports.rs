@@ -17,7 +17,8 @@ use crate::deadline::Deadline;
 use crate::fabric::Lane;
 use crate::mailbox::{Control as _, Core, Envelope, NotPushed};
 use crate::reply::{Caller, ReplySlot};
-use crate::wire::{Header, Kind, RemoteMessage, TypeId};
+use crate::trace::TraceContext;
+use crate::wire::{CodecError, Header, Kind, RemoteMessage, TypeId};
 
 #[cfg(test)]
 mod tests;
@@ -40,9 +41,15 @@ pub(crate) trait Export: Send + Sync {
     /// Resolves when the mailbox has room, or has been full for too long; nothing: no wait.
     fn room(&self) -> Option<BoxFuture<'_, ()>>;
     /// Puts a message into the mailbox. Its actor may sleep on until [`Export::rouse`].
-    fn tell(&self, version: u16, body: &[u8]) -> Result<(), AskError>;
+    fn tell(&self, version: u16, body: &[u8], trace: Option<TraceContext>) -> Result<(), AskError>;
     /// As [`Export::tell`].
-    fn ask(&self, version: u16, body: &[u8], deadline: Deadline, call: Call) -> Result<(), AskError>;
+    fn ask(
+        &self,
+        version: u16,
+        body: &[u8],
+        deadline: Deadline,
+        from: (Call, Option<TraceContext>),
+    ) -> Result<(), AskError>;
     /// Wakes the actor, if it sleeps.
     fn rouse(&self);
 }
@@ -188,6 +195,14 @@ struct Exported<M: RemoteMessage> {
     stalled: AtomicBool,
 }
 
+fn read<M: RemoteMessage>(version: u16, body: &[u8], trace: Option<TraceContext>) -> Result<M, CodecError> {
+    let mut message = M::read(version, body)?;
+    if let Some(context) = trace {
+        message.traced(context);
+    }
+    Ok(message)
+}
+
 impl<M: RemoteMessage> Export for Exported<M> {
     fn bytes_max(&self) -> usize {
         M::BYTES_MAX
@@ -212,16 +227,22 @@ impl<M: RemoteMessage> Export for Exported<M> {
         }))
     }
 
-    fn tell(&self, version: u16, body: &[u8]) -> Result<(), AskError> {
-        let message = M::read(version, body).map_err(|_| AskError::Refused(Refusal::Malformed))?;
+    fn tell(&self, version: u16, body: &[u8], trace: Option<TraceContext>) -> Result<(), AskError> {
+        let message = read::<M>(version, body, trace).map_err(|_| AskError::Refused(Refusal::Malformed))?;
         self.core.try_push_quietly(Envelope::told(message)).map_err(|refused| match refused {
             NotPushed::Full(_) => AskError::Full,
             NotPushed::Closed(_) => AskError::Closed,
         })
     }
 
-    fn ask(&self, version: u16, body: &[u8], deadline: Deadline, call: Call) -> Result<(), AskError> {
-        let message = match M::read(version, body) {
+    fn ask(
+        &self,
+        version: u16,
+        body: &[u8],
+        deadline: Deadline,
+        (call, trace): (Call, Option<TraceContext>),
+    ) -> Result<(), AskError> {
+        let message = match read::<M>(version, body, trace) {
             Ok(message) => message,
             Err(_) => return Err(call.refuse(AskError::Refused(Refusal::Malformed))),
         };

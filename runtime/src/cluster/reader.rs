@@ -18,6 +18,7 @@ use crate::cluster::link::{Path, reason_from_byte};
 use crate::cluster::net::Net;
 use crate::cluster::order::Order;
 use crate::fabric::{Lane, LaneReader};
+use crate::trace::TraceContext;
 use crate::wire::{CodecError, FRAME_BODY_BYTES_MAX, Flags, FrameError, HEADER_BYTES, Header, Kind};
 
 /// Read at a time; what a peer announces is never allocated before it comes.
@@ -181,7 +182,7 @@ impl Reader {
             return self.refuse(header, AskError::Refused(Refusal::Overtaken));
         }
         if header.kind == Kind::Tell {
-            match export.tell(header.schema, body) {
+            match export.tell(header.schema, body, traced(header)) {
                 Ok(()) => receiver.handed(),
                 Err(why) => {
                     drop(turn);
@@ -204,7 +205,7 @@ impl Reader {
             asking,
         };
         let deadline = deadline_of(header.budget_us, self.net.now());
-        match export.ask(header.schema, body, deadline, call) {
+        match export.ask(header.schema, body, deadline, (call, traced(header))) {
             Ok(()) => receiver.handed(),
             Err(why) => self.net.stats.refuse(why),
         }
@@ -262,6 +263,11 @@ impl Reader {
             });
         }
     }
+}
+
+/// The piece of work that it was sent by.
+fn traced(header: &Header) -> Option<TraceContext> {
+    TraceContext::from_frame(header.trace, header.span)
 }
 
 fn unreadable(header: &Header, export: &dyn Export) -> Option<Refusal> {

@@ -13,6 +13,7 @@ use crate::cluster::NodeId;
 use crate::cluster::net::{Net, Peer};
 use crate::cluster::outbox::Unsent;
 use crate::deadline::Deadline;
+use crate::trace::TraceContext;
 use crate::wire::{CODEC_BINCODE_2, CodecError, Header, Kind, RemoteMessage, TypeId};
 
 pub(crate) struct RemoteActor<M> {
@@ -59,6 +60,11 @@ fn write<M: RemoteMessage>(message: &M, schema: u16, out: &mut Vec<u8>) -> Resul
     if bytes > M::BYTES_MAX { Err(CodecError::TooLarge { bytes, max: M::BYTES_MAX }) } else { Ok(()) }
 }
 
+fn traced(header: Header, context: Option<TraceContext>) -> Header {
+    let (trace, span) = TraceContext::for_frame(context);
+    Header { trace, span, ..header }
+}
+
 fn refusal_of(error: &CodecError) -> Refusal {
     match error {
         CodecError::TooLarge { .. } => Refusal::TooLarge,
@@ -77,7 +83,7 @@ impl<M: RemoteMessage> Far<M> for RemoteActor<M> {
             Err(AskError::Closed) => return Err(TellError::Closed(message)),
             Err(_) => return Err(TellError::Unreachable(message)),
         };
-        let header = self.header(Kind::Tell, schema);
+        let header = traced(self.header(Kind::Tell, schema), message.trace());
         match self.net.send(&self.peer, &way, header, |out| write(&message, schema, out)) {
             Ok(()) => Ok(()),
             Err(Unsent::Full) => Err(TellError::Full(message)),
@@ -147,6 +153,7 @@ impl<M: RemoteMessage> RemoteActor<M> {
         }
         let budget_us = u32::try_from(left.as_micros()).unwrap_or(u32::MAX).max(1);
         let header = Header { correlation: id, budget_us, ..self.header(Kind::Ask, schema) };
+        let header = traced(header, message.trace());
         match self.net.send(&self.peer, &way, header, |out| write(message, schema, out)) {
             Ok(()) => waiting.sent = true,
             Err(Unsent::Full) => return Err(AskError::Full),

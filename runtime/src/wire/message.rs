@@ -3,6 +3,7 @@
 use crate::cluster::Fnv;
 use crate::fabric::Lane;
 use crate::mailbox::Mail;
+use crate::trace::TraceContext;
 use crate::wire::codec::CodecError;
 
 /// Which message a frame carries: a hash of its name.
@@ -33,6 +34,16 @@ pub trait RemoteMessage: Mail + Sized {
     const BYTES_MAX: usize;
     /// Which lane it takes. Messages of one lane, from one node to another, arrive in the order they were sent.
     const LANE: Lane;
+
+    /// The piece of work that it is sent by, if that is recorded. Frames carry it beside the message.
+    fn trace(&self) -> Option<TraceContext> {
+        None
+    }
+
+    /// The piece of work that it was sent by; called on messages that have just been read.
+    fn traced(&mut self, context: TraceContext) {
+        let _ = context;
+    }
 
     /// Appends the message in a layout from `OLDEST` to `VERSION`.
     ///

@@ -39,7 +39,7 @@ fn exported(capacity: usize) -> (Exports, Mailbox<Note>) {
 }
 
 fn tell(receiver: &mut Receiver, exports: &Exports) {
-    receiver.find(exports, &header()).unwrap().tell(1, &7_u64.to_le_bytes()).unwrap();
+    receiver.find(exports, &header()).unwrap().tell(1, &7_u64.to_le_bytes(), None).unwrap();
     receiver.handed();
 }
 
