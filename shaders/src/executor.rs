@@ -1,6 +1,7 @@
 //! The port behind which a plan is run: one contract, two executors (`cpu`, `gpu`).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::{Plan, PlanId};
 
@@ -50,6 +51,17 @@ pub enum ExecuteError {
     },
 }
 
+/// Where the time of a run went, as far as its executor knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunTimes {
+    /// The host had written its inputs and handed over its last commands.
+    pub submitted: Instant,
+    /// The host saw that the device was done.
+    pub finished: Instant,
+    /// What the device itself measured from the first of its commands to the last; `None`: it does not measure.
+    pub device: Option<Duration>,
+}
+
 /// Runs plans on one device. Not shared: one thread owns an executor.
 pub trait Executor: Send {
     /// Which kind of device this is.
@@ -63,6 +75,16 @@ pub trait Executor: Send {
     /// # Errors
     /// When the device refuses or has no room; earlier plans stay usable.
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError>;
+
+    /// Whether the times of the runs that follow are noted, which may cost some microseconds each.
+    fn observe(&mut self, wanted: bool) {
+        let _ = wanted;
+    }
+
+    /// Of the last run, if it was observed; `None`: this executor notes nothing that its caller does not see.
+    fn observed(&self) -> Option<RunTimes> {
+        None
+    }
 
     /// Frees what `load` took. Unknown ids are ignored.
     fn unload(&mut self, plan: PlanId);

@@ -14,8 +14,9 @@ use super::mapped::{Copier, Mapped};
 use super::memory::{Arena, Memory, Need};
 use super::params::BatchParams;
 use super::prepared::Prepared;
+use super::timer::{Stretch, Timer};
 use super::{GpuError, GpuOptions, adapter};
-use crate::{Backend, BufferId, ExecuteError, Executor, Plan, PlanId};
+use crate::{Backend, BufferId, ExecuteError, Executor, Plan, PlanId, RunTimes};
 
 /// How long the last handle of a device waits for a submission that timed out, before it leaks the device instead.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -32,6 +33,17 @@ pub struct GpuExecutor {
     plans: HashMap<PlanId, Prepared>,
     lanes: [Lane; LANES],
     generation: u64,
+    /// Whether the times of runs are noted.
+    observes: bool,
+    noted: Noted,
+}
+
+/// Of the run that is under way, or was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Noted {
+    submitted: Option<Instant>,
+    finished: Option<Instant>,
+    device: Option<Stretch>,
 }
 
 /// What one chunk in flight occupies. A batch of one chunk only ever uses the first lane.
@@ -41,6 +53,8 @@ struct Lane {
     /// Set from the submission until it is known to be done, also beyond a run that gave up waiting: until then the
     /// host keeps off the lane's memory.
     in_flight: Option<wgpu::SubmissionIndex>,
+    /// Made once a run is observed; `None` inside: the device has no clock.
+    timer: Option<Option<Timer>>,
 }
 
 impl GpuExecutor {
@@ -65,6 +79,8 @@ impl GpuExecutor {
             plans: HashMap::new(),
             lanes: <[Lane; LANES]>::default(),
             generation: 0,
+            observes: false,
+            noted: Noted::default(),
         })
     }
 
@@ -109,6 +125,12 @@ impl GpuExecutor {
         self.plans.get(&plan).is_some_and(|prepared| prepared.flow.is_some())
     }
 
+    /// Whether the device has a clock that can be asked.
+    #[cfg(test)]
+    pub(crate) fn has_clock(&self) -> bool {
+        self.device.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
     /// Every layer by one variant, whatever the number of rows.
     #[cfg(test)]
     pub(crate) fn force_variant(&mut self, index: usize) {
@@ -125,7 +147,11 @@ impl GpuExecutor {
     ) -> Result<(), ExecuteError> {
         self.make_room(id, lane, rows.len())?;
         let prepared = self.plans.get_mut(&id).expect("a plan is loaded before it is run");
-        let Lane { memory, in_flight } = &mut self.lanes[lane];
+        let Lane { memory, in_flight, timer } = &mut self.lanes[lane];
+        if self.observes && timer.is_none() {
+            *timer = Some(Timer::new(&self.device)?);
+        }
+        let timer = timer.as_ref().and_then(Option::as_ref).filter(|_| self.observes);
         let memory = memory.as_mut().expect("room was made");
         let flows = prepared.flows(lane, rows.len());
         let row_count = u32::try_from(rows.len()).expect("a chunk is short");
@@ -143,9 +169,12 @@ impl GpuExecutor {
         let commands = self.copier.beside(
             input_floats * size_of::<f32>(),
             || write_inputs(plan, layout, memory, rows, inputs, &self.copier),
-            || encode(&self.device, &self.kernels, prepared, flow, memory, layout, groups, rows.len()),
+            || encode(&self.device, &self.kernels, prepared, flow, memory, layout, groups, rows.len(), timer),
         );
         *in_flight = Some(self.device.queue.submit([commands]));
+        if self.observes {
+            self.noted.submitted = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -174,6 +203,7 @@ impl GpuExecutor {
             self.start(plan.id, lane, rows, inputs)?;
             self.wait(lane, started, self.timeout)?;
         }
+        self.note(lane);
         let memory = self.lanes[lane].memory.as_ref().expect("the lane was used");
         let width = plan.width(plan.output);
         let stride_bytes = layout::stride(width) * size_of::<f32>();
@@ -185,6 +215,18 @@ impl GpuExecutor {
             }
         }
         Ok(())
+    }
+
+    /// What is known of a chunk that is done.
+    fn note(&mut self, lane: usize) {
+        if !self.observes {
+            return;
+        }
+        self.noted.finished = Some(Instant::now());
+        let timer = self.lanes[lane].timer.as_ref().and_then(Option::as_ref);
+        if let Some(stretch) = timer.and_then(|timer| timer.read(&self.copier)) {
+            self.noted.device = Some(self.noted.device.map_or(stretch, |known| known.joined(stretch)));
+        }
     }
 
     /// Whether the workgroups of a flow did not run at once; then the plan has no flow any more.
@@ -239,6 +281,20 @@ impl Executor for GpuExecutor {
             }
             Ok(())
         })
+    }
+
+    fn observe(&mut self, wanted: bool) {
+        self.observes = wanted;
+        if wanted {
+            self.noted = Noted::default();
+        }
+    }
+
+    fn observed(&self) -> Option<RunTimes> {
+        let Noted { submitted, finished, device } = self.noted;
+        let period_ns = self.device.queue.get_timestamp_period();
+        let device = device.map(|stretch| stretch.took(period_ns));
+        Some(RunTimes { submitted: submitted?, finished: finished?, device })
     }
 
     fn unload(&mut self, plan: PlanId) {
@@ -350,6 +406,7 @@ fn encode(
     layout: &Layout,
     groups: &[wgpu::BindGroup],
     rows: usize,
+    timer: Option<&Timer>,
 ) -> wgpu::CommandBuffer {
     let plan = &prepared.plan;
     let place = |buffer: BufferId| {
@@ -367,7 +424,9 @@ fn encode(
         }
     }
     {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        let timestamp_writes = timer.map(Timer::writes);
+        let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
         if let Some(flow) = flow {
             flow.record(&mut pass, rows);
         } else {
@@ -378,6 +437,9 @@ fn encode(
                 pass.dispatch_workgroups(columns, rows, 1);
             }
         }
+    }
+    if let Some(timer) = timer {
+        timer.resolve(&mut encoder);
     }
     let readback = &memory.readback.buffer;
     if !prepared.sinks {

@@ -17,6 +17,7 @@ mod memory;
 mod params;
 mod prepared;
 mod tiles;
+mod timer;
 mod variants;
 mod weights;
 

@@ -57,6 +57,28 @@ fn a_batch_of_several_chunks_gives_the_same_numbers() {
 }
 
 #[test]
+fn an_observed_run_says_when_it_was_and_computes_the_same() {
+    let mut executor = open();
+    for case in [Case::nhits(3), Case::nhits(5000)] {
+        let plain = run_guarded(&mut executor, &case);
+        assert_eq!(executor.observed(), None, "nobody asked");
+        executor.observe(true);
+        let before = Instant::now();
+        let observed = run_guarded(&mut executor, &case);
+        let after = Instant::now();
+        let times = executor.observed().expect("it was observed");
+        executor.observe(false);
+        assert_eq!(bits(&observed), bits(&plain), "{}", case.name);
+        assert!(before <= times.submitted && times.submitted <= times.finished && times.finished <= after);
+        assert_eq!(times.device.is_some(), executor.has_clock(), "{times:?}");
+        assert!(times.device.is_none_or(|took| took <= after - before), "{times:?}");
+        executor.observe(true);
+        executor.observe(false);
+        assert_eq!(executor.observed(), None, "of the last run");
+    }
+}
+
+#[test]
 fn plans_and_batch_sizes_may_alternate() {
     let cases = [Case::nhits(3), Case::pool(168, 2, 24, crate::PoolMode::Mean, 200), Case::nhits(70)];
     let expected: Vec<Vec<f64>> =
