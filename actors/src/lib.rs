@@ -24,6 +24,7 @@ mod supervisor;
 mod system;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
 pub use health::Meters;
@@ -43,3 +44,4 @@ pub use status::{
     Vitals,
 };
 pub use system::{LoadRefused, System};
+pub use trace::{Began, Done, Span, SpanKind, SpanSink, Trace, Value};

@@ -9,6 +9,7 @@ use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
 
 use crate::audit::{PredictionIds, RowName};
 use crate::release::key_of;
+use crate::trace::Trace;
 
 /// Windows to be forecast by one model.
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ pub struct Origin {
     /// Of what is asked about, such as a series: requests with one key are answered by one version of a model, as long
     /// as its release allows. `None`: those of one caller are. See [`key_of`](crate::release::key_of).
     pub key: Option<u64>,
+    /// What it is part of, if that is recorded.
+    pub trace: Trace,
 }
 
 impl Origin {
@@ -241,6 +244,22 @@ pub enum ForecastError {
 }
 
 impl ForecastError {
+    /// One word for each way, as spans have it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownModel(_) => "unknown_model",
+            Self::UnknownVersion { .. } => "unknown_version",
+            Self::NotReady(_) => "not_ready",
+            Self::Window(_) => "window",
+            Self::TooManyRows { .. } => "too_many_rows",
+            Self::Overloaded { .. } => "overloaded",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::Unavailable { .. } => "unavailable",
+            Self::NotFinite { .. } => "not_finite",
+        }
+    }
+
     pub(crate) fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into() }
     }

@@ -6,6 +6,7 @@ mod elsewhere;
 mod load;
 mod recorded;
 mod released;
+mod traced;
 mod views;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::router::{Outlook, Route, prefers_cpu};
 use crate::settings::{FallbackPolicy, Placement, Settings};
 use crate::status::{DeviceState, ModelStatus};
 use crate::supervisor::{self, Started};
+use crate::trace::SpanSink;
 
 pub use load::LoadRefused;
 
@@ -50,6 +52,8 @@ struct Inner {
     remote: OnceLock<Remote>,
     /// Where answers are recorded; empty: nowhere.
     audit: OnceLock<Arc<Audit>>,
+    /// Where spans of requests from other nodes go; empty: nowhere.
+    spans: OnceLock<Arc<dyn SpanSink>>,
     numbers: recorded::Numbers,
 }
 
@@ -85,7 +89,7 @@ impl System {
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
         let steady = parking_lot::Mutex::new(Steady::new());
-        let (remote, audit) = (OnceLock::new(), OnceLock::new());
+        let (remote, audit, spans) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let orders = Arc::new(Orders::new(settings.breaker_mode));
         let numbers = recorded::Numbers::starting(clock.wall());
         let inner = Inner {
@@ -99,6 +103,7 @@ impl System {
             steady,
             remote,
             audit,
+            spans,
             numbers,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -110,6 +115,13 @@ impl System {
     /// See [`ForecastError`]; it ends by the request's deadline whatever happens. Needs a tokio timer around it.
     pub async fn forecast(&self, request: ForecastRequest) -> Result<Forecast, ForecastError> {
         let now = self.inner.clock.now();
+        if request.origin.trace.is_recorded() {
+            return Box::pin(self.traced(request, now)).await;
+        }
+        self.asked(request, now).await
+    }
+
+    async fn asked(&self, request: ForecastRequest, now: Instant) -> Result<Forecast, ForecastError> {
         let (found, lot) = self.chosen(&request);
         match lot {
             None => self.kept(found, request, now).await,

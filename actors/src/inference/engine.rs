@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use peregrine_runtime::Clock;
-use peregrine_shaders::{ExecuteError, Executor, Forecaster, PlanId, Scratch, Windows};
+use peregrine_shaders::{ExecuteError, Executor, Forecaster, PlanId, RunTimes, Scratch, Windows};
 
 use crate::inference::ledger::Split;
 
@@ -59,6 +59,21 @@ impl Engine {
     /// Drops the executor, which may panic again on its way out if it is broken.
     pub(crate) fn discard(self) {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
+    }
+
+    /// Whether the times of the runs that follow are noted.
+    pub(crate) fn observe(&mut self, wanted: bool) {
+        self.executor.observe(wanted);
+    }
+
+    /// Of the last run.
+    pub(crate) fn observed(&self) -> Option<RunTimes> {
+        self.executor.observed()
+    }
+
+    /// What it runs on.
+    pub(crate) fn device(&self) -> &str {
+        self.executor.device()
     }
 
     /// Runs anything on the executor; a panic becomes an error.

@@ -5,6 +5,7 @@
 //! lock. A GPU that fails hands what it held to the CPU's line: accepted work is not lost.
 
 mod answers;
+mod traced;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ use peregrine_runtime::{Address, Clock, Failure};
 use peregrine_shaders::{Backend, Plan, PlanId, Windows};
 use tokio::sync::watch;
 
+use self::traced::{Ran, TracedBatch};
 use crate::inference::admission::{Excess, time};
 use crate::inference::batch::{BatchLimits, Batcher};
 use crate::inference::check::CheckLimits;
@@ -385,8 +387,29 @@ impl Line {
         let until = started.saturating_duration_since(self.born) + time(work, self.speed.ns());
         self.busy_until_ns.store(nanos(until).max(1), Ordering::Relaxed); // zero is idle
         let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
+        let traced = TracedBatch::of(&jobs);
+        if traced.is_some() {
+            running.observe(true);
+        }
         let ran = running.run(&served.forecaster, served.terms.streams, &windows, clock.as_ref());
         self.busy_until_ns.store(0, Ordering::Relaxed);
+        if let Some(traced) = traced {
+            running.observe(false);
+            let batch = Ran {
+                backend: self.spec.backend,
+                device: running.device().to_owned(),
+                model: &served.forecaster.spec().name,
+                version: served.version,
+                requests: jobs.len(),
+                rows: windows.iter().map(|windows| windows.rows).sum(),
+                started,
+                ended: clock.now(),
+            };
+            match &ran {
+                Ok((_, split)) => traced.ran(&batch, *split, running.observed()),
+                Err(broken) => traced.broke(&batch, &broken.to_string()),
+            }
+        }
         let judge = served.judge(self.spec.backend);
         match ran {
             Ok((fates, split)) => {
@@ -407,7 +430,8 @@ impl Line {
             }
             Err(broken) => {
                 let why = broken.to_string();
-                tracing::warn!(backend = self.spec.backend.name(), model = %served.forecaster.spec().name, error = why, "batch failed");
+                let traced = jobs.iter().find_map(|job| job.origin.trace.id());
+                tracing::warn!(backend = self.spec.backend.name(), model = %served.forecaster.spec().name, error = why, trace_id = traced, "batch failed");
                 let mut jobs = jobs;
                 if settle_tickets(&mut jobs, Outcome::Failed(&why)) == 0 {
                     judge.judge(Outcome::Failed(&why), false);

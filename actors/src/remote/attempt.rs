@@ -16,6 +16,7 @@ use super::message::{Blame, RemoteAnswer, RemoteForecast, RemoteRefusal};
 use super::peer::Peer;
 use crate::breaker::Permit;
 use crate::inference::{Judge, Outcome, Ticket};
+use crate::trace::{Done, SpanKind, Trace};
 
 /// Our requests on their way, by region.
 #[derive(Debug, Default)]
@@ -84,6 +85,8 @@ pub(super) struct Start {
     /// What it was given.
     pub(super) remaining: Duration,
     pub(super) is_hedge: bool,
+    /// The ask itself, as a piece of the request.
+    pub(super) span: Trace,
 }
 
 /// An ask on its way; `None` once it has ended. Dropped before, it is cancelled.
@@ -104,6 +107,7 @@ impl Attempt {
     pub(super) fn outrun(&mut self) {
         let Some(mut start) = self.0.take() else { return };
         start.peer.counts.cancelled.fetch_add(1, Ordering::Relaxed);
+        start.record(Some(("cancelled", "another node answered first".to_owned())));
         if start.is_hedge {
             return; // the first was merely late
         }
@@ -113,6 +117,18 @@ impl Attempt {
 }
 
 impl Start {
+    fn record(&self, error: Option<(&'static str, String)>) {
+        self.span.end(|| {
+            let done = Done::new("remote ask", self.since, self.clock.now()).of_kind(SpanKind::Client);
+            done.with("rpc.system.name", "peregrine")
+                .with("rpc.method", "forecast.ask")
+                .with("peregrine.peer.node", self.peer.node.to_string())
+                .with("peregrine.peer.region", self.peer.region.to_string())
+                .with("peregrine.hedge", self.is_hedge)
+                .failed(error)
+        });
+    }
+
     fn report(&mut self, outcome: Outcome<'_>) {
         match self.ticket.take() {
             Some(ticket) => ticket.settle(outcome),
@@ -127,6 +143,7 @@ impl Start {
             None => Ok(answer),
             Some(why) => Err(RemoteRefusal::Malformed(why.to_owned())),
         });
+        self.record(result.as_ref().err().map(|refusal| (refusal.kind(), refusal.to_string())));
         match &result {
             Ok(_) => {
                 self.peer.answered(&self.request.model, self.request.rows(), took, now);
@@ -179,8 +196,10 @@ impl Drop for Attempt {
         let Some(mut start) = self.0.take() else { return };
         // Whoever drops it at the deadline did not see it end; whoever drops it earlier has left.
         if start.clock.now().saturating_duration_since(start.since) >= start.remaining {
+            start.record(Some(("deadline_exceeded", "deadline exceeded".to_owned())));
             start.out_of_time();
         } else {
+            start.record(Some(("cancelled", "the caller left".to_owned())));
             start.peer.counts.cancelled.fetch_add(1, Ordering::Relaxed);
         }
         let _ = &start.seat; // free again from here on

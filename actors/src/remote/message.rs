@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use peregrine_runtime::{Deadline, NodeId, Region};
+use peregrine_runtime::{Deadline, NodeId, Region, TraceContext};
 use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
 
 use crate::request::{ForecastError, Timing};
@@ -23,11 +23,13 @@ pub trait Peers: Send + Sync + 'static {
     /// Whether any live node, this one excluded, serves any model, as known now.
     fn serve_anything(&self) -> bool;
 
-    /// Asks one of them; dropping the future cancels there. Ends by the deadline.
+    /// Asks one of them; dropping the future cancels there. Ends by the deadline. `trace` is the piece of work that the
+    /// other node's is part of, if it is recorded.
     fn ask(
         &self,
         node: &NodeId,
         request: Arc<RemoteForecast>,
+        trace: Option<TraceContext>,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>>;
 }
@@ -180,6 +182,25 @@ impl RemoteRefusal {
             Self::Window(_) | Self::TooManyRows { .. } | Self::NotFinite { .. } | Self::DeadlineExceeded => {
                 false
             }
+        }
+    }
+
+    /// One word for each way, as spans have it.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::UnknownModel => "unknown_model",
+            Self::UnknownVersion => "unknown_version",
+            Self::NotReady => "not_ready",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Stopping => "stopping",
+            Self::Degraded => "degraded",
+            Self::Unavailable(_) => "unavailable",
+            Self::Unreachable(_) => "unreachable",
+            Self::Malformed(_) => "malformed",
+            Self::Window(_) => "window",
+            Self::TooManyRows { .. } => "too_many_rows",
+            Self::NotFinite { .. } => "not_finite",
+            Self::DeadlineExceeded => "deadline_exceeded",
         }
     }
 

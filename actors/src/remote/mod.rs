@@ -44,6 +44,7 @@ use crate::breaker::{BreakerLimits, Gate, GateSpec, Orders};
 use crate::inference::Expected;
 use crate::settings::RoutingSettings;
 use crate::status::{BreakerStatus, Guarded, PeerStats, RemoteStats};
+use crate::trace::Trace;
 
 pub(crate) struct Remote {
     pub(crate) peers: Arc<dyn Peers>,
@@ -160,6 +161,7 @@ impl Remote {
         request: Arc<RemoteForecast>,
         need: Need,
         deadline: Deadline,
+        trace: &Trace,
     ) -> Result<RemoteAnswer, NoAnswer> {
         let now = self.clock.now();
         let remaining = deadline.remaining(now);
@@ -171,6 +173,7 @@ impl Remote {
         let errand = Errand {
             remote: self,
             request,
+            trace,
             deadline,
             course: Course::new(stops),
             attempts: FuturesUnordered::new(),
@@ -290,6 +293,8 @@ impl Remote {
 struct Errand<'a> {
     remote: &'a Remote,
     request: Arc<RemoteForecast>,
+    /// What it is part of.
+    trace: &'a Trace,
     deadline: Deadline,
     course: Course,
     attempts: FuturesUnordered<Attempt>,
@@ -419,7 +424,9 @@ impl Errand<'_> {
                 count.fetch_add(1, Ordering::Relaxed);
             }
             peer.counts.asks.fetch_add(1, Ordering::Relaxed);
-            let asked = remote.peers.ask(&stop.node, Arc::clone(&self.request), self.deadline);
+            let span = self.trace.child();
+            let request = Arc::clone(&self.request);
+            let asked = remote.peers.ask(&stop.node, request, span.context(), self.deadline);
             let hedge_at = self.hedge_at(&peer, now);
             self.attempts.push(Attempt::new(attempt::Start {
                 asked,
@@ -431,6 +438,7 @@ impl Errand<'_> {
                 since: now,
                 remaining: self.deadline.remaining(now),
                 is_hedge: why == Why::Hedge,
+                span,
             }));
             return Some(hedge_at);
         }

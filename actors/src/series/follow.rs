@@ -28,7 +28,11 @@ impl Series {
                 continue;
             };
             match inner.work(history, &tick.series, want, seq, &spec, accepted_at) {
-                Ok(work) => self.predictor(&want.model).submit(work),
+                Ok(work) => {
+                    let is_recorded = tick.trace.is_recorded();
+                    let traced = is_recorded.then(|| (tick.trace.child(), inner.clock.now()));
+                    self.predictor(&want.model).submit(Work { traced, ..work });
+                }
                 // Its stream has not begun, or never will.
                 Err(Unready::Short { .. } | Unready::Several(_)) => {}
                 Err(_) => inner.give_up(&tick.series, want, seq),
@@ -127,6 +131,7 @@ impl Inner {
             accepted_at,
             windows: history.window(seq, spec)?,
             skipped_from: None,
+            traced: None,
         })
     }
 

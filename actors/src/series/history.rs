@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::tick::{Effect, SeriesName, Tick, TickError, Timestamp};
+use crate::trace::Trace;
 
 /// Columns that one series may have beside its value, of each kind.
 pub const COLUMNS_MAX: usize = 64;
@@ -261,6 +262,7 @@ impl History {
             hist_exog: hist_exog.collect(),
             stat_exog: self.statics.clone(),
             futr_exog,
+            trace: Trace::default(),
         })
     }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -24,6 +24,7 @@ use crate::release::key_of;
 use crate::request::{Forecast, ForecastError, ForecastRequest, Names, Origin, Priority, Subject};
 use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
 use crate::system::System;
+use crate::trace::{Done, Trace};
 
 /// A window to be forecast, and for whom.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub(super) struct Work {
     pub(super) windows: Windows,
     /// Number of the first window that was skipped before this one.
     pub(super) skipped_from: Option<u64>,
+    /// The prediction as a piece of its tick, and since when; `None`: the tick is not recorded.
+    pub(super) traced: Option<(Trace, Instant)>,
 }
 
 impl Work {
@@ -152,11 +155,14 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
         };
         let model = batch[0].stream.model.to_string();
         let key = Some(batch[0].key());
-        let origin = Origin { priority: Priority::High, key, ..Origin::default() };
+        // What several predictions have in common stands in the trace of the first.
+        let host = batch.iter().find_map(|work| work.traced.as_ref());
+        let trace = host.map(|(span, _)| span.clone()).unwrap_or_default();
+        let origin = Origin { priority: Priority::High, key, trace: trace.clone(), ..Origin::default() };
         let subject = tools.subject(batch);
         let request = ForecastRequest { origin, subject, ..ForecastRequest::new(model, windows, deadline) };
         match tools.system.forecast(request).await {
-            Ok(forecast) => return tools.publish(batch, &forecast),
+            Ok(forecast) => return tools.publish(batch, &forecast, &trace),
             Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
                 let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
                 tokio::time::sleep(pause.min(deadline.remaining(tools.clock.now()))).await;
@@ -164,7 +170,7 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
             // One window spoils no other.
             Err(ForecastError::NotFinite { row }) if row < batch.len() => tools.give_up(batch.remove(row)),
             Err(failed) => {
-                warn!(model = &*batch[0].stream.model, windows = batch.len(), error = %failed, "no predictions");
+                warn!(model = &*batch[0].stream.model, windows = batch.len(), error = %failed, trace_id = trace.id(), "no predictions");
                 return batch.drain(..).for_each(|work| tools.give_up(work));
             }
         }
@@ -184,17 +190,18 @@ impl Tools {
         Subject::Named(Box::new(Names { rows: batch.iter().map(row).collect(), ..Names::default() }))
     }
 
-    fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast) {
+    fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast, host: &Trace) {
         let made_at = timestamp(self.clock.wall());
         let backend: Arc<str> = forecast.backend_label().into();
         let width = forecast.spec.answer_len();
-        for (work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
+        for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
             self.counters.predicted(made_at.0.saturating_sub(work.accepted_at.0));
             if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
                 self.counters.conflated(work.seq - from);
                 let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);
                 self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
             }
+            let traced = work.traced.take();
             let prediction = Prediction {
                 stream: work.stream,
                 seq: work.seq,
@@ -209,11 +216,30 @@ impl Tools {
                 backend: Arc::clone(&backend),
                 degraded: forecast.degraded,
             };
+            let seq = prediction.seq;
             self.outlet.deliver(&work.nodes, StreamEvent::Prediction(Arc::new(prediction)));
+            if let Some((span, since)) = traced {
+                let links = host.context().filter(|_| span != *host);
+                span.end(|| {
+                    Done::new("prediction", since, self.clock.now())
+                        .linked(links)
+                        .with("peregrine.model", forecast.spec.name.clone())
+                        .with("peregrine.version", forecast.version)
+                        .with("peregrine.backend", backend.to_string())
+                        .with("peregrine.degraded", forecast.degraded)
+                        .with("peregrine.seq", seq)
+                });
+            }
         }
     }
 
     fn give_up(&self, work: Work) {
+        if let Some((span, since)) = &work.traced {
+            span.end(|| {
+                let why = Some(("failed", "the window could not be forecast".to_owned()));
+                Done::new("prediction", *since, self.clock.now()).failed(why)
+            });
+        }
         self.fail(work.stream, &work.nodes, work.seq);
     }
 

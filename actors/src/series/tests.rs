@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
+use crate::trace::Trace;
 
 fn spec(window: usize, hist: &[&str], futr: &[&str], stat: &[&str]) -> ModelSpec {
     let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
@@ -35,6 +36,7 @@ fn tick(at: i64, value: f32) -> Tick {
         hist_exog: Vec::new(),
         futr_exog: Vec::new(),
         stat_exog: Vec::new(),
+        trace: Trace::default(),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::trace::Trace;
+
 /// Longest name of a series, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 
@@ -76,6 +78,8 @@ pub struct Tick {
     pub futr_exog: Vec<(String, Vec<f32>)>,
     /// What does not change with time, by name.
     pub stat_exog: Vec<(String, f32)>,
+    /// What it is part of, if that is recorded; not kept with it.
+    pub trace: Trace,
 }
 
 /// What a tick did. Every effect is an answer; a tick that has one may be sent again without harm.

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use peregrine_runtime::Deadline;
+use peregrine_runtime::{Deadline, TraceContext};
 use peregrine_shaders::{Backend, WindowError, Windows};
 
 use super::{Resort, System};
 use crate::remote::{Need, NoAnswer, Peers, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
-use crate::request::{Forecast, ForecastError, ForecastRequest, ServedBy, Timing};
+use crate::request::{Forecast, ForecastError, ForecastRequest, Origin, ServedBy, Timing};
 use crate::router::{Outlook, Route, prefers_cpu};
 use crate::settings::{FallbackPolicy, Placement, RoutingSettings};
 use crate::status::{ModelStatus, RemoteStats};
+use crate::trace::Trace;
 
 /// A request that another node is to answer.
 #[derive(Clone, Copy, Debug)]
@@ -75,20 +76,33 @@ impl System {
         }
         let question = RemoteForecast { model: model.to_owned(), version, may_degrade: true, windows: None };
         let question = Arc::new(question);
-        match remote.forecast(Arc::clone(&question), LAST, deadline).await {
+        match remote.forecast(Arc::clone(&question), LAST, deadline, &Trace::default()).await {
             Ok(answer) => Ok(remote.shapes.put(version, &answer, self.inner.clock.now())),
             Err(NoAnswer::Nobody) => Err(unknown),
             Err(NoAnswer::Refused(refusal)) => Err(refusal.for_caller(&question)),
         }
     }
 
-    /// Answers another node, on a device of this one.
+    /// Answers another node, on a device of this one. `caller` is the piece of work there that it is part of.
     ///
     /// # Errors
     /// See [`RemoteRefusal`]; it ends by the deadline. Needs a tokio timer around it.
     pub async fn serve_remote(
         &self,
         request: RemoteForecast,
+        caller: Option<TraceContext>,
+        deadline: Deadline,
+    ) -> Result<RemoteAnswer, RemoteRefusal> {
+        match caller {
+            None => self.served(request, Trace::default(), deadline).await,
+            Some(caller) => Box::pin(self.serve_traced(request, caller, deadline)).await,
+        }
+    }
+
+    pub(super) async fn served(
+        &self,
+        request: RemoteForecast,
+        trace: Trace,
         deadline: Deadline,
     ) -> Result<RemoteAnswer, RemoteRefusal> {
         let inner = &*self.inner;
@@ -126,7 +140,9 @@ impl System {
         }
         let rows = windows.rows;
         let version = request.version;
-        let local = ForecastRequest { version, ..ForecastRequest::new(request.model, windows, deadline) };
+        let origin = Origin { trace, ..Origin::default() };
+        let local =
+            ForecastRequest { version, origin, ..ForecastRequest::new(request.model, windows, deadline) };
         let forecast = self.local(&route, local, now, Resort::Last).await;
         let forecast = forecast.map_err(|refused| self.counted(&route, *refused, now));
         if let Some(lot) = lot {
@@ -168,14 +184,15 @@ impl System {
             may_degrade: !away.needs_gpu && self.inner.settings.policy == FallbackPolicy::Allow,
             windows: Some(std::mem::take(&mut request.windows)),
         });
-        match remote.forecast(Arc::clone(&asked), away.need(), deadline).await {
+        match remote.forecast(Arc::clone(&asked), away.need(), deadline, &request.origin.trace).await {
             Ok(answer) => return Ok(forecast_of(answer)),
             Err(NoAnswer::Refused(RemoteRefusal::NotFinite { row })) => {
                 return Err(ForecastError::NotFinite { row });
             }
             Err(NoAnswer::Nobody) => {}
             Err(NoAnswer::Refused(refusal)) => {
-                tracing::debug!(model = %request.model, error = %refusal, "no other node answered");
+                let trace_id = request.origin.trace.id();
+                tracing::debug!(model = %request.model, error = %refusal, trace_id, "no other node answered");
             }
         }
         request.windows = recovered(asked);
@@ -208,7 +225,9 @@ impl System {
                 may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
                 windows: Some(windows),
             });
-            if let Ok(answer) = remote.forecast(Arc::clone(&asked), LAST, asks.deadline).await {
+            if let Ok(answer) =
+                remote.forecast(Arc::clone(&asked), LAST, asks.deadline, &asks.origin.trace).await
+            {
                 return Ok(forecast_of(answer));
             }
             let again = ForecastRequest { windows: recovered(asked), ..asks };
@@ -247,7 +266,7 @@ impl System {
             may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
             windows: Some(request.windows),
         });
-        match remote.forecast(Arc::clone(&asked), LAST, deadline).await {
+        match remote.forecast(Arc::clone(&asked), LAST, deadline, &request.origin.trace).await {
             Ok(answer) => Ok(forecast_of(answer)),
             Err(NoAnswer::Nobody) => Err(unknown),
             Err(NoAnswer::Refused(refusal)) => {

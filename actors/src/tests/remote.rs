@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use peregrine_runtime::{Deadline, NodeId, Region};
+use peregrine_runtime::{Deadline, NodeId, Region, TraceContext};
 use peregrine_shaders::{Backend, ExecuteError, Windows};
 
 use super::fake::Mode;
@@ -51,6 +51,7 @@ impl Peers for Pair {
         &self,
         _: &NodeId,
         request: Arc<RemoteForecast>,
+        trace: Option<TraceContext>,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>> {
         let mut bytes = Vec::new();
@@ -61,7 +62,7 @@ impl Peers for Pair {
         Box::pin(async move {
             let Some(other) = other else { return Err(RemoteRefusal::Unreachable("gone".to_owned())) };
             let mut bytes = Vec::new();
-            match other.serve_remote(request, deadline).await {
+            match other.serve_remote(request, trace, deadline).await {
                 Ok(answer) => {
                     answer.write(&mut bytes);
                     Ok(RemoteAnswer::read(&bytes).unwrap())
@@ -263,7 +264,7 @@ async fn a_system_of_no_cluster_answers_nobody() {
     let rig = Rig::cpu(|_| {}).await;
     let request =
         RemoteForecast { model: MODEL.to_owned(), version: None, may_degrade: true, windows: Some(ramp(1)) };
-    let refused = rig.system.serve_remote(request, rig.system.default_deadline()).await.err();
+    let refused = rig.system.serve_remote(request, None, rig.system.default_deadline()).await.err();
     assert!(matches!(refused, Some(RemoteRefusal::Unavailable(_))));
     assert!(rig.system.remote_stats().is_none());
 }

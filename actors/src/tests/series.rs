@@ -197,6 +197,7 @@ fn tick(series: &str, at: i64) -> Tick {
         hist_exog: Vec::new(),
         futr_exog: Vec::new(),
         stat_exog: Vec::new(),
+        trace: crate::Trace::default(),
     }
 }
 

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
-use peregrine_runtime::{Clock, Deadline, NodeId, Region};
+use peregrine_runtime::{Clock, Deadline, NodeId, Region, TraceContext};
 use peregrine_shaders::{Backend, Family, Head, ModelSpec, NormalizerKind, Windows};
 
 use crate::remote::{
     Need, NoAnswer, Peers, Prefer, Provider, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal,
 };
+use crate::trace::Trace;
 use crate::{BreakerLimits, BreakerState, RoutingSettings, Timing};
 
 const MS: Duration = Duration::from_millis(1);
@@ -76,6 +77,7 @@ impl Peers for Cluster {
         &self,
         node: &NodeId,
         request: Arc<RemoteForecast>,
+        _: Option<TraceContext>,
         _: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>> {
         self.asked.lock().push(node.to_string());
@@ -182,7 +184,8 @@ impl Rig {
         };
         let start = tokio::time::Instant::now();
         let deadline = Deadline::after(start.into_std(), within);
-        let ended = self.remote.forecast(Arc::new(request), Need::default(), deadline).await;
+        let ended =
+            self.remote.forecast(Arc::new(request), Need::default(), deadline, &Trace::default()).await;
         assert!(start.elapsed() <= within + 2 * MS, "it ended {:?} after it began", start.elapsed());
         match ended {
             Ok(answer) => Ok(answer.node.to_string()),
