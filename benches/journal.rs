@@ -45,6 +45,7 @@ fn entry(names: &[SeriesName], at: u64) -> JournalEntry {
         hist_exog: Vec::new(),
         futr_exog: Vec::new(),
         stat_exog: Vec::new(),
+        trace: peregrine_actors::Trace::default(),
     };
     JournalEntry { seq: at / SERIES, epoch: 1, tick }
 }

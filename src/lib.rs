@@ -26,6 +26,7 @@ mod security;
 mod series;
 pub mod series_store;
 mod settings;
+mod telemetry;
 #[cfg(test)]
 mod testing;
 mod top;

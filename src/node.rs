@@ -49,9 +49,13 @@ use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
 use crate::series_store::{DataError, SeriesStore};
 use crate::settings::settings;
+use crate::telemetry::Telemetry;
 
 /// An actor that is longer at one message is stuck: twice what bringing a model to a device may take.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
+
+/// What the last spans have to leave a node at least.
+const TRACES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A running node. Dropping it stops it.
 pub struct Node {
@@ -295,6 +299,8 @@ struct Started {
     joined: Option<Joined>,
     /// Closed when the last answer was given.
     records: Option<Arc<AuditRecords>>,
+    /// Likewise.
+    telemetry: Option<Arc<Telemetry>>,
 }
 
 /// What is read before the actors start.
@@ -302,6 +308,7 @@ struct Stock {
     entries: Vec<catalog::Entry>,
     series: SeriesStore,
     records: Option<Arc<AuditRecords>>,
+    telemetry: Option<Arc<Telemetry>>,
 }
 
 /// The whole life of a node, on its own thread.
@@ -314,7 +321,7 @@ async fn live(
 ) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let drain = resolved.config.server.drain;
-    let Started { server, addr, system, reload, joined, records } =
+    let Started { server, addr, system, reload, joined, records, telemetry } =
         match start(resolved, factories, guests, &clock).await {
             Ok(started) => started,
             Err(failed) => {
@@ -349,6 +356,11 @@ async fn live(
     if let Some(records) = records {
         records.close(); // nobody else is on this thread any more
     }
+    if let Some(telemetry) = telemetry {
+        // What was answered at the very end is to be seen too, whatever was left of the drain.
+        let deadline = deadline.instant().max(clock.now() + TRACES_WITHIN);
+        telemetry.close(Deadline::at(deadline));
+    }
 }
 
 async fn start(
@@ -378,12 +390,15 @@ async fn start(
     if let Some(records) = &records {
         system.attach_audit(Arc::clone(records.audit()));
     }
+    let telemetry = start_telemetry(config, &system, clock)?;
     let drain = config.server.drain;
     let mut joined = None;
     let guests = Guests { has_meters, ..guests };
-    let stock = Stock { entries, series, records: records.clone() };
+    let stock = Stock { entries, series, records: records.clone(), telemetry: telemetry.clone() };
     match serve_models(&system, stock, resolved, guests, clock, &mut joined).await {
-        Ok((server, addr, reload)) => Ok(Started { server, addr, system, reload, joined, records }),
+        Ok((server, addr, reload)) => {
+            Ok(Started { server, addr, system, reload, joined, records, telemetry })
+        }
         Err(failed) => {
             let deadline = Deadline::after(clock.now(), drain);
             if let Some(joined) = joined {
@@ -403,7 +418,7 @@ async fn serve_models(
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
-    let Stock { entries, series, records } = stock;
+    let Stock { entries, series, records, telemetry } = stock;
     let Guests { mut rooms, feed, has_meters } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
@@ -501,6 +516,7 @@ async fn serve_models(
         scorecard,
         journal,
         records,
+        telemetry,
         demo,
         told,
         picture,
@@ -549,6 +565,18 @@ fn reach_scaler(
 fn machine() -> Result<Option<String>, NodeError> {
     let identity = Identity::read(|name| std::env::var(name).ok())?;
     Ok(identity.map(|identity| identity.machine))
+}
+
+/// The traces of this node, and of what others ask of it.
+fn start_telemetry(
+    config: &Config,
+    system: &System,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<Telemetry>>, NodeError> {
+    let Some(part) = &config.tracing else { return Ok(None) };
+    let telemetry = Telemetry::start(part, &config.node, Arc::clone(clock), rand::random())?;
+    system.attach_spans(telemetry.sink());
+    Ok(Some(Arc::new(telemetry)))
 }
 
 fn start_alerts(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<Alerts>, NodeError> {

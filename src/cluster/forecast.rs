@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_actors::{RemoteAnswer, RemoteForecast, RemoteRefusal, System, WireError};
-use peregrine_runtime::{CodecError, Deadline, Failure, Inbox, Lane, RemoteMessage, Worker};
+use peregrine_runtime::{CodecError, Deadline, Failure, Inbox, Lane, RemoteMessage, TraceContext, Worker};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -22,8 +22,12 @@ const RETRY_AFTER_MS: u32 = 20;
 /// For an ask that came without a deadline, which none does.
 const UNBOUNDED: Duration = Duration::from_secs(60);
 
-/// A forecast asked of another node; the shared request is written where it is sent, not copied.
-pub(super) struct AskForecast<const BULK: bool>(pub(super) Arc<RemoteForecast>);
+/// A forecast asked of another node, and what asks, if that is recorded; the shared request is written where it is
+/// sent, not copied.
+pub(super) struct AskForecast<const BULK: bool>(
+    pub(super) Arc<RemoteForecast>,
+    pub(super) Option<TraceContext>,
+);
 
 impl<const BULK: bool> actix::Message for AskForecast<BULK> {
     type Result = Result<RemoteAnswer, RemoteRefusal>;
@@ -36,13 +40,21 @@ impl<const BULK: bool> RemoteMessage for AskForecast<BULK> {
     const BYTES_MAX: usize = BYTES_MAX;
     const LANE: Lane = if BULK { Lane::Bulk } else { Lane::Ask };
 
+    fn trace(&self) -> Option<TraceContext> {
+        self.1
+    }
+
+    fn traced(&mut self, context: TraceContext) {
+        self.1 = Some(context);
+    }
+
     fn write(&self, _version: u16, out: &mut Vec<u8>) -> Result<(), CodecError> {
         self.0.write(out);
         Ok(())
     }
 
     fn read(_version: u16, bytes: &[u8]) -> Result<Self, CodecError> {
-        RemoteForecast::read(bytes).map(|request| Self(Arc::new(request))).map_err(malformed)
+        RemoteForecast::read(bytes).map(|request| Self(Arc::new(request), None)).map_err(malformed)
     }
 
     fn write_answer(answer: &Self::Result, _version: u16, out: &mut Vec<u8>) -> Result<(), CodecError> {
@@ -94,12 +106,13 @@ impl<const BULK: bool> Worker<AskForecast<BULK>> for Desk {
                 continue;
             };
             let deadline = envelope.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
-            let request = Arc::unwrap_or_clone(envelope.message.0);
+            let AskForecast(request, caller) = envelope.message;
+            let request = Arc::unwrap_or_clone(request);
             let system = self.system.clone();
             self.runtime.spawn(async move {
                 let _seat = seat;
                 let served = tokio::select! {
-                    served = system.serve_remote(request, deadline) => served,
+                    served = system.serve_remote(request, caller, deadline) => served,
                     // Dropping the work takes it out of its queue.
                     () = slot.abandoned() => return,
                 };

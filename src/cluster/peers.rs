@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use peregrine_actors::{Peers, Provider, RemoteAnswer, RemoteForecast, RemoteRefusal};
 use peregrine_runtime::{
-    AskError, Cluster, Deadline, Member, NodeId, Refusal, Region, RemoteMessage, Standing,
+    AskError, Cluster, Deadline, Member, NodeId, Refusal, Region, RemoteMessage, Standing, TraceContext,
 };
 
 use super::forecast::{AskForecast, SERVICE};
@@ -60,6 +60,7 @@ impl Peers for ClusterPeers {
         &self,
         node: &NodeId,
         request: Arc<RemoteForecast>,
+        trace: Option<TraceContext>,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>> {
         let numbers = request.windows.as_ref().map_or(0, |windows| {
@@ -67,9 +68,9 @@ impl Peers for ClusterPeers {
             tensors.iter().map(|tensor| tensor.len()).sum()
         });
         if numbers > SMALL_NUMBERS_MAX {
-            self.ask_by(node, AskForecast::<true>(request), deadline)
+            self.ask_by(node, AskForecast::<true>(request, trace), deadline)
         } else {
-            self.ask_by(node, AskForecast::<false>(request), deadline)
+            self.ask_by(node, AskForecast::<false>(request, trace), deadline)
         }
     }
 }

@@ -17,6 +17,7 @@ use super::scaler_file::ScalerFile;
 use super::secret::Secret;
 use super::security::SecurityFile;
 use super::series::SeriesFile;
+use super::tracing::TracingFile;
 use super::units::{WrittenDuration, WrittenSize};
 
 /// Sections that are lists of tables.
@@ -46,6 +47,7 @@ pub(super) struct ConfigFile {
     pub(super) alerts: AlertsFile,
     pub(super) scaler: ScalerFile,
     pub(super) log: LogFile,
+    pub(super) tracing: TracingFile,
     pub(super) cluster: ClusterFile,
     pub(super) routing: RoutingFile,
     /// What is known of regions, by name.

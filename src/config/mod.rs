@@ -27,6 +27,7 @@ mod tests;
 mod topology;
 #[cfg(test)]
 mod topology_tests;
+mod tracing;
 mod units;
 
 use std::collections::BTreeMap;
@@ -59,6 +60,7 @@ pub use scaler_pools::{FlyPoolConfig, LocalPoolConfig, PoolConfig, SimulatedPool
 pub use secret::Secret;
 pub use security::{Rate, Scope, SecurityConfig};
 pub use series::{HoldersChoice, SeriesConfig};
+pub use tracing::TracingConfig;
 
 /// The built-in configuration: one node, the models and data that ship.
 pub const BUILT_IN: &str = include_str!("../../configs/local.toml");
@@ -100,6 +102,8 @@ pub struct Config {
     pub scaler: ScalerConfig,
     /// `[log]`
     pub log: LogConfig,
+    /// `[tracing]`; `None`: nothing is traced.
+    pub tracing: Option<TracingConfig>,
     /// `[cluster]`; `None`: this node is alone.
     pub cluster: Option<ClusterConfig>,
     /// `[routing]`

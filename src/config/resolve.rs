@@ -207,6 +207,7 @@ impl Checker<'_> {
         let alerts = self.alerts(written.alerts);
         let audit = self.audit(written.audit);
         let scaler = self.scaler(written.scaler);
+        let tracing = self.tracing(written.tracing, environment);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
         let repositories = self.repositories(written.models.repositories, added);
@@ -249,6 +250,7 @@ impl Checker<'_> {
             alerts: alerts?,
             scaler: scaler?,
             log: LogConfig { format: format?, filter: filter? },
+            tracing: tracing?,
             cluster: cluster?,
             routing: routing?,
             regions: regions?,
@@ -548,7 +550,7 @@ impl Checker<'_> {
         self.mistakes.push(Mistake { origin, key: key.to_owned(), message });
     }
 
-    fn origin(&self, key: &str) -> Origin {
+    pub(super) fn origin(&self, key: &str) -> Origin {
         let path = path_of(key);
         let below = || self.leaves.range(path.clone()..).next().filter(|(at, _)| at.starts_with(&path));
         let beside = || {
@@ -561,7 +563,7 @@ impl Checker<'_> {
     }
 
     /// What the platform says, where the built-in configuration is all that says otherwise.
-    fn told_by(
+    pub(super) fn told_by(
         &mut self,
         variable: &str,
         key: &str,

@@ -11,10 +11,11 @@ use serde::de::{Deserializer, Error};
 pub(super) const REDACTED: &str = "(redacted)";
 
 /// Keys whose values are secrets; `*` is any one name.
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "cluster.secret",
     "models.key",
     "alerts.webhook",
+    "tracing.headers",
     "scaler.pools.*.token",
     "scaler.pools.*.environment.*",
 ];

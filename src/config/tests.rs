@@ -63,14 +63,14 @@ fn an_unknown_section_is_reported_once() {
         "\n[sevrer]\na = 1\nb = 2\n",
         &[
             "FILE:2:2: sevrer: unknown key `sevrer`, expected one of `server`, `security`, `node`, `models`, `backend`, \
-           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `audit`, `demo`, `alerts`, `scaler`, `log`, `cluster`, `routing`, `regions`, `placement`, `nodes`",
+           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `audit`, `demo`, `alerts`, `scaler`, `log`, `tracing`, `cluster`, `routing`, `regions`, `placement`, `nodes`",
         ],
     );
     check(
         "[empty]\n",
         &[
             "FILE:1:2: empty: unknown key `empty`, expected one of `server`, `security`, `node`, `models`, `backend`, \
-           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `audit`, `demo`, `alerts`, `scaler`, `log`, `cluster`, `routing`, `regions`, `placement`, `nodes`",
+           `batching`, `breaker`, `deadline`, `stream`, `data`, `series`, `journal`, `audit`, `demo`, `alerts`, `scaler`, `log`, `tracing`, `cluster`, `routing`, `regions`, `placement`, `nodes`",
         ],
     );
 }

@@ -3,6 +3,7 @@
 //! After its last day the file begins again, and time goes on: a second pass is the first one, later by the length of the
 //! file. So the ticks never end, every series keeps rising in time, and what happens at the seam is a jump in values.
 
+use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, SeriesNameError, Tick, Timestamp};
 
 use crate::series_store::SeriesStore;
@@ -110,6 +111,7 @@ impl Iterator for Replay {
             hist_exog: Vec::new(),
             futr_exog: Vec::new(),
             stat_exog: Vec::new(),
+            trace: Trace::default(),
         })
     }
 }

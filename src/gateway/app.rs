@@ -33,6 +33,7 @@ use crate::scaler::{LatestPicture, ToScaler, Told};
 use crate::security::Security;
 use crate::series::Started;
 use crate::series_store::SeriesStore;
+use crate::telemetry::Telemetry;
 
 /// Shared by all workers of a node.
 pub(crate) struct Shared {
@@ -70,6 +71,8 @@ pub(crate) struct SharedParts {
     pub(crate) journal: Option<Arc<TickJournal>>,
     /// `None`: predictions are not recorded.
     pub(crate) records: Option<Arc<AuditRecords>>,
+    /// `None`: nothing is traced.
+    pub(crate) telemetry: Option<Arc<Telemetry>>,
     /// Ends with the node.
     pub(crate) demo: Option<Demo>,
     /// What the scaler has told this node.

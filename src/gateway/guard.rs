@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_http::RequestHead;
-use actix_web::HttpResponse;
 use actix_web::http::Method;
 use actix_web::http::header::{
     self, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST,
     HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, SEC_WEBSOCKET_PROTOCOL, VARY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use peregrine_actors::{Origin, Priority};
@@ -20,6 +20,7 @@ use peregrine_runtime::Clock;
 
 use super::Shared;
 use super::error::Refusal;
+use super::traced;
 use crate::config::Scope;
 use crate::security::{Bearer, Caller, Denied, KeyHash, Refused, Rules, Scopes, Security};
 
@@ -76,13 +77,15 @@ pub(super) fn caller(head: &RequestHead) -> Caller {
 }
 
 /// For whom a forecast is made, and how urgently.
-pub(super) fn origin(shared: &Shared, head: &RequestHead) -> Origin {
+pub(super) fn origin(shared: &Shared, request: &HttpRequest) -> Origin {
+    let head = request.head();
     let caller = match bearer(head.headers()) {
         Bearer::Nobody => Arc::default(),
         key => shared.security.rules().name(&key),
     };
     let priority = head.headers().get(&PRIORITY).map(HeaderValue::as_bytes);
-    Origin { caller, priority: priority.map_or_else(Priority::default, urgency), key: None }
+    let trace = traced::of(shared, request);
+    Origin { caller, priority: priority.map_or_else(Priority::default, urgency), key: None, trace }
 }
 
 /// Before a key among subprotocols.
@@ -222,7 +225,8 @@ pub(super) fn preflight(head: &RequestHead) -> Option<HttpResponse> {
             .insert_header((header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"))
             .insert_header((
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, x-api-key, content-type, content-encoding, inference-header-content-length, priority",
+                "authorization, x-api-key, content-type, content-encoding, inference-header-content-length, priority, \
+                 traceparent, tracestate",
             ))
             .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
             .finish()
@@ -248,7 +252,7 @@ pub(super) fn seal(headers: &mut HeaderMap, sharing: Option<HeaderValue>, shares
     }
     if let Some(origin) = sharing {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        let exposed = HeaderValue::from_static("retry-after, inference-header-content-length");
+        let exposed = HeaderValue::from_static("retry-after, inference-header-content-length, traceresponse");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
 }

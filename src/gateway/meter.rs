@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use peregrine_runtime::TraceContext;
 
 /// Upper bounds of the request histogram in seconds; the last bucket is open.
 pub(crate) const BOUNDS_S: [f64; 17] = [
@@ -100,12 +102,27 @@ pub(crate) struct RouteMeter {
     /// By [`FINE_BOUNDS_S`]; the last is open.
     buckets: [AtomicU64; BUCKETS],
     nanos: AtomicU64,
+    /// Of each bucket the last request that was recorded.
+    exemplars: [parking_lot::Mutex<Option<Exemplar>>; BOUNDS_S.len() + 1],
+}
+
+/// A request of a bucket that somebody can look up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Exemplar {
+    pub(crate) context: TraceContext,
+    pub(crate) took: Duration,
+    pub(crate) at: SystemTime,
 }
 
 impl Default for RouteMeter {
     fn default() -> Self {
         let zero = |_| AtomicU64::new(0);
-        Self { classes: Default::default(), buckets: std::array::from_fn(zero), nanos: AtomicU64::new(0) }
+        Self {
+            classes: Default::default(),
+            buckets: std::array::from_fn(zero),
+            nanos: AtomicU64::new(0),
+            exemplars: std::array::from_fn(|_| parking_lot::Mutex::default()),
+        }
     }
 }
 
@@ -126,6 +143,7 @@ pub(crate) struct RouteReading {
     /// Cumulative, as Prometheus wants them; the last counts all.
     pub(crate) buckets: [u64; BOUNDS_S.len() + 1],
     pub(crate) seconds: f64,
+    pub(crate) exemplars: [Option<Exemplar>; BOUNDS_S.len() + 1],
 }
 
 /// What became of requests for forecasts since the node started.
@@ -144,6 +162,11 @@ pub(crate) struct Transfer {
     pub(crate) parse: Duration,
     pub(crate) print_count: u64,
     pub(crate) print: Duration,
+}
+
+fn bucket_of(took: Duration) -> usize {
+    let seconds = took.as_secs_f64();
+    BOUNDS_S.iter().position(|&bound| seconds <= bound).unwrap_or(BOUNDS_S.len())
 }
 
 /// All counters of a gateway.
@@ -167,6 +190,12 @@ impl Meter {
         meter.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// The request that was just recorded can be looked up.
+    pub(crate) fn exemplify(&self, route: Route, took: Duration, context: TraceContext, at: SystemTime) {
+        let place = &self.routes[route as usize].exemplars[bucket_of(took)];
+        *place.lock() = Some(Exemplar { context, took, at });
+    }
+
     pub(crate) fn read(&self, route: Route) -> RouteReading {
         let meter = &self.routes[route as usize];
         let fine = meter.answered();
@@ -174,6 +203,7 @@ impl Meter {
             classes: std::array::from_fn(|class| meter.classes[class].load(Ordering::Relaxed)),
             buckets: std::array::from_fn(|bucket| fine[((bucket + 1) * STEPS - 1).min(BUCKETS - 1)]),
             seconds: Duration::from_nanos(meter.nanos.load(Ordering::Relaxed)).as_secs_f64(),
+            exemplars: std::array::from_fn(|bucket| *meter.exemplars[bucket].lock()),
         }
     }
 

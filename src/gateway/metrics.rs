@@ -3,37 +3,44 @@
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
 mod alerts;
+mod form;
 mod releases;
 mod scaler;
 mod trust;
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
+use actix_web::http::header::{ACCEPT, VARY};
 use actix_web::web::{self, Data};
+use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::scorecard::{Question, Score, Scorecard};
 use peregrine_actors::{DeviceState, Health, ModelStats, PaceStatus, Percentiles, Placement};
 use peregrine_runtime::Cluster;
 use serde_json::json;
 
+use self::form::Form;
+pub(super) use self::form::Page;
 use super::health::{device_view, meter_view};
 use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
 use super::stream::LagReader;
 use super::{Shared, get};
 use crate::journal::TickJournal;
 use crate::reload::Outcome;
+use crate::telemetry::{Fate, Telemetry};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/metrics", metrics);
     get(config, "/metrics/gpu", gpu);
 }
 
-async fn metrics(shared: Data<Shared>) -> HttpResponse {
+async fn metrics(shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
     let config = shared.config();
     let node = &config.node;
-    let mut page = Page::new(&[("region", &node.region), ("node", &node.name)]);
+    let accepts = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+    let form = Form::wanted(accepts);
+    let mut page = Page::new(form, &[("region", &node.region), ("node", &node.name)]);
     page.family("peregrine_uptime_seconds", "gauge", "Since the node started.");
     page.sample("", &[], shared.uptime().as_secs_f64());
     page.family("peregrine_reloads_total", "counter", "Attempts to change the configuration, by outcome.");
@@ -55,6 +62,9 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     page.family("peregrine_denied_total", "counter", "Requests that were not allowed, by reason.");
     for (reason, count) in shared.security.denied() {
         page.sample("", &[("reason", &reason)], count);
+    }
+    if let Some(telemetry) = &shared.telemetry {
+        traces(&mut page, telemetry);
     }
     let stats = shared.system.stats();
     models(&mut page, &stats, &shared.meter);
@@ -91,8 +101,9 @@ async fn metrics(shared: Data<Shared>) -> HttpResponse {
     alerts::all(&mut page, &shared, &health);
     scaler::all(&mut page, &shared);
     HttpResponse::Ok()
-        .insert_header(("content-type", "text/plain; version=0.0.4; charset=utf-8"))
-        .body(page.text)
+        .insert_header(("content-type", form.content_type()))
+        .insert_header((VARY, "accept"))
+        .body(page.finish())
 }
 
 async fn gpu(shared: Data<Shared>) -> HttpResponse {
@@ -110,6 +121,23 @@ async fn gpu(shared: Data<Shared>) -> HttpResponse {
         body["meters"] = health.meters.iter().map(meter_view).collect();
     }
     HttpResponse::Ok().json(body)
+}
+
+fn traces(page: &mut Page, telemetry: &Telemetry) {
+    page.family("peregrine_trace_spans_total", "counter", "Spans by what became of them.");
+    for fate in Fate::ALL {
+        page.sample("", &[("outcome", &fate.name())], telemetry.count(fate));
+    }
+    page.family("peregrine_trace_spans_queued", "gauge", "Spans that wait for their export.");
+    page.sample("", &[], telemetry.waiting());
+    let (recorded, capped) = telemetry.traces();
+    page.family(
+        "peregrine_traces_total",
+        "counter",
+        "Traces that were to be recorded, by whether they were.",
+    );
+    page.sample("", &[("outcome", &"recorded")], recorded);
+    page.sample("", &[("outcome", &"capped")], capped);
 }
 
 /// The series that ticks feed.
@@ -190,11 +218,11 @@ fn requests(page: &mut Page, meter: &Meter) {
     );
     for route in Route::ALL {
         let reading = meter.read(route);
-        for (bound, count) in BOUNDS_S.iter().zip(reading.buckets) {
-            page.sample("_bucket", &[("route", &route.name()), ("le", bound)], count);
+        for ((bound, count), exemplar) in BOUNDS_S.iter().zip(reading.buckets).zip(reading.exemplars) {
+            page.bucket(&[("route", &route.name()), ("le", bound)], count, exemplar);
         }
-        let all = reading.buckets[BOUNDS_S.len()];
-        page.sample("_bucket", &[("route", &route.name()), ("le", &"+Inf")], all);
+        let (all, exemplar) = (reading.buckets[BOUNDS_S.len()], reading.exemplars[BOUNDS_S.len()]);
+        page.bucket(&[("route", &route.name()), ("le", &"+Inf")], all, exemplar);
         page.sample("_sum", &[("route", &route.name())], reading.seconds);
         page.sample("_count", &[("route", &route.name())], all);
     }
@@ -571,82 +599,4 @@ fn vitals(page: &mut Page, health: &Health) {
     page.sample("", &[], vitals.memory_total_bytes);
     page.family("peregrine_process_resident_bytes", "gauge", "Resident memory of this process.");
     page.sample("", &[], vitals.process_bytes);
-}
-
-/// Prometheus text in the making.
-pub(super) struct Page {
-    text: String,
-    /// Behind the labels of every sample.
-    common: String,
-    family: &'static str,
-}
-
-impl Page {
-    fn new(common: &[(&str, &dyn Display)]) -> Self {
-        let mut labels = String::new();
-        for (name, value) in common {
-            label(&mut labels, name, value);
-        }
-        Self { text: String::with_capacity(16 << 10), common: labels, family: "" }
-    }
-
-    pub(super) fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.family = name;
-        self.line(format_args!("# HELP {name} {help}"));
-        self.line(format_args!("# TYPE {name} {kind}"));
-    }
-
-    pub(super) fn sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
-        let mut all = String::new();
-        for (name, text) in labels {
-            label(&mut all, name, text);
-        }
-        all.push_str(&self.common);
-        let family = self.family;
-        self.line(format_args!("{family}{suffix}{{{}}} {value}", all.trim_end_matches(',')));
-    }
-
-    fn summary(&mut self, labels: &[(&str, &dyn Display)], of: &Percentiles, sum_ns: u64) {
-        for (quantile, took) in
-            [("0.5", of.p50), ("0.9", of.p90), ("0.95", of.p95), ("0.99", of.p99), ("0.999", of.p999)]
-        {
-            let mut with = labels.to_vec();
-            with.push(("quantile", &quantile));
-            self.sample("", &with, took.as_secs_f64());
-        }
-        self.sample("_sum", labels, Duration::from_nanos(sum_ns).as_secs_f64());
-        self.sample("_count", labels, of.count);
-    }
-
-    fn line(&mut self, line: std::fmt::Arguments<'_>) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.text, "{line}");
-    }
-}
-
-/// `name="value",` with the three escapes of the format.
-fn label(out: &mut String, name: &str, value: &dyn Display) {
-    let escaped = value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    out.push_str(name);
-    out.push_str("=\"");
-    out.push_str(&escaped);
-    out.push_str("\",");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_is_one_line_with_escaped_labels() {
-        let mut page = Page::new(&[("node", &"n")]);
-        page.family("peregrine_x_total", "counter", "X.");
-        page.sample("", &[("model", &"a\"b\\c\nd")], 3);
-        page.sample("_sum", &[], 0.5);
-        assert_eq!(
-            page.text,
-            "# HELP peregrine_x_total X.\n# TYPE peregrine_x_total counter\n\
-             peregrine_x_total{model=\"a\\\"b\\\\c\\nd\",node=\"n\"} 3\nperegrine_x_total_sum{node=\"n\"} 0.5\n"
-        );
-    }
 }

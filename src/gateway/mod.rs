@@ -26,6 +26,7 @@ mod series;
 pub(crate) mod stream;
 mod ticks;
 mod tls;
+mod traced;
 mod v1;
 mod v2;
 
@@ -44,6 +45,7 @@ use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::middleware::{self, Next};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
+use peregrine_actors::Trace;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -226,6 +228,13 @@ async fn guarded(
     let shared = request.app_data::<web::Data<Shared>>().cloned();
     let route = Route::of(request.path());
     let start = shared.as_ref().map(|shared| shared.clock.now());
+    let span = match (&shared, start) {
+        (Some(shared), Some(start)) => match &shared.telemetry {
+            Some(telemetry) => traced::begin(telemetry, &request, route, start),
+            None => Trace::default(),
+        },
+        _ => Trace::default(),
+    };
     let rules = shared.as_ref().map(|shared| shared.security.rules());
     let sharing = rules.as_ref().and_then(|rules| guard::sharing(rules, request.headers()));
     let admitted = match &shared {
@@ -244,8 +253,13 @@ async fn guarded(
     };
     guard::seal(response.headers_mut(), sharing, rules.is_some_and(|rules| rules.shares()));
     if let (Some(shared), Some(start)) = (shared, start) {
-        let took = shared.clock.now().saturating_duration_since(start);
+        let now = shared.clock.now();
+        let took = now.saturating_duration_since(start);
         shared.meter.record(route, response.status().as_u16(), took);
+        if let Some(context) = span.context() {
+            shared.meter.exemplify(route, took, context, shared.clock.wall());
+            traced::end(&shared, &span, &mut response, (start, now));
+        }
     }
     Ok(response)
 }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use actix_http::RequestHead;
 use actix_web::web::{self, Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::audit::RowName;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
 use super::v1::parse::{BadForecast, refuse_several};
-use super::{Shared, guard, post};
+use super::{Shared, guard, post, traced};
 
 /// More symbols than any caller of the old service sent.
 const SYMBOLS_MAX: usize = 1024;
@@ -59,7 +58,7 @@ async fn predict(
 ) -> Result<HttpResponse, Problem> {
     let wish = wish(&shared, &request, &mut payload).await?;
     let symbol = wish.symbol.clone().ok_or(BadForecast::NoMember("symbol"))?;
-    let answered = answer(&shared, request.head(), &wish, &[symbol]).await?;
+    let answered = answer(&shared, &request, &wish, &[symbol]).await?;
     let prediction = answered.predictions.into_iter().next().map(|prediction| Prediction {
         latency_ms: Some(millis(answered.took)),
         timestamp: Some(answered.timestamp_ms),
@@ -78,7 +77,7 @@ async fn batch_predict(
     if symbols.is_empty() || symbols.len() > SYMBOLS_MAX {
         return Err(BadForecast::Member { name: "symbols", want: "1 to 1024 symbols" }.into());
     }
-    let answered = answer(&shared, request.head(), &wish, &symbols).await?;
+    let answered = answer(&shared, &request, &wish, &symbols).await?;
     Ok(HttpResponse::Ok().json(Batch {
         total_latency_ms: millis(answered.took),
         avg_latency_ms: millis(answered.took) / symbols.len() as f64,
@@ -151,7 +150,7 @@ async fn wish(shared: &Shared, request: &HttpRequest, payload: &mut Payload) -> 
 
 async fn answer(
     shared: &Shared,
-    head: &RequestHead,
+    request: &HttpRequest,
     wish: &Wish,
     symbols: &[String],
 ) -> Result<Answered, Refusal> {
@@ -179,15 +178,18 @@ async fn answer(
         ..Names::default()
     });
     let key = symbols.first().map(|symbol| key_of(symbol));
-    let origin = Origin { key, ..guard::origin(shared, head) };
+    let origin = Origin { key, ..guard::origin(shared, request) };
     let forecast = shared.forecast(&model, None, windows, shared.deadline(None), origin, subject).await?;
+    let answered = shared.clock.now();
     let rows = forecast.values.chunks_exact(spec.answer_len());
     let predictions = symbols.iter().zip(rows).enumerate().map(|(place, (symbol, row))| {
         let one = one(&forecast, symbol, row, horizon, level)?;
         Ok::<_, Refusal>(Prediction { prediction_id: ids.row(place).to_string(), ..one })
     });
     let predictions = predictions.collect::<Result<_, _>>()?;
-    let took = shared.clock.now().saturating_duration_since(start);
+    let now = shared.clock.now();
+    traced::printed(shared, request, &forecast, Some(ids), (answered, now));
+    let took = now.saturating_duration_since(start);
     Ok(Answered { predictions, took, timestamp_ms: unix_millis(shared.clock.wall()) })
 }
 

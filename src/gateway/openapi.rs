@@ -331,7 +331,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/health/gpu", OBSERVE, "Is the GPU that was asked for up", None, "Any", READY),
     operation("get", "/health/cluster", OBSERVE, "Members and their state", None, "Any", READY),
     operation("get", "/status", OBSERVE, "Everything in one", None, "Any", &[]),
-    operation("get", "/metrics", OBSERVE, "Prometheus text", None, "Text", &[]),
+    operation(
+        "get",
+        "/metrics",
+        OBSERVE,
+        "Prometheus text, or OpenMetrics for who accepts it",
+        None,
+        "Text",
+        &[],
+    ),
     operation("get", "/metrics/gpu", OBSERVE, "Devices", None, "Any", &[]),
     operation("get", "/openapi.json", OBSERVE, "This document", None, "Any", &[]),
     operation("get", "/docs", OBSERVE, "A browser for this document", None, "Html", &[]),
@@ -409,7 +417,10 @@ fn view(one: &Operation) -> Value {
             .map(|kind| (kind.to_owned(), json!({ "schema": { "type": "string" } })))
             .into_iter()
             .collect(),
-        "Text" => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        "Text" => json!({
+            "text/plain": { "schema": { "type": "string" } },
+            "application/openmetrics-text": { "schema": { "type": "string" } },
+        }),
         "InferResponse" => json!({
             "application/json": { "schema": reference(one.answer) },
             "application/octet-stream": { "schema": { "type": "string", "contentEncoding": "binary" } },

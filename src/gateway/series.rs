@@ -12,7 +12,7 @@ use peregrine_actors::series::{Effect, SeriesLog, SeriesName, Tick, TickError};
 use super::error::{Problem, Refusal};
 use super::ticks::Millis;
 use super::ticks::parse::{BadTick, parse_tick};
-use super::{Shared, get, post};
+use super::{Shared, get, post, traced};
 
 /// Ticks of one request.
 const TICKS_MAX: usize = 65_536;
@@ -51,7 +51,11 @@ async fn ticks(
 ) -> Result<HttpResponse, Problem> {
     let text = shared.body(request.headers(), &mut payload).await?;
     let _admitted = shared.admit()?;
-    let (lines, ticks) = read(&text).map_err(Refusal::Ticks)?;
+    let (lines, mut ticks) = read(&text).map_err(Refusal::Ticks)?;
+    let trace = traced::of(&shared, &request);
+    if trace.is_recorded() {
+        ticks.iter_mut().for_each(|tick| tick.trace = trace.clone());
+    }
     let effects = shared.live.source.ticks(ticks, shared.deadline(None)).await;
     Ok(answer(&lines, &effects, query.results))
 }

@@ -3,6 +3,7 @@
 //! The name of the series and its slot in the ring are the key; the rest is the value: numbers as LEB128, floats as
 //! their bits. Bytes come from a disk: what they say is compared with what is there before anything is allocated.
 
+use peregrine_actors::Trace;
 use peregrine_actors::series::{JournalEntry, NAME_BYTES_MAX, SeriesName, Tick, Timestamp};
 
 /// Longest value that is kept, in bytes: a tick with columns for thousands of steps ahead.
@@ -109,7 +110,8 @@ pub(super) fn decode(series: SeriesName, bytes: &[u8]) -> Result<JournalEntry, E
     if !rest.0.is_empty() {
         return Err(EntryError::Long);
     }
-    let tick = Tick { series, at: Timestamp(at), value, hist_exog, futr_exog, stat_exog };
+    let trace = Trace::default();
+    let tick = Tick { series, at: Timestamp(at), value, hist_exog, futr_exog, stat_exog, trace };
     Ok(JournalEntry { seq, epoch, tick })
 }
 
@@ -220,6 +222,7 @@ mod tests {
             hist_exog: Vec::new(),
             futr_exog: Vec::new(),
             stat_exog: Vec::new(),
+            trace: Trace::default(),
         };
         assert_eq!(encode(&JournalEntry { seq: 100_000, epoch: 3, tick }).len(), 3 + 1 + 9 + 1 + 4);
     }
@@ -322,6 +325,7 @@ mod tests {
                     .map(|_| (text(chance), (0..size(chance)).map(|_| float(chance)).collect()))
                     .collect(),
                 stat_exog: columns(chance),
+                trace: Trace::default(),
             },
         }
     }

@@ -78,6 +78,7 @@ mod tests {
             hist_exog: Vec::new(),
             futr_exog: Vec::new(),
             stat_exog: Vec::new(),
+            trace: peregrine_actors::Trace::default(),
         };
         JournalEntry { seq, epoch, tick }
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use peregrine_actors::System;
 use peregrine_actors::series::{CopyError, Pattern, Series, SeriesName, Taken, Tick};
 use peregrine_actors::stream::{SourceError, StreamEvent};
+use peregrine_actors::{Done, SpanKind, System};
 use peregrine_runtime::shard::{ShardHandler, ShardId, ShardJob};
-use peregrine_runtime::{Deadline, Failure, Inbox, RemoteMessage, Worker};
+use peregrine_runtime::{Deadline, Failure, Inbox, RemoteMessage, SpanId, TraceContext, TraceId, Worker};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -24,28 +24,50 @@ const UNBOUNDED: Duration = Duration::from_secs(10);
 /// As the owner of shards.
 pub(super) struct Owner {
     pub(super) series: Series,
+    pub(super) system: System,
     /// Name of this node.
     pub(super) me: String,
+}
+
+/// Of a span on another node.
+fn context(trace: [u8; 16], span: [u8; 8]) -> Option<TraceContext> {
+    Some(TraceContext { trace: TraceId::new(trace)?, span: SpanId::new(span)?, sampled: true })
 }
 
 #[async_trait]
 impl ShardHandler<ShardAsk> for Owner {
     async fn handle(&self, job: ShardJob<ShardAsk>) -> Result<ShardAnswer, Failure> {
         let deadline = job.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
-        let ticks = match job.message {
+        let (ticks, caller) = match job.message {
             // Who is asked next must have what was there before it.
             ShardAsk::Where => match self.series.owns(job.shard.0, job.epoch, deadline).await {
                 Ok(()) => return Ok(ShardAnswer::Here(self.me.clone())),
                 Err(_) => return Ok(ShardAnswer::NotReady),
             },
-            ShardAsk::Ticks(ticks) => ticks,
+            ShardAsk::Ticks(ticks) => (ticks, None),
+            ShardAsk::Traced(ticks, trace, span) => (ticks, context(trace, span)),
         };
+        let trace = caller.map(|caller| self.system.follow(caller)).unwrap_or_default();
+        let began = trace.is_recorded().then(Instant::now);
         let ticks: Result<Vec<Tick>, Impossible> = ticks.into_iter().map(WireTick::try_into).collect();
-        let ticks = ticks.map_err(|_| "a tick makes no sense")?;
+        let mut ticks = ticks.map_err(|_| "a tick makes no sense")?;
+        if trace.is_recorded() {
+            ticks.iter_mut().for_each(|tick| tick.trace = trace.clone());
+        }
+        let count = ticks.len();
         if ticks.iter().any(|tick| self.series.shard_of(&tick.series) != job.shard.0) {
             return Err("a tick is of another shard".into());
         }
-        Ok(match self.series.feed(job.shard.0, job.epoch, ticks, deadline).await {
+        let fed = self.series.feed(job.shard.0, job.epoch, ticks, deadline).await;
+        if let Some(began) = began {
+            trace.end(|| {
+                let done = Done::new("series.shard", began, Instant::now()).of_kind(SpanKind::Server);
+                let done = done.with("rpc.system.name", "peregrine").with("rpc.method", "series.shard");
+                let why = fed.as_ref().err().map(|failed| ("not_ready", failed.to_string()));
+                done.with("peregrine.ticks", count).failed(why)
+            });
+        }
+        Ok(match fed {
             Ok(effects) => ShardAnswer::Effects(effects.into_iter().map(Into::into).collect()),
             Err(_) => ShardAnswer::NotReady,
         })

@@ -137,7 +137,8 @@ impl Live {
         let holds = config.series.nodes == HoldersChoice::All
             || config.cluster.as_ref().is_some_and(|part| part.roles.contains(&RoleChoice::Inference));
         let owner = holds.then(|| {
-            let owner = Owner { series: series.clone(), me: cluster.id().as_str().to_owned() };
+            let me = cluster.id().as_str().to_owned();
+            let owner = Owner { series: series.clone(), system: system.clone(), me };
             Arc::new(owner) as Arc<dyn peregrine_runtime::shard::ShardHandler<wire::ShardAsk>>
         });
         let region = cluster.shards(spec(&config, role), RegionLimits::default(), owner)?;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use peregrine_actors::System;
 use peregrine_actors::series::{Effect, Pattern, Series, SeriesLog, SeriesName, Tick, TickError};
 use peregrine_actors::stream::{Prediction, Source, SourceError, StreamEvent, StreamId};
+use peregrine_actors::{Done, SpanKind, System, Trace};
 use peregrine_runtime::shard::ShardRegion;
-use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId};
+use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId, Refusal};
 use tokio::sync::watch;
 
 use super::desk::read_events;
@@ -135,9 +135,28 @@ impl ClusterSource {
     async fn send(&self, chunk: Chunk, deadline: Deadline) -> (Vec<usize>, Vec<Result<Effect, TickError>>) {
         let Chunk { key, places, ticks, .. } = chunk;
         let count = places.len();
+        let trace = ticks.iter().map(|tick| &tick.trace).find(|trace| trace.is_recorded());
+        let mut trace = trace.cloned().unwrap_or_default();
         loop {
-            let question = ShardAsk::Ticks(ticks.iter().cloned().map(Into::into).collect());
-            let failed = match self.region.ask(key.as_str().as_bytes(), question, self.soon(deadline)).await {
+            let wire = ticks.iter().cloned().map(Into::into).collect();
+            let (span, began) = (trace.child(), self.clock.now());
+            let question = match span.context() {
+                None => ShardAsk::Ticks(wire),
+                Some(context) => ShardAsk::Traced(wire, context.trace.bytes(), context.span.bytes()),
+            };
+            let asked = self.region.ask(key.as_str().as_bytes(), question, self.soon(deadline)).await;
+            span.end(|| {
+                let done = Done::new("remote ask", began, self.clock.now()).of_kind(SpanKind::Client);
+                let done = done.with("rpc.system.name", "peregrine").with("rpc.method", "series.shard");
+                let why = asked.as_ref().err().map(|failed| ("ask", failed.to_string()));
+                done.with("peregrine.ticks", count).failed(why)
+            });
+            if matches!(asked, Err(AskError::Refused(Refusal::Malformed))) && trace.is_recorded() {
+                // An owner of an earlier version: its part of the trace is lost, its ticks are not.
+                trace = Trace::default();
+                continue;
+            }
+            let failed = match asked {
                 Ok(ShardAnswer::Effects(effects)) if effects.len() == count => {
                     return (places, effects.into_iter().map(Into::into).collect());
                 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use peregrine_actors::Trace;
 use peregrine_actors::series::{
     Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError, Timestamp,
 };
@@ -22,6 +23,9 @@ pub(super) enum ShardAsk {
     Ticks(Vec<WireTick>),
     /// Say who you are.
     Where,
+    /// As `Ticks`, of a trace that is recorded: its id, and that of the span that asks. Nodes that do not know it
+    /// refuse it, and are sent `Ticks`.
+    Traced(Vec<WireTick>, [u8; 16], [u8; 8]),
 }
 
 /// What the owner says.
@@ -214,7 +218,7 @@ impl From<Tick> for WireRow {
 impl WireRow {
     fn of(self, series: SeriesName) -> Tick {
         let Self { at, value, hist_exog, futr_exog, stat_exog } = self;
-        Tick { series, at: Timestamp(at), value, hist_exog, futr_exog, stat_exog }
+        Tick { series, at: Timestamp(at), value, hist_exog, futr_exog, stat_exog, trace: Trace::default() }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use peregrine_actors::series::{Pattern, SeriesName, Tick};
 use peregrine_actors::stream::{From, Levels, Wish};
+use peregrine_runtime::TraceContext;
 
 use crate::gateway::json::{Cursor, JsonError, Scalar, once};
 use crate::gateway::ticks::parse::{BadTick, TickParts, tick};
@@ -20,7 +21,8 @@ pub(super) enum Op {
     /// The subscription that was made under this id.
     Unsubscribe,
     Ping,
-    Ticks(Vec<Tick>),
+    /// And what they are part of, if the client says so.
+    Ticks(Vec<Tick>, Option<TraceContext>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +66,7 @@ struct Members {
     conflate: Option<bool>,
     snapshot: Option<bool>,
     ticks: Option<Vec<Tick>>,
+    parent: Option<Option<TraceContext>>,
     tick: TickParts,
 }
 
@@ -87,6 +90,11 @@ fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), B
             "from" => once(&mut members.from, from(cursor)?, "from", at)?,
             "conflate" => once(&mut members.conflate, flag(cursor, "conflate")?, "conflate", at)?,
             "snapshot" => once(&mut members.snapshot, flag(cursor, "snapshot")?, "snapshot", at)?,
+            // As a header's: what is none, or cannot be read, is passed over.
+            "traceparent" => {
+                let parent = TraceContext::parse(cursor.string()?.as_bytes());
+                once(&mut members.parent, parent, "traceparent", at)?;
+            }
             "ticks" => once(&mut members.ticks, ticks(cursor)?, "ticks", at)?,
             _ => {
                 if !members.tick.member(key, cursor)? {
@@ -106,7 +114,10 @@ impl Members {
             Some("ping") => Ok(Op::Ping),
             Some("unsubscribe") => Ok(Op::Unsubscribe),
             Some("subscribe") => self.into_subscribe().map(Op::Subscribe),
-            Some("tick") => self.into_ticks().map(Op::Ticks),
+            Some("tick") => {
+                let parent = self.parent.flatten();
+                self.into_ticks().map(|ticks| Op::Ticks(ticks, parent))
+            }
             Some(_) => Err(BadOp::Unknown),
         }
     }
@@ -242,12 +253,28 @@ mod tests {
     #[test]
     fn ticks_come_alone_or_together() {
         let one = r#"{"op":"tick","series":"a","ts":1,"value":2}"#;
-        let (_, Ok(Op::Ticks(ticks))) = parse(one.as_bytes(), 8) else { panic!("a tick") };
+        let (_, Ok(Op::Ticks(ticks, None))) = parse(one.as_bytes(), 8) else { panic!("a tick") };
         assert_eq!(ticks.len(), 1);
         let two =
             r#"{"op":"tick","ticks":[{"series":"a","ts":1,"value":2},{"series":"b","ts":1,"value":null}]}"#;
-        let (_, Ok(Op::Ticks(ticks))) = parse(two.as_bytes(), 8) else { panic!("ticks") };
+        let (_, Ok(Op::Ticks(ticks, None))) = parse(two.as_bytes(), 8) else { panic!("ticks") };
         assert_eq!(ticks.len(), 2);
+    }
+
+    #[test]
+    fn ticks_may_be_part_of_a_trace() {
+        const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        for (member, want) in [
+            (format!(r#","traceparent":"{PARENT}""#), Some(PARENT)),
+            (r#","traceparent":"none""#.to_owned(), None),
+            (String::new(), None),
+        ] {
+            let text = format!(r#"{{"op":"tick","series":"a","ts":1,"value":2{member}}}"#);
+            let (_, Ok(Op::Ticks(_, got))) = parse(text.as_bytes(), 8) else { panic!("a tick") };
+            assert_eq!(got.map(|context| context.traceparent()).as_deref(), want);
+        }
+        let twice = r#"{"op":"tick","series":"a","ts":1,"value":2,"traceparent":"","traceparent":""}"#;
+        assert!(parse(twice.as_bytes(), 8).1.is_err());
     }
 
     #[test]

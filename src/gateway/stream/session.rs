@@ -9,12 +9,13 @@ use actix_web::web::Data;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::FuturesUnordered;
-use peregrine_actors::ForecastError;
 use peregrine_actors::series::{Effect, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{
     Encoding, Form, Item, Levels, Past, PastError, PastItem, Read, Render, Selector, SourceError,
     StreamEvent, Subscription,
 };
+use peregrine_actors::{Done as Piece, ForecastError, SpanKind};
+use peregrine_runtime::TraceContext;
 
 use super::super::Shared;
 use super::super::guard::{INGEST, PREDICT, Pass};
@@ -35,6 +36,8 @@ pub(super) struct Talk {
     shared: Data<Shared>,
     pass: Pass,
     encoding: Encoding,
+    /// What its handshake was part of, and so are its ticks that say nothing else.
+    caller: Option<TraceContext>,
     subscriptions: Vec<Entry>,
     begun: Option<Box<FuturesUnordered<Begun>>>,
     subscribing: bool,
@@ -63,9 +66,14 @@ struct Refused {
 }
 
 impl Talk {
-    pub(super) fn new(shared: Data<Shared>, pass: Pass, encoding: Encoding) -> Self {
+    pub(super) fn new(
+        shared: Data<Shared>,
+        pass: Pass,
+        encoding: Encoding,
+        caller: Option<TraceContext>,
+    ) -> Self {
         let subscriptions = Vec::new();
-        Self { shared, pass, encoding, subscriptions, begun: None, subscribing: false }
+        Self { shared, pass, encoding, caller, subscriptions, begun: None, subscribing: false }
     }
 
     fn begin(&mut self, what: impl Future<Output = Done> + 'static) {
@@ -78,7 +86,7 @@ impl Talk {
         let encoding = self.encoding;
         let needed = match &op {
             Ok(Op::Subscribe(_)) => PREDICT,
-            Ok(Op::Ticks(_)) => INGEST,
+            Ok(Op::Ticks(..)) => INGEST,
             Ok(Op::Ping | Op::Unsubscribe) | Err(_) => Scopes::NONE,
         };
         if let Err(refused) = self.pass.message(needed, &*self.shared.clock) {
@@ -116,9 +124,10 @@ impl Talk {
                     });
                 }
             }
-            Ok(Op::Ticks(ticks)) => {
+            Ok(Op::Ticks(ticks, parent)) => {
                 let shared = self.shared.clone();
-                self.begin(async move { Done::Ticked(id, feed(&shared, ticks).await) });
+                let caller = parent.or(self.caller);
+                self.begin(async move { Done::Ticked(id, feed(&shared, ticks, caller).await) });
             }
         }
     }
@@ -321,7 +330,31 @@ async fn subscribe(
     Ok((reader, past))
 }
 
-async fn feed(shared: &Shared, ticks: Vec<Tick>) -> Vec<Result<Effect, TickError>> {
+async fn feed(
+    shared: &Shared,
+    mut ticks: Vec<Tick>,
+    caller: Option<TraceContext>,
+) -> Vec<Result<Effect, TickError>> {
+    let Some(telemetry) = &shared.telemetry else { return feed_untraced(shared, ticks).await };
+    let began = shared.clock.now();
+    let span = telemetry.begin(caller, std::iter::empty, true, began);
+    if !span.is_recorded() {
+        return feed_untraced(shared, ticks).await;
+    }
+    ticks.iter_mut().for_each(|tick| tick.trace = span.clone());
+    let effects = feed_untraced(shared, ticks).await;
+    span.end(|| {
+        let failed = effects.iter().find_map(|effect| effect.as_ref().err());
+        Piece::new("tick", began, shared.clock.now())
+            .of_kind(SpanKind::Server)
+            .with("network.protocol.name", "websocket")
+            .with("peregrine.ticks", effects.len())
+            .failed(failed.map(|error| (error.code(), error.to_string())))
+    });
+    effects
+}
+
+async fn feed_untraced(shared: &Shared, ticks: Vec<Tick>) -> Vec<Result<Effect, TickError>> {
     let (count, deadline) = (ticks.len(), shared.deadline(None));
     let source = Arc::clone(shared.stream.source());
     let fed = source.ticks(ticks, deadline);

@@ -21,6 +21,7 @@ use super::super::Shared;
 use super::super::error::Problem;
 use super::super::guard::{self, Pass};
 use super::super::overview::{self, Viewer, Whose};
+use super::super::traced;
 use super::connection::{Connection, Patience, Session, run};
 use super::echo::Echo;
 use super::handshake::{Agreed, Dialects, agree};
@@ -97,8 +98,9 @@ where
                 talk(framed, echo, bytes_max, answer, shared.stream.patience(), seat)
             }
             What::Stream => {
+                let caller = traced::caller(request.head().headers());
                 drop(request);
-                let session = Talk::new(shared.clone(), pass, encoding);
+                let session = Talk::new(shared.clone(), pass, encoding, caller);
                 talk(framed, session, bytes_max, answer, shared.stream.patience(), seat)
             }
             What::Overview => {

@@ -3,6 +3,7 @@
 //! Pure. `ts` is a number of milliseconds since 1970, read digit by digit so that nanoseconds stay exact, or an
 //! RFC 3339 text. Every number is finite; columns are bounded.
 
+use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, Tick, Timestamp};
 
 use crate::gateway::json::{Cursor, JsonError, once};
@@ -93,6 +94,7 @@ impl TickParts {
             hist_exog: self.hist_exog.unwrap_or_default(),
             futr_exog: self.futr_exog.unwrap_or_default(),
             stat_exog: self.stat_exog.unwrap_or_default(),
+            trace: Trace::default(),
         })
     }
 }

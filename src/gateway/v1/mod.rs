@@ -16,7 +16,7 @@ use peregrine_actors::{Names, Origin};
 use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
-use super::{Shared, get, get_or_post, guard, post};
+use super::{Shared, get, get_or_post, guard, post, traced};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
@@ -71,12 +71,16 @@ async fn forecast(
         ..Names::default()
     });
     let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);
-    let origin = Origin { key, ..guard::origin(&shared, request.head()) };
+    let origin = Origin { key, ..guard::origin(&shared, &request) };
+    if origin.trace.is_recorded() {
+        traced::read(&origin.trace, arrived, shared.clock.now(), text.len());
+    }
     let forecast = shared
         .forecast(&model, body.version, windows, deadline, origin, subject)
         .await
         .map_err(|error| with_label(error, &body))?;
-    let total = shared.clock.now().saturating_duration_since(arrived);
+    let answered = shared.clock.now();
+    let total = answered.saturating_duration_since(arrived);
     let printed = answer(&Answer {
         forecast: &forecast,
         series: &body.series,
@@ -86,6 +90,7 @@ async fn forecast(
         region: config.node.region.as_str(),
         ids,
     });
+    traced::printed(&shared, &request, &forecast, Some(ids), (answered, shared.clock.now()));
     Ok(HttpResponse::Ok().insert_header(("content-type", "application/json")).body(printed))
 }
 

@@ -14,7 +14,7 @@ use peregrine_actors::Names;
 use super::parse::infer_request;
 use super::print::{Answer, Printed, answer};
 use super::{ModelPath, ProtocolError, Shared};
-use crate::gateway::guard;
+use crate::gateway::{guard, traced};
 
 /// Where the JSON ends and raw bytes begin.
 const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -36,9 +36,13 @@ pub(super) async fn infer(
     // What is not even text cannot be a count.
     let header_length = header_length.map(|value| value.to_str().unwrap_or("?"));
     let parsed = infer_request(&body, header_length, &model.spec)?;
-    let parse = shared.clock.now().saturating_duration_since(start);
+    let parsed_at = shared.clock.now();
+    let parse = parsed_at.saturating_duration_since(start);
     let deadline = shared.deadline(parsed.timeout);
-    let origin = guard::origin(&shared, request.head());
+    let origin = guard::origin(&shared, &request);
+    if origin.trace.is_recorded() {
+        traced::read(&origin.trace, start, parsed_at, body.len());
+    }
     let ids = shared.records.as_ref().map(|_| shared.system.number(parsed.windows.rows));
     let request_id = || parsed.id.as_deref().unwrap_or_default().to_owned();
     let subject = shared.subject(|| Names { ids, request: request_id(), ..Names::default() });
@@ -63,7 +67,9 @@ pub(super) async fn infer(
         },
         parsed.binary_output,
     );
-    let print: Duration = shared.clock.now().saturating_duration_since(start);
+    let printed_at = shared.clock.now();
+    let print: Duration = printed_at.saturating_duration_since(start);
+    traced::printed(&shared, &request, &forecast, ids, (start, printed_at));
     shared.meter.transfer(&model.spec.name, forecast.version, parse, Some(print));
     Ok(respond(printed, request.headers()))
 }

@@ -215,6 +215,7 @@ pub(super) fn entry(series: &str, seq: u64, value: f32) -> JournalEntry {
         hist_exog: vec![("x".to_owned(), 0.5)],
         futr_exog: Vec::new(),
         stat_exog: Vec::new(),
+        trace: peregrine_actors::Trace::default(),
     };
     JournalEntry { seq, epoch: 1, tick }
 }
