@@ -25,4 +25,5 @@ mod series;
 mod stream;
 mod tls;
 mod top;
+mod tracing;
 mod websocket;

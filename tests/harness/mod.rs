@@ -2,6 +2,7 @@
 
 mod browser;
 mod cases;
+mod collector;
 mod fleet;
 mod hosts;
 mod http;
@@ -13,6 +14,7 @@ mod websocket;
 
 pub(crate) use browser::Browser;
 pub(crate) use cases::Cases;
+pub(crate) use collector::{Collector, Reply, Seen, hex};
 pub(crate) use fleet::{Fleet, Load, Post, took};
 pub(crate) use hosts::Hosts;
 pub(crate) use http::{Client, Response, request};
