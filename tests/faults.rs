@@ -49,7 +49,7 @@ fn tests() -> BTreeSet<(PathBuf, String)> {
 
 #[test]
 fn every_fault_of_the_catalogue_has_a_test_that_exists() {
-    let text = fs::read_to_string(root().join("tests/FAULTS.md")).expect("the catalogue");
+    let text = fs::read_to_string(root().join("docs/faults.md")).expect("the catalogue");
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
     assert!(rows.len() >= 20, "{} rows", rows.len());
     let tests = tests();

@@ -7,6 +7,7 @@ mod bench;
 mod breakers;
 mod cluster;
 mod dashboard;
+mod documents;
 mod failover;
 mod faults;
 mod grafana;
