@@ -6,6 +6,7 @@
 //! refusal ends with, `alone` a block that brings its own node, and `no-run` says why a block cannot run here; those are counted below.
 
 mod blocks;
+mod client;
 mod expect;
 mod run;
 mod stage;

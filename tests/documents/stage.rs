@@ -234,7 +234,7 @@ pub(super) fn root() -> &'static Path {
 }
 
 /// The interpreter that has what Debian's packages bring, before any other of this machine.
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     let debian = PathBuf::from("/usr/bin/python3");
     if debian.exists() {
         return debian;
