@@ -11,6 +11,11 @@ mod expect;
 mod run;
 mod stage;
 
+/// Its decision has tests of its own, which run here.
+#[path = "../docs/examples/actor.rs"]
+#[expect(dead_code, reason = "the program around it runs as the example that it is")]
+mod guide_to_actors;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

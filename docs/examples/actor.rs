@@ -89,3 +89,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("stopped: {report:?}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steady_price_has_no_volatility_and_a_step_has_its_share() {
+        let mut volatility = Volatility::default();
+        assert_eq!([100.0, 100.0].map(|price| volatility.after(price)), [Ok(0.0), Ok(0.0)]);
+        let after = volatility.after(110.0).expect("a price");
+        assert!((after - 0.06_f64.sqrt() * 1.1_f64.ln()).abs() < 1e-12, "{after}");
+    }
+
+    #[test]
+    fn what_is_no_price_changes_nothing() {
+        let mut volatility = Volatility { last: Some(100.0), variance: 0.5 };
+        for wrong in [0.0, -1.0, f64::INFINITY] {
+            assert_eq!(volatility.after(wrong), Err(BadPrice(wrong)));
+        }
+        assert_eq!(volatility.after(100.0), Ok((0.94_f64 * 0.5).sqrt()));
+    }
+}
