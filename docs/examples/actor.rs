@@ -56,7 +56,7 @@ impl Worker<Price> for Keeper {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(SystemClock);
-    let within = |millis| Deadline::after(SystemClock.now(), Duration::from_millis(millis));
+    let in_time = || Deadline::after(SystemClock.now(), Duration::from_secs(30));
 
     // A mailbox has a bound, and an address that is good before its actor starts and after it has failed.
     let mailbox = Mailbox::<Price>::new(2, clock.clone());
@@ -70,22 +70,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut children = Children::new(Strategy::OneForOne);
     children.worker(ChildSpec::new("volatility"), mailbox, || Ok(Keeper(Volatility::default())));
     let tree = Tree::start(children, clock, 1)?;
-    assert!(tree.wait_running(within(5000)).await);
+    assert!(tree.wait_running(in_time()).await);
 
     // An ask always ends: with the answer, a refusal, or its deadline.
-    println!("volatility {:.4}", keeper.ask(Price(99.0), within(5000)).await??);
-    println!("refused: {}", keeper.ask(Price(-1.0), within(5000)).await?.expect_err("it is below zero"));
+    println!("volatility {:.4}", keeper.ask(Price(99.0), in_time()).await??);
+    println!("refused: {}", keeper.ask(Price(-1.0), in_time()).await?.expect_err("it is below zero"));
 
     // A panic costs the message that was being handled; the supervisor makes a new actor, and what is queued stays.
     tree.inject_panic("volatility");
-    match keeper.ask(Price(100.0), within(5000)).await {
+    match keeper.ask(Price(100.0), in_time()).await {
         Ok(answer) => println!("brought back, it has forgotten: {answer:?}"),
         Err(AskError::Failed) => println!("this ask fell with it"),
         Err(other) => return Err(other.into()),
     }
-    assert!(tree.wait_until(within(5000), |actors| actors[0].restarts == 1).await);
+    assert!(tree.wait_until(in_time(), |actors| actors[0].restarts == 1).await);
 
-    let report = tree.stop(within(5000)).await;
+    let report = tree.stop(in_time()).await;
     println!("stopped: {report:?}");
     Ok(())
 }

@@ -133,6 +133,7 @@ impl Stage {
             .env("PEREGRINE_SERVER__LISTEN", listen)
             .env("PEREGRINE_LOG__FILTER", "warn")
             .env("HOME", self.folder.path())
+            .env_remove("RUST_BACKTRACE") // a panic on purpose is told in a line
             .stdin(Stdio::null())
             .process_group(0);
         command
