@@ -1,6 +1,6 @@
 """Writes an N-HiTS model folder as ONNX, so that ONNX Runtime can be measured on the same network.
 
-    export.py MODEL_DIR OUT_DIR [--folded]
+    export.py MODEL_DIR OUT_DIR [--folded] [--scaled]
 
 OUT_DIR/NAME.onnx is the graph as the trainer's own exporter lays it out: reverse, then per block pool, Gemm, Gemm + Relu …,
 slice, subtract, resize, transpose, add. With --folded, OUT_DIR/NAME.folded.onnx has in addition the algebra that
@@ -8,7 +8,9 @@ peregrine does at load (products in float64): the first two layers multiplied, i
 last layer for all blocks, the reversal in the weights, the last block's unused backcast left out. Thus a difference to
 the folded graph is a difference of kernels, not of algebra.
 
-Input `y` [B, L] scaled, output `forecast` [B, h, Q]; B is free. Each graph is run and compared with float64.
+Input `y` [B, L] scaled, output `forecast` [B, h, Q]; B is free. With --scaled, OUT_DIR/NAME.scaled.onnx is the first graph with
+the standard scaler before and behind it: raw windows in, forecasts out, as one exports it for servers in Python, where a
+step outside of the graph costs more than inside. Each graph is run and compared with float64.
 """
 
 import argparse
@@ -52,6 +54,15 @@ class Graph:
         names = [self.constant(v.astype(np.float32)) for v in (weight, bias)]
         return self.add("Gemm", x, *names, transB=1)
 
+    def statistics(self, y: str) -> tuple[str, str]:
+        """Shift and scale `[B, 1]` of the standard scaler."""
+        shift = self.add("ReduceMean", y, axes=[1])
+        off = self.add("Sub", y, shift)
+        deviation = self.add("Sqrt", self.add("ReduceMean", self.add("Mul", off, off), axes=[1]))
+        zero, one, small = [self.constant(np.array(v, np.float32)) for v in (0.0, 1.0, 1e-6)]
+        deviation = self.add("Where", self.add("Equal", deviation, zero), one, deviation)
+        return shift, self.add("Add", deviation, small)
+
     def pool(self, x: str, kernel: int) -> str:
         """Maximum over `kernel` neighbours of `[B, L]`."""
         axis = self.constant(np.array([1], np.int64))
@@ -69,12 +80,16 @@ class Graph:
         return proto
 
 
-def plain(model: nhits.Nhits) -> onnx.ModelProto:
+def plain(model: nhits.Nhits, scaled: bool = False) -> onnx.ModelProto:
     """The graph as traced: every module of the network is a node or a few."""
-    g, length = Graph(), model.window
-    residual = g.slice("y", -1, np.iinfo(np.int64).min, 1, step=-1)
-    level = g.slice("y", length - 1, length, 1)
-    forecast = g.add("Unsqueeze", level, g.constant(np.array([2], np.int64)))
+    g, length, y = Graph(), model.window, "y"
+    last = g.constant(np.array([2], np.int64))
+    if scaled:
+        shift, scale = g.statistics(y)
+        y = g.add("Div", g.add("Sub", y, shift), scale)
+    residual = g.slice(y, -1, np.iinfo(np.int64).min, 1, step=-1)
+    level = g.slice(y, length - 1, length, 1)
+    forecast = g.add("Unsqueeze", level, last)
     for block in model.blocks:
         if model.horizon % block.knots:
             raise SystemExit(f"{model.name}: {block.knots} knots do not divide the horizon")
@@ -90,6 +105,9 @@ def plain(model: nhits.Nhits) -> onnx.ModelProto:
         steps = g.add("Resize", g.add("Reshape", theta, shape), "", scales, mode="linear",
                       coordinate_transformation_mode="half_pixel")
         forecast = g.add("Add", forecast, g.add("Transpose", steps, perm=[0, 2, 1]))
+    if scaled:
+        forecast = g.add("Mul", forecast, g.add("Unsqueeze", scale, last))
+        forecast = g.add("Add", forecast, g.add("Unsqueeze", shift, last))
     return g.finish(model, forecast)
 
 
@@ -135,7 +153,8 @@ def check(model: nhits.Nhits, proto: onnx.ModelProto, label: str) -> None:
     for rows in (1, 3, 257):
         walk = rng.standard_normal((rows, model.window)).cumsum(axis=1)
         y = ((walk - walk.mean(axis=1, keepdims=True)) / walk.std(axis=1, keepdims=True)).astype(np.float32)
-        want, got = nhits.network(model, y), session.run(None, {"y": y})[0]
+        y, compute = (walk.astype(np.float32), nhits.forecast) if label == "scaled" else (y, nhits.network)
+        want, got = compute(model, y), session.run(None, {"y": y})[0]
         worst = max(worst, (np.abs(got - want).max(axis=(1, 2)) / np.abs(want).max(axis=(1, 2))).max())
     print(f"{model.name} {label}: worst relative error against float64 {worst:.1e}, {len(proto.graph.node)} nodes")
     if not worst <= TOLERANCE:
@@ -148,10 +167,12 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--folded", action="store_true")
+    parser.add_argument("--scaled", action="store_true")
     args = parser.parse_args()
     model = nhits.load(args.model)
     args.out.mkdir(parents=True, exist_ok=True)
     graphs = {"plain": plain(model)} | ({"folded": folded(model)} if args.folded else {})
+    graphs |= {"scaled": plain(model, scaled=True)} if args.scaled else {}
     for label, proto in graphs.items():
         check(model, proto, label)
         suffix = ".onnx" if label == "plain" else f".{label}.onnx"

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Measures peregrine beside ONNX Runtime on this machine: answers first, then kernels, then servers over HTTP.
+# Measures peregrine beside what else serves such models, on this machine: answers first, then kernels, then servers.
 #
 #   ./run.sh            everything (about 8 minutes when all is built)
 #   ./run.sh setup      Python environment, models, graphs, builds
 #   ./run.sh kernels    the criterion bench
 #   ./run.sh servers    the servers, alternating, and the table
 #   ./run.sh runtime    the actor runtime beside other carriers of messages (needs no setup)
+#   ./run.sh setup-peers   an environment of its own for each of what a user would pick (5 GB; after setup)
+#   ./run.sh peers         those servers and peregrine, alternating: ratios, and what was to be reached
+#   ./run.sh tune NAME VARIABLE=VALUE…   one of them at 1, 64 and 1,000 connections with other settings
 #
 # Environment: ROUNDS (2), SECONDS_EACH (4), PEER_GRAPH (plain | folded), OURS_BIN (built when unset),
-# PEERS_BUILD (build/ beside this file), CPUS (a list for taskset that binds servers and load, e.g. 0,1).
+# PEERS_BUILD (build/ beside this file), CPUS (a list for taskset that binds servers and load, e.g. 0,1),
+# PEERS (names of servers), QUIET_MAX (60: seconds to wait before each measurement while others work).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -29,7 +33,7 @@ setup() {
   fi
   "$venv/bin/python" "$here/make_model.py" "$PEERS_BUILD/models" "$PEERS_BUILD/cases"
   for folder in "$PEERS_BUILD/models/$model" "$root/models/nhits-168x24-quantile"; do
-    "$venv/bin/python" "$here/export.py" "$folder" "$PEERS_BUILD" --folded
+    "$venv/bin/python" "$here/export.py" "$folder" "$PEERS_BUILD" --folded --scaled
   done
   (cd "$here" && cargo build --release --locked --bins)
   [ -n "${OURS_BIN:-}" ] || (cd "$root" && cargo build --release --locked --bin peregrine --target-dir target)
@@ -110,11 +114,16 @@ runtime() {
   ${cpus:+taskset -c "$cpus"} "$CARGO_TARGET_DIR/release/peer_runtime" remote "$rounds" "$seconds"
 }
 
+. "$here/serving/peers.sh"
+
 case ${1:-all} in
   setup) setup ;;
   kernels) kernels ;;
   servers) servers ;;
   runtime) runtime ;;
+  setup-peers) setup_peers ;;
+  peers) peers ;;
+  tune) shift && tune "$@" ;;
   all) setup && kernels && servers ;;
-  *) sed -n '2,12p' "$0" && exit 2 ;;
+  *) sed -n '2,17p' "$0" && exit 2 ;;
 esac

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::body::Encoding;
 
 pub(crate) const USAGE: &str = "usage: load --address HOST:PORT --path PATH --cases DIR --window L --horizon H \
-[--body json:ROWS|binary:ROWS] [--connections N] [--rate PER_SECOND] [--warmup S] [--seconds S] [--pid SERVER] [--label TEXT]";
+[--body json:ROWS|binary:ROWS] [--connections N] [--rate PER_SECOND] [--warmup S] [--seconds S] [--pid SERVER] [--label TEXT] [--started-at EPOCH_S]";
 
 /// What to send where, for how long.
 pub(crate) struct Args {
@@ -27,12 +27,14 @@ pub(crate) struct Args {
     /// The server's process, whose tree is accounted.
     pub(crate) pid: Option<u32>,
     pub(crate) label: String,
+    /// When the server was started, in seconds since 1970: waits for its first right answer instead of measuring.
+    pub(crate) started_at: Option<f64>,
 }
 
 pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, String> {
     let (mut address, mut path, mut cases, mut window, mut horizon) = (None, None, None, None, None);
     let (mut encoding, mut rows, mut connections, mut rate, mut pid) = (Encoding::Json, 1, 1, None, None);
-    let (mut warmup, mut measure, mut label) = (1.0, 5.0, String::new());
+    let (mut warmup, mut measure, mut label, mut started_at) = (1.0, 5.0, String::new(), None);
     while let Some(key) = words.next() {
         let value = words.next().ok_or_else(|| format!("{key} needs a value\n{USAGE}"))?;
         match key.as_str() {
@@ -47,6 +49,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, Str
             "--seconds" => measure = number(&key, &value)?,
             "--pid" => pid = Some(number(&key, &value)?),
             "--label" => label = value,
+            "--started-at" => started_at = Some(number(&key, &value)?),
             "--body" => {
                 let (name, count) = value.split_once(':').ok_or(USAGE)?;
                 encoding = match name {
@@ -76,6 +79,7 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Args, Str
         measure: Duration::try_from_secs_f64(measure).map_err(|error| error.to_string())?,
         pid,
         label,
+        started_at,
     })
 }
 

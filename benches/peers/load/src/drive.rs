@@ -8,7 +8,7 @@ use crate::args::Args;
 use crate::body::Body;
 use crate::connection::{Connection, Progress};
 use crate::poll::{Poll, TIMER, own_cpu, raise_file_limit};
-use crate::process::{Usage, usage};
+use crate::process::{Memory, cpu_s, machine_cpu_s, memory};
 use crate::response::{TOLERANCE, worst_error};
 
 const CHECK_EVERY: u64 = 61;
@@ -34,8 +34,11 @@ pub(crate) struct Outcome {
     pub(crate) completions_max: u64,
     /// Age of the oldest unanswered request at the end, the backlog of an open loop included.
     pub(crate) oldest_waiting: Duration,
-    pub(crate) server: Option<(Usage, Usage)>,
+    /// Processor seconds of the server's processes within the span, and their memory at its end.
+    pub(crate) server: Option<(f64, Memory)>,
     pub(crate) own_cpu_s: f64,
+    /// Of the whole machine within the span: what neither server nor load explains is others' work.
+    pub(crate) machine_cpu_s: f64,
 }
 
 struct Driver<'a> {
@@ -87,13 +90,16 @@ impl Driver<'_> {
         }
         self.until(Instant::now() + self.args.warmup, &mut due)?;
         self.reset();
-        let before = self.args.pid.map(usage);
+        let before = self.args.pid.map(cpu_s);
+        let machine = machine_cpu_s();
         let (own, start) = (own_cpu(), Instant::now());
         self.until(start + self.args.measure, &mut due)?;
         let end = Instant::now();
         self.outcome.span_s = (end - start).as_secs_f64();
         self.outcome.own_cpu_s = (own_cpu() - own).as_secs_f64();
-        self.outcome.server = before.zip(self.args.pid.map(usage));
+        self.outcome.machine_cpu_s = machine_cpu_s() - machine;
+        let spent_s = self.args.pid.map(cpu_s).zip(before).map(|(after, before)| after - before);
+        self.outcome.server = spent_s.zip(self.args.pid.map(memory));
         self.settle(end);
         Ok(())
     }

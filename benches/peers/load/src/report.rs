@@ -3,7 +3,7 @@
 use crate::args::Args;
 use crate::body::Encoding;
 use crate::drive::Outcome;
-use crate::process::Usage;
+use crate::process::Memory;
 
 pub(crate) fn json(args: &Args, outcome: &Outcome) -> String {
     let completed = outcome.latencies_ns.len();
@@ -33,20 +33,24 @@ pub(crate) fn json(args: &Args, outcome: &Outcome) -> String {
         format!(r#""completions_max":{}"#, outcome.completions_max),
         format!(r#""oldest_waiting_ms":{:.3}"#, outcome.oldest_waiting.as_secs_f64() * 1e3),
         format!(r#""load_cores":{:.3}"#, outcome.own_cpu_s / outcome.span_s),
+        format!(r#""load_cpu_us_per_request":{:.2}"#, outcome.own_cpu_s * 1e6 / completed.max(1) as f64),
     ];
-    if let Some((before, after)) = &outcome.server {
-        fields.extend(server(before, after, completed, outcome.span_s));
+    if let Some((cpu_s, memory)) = &outcome.server {
+        let others_cpu_s = outcome.machine_cpu_s - cpu_s - outcome.own_cpu_s;
+        fields.extend(server(*cpu_s, others_cpu_s, memory, completed, outcome.span_s));
     }
     format!("{{{}}}", fields.join(","))
 }
 
-fn server(before: &Usage, after: &Usage, completed: usize, span_s: f64) -> [String; 4] {
-    let cpu_s = after.cpu_s - before.cpu_s;
+fn server(cpu_s: f64, others_cpu_s: f64, memory: &Memory, completed: usize, span_s: f64) -> [String; 7] {
     [
         format!(r#""server_cpu_us_per_request":{:.2}"#, cpu_s * 1e6 / completed.max(1) as f64),
         format!(r#""server_cores":{:.3}"#, cpu_s / span_s),
-        format!(r#""server_rss_mib":{:.1}"#, after.rss_mib),
-        format!(r#""server_peak_mib":{:.1}"#, after.peak_mib),
+        format!(r#""others_cores":{:.3}"#, (others_cpu_s / span_s).max(0.0)),
+        format!(r#""server_rss_mib":{:.1}"#, memory.rss_mib),
+        format!(r#""server_pss_mib":{:.1}"#, memory.pss_mib),
+        format!(r#""server_peak_mib":{:.1}"#, memory.peak_mib),
+        format!(r#""server_processes":{}"#, memory.processes),
     ]
 }
 
