@@ -2,6 +2,7 @@
 a core, each with a session of one thread; what arrives together is computed together.
 """
 
+import os
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -33,5 +34,5 @@ async def infer(request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run("fastapi_onnxruntime:app", host="127.0.0.1", port=common.PORT, loop="uvloop", http="httptools",
+    uvicorn.run("fastapi_onnxruntime:app", host="127.0.0.1", port=common.PORT, loop=os.environ.get("PEER_LOOP", "uvloop"), http="httptools",
                 workers=common.setting("WORKERS", 2), access_log=False, log_level="warning", backlog=4096)

@@ -5,6 +5,7 @@ Eager: a frozen `torch.jit` graph took as long at every batch size, and `torch.c
 of compiling.
 """
 
+import os
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -52,6 +53,6 @@ async def infer(request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    uvicorn.run("fastapi_torch_tuned:app", host="127.0.0.1", port=common.PORT, loop="uvloop", http="httptools",
+    uvicorn.run("fastapi_torch_tuned:app", host="127.0.0.1", port=common.PORT, loop=os.environ.get("PEER_LOOP", "uvloop"), http="httptools",
                 workers=common.setting("WORKERS", 2), access_log=False, log_level="warning", backlog=4096,
                 timeout_worker_healthcheck=60)

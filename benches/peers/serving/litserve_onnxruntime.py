@@ -2,6 +2,8 @@
 for more than a hundred requests a second.
 """
 
+import os
+
 import litserve
 import numpy as np
 
@@ -38,6 +40,6 @@ if __name__ == "__main__":
                      api_path=common.ROUTE)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=common.setting("WORKERS", 1), fast_queue=True,
                                 disable_openapi_url=True)
-    server.run(host="127.0.0.1", port=common.PORT, num_api_servers=common.setting("API_SERVERS", 1),
-               generate_client_file=False, log_level="warning", access_log=False, loop="uvloop", http="httptools",
+    server.run(host="127.0.0.1", port=common.PORT, num_api_servers=common.setting("API_SERVERS", 2),
+               generate_client_file=False, log_level="warning", access_log=False, loop=os.environ.get("PEER_LOOP", "uvloop"), http="httptools",
                backlog=4096)

@@ -53,7 +53,7 @@ start_peer() {
     mosec) command=("$PEERS_BUILD/venv-mosec/bin/python" mosec_onnxruntime.py --address 127.0.0.1 --port "$port"
         --log-level error --capacity 8192) ;;
     ray)
-      environment=(RAY_SERVE_THROUGHPUT_OPTIMIZED="${PEER_THROUGHPUT:-1}" RAY_SERVE_ENABLE_HA_PROXY="${PEER_HAPROXY:-0}")
+      environment=(RAY_SERVE_THROUGHPUT_OPTIMIZED="${PEER_THROUGHPUT:-1}" RAY_SERVE_ENABLE_HA_PROXY="${PEER_HAPROXY:-1}")
       command=("$PEERS_BUILD/venv-ray/bin/python" ray_onnxruntime.py) ;;
     litserve) command=("$PEERS_BUILD/venv-litserve/bin/python" litserve_onnxruntime.py) ;;
     fastapi-onnxruntime) command=("$PEERS_BUILD/venv-fastapi-onnxruntime/bin/python" fastapi_onnxruntime.py) ;;
@@ -77,13 +77,13 @@ descendants() {
   for child in $(ps -o pid= --ppid "$1"); do descendants "$child"; done
 }
 
-# Ends the server and all that it started: five seconds for those that clean up, then not.
+# Ends the server and all that it started: three seconds for those that clean up, then not.
 stop_peer() {
   [ -n "${server_pid:-}" ] || return 0
   local tree
   tree=$(descendants "$server_pid")
   kill -TERM "$server_pid" 2>/dev/null || true
-  for _ in $(seq 50); do
+  for _ in $(seq 30); do
     # shellcheck disable=SC2086
     ps -o pid= -p "$(echo $tree | tr ' ' ,)" >/dev/null || break
     sleep 0.1

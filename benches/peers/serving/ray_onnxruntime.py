@@ -1,6 +1,7 @@
-"""Ray Serve + ONNX Runtime: one node, its dynamic batching, its mode for throughput.
+"""Ray Serve + ONNX Runtime: one node, one replica, its dynamic batching.
 
-`run.sh` sets RAY_SERVE_THROUGHPUT_OPTIMIZED, which its guide to performance recommends.
+`run.sh` sets RAY_SERVE_ENABLE_HA_PROXY and RAY_SERVE_THROUGHPUT_OPTIMIZED, as its documentation says for high throughput: an
+HAProxy of its own sends requests straight to the replica.
 """
 
 import signal
