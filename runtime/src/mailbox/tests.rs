@@ -58,7 +58,7 @@ async fn what_was_taken_is_counted_over_all_incarnations_and_what_was_dropped_is
     let address = mailbox.address();
     (0..4).for_each(|number| address.tell(Number(number)).unwrap());
     let late = Deadline::after(clock.now(), Duration::from_secs(1));
-    drop(address.ask(Number(9), late).now_or_never());
+    let _ = address.ask(Number(9), late).now_or_never();
     let mut inbox = mailbox.core.open_inbox();
     assert!(inbox.recv().is_some());
     let mut inbox = mailbox.core.open_inbox();
