@@ -17,6 +17,7 @@ pub mod journal;
 mod memory;
 pub mod node;
 mod nvml;
+mod outbound;
 mod overview;
 pub mod reload;
 pub mod scaler;

@@ -17,6 +17,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::payload::{self, Origin};
 use crate::config::{AlertsConfig, Secret, Webhook, is_webhook};
+use crate::outbound;
 
 /// Of a file that holds a URL.
 const FILE_BYTES_MAX: u64 = 4096;
@@ -124,7 +125,7 @@ impl Channel {
         while let Some((event, target)) = self.next() {
             let (_, agent) = match agent.take() {
                 Some(known) if known.0 == target => agent.insert(known),
-                _ => agent.insert((target.clone(), open(&target))),
+                _ => agent.insert((target.clone(), outbound::agent(ANSWER_BYTES_MAX, Some(target.within)))),
             };
             let outcome = self.attempt(agent, &target, &event);
             let mut state = self.state.lock();
@@ -169,7 +170,7 @@ impl Channel {
             .send(body.as_bytes());
         match answer {
             Ok(answer) => judge(answer.status().as_u16()),
-            Err(error) => Err((Failure::Passing, word(&error).to_owned())),
+            Err(error) => Err((Failure::Passing, outbound::word(&error).to_owned())),
         }
     }
 }
@@ -181,31 +182,4 @@ fn judge(status: u16) -> Result<(), (Failure, String)> {
         408 | 425 | 429 | 500..=599 => Err((Failure::Passing, format!("answered {status}"))),
         _ => Err((Failure::Lasting, format!("answered {status}"))),
     }
-}
-
-/// In our words, since its own may repeat the URL.
-fn word(error: &ureq::Error) -> &'static str {
-    match error {
-        ureq::Error::Timeout(_) => "no answer in time",
-        ureq::Error::HostNotFound => "no such host",
-        ureq::Error::ConnectionFailed => "no connection",
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "tls failed",
-        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused",
-        ureq::Error::Io(_) => "connection lost",
-        _ => "no answer that can be read",
-    }
-}
-
-fn open(target: &Target) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_global(Some(target.within))
-        // Whoever answers with another address is not who was to be told, and may not be meant to read it.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_response_header_size(ANSWER_BYTES_MAX)
-        // Only where the operator said, whatever the environment says.
-        .proxy(None)
-        .user_agent(concat!("peregrine/", env!("CARGO_PKG_VERSION")));
-    config.build().new_agent()
 }

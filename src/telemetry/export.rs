@@ -20,6 +20,7 @@ use rand::{RngExt, SeedableRng};
 use super::encode::{self, Identity};
 use super::queue::{Next, Outcome, Queue, QueueLimits, Tries, judge};
 use crate::config::TracingConfig;
+use crate::outbound;
 
 /// Spans of one export.
 const BATCH_MAX: usize = 512;
@@ -149,7 +150,7 @@ impl Drop for Exporter {
 impl Channel {
     fn run(&self, seed: u64) {
         let mut chance = StdRng::seed_from_u64(seed);
-        let agent = agent();
+        let agent = outbound::agent(HEAD_BYTES_MAX, None);
         while let Some(batch) = self.next() {
             self.export(&agent, batch, &mut chance);
         }
@@ -255,7 +256,7 @@ impl Channel {
         let request = request.config().timeout_global(Some(within)).build();
         let mut answer = match request.send(body) {
             Ok(answer) => answer,
-            Err(error) => return (Outcome::Later(None), word(&error)),
+            Err(error) => return (Outcome::Later(None), outbound::word(&error)),
         };
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let after = after.and_then(|text| retry_after(text, self.clock.wall()));
@@ -282,32 +283,6 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
     let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(at.as_second()).ok()?);
     Some(at.duration_since(now).unwrap_or_default())
-}
-
-/// In our words, since its own may repeat the endpoint.
-fn word(error: &ureq::Error) -> &'static str {
-    match error {
-        ureq::Error::Timeout(_) => "no answer in time",
-        ureq::Error::HostNotFound => "no such host",
-        ureq::Error::ConnectionFailed => "no connection",
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "tls failed",
-        ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connection refused",
-        ureq::Error::Io(_) => "connection lost",
-        _ => "no answer that can be read",
-    }
-}
-
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        // Whoever answers with another address is not who was to be told.
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .max_response_header_size(HEAD_BYTES_MAX)
-        // Only where the operator said, whatever the environment says.
-        .proxy(None)
-        .user_agent(concat!("peregrine/", env!("CARGO_PKG_VERSION")));
-    config.build().new_agent()
 }
 
 #[cfg(test)]
