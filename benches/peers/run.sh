@@ -32,9 +32,8 @@ setup() {
     cp "$here/requirements.txt" "$venv/installed.txt"
   fi
   "$venv/bin/python" "$here/make_model.py" "$PEERS_BUILD/models" "$PEERS_BUILD/cases"
-  for folder in "$PEERS_BUILD/models/$model" "$root/models/nhits-168x24-quantile"; do
-    "$venv/bin/python" "$here/export.py" "$folder" "$PEERS_BUILD" --folded --scaled
-  done
+  "$venv/bin/python" "$here/export.py" "$PEERS_BUILD/models/$model" "$PEERS_BUILD" --folded --scaled
+  "$venv/bin/python" "$here/export.py" "$root/models/nhits-168x24-quantile" "$PEERS_BUILD" --folded
   (cd "$here" && cargo build --release --locked --bins)
   [ -n "${OURS_BIN:-}" ] || (cd "$root" && cargo build --release --locked --bin peregrine --target-dir target)
 }

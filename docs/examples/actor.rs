@@ -58,19 +58,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let clock = Arc::new(SystemClock);
     let in_time = || Deadline::after(SystemClock.now(), Duration::from_secs(30));
 
-    // A mailbox has a bound, and an address that is good before its actor starts and after it has failed.
+    // A mailbox has a bound, and an address that is good before its actor starts and after it has failed: what is asked
+    // now is answered once the actor is there.
     let mailbox = Mailbox::<Price>::new(2, clock.clone());
     let keeper = mailbox.address();
-    assert!(keeper.tell(Price(100.0)).is_ok() && keeper.tell(Price(101.0)).is_ok());
-    match keeper.tell(Price(102.0)) {
-        Err(TellError::Full(Price(price))) => println!("full: {price} is given back, nothing waits for room"),
-        other => return Err(format!("{other:?}").into()),
-    }
-
-    let mut children = Children::new(Strategy::OneForOne);
-    children.worker(ChildSpec::new("volatility"), mailbox, || Ok(Keeper(Volatility::default())));
-    let tree = Tree::start(children, clock, 1)?;
-    assert!(tree.wait_running(in_time()).await);
+    assert!(keeper.tell(Price(100.0)).is_ok());
+    let started = async {
+        match keeper.tell(Price(102.0)) {
+            Err(TellError::Full(Price(price))) => {
+                println!("full: {price} is given back, nothing waits for room")
+            }
+            other => return Err(format!("{other:?}").into()),
+        }
+        let mut children = Children::new(Strategy::OneForOne);
+        children.worker(ChildSpec::new("volatility"), mailbox, || Ok(Keeper(Volatility::default())));
+        Ok::<_, Box<dyn Error>>(Tree::start(children, clock, 1)?)
+    };
+    let (queued, tree) = tokio::join!(biased; keeper.ask(Price(101.0), in_time()), started);
+    let tree = tree?;
+    println!("volatility {:.4}", queued??);
 
     // An ask always ends: with the answer, a refusal, or its deadline.
     println!("volatility {:.4}", keeper.ask(Price(99.0), in_time()).await??);
