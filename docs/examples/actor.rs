@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let started = async {
         match keeper.tell(Price(102.0)) {
             Err(TellError::Full(Price(price))) => {
-                println!("full: {price} is given back, nothing waits for room")
+                println!("full: {price} is given back, nothing waits for room");
             }
             other => return Err(format!("{other:?}").into()),
         }
