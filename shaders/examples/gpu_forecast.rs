@@ -4,88 +4,16 @@
 //! interrupt (`taskset`). `--software` takes llvmpipe, to try the program itself; `--quick` shortens everything.
 //! The same models in torch: `benches/peers/torch_gpu.py`.
 
+mod support;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions};
-use peregrine_shaders::{
-    Activation, Executor, Init, Linear, Move, Plan, PlanBuilder, Pool, PoolMode, View, Weights,
-};
+use peregrine_shaders::{Executor, Plan};
 
-/// SplitMix64.
-struct Noise(u64);
-
-impl Noise {
-    fn uniform(&mut self, count: usize, size: f32) -> Vec<f32> {
-        let mut next = || {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            ((z ^ (z >> 31)) >> 40) as f32 / (1_u64 << 23) as f32 * size - size
-        };
-        (0..count).map(|_| next()).collect()
-    }
-
-    fn weights(&mut self, k: usize, n: usize) -> Arc<Weights> {
-        let matrix = self.uniform(k * n, (3.0 / k as f32).sqrt());
-        Arc::new(Weights { out_width: n, in_width: k, matrix, bias: self.uniform(n, 0.1) })
-    }
-}
-
-/// Three stacks as the forecaster records them for complete data: pooled by 2, 2 and 1, two hidden layers, the backcast
-/// off the residual, all forecasts by one last layer into which the interpolation is folded.
-fn nhits(window: usize, hidden: usize, outputs: usize) -> Plan {
-    let mut noise = Noise(4242);
-    let mut plan = PlanBuilder::new(&format!("nhits {window}→{outputs}, hidden {hidden}"));
-    let features = plan.input(window);
-    let residual = plan.buffer(window);
-    let joined = plan.buffer(3 * hidden);
-    let middle = plan.buffer(hidden);
-    plan.move_columns(Move::copy(features, residual));
-    let mut pooled: Option<View> = None;
-    for (stack, kernel) in [2, 2, 1].into_iter().enumerate() {
-        let residual_now = if stack == 0 { features } else { residual };
-        let src = if kernel == 1 {
-            residual_now
-        } else {
-            let dst = *pooled.get_or_insert_with(|| plan.buffer(window / 2));
-            plan.pool(Pool { src: residual_now, dst, columns: 1, kernel, mode: PoolMode::Max });
-            dst
-        };
-        let hidden_out = joined.slice(stack * hidden, hidden);
-        let relu = Activation::Relu;
-        plan.linear(Linear::plain(src, middle, noise.weights(src.width, hidden), relu));
-        plan.linear(Linear::plain(middle, hidden_out, noise.weights(hidden, hidden), relu));
-        if stack < 2 {
-            let backcast = noise.weights(hidden, window);
-            let init = Init::Accumulate;
-            plan.linear(Linear {
-                init,
-                ..Linear::plain(hidden_out, residual, backcast, Activation::Identity)
-            });
-        }
-    }
-    let output = plan.buffer(outputs);
-    plan.linear(Linear::plain(joined, output, noise.weights(3 * hidden, outputs), Activation::Identity));
-    plan.finish(output)
-}
-
-/// The same layer `times` over between two narrow ones, so that the difference of two counts is the layer's time.
-fn repeated(k: usize, n: usize, times: usize) -> Plan {
-    let mut noise = Noise(7);
-    let mut plan = PlanBuilder::new(&format!("{k}→{n}, {times} times"));
-    let input = plan.input(16);
-    let (src, dst, output) = (plan.buffer(k), plan.buffer(n), plan.buffer(16));
-    plan.linear(Linear::plain(input, src, noise.weights(16, k), Activation::Identity));
-    let layer = noise.weights(k, n);
-    for _ in 0..times {
-        plan.linear(Linear::plain(src, dst, Arc::clone(&layer), Activation::Relu));
-    }
-    plan.linear(Linear::plain(dst, output, noise.weights(n, 16), Activation::Identity));
-    plan.finish(output)
-}
+use support::{Noise, nhits, repeated};
 
 struct Bench {
     gpu: GpuExecutor,

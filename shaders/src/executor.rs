@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::{Plan, PlanId};
+use crate::{NotServed, Plan, PlanId, ResidentPlan, Stay};
 
 /// Where a plan ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +43,9 @@ pub enum ExecuteError {
     /// The driver refused a kernel or a command: a fault of ours or the driver's.
     #[error("device refused: {0}")]
     Refused(String),
+    /// A plan that stays has not answered; its executor has to be asked. Never what an executor itself says.
+    #[error(transparent)]
+    NotServed(#[from] NotServed),
     /// The network produced NaN or infinity for finite input.
     #[error("output of row {row} is not finite")]
     NotFinite {
@@ -84,6 +87,17 @@ pub trait Executor: Send {
     /// Of the last run, if it was observed; `None`: this executor notes nothing that its caller does not see.
     fn observed(&self) -> Option<RunTimes> {
         None
+    }
+
+    /// Keeps a plan running on the device between requests, where the device and the plan allow it: small requests then
+    /// need no submission, through [`run`](Self::run) or from any thread through what is returned. Whether they do changes
+    /// no answer. [`unload`](Self::unload) ends it, as does the end of the executor.
+    ///
+    /// # Errors
+    /// Why not; the plan is served the ordinary way.
+    fn reside(&mut self, plan: &Arc<Plan>, stay: Stay) -> Result<Arc<dyn ResidentPlan>, ExecuteError> {
+        let _ = (plan, stay);
+        Err(ExecuteError::Refused("no plan stays on this device".to_owned()))
     }
 
     /// Frees what `load` took. Unknown ids are ignored.

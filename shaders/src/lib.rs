@@ -12,6 +12,8 @@ pub mod head;
 mod loader;
 mod normalizer;
 mod plan;
+mod resident;
+mod sliding;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -25,5 +27,7 @@ pub use plan::{
     Activation, Affine, Attention, BufferId, Cell, Command, Init, LayerNorm, Linear, Move, Plan, PlanBuilder,
     PlanId, Pool, PoolMode, Recurrent, Repeat, View, Weights,
 };
+pub use resident::{NotServed, ResidentCounts, ResidentExecutor, ResidentPlan, ResidentPlans, Stay};
+pub use sliding::{SlidingLayer, SlidingStack};
 pub use spec::{Family, Head, ModelSpec, NormalizerKind};
 pub use windows::{WindowError, Windows};

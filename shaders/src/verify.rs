@@ -3,10 +3,12 @@
 //! Per case the error is `max|got − expected| / max|expected|`, both over all steps and columns.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::loader::{self, Archive, CaseFile};
 use crate::{
-    Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, Scratch, WindowError, Windows,
+    Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, ResidentExecutor,
+    ResidentPlans, Scratch, Stay, WindowError, Windows,
 };
 
 /// Of models that come without cases: what the shipped ones state.
@@ -71,7 +73,43 @@ pub fn tolerance(dir: &Path, files: &dyn Files) -> f64 {
 /// # Errors
 /// When the folder does not load or the executor fails; a wrong result is a report that has not passed.
 pub fn verify(dir: &Path, files: &dyn Files, executor: &mut dyn Executor) -> Result<Report, VerifyError> {
+    replay(&Forecaster::load_from(dir, files)?, dir, files, executor)
+}
+
+/// Runs all cases one after the other through plans that stay on the device, as single windows of a model that is served
+/// for their time are; `None`: this device keeps none of this model's.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_resident(
+    dir: &Path,
+    files: &dyn Files,
+    executor: &mut dyn Executor,
+) -> Result<Option<Report>, VerifyError> {
     let forecaster = Forecaster::load_from(dir, files)?;
+    let plans = Arc::<ResidentPlans>::default();
+    let stay = Stay { rows_max: 1, rest_after: None };
+    for plan in forecaster.plans() {
+        match executor.reside(plan, stay) {
+            Ok(resident) => plans.write().insert(plan.id, resident),
+            Err(ExecuteError::Refused(_)) => {
+                forecaster.plans().for_each(|plan| executor.unload(plan.id));
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+    }
+    let report = replay(&forecaster, dir, files, &mut ResidentExecutor::new(plans, executor.device()));
+    forecaster.plans().for_each(|plan| executor.unload(plan.id));
+    report.map(Some)
+}
+
+fn replay(
+    forecaster: &Forecaster,
+    dir: &Path,
+    files: &dyn Files,
+    executor: &mut dyn Executor,
+) -> Result<Report, VerifyError> {
     let (cases, archive) = loader::read_cases(dir, files)?;
     let spec = forecaster.spec();
     let windows = windows(spec, &archive, cases.len())?;

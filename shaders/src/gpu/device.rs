@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 
 use super::mapped;
+use super::resident::{self, Sides};
 use super::{AdapterFacts, AdapterKind, GpuError};
 use crate::ExecuteError;
 
@@ -24,6 +25,10 @@ pub(super) struct Device {
     /// Whether the host writes straight into the device's memory.
     pub(super) host_reaches_device: bool,
     pub(super) flows: Flows,
+    /// Invocations of a subgroup, if all have as many.
+    pub(super) lanes: Option<usize>,
+    /// Queues that nobody uses yet.
+    pub(super) sides: Sides,
     faults: Arc<Faults>,
     spin: Duration,
 }
@@ -34,7 +39,6 @@ pub(super) enum Flows {
     /// They do not: the device runs workgroups one after the other, or may.
     None,
     /// By one workgroup, which waits for nobody.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tries the kernel where no device is"))]
     Solo,
     Parallel,
 }
@@ -63,7 +67,7 @@ impl KillSwitch {
 
 /// Written by wgpu's callbacks, on whatever thread polls.
 #[derive(Debug, Default)]
-struct Faults {
+pub(super) struct Faults {
     /// Set once, for ever.
     lost: Mutex<Option<String>>,
     /// The weights are to be damaged.
@@ -85,8 +89,17 @@ impl Device {
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
         };
-        let (raw, queue) = pollster::block_on(adapter.request_device(&descriptor))
-            .map_err(|error| refused(error.to_string()))?;
+        let flows = if facts.kind == AdapterKind::Discrete { Flows::Parallel } else { Flows::None };
+        let beside =
+            if flows == Flows::Parallel { resident::open_beside(adapter, &descriptor) } else { None };
+        let (raw, queue, sides) = match beside {
+            Some(opened) => opened,
+            None => {
+                let (raw, queue) = pollster::block_on(adapter.request_device(&descriptor))
+                    .map_err(|error| refused(error.to_string()))?;
+                (raw, queue, Sides::default())
+            }
+        };
         let faults = Arc::new(Faults::default());
         let on_lost = Arc::clone(&faults);
         raw.set_device_lost_callback(move |reason, text| on_lost.lose(&format!("{reason:?} {text}")));
@@ -96,8 +109,15 @@ impl Device {
         }));
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
-        let flows = if facts.kind == AdapterKind::Discrete { Flows::Parallel } else { Flows::None };
-        Ok(Self { raw, queue, limits, host_reaches_device, flows, faults, spin })
+        let info = adapter.get_info();
+        let lanes =
+            (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_min_size as usize);
+        Ok(Self { raw, queue, limits, host_reaches_device, flows, lanes, sides, faults, spin })
+    }
+
+    /// What is known to be wrong with it, for those that run beside its executor.
+    pub(super) fn faults(&self) -> Arc<Faults> {
+        Arc::clone(&self.faults)
     }
 
     pub(super) fn kill_switch(&self) -> KillSwitch {
@@ -192,7 +212,7 @@ impl Device {
         self.raw.poll(how).map(|_status| ())
     }
 
-    fn check_lost(&self) -> Result<(), ExecuteError> {
+    pub(super) fn check_lost(&self) -> Result<(), ExecuteError> {
         match &*self.faults.lost.lock() {
             Some(reason) => Err(ExecuteError::DeviceLost(reason.clone())),
             None => Ok(()),
@@ -201,6 +221,11 @@ impl Device {
 }
 
 impl Faults {
+    /// Whether nothing is known to be wrong, or about to be: else the next run through the executor tells.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.damaged.load(Ordering::Relaxed) && self.lost.lock().is_none()
+    }
+
     fn lose(&self, reason: &str) {
         self.lost.lock().get_or_insert_with(|| reason.trim().to_lowercase());
     }

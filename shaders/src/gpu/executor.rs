@@ -14,9 +14,13 @@ use super::mapped::{Copier, Mapped};
 use super::memory::{Arena, Memory, Need};
 use super::params::BatchParams;
 use super::prepared::Prepared;
+use super::resident::{Program, Resident};
+use super::slide::Slider;
 use super::timer::{Stretch, Timer};
 use super::{GpuError, GpuOptions, adapter};
-use crate::{Backend, BufferId, ExecuteError, Executor, Plan, PlanId, RunTimes};
+use crate::{
+    Backend, BufferId, ExecuteError, Executor, Plan, PlanId, ResidentPlan, RunTimes, SlidingStack, Stay,
+};
 
 /// How long the last handle of a device waits for a submission that timed out, before it leaks the device instead.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -95,6 +99,14 @@ impl GpuExecutor {
         self.device.kill_switch()
     }
 
+    /// Keeps a stack and the states of its windows on the device: every step that is pushed has its forecast.
+    ///
+    /// # Errors
+    /// [`ExecuteError::Refused`] where the device or the stack does not allow it; what the driver says otherwise.
+    pub fn slide(&self, stack: &Arc<SlidingStack>) -> Result<Slider, ExecuteError> {
+        self.device.guard(|| Slider::start(&self.device, stack))
+    }
+
     #[cfg(test)]
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
@@ -110,6 +122,61 @@ impl GpuExecutor {
     #[cfg(test)]
     pub(crate) fn set_solo_flows(&mut self) {
         self.device.flows = super::device::Flows::Solo;
+    }
+
+    /// One workgroup that stays, on wgpu's own queue: nothing else may run on the device meanwhile.
+    #[cfg(test)]
+    pub(crate) fn set_solo_residents(&mut self) {
+        self.set_solo_flows();
+        self.device.sides = super::resident::Sides::of_wgpu();
+    }
+
+    /// What a plan that stays has done.
+    #[cfg(test)]
+    pub(crate) fn resident_counts(&self, plan: PlanId) -> Option<crate::ResidentCounts> {
+        Some(self.resident(plan)?.counts())
+    }
+
+    /// Asks a plan that stays, and nobody else.
+    #[cfg(test)]
+    pub(crate) fn ask_resident(&self, case: &crate::tests::Case) -> Result<(), crate::NotServed> {
+        let mut output = vec![0.0; case.plan.width(case.plan.output)];
+        let resident = self.resident(case.plan.id).expect("it stays");
+        resident.ask(1, &case.input_slices(), &mut output, Duration::ZERO)
+    }
+
+    /// As if the answer of a plan that stays had not come in time.
+    #[cfg(test)]
+    pub(crate) fn miss_resident(&self, case: &crate::tests::Case) {
+        self.resident(case.plan.id).expect("it stays").miss(1, &case.input_slices());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn resident_serves(&self, plan: PlanId) -> bool {
+        self.resident(plan).is_some_and(|resident| resident.counts().serves)
+    }
+
+    /// Whether it is silent and waits to be launched again.
+    #[cfg(test)]
+    pub(crate) fn resident_rests(&self, plan: PlanId) -> bool {
+        self.resident(plan).is_some_and(Resident::rests)
+    }
+
+    /// As if nobody looked after the launches of a plan that stays.
+    #[cfg(test)]
+    pub(crate) fn neglect_resident(&self, plan: PlanId, is_neglected: bool) {
+        self.resident(plan).expect("it stays").neglect(is_neglected);
+    }
+
+    /// Launches of a plan that stays that have left by themselves.
+    #[cfg(test)]
+    pub(crate) fn resident_left(&self, plan: PlanId) -> usize {
+        self.resident(plan).expect("it stays").left()
+    }
+
+    #[cfg(test)]
+    fn resident(&self, plan: PlanId) -> Option<&Resident> {
+        self.plans.get(&plan)?.resident.as_deref()
     }
 
     /// As if the workgroups of the last flow had not run at once.
@@ -297,6 +364,19 @@ impl Executor for GpuExecutor {
         Some(RunTimes { submitted: submitted?, finished: finished?, device })
     }
 
+    fn reside(&mut self, plan: &Arc<Plan>, stay: Stay) -> Result<Arc<dyn ResidentPlan>, ExecuteError> {
+        self.load(plan)?;
+        if let Some(resident) = &self.plans[&plan.id].resident {
+            return Ok(Arc::clone(resident) as Arc<dyn ResidentPlan>);
+        }
+        let device = self.device.clone();
+        let program = || Program::of(&device, plan, stay.rows_max);
+        let resident = device.guard(|| Resident::start(&device, program()?, stay.rest_after))?;
+        let resident = Arc::new(resident);
+        self.plans.get_mut(&plan.id).expect("loaded above").resident = Some(Arc::clone(&resident));
+        Ok(resident)
+    }
+
     fn unload(&mut self, plan: PlanId) {
         self.plans.remove(&plan);
     }
@@ -314,10 +394,24 @@ impl Executor for GpuExecutor {
         self.load(plan)?;
         let started = Instant::now();
         let device = self.device.clone();
-        device.guard(|| {
-            if device.takes_damage() {
-                self.plans.values().for_each(|prepared| prepared.damage(&device.queue));
+        if device.takes_damage() {
+            for prepared in self.plans.values_mut() {
+                // Its weights are its own.
+                if let Some(resident) = prepared.resident.take() {
+                    resident.stop();
+                }
+                prepared.damage(&device.queue);
             }
+        }
+        if let Some(resident) = &self.plans[&plan.id].resident
+            && rows <= resident.rows_max()
+        {
+            device.check_lost()?;
+            if resident.run(rows, inputs, output).is_ok() {
+                return Ok(());
+            }
+        }
+        device.guard(|| {
             for lane in 0..LANES {
                 // Left behind by a run that gave up.
                 self.wait(lane, started, self.timeout)?;

@@ -173,7 +173,7 @@ fn memory_properties(hal: &wgpu::hal::vulkan::Device) -> vk::PhysicalDeviceMemor
     unsafe { instance.get_physical_device_memory_properties(hal.raw_physical_device()) }
 }
 
-fn allocate(
+pub(super) fn allocate(
     hal: &wgpu::hal::vulkan::Device,
     bytes: u64,
     usage: vk::BufferUsageFlags,

@@ -16,6 +16,8 @@ mod mapped;
 mod memory;
 mod params;
 mod prepared;
+mod resident;
+mod slide;
 mod tiles;
 mod timer;
 mod variants;
@@ -29,6 +31,7 @@ use std::time::Duration;
 pub use adapter::{AdapterChoice, AdapterFacts, AdapterKind, adapters};
 pub use device::KillSwitch;
 pub use executor::GpuExecutor;
+pub use slide::Slider;
 
 /// How a device is opened and how long it may take.
 #[derive(Clone, Copy, Debug)]

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::device::{Device, Flows};
 use super::executor::LANES;
-use super::flow::{self, Flow, Running};
+use super::flow::{self, Flow, Form, Running};
 use super::kernels::{Kernels, workgroups};
 use super::layout::{self, Layout};
 use super::memory::{Memory, Need};
 use super::params::{self, PARAM_BYTES};
+use super::resident::Resident;
 use super::weights::{self, WeightMap};
 use crate::{Command, ExecuteError, Init, Plan};
 
@@ -27,6 +28,8 @@ pub(super) struct Prepared {
     param_stride: usize,
     /// For small batches, in the first lane; `None` for good once a run failed.
     pub(super) flow: Option<Running>,
+    /// For small batches before all else; owns its queue, its weights and its words.
+    pub(super) resident: Option<Arc<Resident>>,
     /// By lane.
     bound: [Option<Bound>; LANES],
 }
@@ -96,8 +99,8 @@ impl Prepared {
         let bound = [const { None }; LANES];
         let flow = match device.flows {
             Flows::None => None,
-            Flows::Solo => Flow::of(&plan, true),
-            Flows::Parallel => Flow::of(&plan, false),
+            Flows::Solo => Flow::of(&plan, Form::Once { solo: true }),
+            Flows::Parallel => Flow::of(&plan, Form::Once { solo: false }),
         };
         let flow = flow.and_then(|flow| match Running::new(device, kernels, flow) {
             Ok(flow) => Some(flow),
@@ -106,7 +109,18 @@ impl Prepared {
                 None
             }
         });
-        Ok(Self { plan, chunk_rows_max, sinks, map, weights, params, param_stride, flow, bound })
+        Ok(Self {
+            plan,
+            chunk_rows_max,
+            sinks,
+            map,
+            weights,
+            params,
+            param_stride,
+            flow,
+            resident: None,
+            bound,
+        })
     }
 
     /// Flips bits of the weights that the device holds: a fault.
@@ -248,4 +262,13 @@ fn fill(buffer: &wgpu::Buffer, map: &WeightMap, plan: &Plan) -> Result<(), Execu
     }
     buffer.unmap();
     Ok(())
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // Others may hold it; its weights are not needed any more, and its device may go.
+        if let Some(resident) = &self.resident {
+            resident.stop();
+        }
+    }
 }

@@ -13,6 +13,8 @@ mod moves;
 mod oracle;
 mod pool;
 mod recurrent;
+mod resident;
+mod sliding;
 mod whole_plan;
 
 pub(crate) use cases::{Case, LinearShape};
@@ -26,6 +28,12 @@ use crate::cpu::{CpuExecutor, Simd};
 pub(crate) struct Tolerance {
     pub(crate) abs: f64,
     pub(crate) rel: f64,
+}
+
+/// Held by a test whose kernel stays: each keeps a processor busy, and would be late beside the others.
+pub(crate) fn alone() -> parking_lot::MutexGuard<'static, ()> {
+    static ALONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    ALONE.lock()
 }
 
 /// What lies before and after every slice handed to an executor; it must still be there afterwards.

@@ -69,7 +69,7 @@ impl Running {
                 view.slice(..bytes.len()).copy_from_slice(bytes);
             }
             buffer.unmap();
-            Ok(())
+            Ok::<(), ExecuteError>(())
         };
         fill(&weights, bytemuck::cast_slice(&packed))?;
         fill(&results, &vec![0xff; results_bytes])?;

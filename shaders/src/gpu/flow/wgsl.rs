@@ -2,66 +2,73 @@
 
 use std::fmt::Write;
 
-use super::{Flow, INVOCATIONS, Layer, ROWS_MAX, Segment, Source};
+use super::once::Frame;
+use super::{Flow, INVOCATIONS, Layer, Segment, Source};
 use crate::gpu::kernels::ACTIVATIONS;
 use crate::gpu::params;
-use crate::gpu::variants::slice_len;
 
 /// Polls of one word before a run fails: ten milliseconds or so.
-const POLLS_MAX: usize = 20_000;
+pub(in crate::gpu) const POLLS_MAX: usize = 20_000;
+/// What a word says.
+pub(in crate::gpu) const WORDS: &str = "
+const EMPTY: u32 = 0xffffffffu;
+var<private> gave_up: bool;
+
+// A word that says something.
+fn said(value: f32) -> u32 {
+    let word = bitcast<u32>(value);
+    return select(word, 0x7fc00000u, word == EMPTY);
+}
+";
 
 impl Flow {
-    /// The kernel for groups of `rows` rows.
+    /// The kernel for groups of `rows` rows, which runs once.
     pub(super) fn wgsl(&self, rows: usize) -> String {
+        self.text(rows, super::once::frame(self, rows))
+    }
+
+    fn text(&self, rows: usize, frame: Frame) -> String {
         let mut text = String::new();
-        self.write(&mut text, rows).expect("a string takes any text");
+        self.write(&mut text, rows, frame).expect("a string takes any text");
         text + ACTIVATIONS
     }
 
-    fn write(&self, to: &mut String, rows: usize) -> std::fmt::Result {
-        let inputs = self.input_starts.len().max(1);
+    fn write(&self, to: &mut String, rows: usize, frame: Frame) -> std::fmt::Result {
         let input_vec4s = self.layers.iter().map(super::Layer::input_vec4s).max().unwrap_or(1);
-        let Self { words, workgroups, .. } = self;
-        let vec4s = self.layers.iter().map(|layer| layer.vec4s(*workgroups)).sum::<usize>();
+        let vec4s = self.layers.iter().map(|layer| layer.vec4s(self.workgroups)).sum::<usize>();
         writeln!(
             to,
-            "struct Inputs {{ places: array<vec4<u32>, {inputs}> }} // first float, floats a row
-struct Batch {{ row_count: u32, words_set: u32, rows_before: u32, sink_stride: u32 }}
-@group(0) @binding(0) var<storage, read_write> arena: array<vec4<f32>>;
-@group(0) @binding(1) var<uniform> inputs: Inputs;
-@group(0) @binding(2) var<uniform> batch: Batch;
-@group(0) @binding(3) var<storage, read> weights: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> sink: array<f32>;
-@group(0) @binding(5) var<storage, read_write> results: array<atomic<u32>>;
-@group(0) @binding(6) var<storage, read_write> failed: array<u32>;
-const EMPTY: u32 = 0xffffffffu;
-var<private> gave_up: bool;
+            "{before}{WORDS}
 var<workgroup> x: array<vec4<f32>, {cells}>;
-var<workgroup> partials: array<f32, {partials}>;
+var<workgroup> partials: array<f32, {partials}>;",
+            before = frame.before,
+            cells = rows * input_vec4s,
+            partials = rows * INVOCATIONS,
+        )?;
+        self.write_readers(to)?;
+        to.push_str(&frame.head);
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.write_layer(to, index, layer, rows, vec4s * 4)?;
+        }
+        to.push_str(&frame.tail);
+        Ok(())
+    }
 
+    /// What reads the views of each layer.
+    pub(super) fn write_readers(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(
+            to,
+            "
 fn poll(at: u32) -> f32 {{
     if !gave_up {{
         for (var turn = 0u; turn < {POLLS_MAX}u; turn++) {{
             let word = atomicLoad(&results[at]);
             if word != EMPTY {{ return bitcast<f32>(word); }}
         }}
-        gave_up = true;
-        failed[0] = 1u;
+        give_up();
     }}
     return 0.0;
-}}
-
-fn put(at: u32, value: f32) {{
-    let word = bitcast<u32>(value);
-    atomicStore(&results[at], select(word, 0x7fc00000u, word == EMPTY));
-}}
-
-fn taken(input: u32, row: u32, column: u32) -> f32 {{
-    let at = inputs.places[input].x + row * inputs.places[input].y + column;
-    return arena[at / 4u][at % 4u];
-}}",
-            cells = rows * input_vec4s,
-            partials = rows * INVOCATIONS,
+}}"
         )?;
         for (index, layer) in self.layers.iter().enumerate() {
             self.write_reader(to, &format!("src_{index}"), &layer.src)?;
@@ -73,26 +80,7 @@ fn taken(input: u32, row: u32, column: u32) -> f32 {{
                 self.write_reader(to, &format!("mask_{index}"), mask)?;
             }
         }
-        writeln!(
-            to,
-            "
-@compute @workgroup_size({INVOCATIONS})
-fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32, @builtin(num_workgroups) groups: vec3<u32>) {{
-    gave_up = false;
-    let row_first = group.y * {rows}u;
-    let row_last = batch.row_count - 1u;
-    let words_at = batch.words_set * {set_words}u;
-    let other = {set_words}u - words_at;
-    let all = groups.x * groups.y * {INVOCATIONS}u;
-    for (var at = (group.y * groups.x + group.x) * {INVOCATIONS}u + index; at < batch.rows_before * {words}u; at += all) {{
-        atomicStore(&results[other + at], EMPTY);
-    }}",
-            set_words = ROWS_MAX * words,
-        )?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            self.write_layer(to, index, layer, rows, vec4s * 4)?;
-        }
-        writeln!(to, "}}")
+        Ok(())
     }
 
     /// `fn name(row, words_at, k)`: column `k` of a view.
@@ -104,7 +92,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if !last {
                 writeln!(to, "    if k < {}u {{", first + len)?;
             }
-            let cell = |offset: &str| match source.at.checked_sub(self.input_columns) {
+            let cell = |offset: &str| match source.at.checked_sub(self.first_word) {
                 Some(word) => {
                     let words = self.words;
                     format!(
@@ -142,12 +130,12 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 
     /// `fn at_index(k)`: the word of column `k`, if all are words.
     fn write_places(&self, to: &mut String, index: usize, segments: &[Segment]) -> std::fmt::Result {
-        if segments.iter().any(|segment| segment.source.at < self.input_columns) {
+        if segments.iter().any(|segment| segment.source.at < self.first_word) {
             return Ok(());
         }
         writeln!(to, "\nfn at_{index}(k: u32) -> u32 {{")?;
         for Segment { first, len, source, apart } in segments {
-            let word = source.at - self.input_columns;
+            let word = source.at - self.first_word;
             let at = format!("{word}u + (k - {first}u) * {apart}u");
             writeln!(to, "    if k < {}u {{ return {at}; }}", first + len)?;
         }
@@ -164,10 +152,12 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     ) -> std::fmt::Result {
         let Layer { linear, slices, outputs, rounds, weights_at, bias_at, .. } = layer;
         let (width, in_width) = (linear.weights.out_width, linear.weights.in_width);
-        let len = slice_len(in_width);
+        let len = layer.len;
         let vec4s = len / 4;
+        let stride = layer.slice_vec4s();
         let cells = layer.input_vec4s();
         let workgroups = self.workgroups;
+        let here = layer.outputs_here(workgroups);
         let (activation, slope) = params::activation(linear.activation);
         writeln!(to, "    {{ // {in_width} → {width}")?;
         let load = |to: &mut String, round: &str| -> std::fmt::Result {
@@ -183,7 +173,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if *rounds == 1 {
             load(to, "0u")?;
         }
-        if self.solo {
+        if self.form.solo() {
             writeln!(to, "        workgroupBarrier();")?;
         }
         // Of what is added last as well, where an invocation finishes one output at most.
@@ -209,8 +199,9 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 to,
                 "        {{
             let row = row_first + index / {outputs}u;
-            let out = index % {outputs}u * {workgroups}u + group.x;
-            if index < {}u && out < {width}u && row <= row_last {{",
+            let place = index % {outputs}u;
+            let out = group.x * {here}u + place;
+            if index < {}u && place < {here}u && out < {width}u && row <= row_last {{",
                 outputs * rows
             )?;
             write_last(to)?;
@@ -220,14 +211,15 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let columns = (slices * len).div_ceil(reads);
         let alike = layer.src.iter().all(|segment| {
             let Source { at, step, count, mean } = segment.source;
-            at >= self.input_columns
-                && Source { at, step, count, mean } == Source { at, ..layer.src[0].source }
+            at >= self.first_word && Source { at, step, count, mean } == Source { at, ..layer.src[0].source }
         });
-        // Two slices lie a vector more apart than they are long, in different banks.
         for column in 0..columns {
             let first = column * INVOCATIONS;
             writeln!(to, "        let k_{column} = index + {first}u;")?;
-            writeln!(to, "        let cell_{column} = k_{column} / 4u + k_{column} / {len}u;")?;
+            writeln!(
+                to,
+                "        let cell_{column} = k_{column} / {len}u * {stride}u + k_{column} % {len}u / 4u;"
+            )?;
         }
         if alike {
             let Source { step, count, .. } = layer.src[0].source;
@@ -265,7 +257,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (column, row, part) in &words {
                 writeln!(to, "            missing = missing || word_{column}_{row}_{part} == EMPTY;")?;
             }
-            writeln!(to, "        }}\n        if missing {{ gave_up = true; failed[0] = 1u; }}")?;
+            writeln!(to, "        }}\n        if missing {{ give_up(); }}")?;
         }
         for column in 0..columns {
             writeln!(to, "        if k_{column} < {}u {{", slices * len)?;
@@ -303,11 +295,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             writeln!(to, "        }}")?;
         }
         writeln!(to, "        workgroupBarrier();")?;
-        writeln!(
-            to,
-            "        let slice = index % {slices}u;\n        let slice_at = slice * {}u;",
-            vec4s + 1
-        )?;
+        writeln!(to, "        let slice = index % {slices}u;\n        let slice_at = slice * {stride}u;",)?;
         let round = if *rounds == 1 { "0u" } else { "round" };
         if *rounds > 1 {
             writeln!(to, "        for (var round = 0u; round < {rounds}u; round++) {{")?;
@@ -331,8 +319,9 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let place = item % {outputs}u;
             let row_here = item / {outputs}u;
             let row = row_first + row_here;
-            let out = ({round} * {outputs}u + place) * {workgroups}u + group.x;
-            if out < {width}u && row <= row_last {{",
+            let of_group = {round} * {outputs}u + place;
+            let out = group.x * {here}u + of_group;
+            if of_group < {here}u && out < {width}u && row <= row_last {{",
             finishing = outputs * rows,
         )?;
         if !early {
@@ -361,7 +350,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                     self.words
                 )?;
             }
-            None => writeln!(to, "                sink[row * batch.sink_stride + out] = value;")?,
+            None => writeln!(to, "                emit(row, out, value);")?,
         }
         writeln!(to, "            }}\n        }}")?;
         if *rounds > 1 {
