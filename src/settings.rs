@@ -42,6 +42,8 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
         },
         checks: CheckLimits { every: breaker.check_every, drift_max: breaker.drift_max },
         policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
+        resident: config.backend.resident,
+        rest_after: config.backend.rest_after,
         placement,
         placement_by_model: cluster::devices(config),
         profiles: profiles(&config.models),

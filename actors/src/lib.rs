@@ -40,8 +40,8 @@ pub use request::{
 pub use settings::{FallbackPolicy, Placement, Profiles, RoutingSettings, Settings};
 pub use status::{
     BackendStats, BreakerState, BreakerStatus, DeviceMeter, DeviceState, DeviceStatus, Guarded, Health,
-    ModelCounts, ModelState, ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats, Tally,
-    Vitals,
+    ModelCounts, ModelState, ModelStats, ModelStatus, PaceStatus, PeerStats, Percentiles, RemoteStats,
+    ResidentStatus, Tally, Vitals,
 };
 pub use system::{LoadRefused, System};
 pub use trace::{Began, Done, Span, SpanKind, SpanSink, Trace, Value};

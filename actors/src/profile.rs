@@ -5,8 +5,8 @@ use crate::settings::{Placement, Settings};
 /// What matters most about a model's forecasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
-    /// The time of a single request: it runs in its caller's thread where it can, on the GPU too, and batches are short
-    /// so that nobody waits behind one.
+    /// The time of a single request: it runs in its caller's thread where it can, on the GPU too, where the model stays
+    /// between requests if it can, and batches are short so that nobody waits behind one.
     UltraLowLatency,
     /// Windows a second: long batches, on the GPU whatever a single one takes there.
     HighThroughput,
@@ -41,8 +41,19 @@ pub(crate) struct Terms {
     pub(crate) gpu_inline_macs_max: usize,
     /// Which of two healthy devices runs a request.
     pub(crate) placement: Placement,
-    /// Whether its weights leave a device when another model is asked there.
-    pub(crate) streams: bool,
+    /// What a device has of it between its requests.
+    pub(crate) residence: Residence,
+}
+
+/// What a device has of a model between its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Residence {
+    /// Nothing once another model was asked there.
+    Guest,
+    /// Its weights.
+    Loaded,
+    /// A kernel that waits for the next request, where device and plan allow it.
+    Stays,
 }
 
 impl Profile {
@@ -83,7 +94,7 @@ impl Profile {
             inline_macs_max,
             gpu_inline_macs_max: 0,
             placement: settings.placement,
-            streams: false,
+            residence: Residence::Loaded,
         };
         match self {
             Self::Balanced => balanced,
@@ -91,12 +102,15 @@ impl Profile {
                 rows_max: rows_max.min(32),
                 inline_macs_max: inline_macs_max.saturating_mul(10),
                 gpu_inline_macs_max: inline_macs_max.saturating_mul(10),
+                residence: Residence::Stays,
                 ..balanced
             },
             Self::HighThroughput => {
                 Terms { rows_max: rows_max.saturating_mul(8), placement: Placement::Gpu, ..balanced }
             }
-            Self::MemoryOptimized => Terms { rows_max: rows_max.min(64), streams: true, ..balanced },
+            Self::MemoryOptimized => {
+                Terms { rows_max: rows_max.min(64), residence: Residence::Guest, ..balanced }
+            }
         }
     }
 }
@@ -125,7 +139,7 @@ mod tests {
         assert!(terms(Profile::UltraLowLatency).gpu_inline_macs_max > 0);
         assert!(terms(Profile::HighThroughput).rows_max > balanced.rows_max);
         assert_eq!(terms(Profile::HighThroughput).placement, Placement::Gpu);
-        let streaming = Profile::ALL.map(|profile| terms(profile).streams);
-        assert_eq!(streaming, [false, false, false, true]);
+        let residence = Profile::ALL.map(|profile| terms(profile).residence);
+        assert_eq!(residence, [Residence::Stays, Residence::Loaded, Residence::Loaded, Residence::Guest]);
     }
 }

@@ -34,6 +34,10 @@ pub struct Settings {
     /// A CPU request of at most this many multiply-adds runs in its caller's thread when the device is idle.
     /// Zero: never. The default is about 0.3 ms of one core.
     pub inline_macs_max: usize,
+    /// Whether models that are served for the time of a single request stay on a GPU between requests.
+    pub resident: bool,
+    /// After so long without a request they rest, and the next one brings them back; `None`: never.
+    pub rest_after: Option<Duration>,
     /// How long bringing a model to its devices may take.
     pub load_within: Duration,
     /// How often the machine's load is sampled.
@@ -139,6 +143,8 @@ impl Default for Settings {
             profiles: Profiles::default(),
             default_deadline: Duration::from_secs(2),
             inline_macs_max: 3_000_000,
+            resident: true,
+            rest_after: Some(Duration::from_secs(60)),
             load_within: Duration::from_secs(60),
             sample_every: Duration::from_secs(1),
             routing: RoutingSettings::default(),

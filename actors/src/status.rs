@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_runtime::{ActorStatus, NodeId, Region};
-use peregrine_shaders::{Backend, ModelSpec};
+use peregrine_shaders::{Backend, ModelSpec, ResidentCounts};
 
 use crate::breaker::BreakerMode;
 pub use crate::health::DeviceMeter;
@@ -364,6 +364,17 @@ pub struct DeviceStatus {
     pub refused: Vec<(&'static str, u64)>,
     /// Time spent computing so far.
     pub busy: Duration,
+    /// Plans that stay on it between requests.
+    pub residents: Vec<ResidentStatus>,
+}
+
+/// A plan that stays on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResidentStatus {
+    /// Its name.
+    pub plan: String,
+    /// What it has done there.
+    pub counts: ResidentCounts,
 }
 
 /// Whether a device serves.

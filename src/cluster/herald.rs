@@ -120,6 +120,7 @@ mod tests {
             backlog_max: None,
             refused: Vec::new(),
             busy: Duration::from_millis(*busy_ms),
+            residents: Vec::new(),
         };
         Health {
             live: true,

@@ -160,6 +160,12 @@ pub(super) struct BackendFile {
     pub(super) placement: Option<PlacementChoice>,
     /// May the CPU answer, labelled degraded, when the GPU cannot?
     pub(super) fallback: Option<bool>,
+    /// Do models of the profile `ultra_low_latency` stay on the GPU between requests, where they can? Another process on
+    /// the same GPU then waits a quarter of a second for each of its turns.
+    pub(super) resident: Option<bool>,
+    /// After so long without a request they rest, and the next one brings them back; 0: never. A model that stays keeps the
+    /// GPU at its full clock and its power.
+    pub(super) rest_after: Option<WrittenDuration>,
 }
 
 /// Which device answers.

@@ -189,6 +189,10 @@ pub struct BackendConfig {
     pub placement: PlacementChoice,
     /// May the CPU answer, labelled degraded, when the GPU cannot?
     pub fallback: bool,
+    /// Do models that are served for the time of a single request stay on the GPU between requests?
+    pub resident: bool,
+    /// After so long without a request they rest; `None`: never.
+    pub rest_after: Option<Duration>,
 }
 
 /// How long a request may take.

@@ -305,12 +305,16 @@ impl Checker<'_> {
         let gpu_timeout = self.time("backend.gpu_timeout", written.gpu_timeout, SECOND / 1000..=SECOND * 600);
         let placement = self.present("backend.placement", written.placement);
         let fallback = self.present("backend.fallback", written.fallback);
+        let resident = self.present("backend.resident", written.resident);
+        let rest_after = self.time("backend.rest_after", written.rest_after, Duration::ZERO..=DAY);
         Some(BackendConfig {
             choice: choice?,
             threads: threads?,
             gpu_timeout: gpu_timeout?,
             placement: placement?,
             fallback: fallback?,
+            resident: resident?,
+            rest_after: rest_after.map(|after| (!after.is_zero()).then_some(after))?,
         })
     }
 

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
-use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health, Percentiles, Vitals};
+use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health, Percentiles, ResidentStatus, Vitals};
 use peregrine_runtime::{ActorKind, ActorState, ActorStatus};
 use peregrine_shaders::Backend;
 use serde_json::{Value, json};
@@ -206,6 +206,18 @@ pub(super) fn device_view(device: &DeviceStatus) -> Value {
         "queue_rows": device.queue_rows,
         "queue_rows_max": device.queue_rows_max,
         "busy_seconds": device.busy.as_secs_f64(),
+        "residents": device.residents.iter().map(resident_view).collect::<Vec<_>>(),
+    })
+}
+
+fn resident_view(resident: &ResidentStatus) -> Value {
+    let ResidentStatus { plan, counts } = resident;
+    json!({
+        "plan": plan,
+        "serves": counts.serves,
+        "requests": counts.requests,
+        "handovers": counts.handovers,
+        "silences": counts.silences,
     })
 }
 

@@ -187,6 +187,7 @@ mod tests {
             backlog_max: None,
             refused: Vec::new(),
             busy: Duration::ZERO,
+            residents: Vec::new(),
         }];
         let mut signals = BTreeMap::new();
         of_now(&health, &mut signals);

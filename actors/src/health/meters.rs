@@ -17,7 +17,8 @@ pub struct DeviceMeter {
     pub index: u32,
     /// Its own name.
     pub name: String,
-    /// Share of time in which it computed, 0 to 1.
+    /// Share of time in which it computed, 0 to 1; not there while a model stays on a device, whose kernel runs all the
+    /// time whether anybody asks or not.
     pub utilisation: Option<f64>,
     /// Memory in use.
     pub memory_used_bytes: Option<u64>,
@@ -68,11 +69,15 @@ impl Worker<ReadMeters> for MeterReader {
     }
 }
 
-/// What is known of the devices at a moment.
-pub(crate) fn known(latest: &LatestMeters, now: Instant) -> Vec<DeviceMeter> {
+/// What is known of the devices at a moment, at which models stay on one of them or not.
+pub(crate) fn known(latest: &LatestMeters, now: Instant, some_stay: bool) -> Vec<DeviceMeter> {
     let latest = latest.load();
     let fresh = latest.as_ref().filter(|read| now.saturating_duration_since(read.at) < STALE_AFTER);
-    fresh.map(|read| read.devices.clone()).unwrap_or_default()
+    let mut devices = fresh.map(|read| read.devices.clone()).unwrap_or_default();
+    if some_stay {
+        devices.iter_mut().for_each(|device| device.utilisation = None);
+    }
+    devices
 }
 
 #[cfg(test)]
@@ -82,10 +87,10 @@ mod tests {
     #[test]
     fn an_old_reading_is_none() {
         let (latest, now) = (LatestMeters::default(), Instant::now());
-        assert_eq!(known(&latest, now), []);
+        assert_eq!(known(&latest, now, false), []);
         let one = DeviceMeter { temperature_celsius: Some(60.0), ..DeviceMeter::default() };
         latest.store(Some(Arc::new(Metered { devices: vec![one.clone()], at: now })));
-        assert_eq!(known(&latest, now + Duration::from_secs(9)), [one]);
-        assert_eq!(known(&latest, now + Duration::from_secs(10)), []);
+        assert_eq!(known(&latest, now + Duration::from_secs(9), false), [one]);
+        assert_eq!(known(&latest, now + Duration::from_secs(10), false), []);
     }
 }

@@ -62,6 +62,7 @@ fn check_elsewhere(
         backlog_max: None,
         refused: Vec::new(),
         busy: Duration::ZERO,
+        residents: Vec::new(),
     };
     let devices: Vec<_> = devices.iter().map(device).collect();
     let verdict = judge(Findings {

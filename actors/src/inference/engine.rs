@@ -9,6 +9,7 @@ use peregrine_runtime::Clock;
 use peregrine_shaders::{ExecuteError, Executor, Forecaster, PlanId, RunTimes, Scratch, Windows};
 
 use crate::inference::ledger::Split;
+use crate::profile::Residence;
 
 /// An executor with the buffers that its batches reuse.
 pub(crate) struct Engine {
@@ -89,11 +90,11 @@ impl Engine {
     pub(crate) fn run(
         &mut self,
         forecaster: &Arc<Forecaster>,
-        streams: bool,
+        residence: Residence,
         requests: &[&Windows],
         clock: &dyn Clock,
     ) -> Result<(Vec<Fate>, Split), Broken> {
-        self.admit(forecaster, streams)?;
+        self.admit(forecaster, residence)?;
         let mut fates = Vec::with_capacity(requests.len());
         let mut split = Split::default();
         caught(AssertUnwindSafe(|| self.run_part(forecaster, requests, clock, &mut fates, &mut split)))?;
@@ -101,7 +102,7 @@ impl Engine {
     }
 
     /// Makes room: a streamed model's weights stay until another model is asked.
-    fn admit(&mut self, forecaster: &Forecaster, streams: bool) -> Result<(), Broken> {
+    fn admit(&mut self, forecaster: &Forecaster, residence: Residence) -> Result<(), Broken> {
         let next = forecaster.plans().next().map(|plan| plan.id);
         if self.guests.first().copied() == next {
             return Ok(());
@@ -112,7 +113,7 @@ impl Engine {
                 Ok(())
             })?;
         }
-        if streams {
+        if residence == Residence::Guest {
             // The run itself brings them.
             self.guests = forecaster.plans().map(|plan| plan.id).collect();
         }

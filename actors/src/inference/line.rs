@@ -5,6 +5,7 @@
 //! lock. A GPU that fails hands what it held to the CPU's line: accepted work is not lost.
 
 mod answers;
+mod staying;
 mod traced;
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use peregrine_runtime::{Address, Clock, Failure};
-use peregrine_shaders::{Backend, Plan, PlanId, Windows};
+use peregrine_shaders::{Backend, Plan, PlanId, Stay, Windows};
 use tokio::sync::watch;
 
 use self::traced::{Ran, TracedBatch};
@@ -21,8 +22,10 @@ use crate::inference::admission::{Excess, time};
 use crate::inference::batch::{BatchLimits, Batcher};
 use crate::inference::check::CheckLimits;
 use crate::inference::engine::{Broken, Engine};
+use crate::inference::residents::Residents;
 use crate::inference::speed::Speed;
 use crate::inference::{Job, Order, Outcome};
+use crate::profile::Residence;
 use crate::request::ForecastError;
 use crate::status::{DeviceState, DeviceStatus, nanos};
 
@@ -41,12 +44,15 @@ pub(crate) struct LineSpec {
     pub(crate) spare: Option<Arc<Line>>,
     /// Told when the device goes down (with a reason) and when it is up.
     pub(crate) notice: Notice,
+    /// How plans stay on the device, if they may.
+    pub(crate) stay: Option<Stay>,
 }
 
 pub(crate) struct Line {
     spec: LineSpec,
     desk: Mutex<Desk>,
     engine: Mutex<Option<Engine>>,
+    residents: Residents,
     state: watch::Sender<DeviceState>,
     name: Mutex<String>,
     accepts: AtomicBool,
@@ -98,6 +104,7 @@ impl Line {
                 accepts: false,
             }),
             engine: Mutex::new(None),
+            residents: Residents::new(spec.stay),
             state: watch::Sender::new(DeviceState::Starting),
             name: Mutex::new(String::new()),
             accepts: AtomicBool::new(false),
@@ -125,12 +132,10 @@ impl Line {
         self.accepts() && self.up.load(Ordering::Acquire)
     }
 
-    /// Runs a small request at once if the device is idle, else queues it.
+    /// Runs a small request at once if its model stays on the device or the device is idle, else queues it.
     pub(crate) fn submit(&self, job: Job) -> Result<(), Refused> {
-        match self.run_inline(job) {
-            Some(job) => self.enqueue(job),
-            None => Ok(()),
-        }
+        let left = self.run_staying(job).and_then(|job| self.run_inline(job));
+        left.map_or(Ok(()), |job| self.enqueue(job))
     }
 
     /// Whether nothing waits for the device and nothing runs on it.
@@ -265,6 +270,7 @@ impl Line {
         let now = self.spec.clock.now();
         let idle = cut.batch.is_empty() && retired.is_empty();
         for plan in retired {
+            self.residents.forget(plan);
             running.contain(|executor| {
                 executor.unload(plan);
                 Ok(())
@@ -293,16 +299,19 @@ impl Line {
         desk.asleep
     }
 
-    /// Brings a plan to the device; one that is not kept only shows that it can be.
-    pub(crate) fn prepare(&self, plan: &Arc<Plan>, keep: bool) -> Result<(), Broken> {
+    /// Brings a plan to the device; a guest only shows that it can be brought.
+    pub(crate) fn prepare(&self, plan: &Arc<Plan>, residence: Residence) -> Result<(), Broken> {
         match self.engine.lock().as_mut() {
-            Some(engine) => engine.contain(|executor| {
-                executor.load(plan)?;
-                if !keep {
-                    executor.unload(plan.id);
-                }
-                Ok(())
-            }),
+            Some(engine) => {
+                engine.contain(|executor| {
+                    executor.load(plan)?;
+                    if residence == Residence::Guest {
+                        executor.unload(plan.id);
+                    }
+                    Ok(())
+                })?;
+                if residence == Residence::Stays { self.residents.admit(plan, engine) } else { Ok(()) }
+            }
             None => Err(Broken::Panicked("the executor is gone".to_owned())),
         }
     }
@@ -315,7 +324,15 @@ impl Line {
     }
 
     /// A new executor is there.
-    pub(crate) fn open(&self, engine: Engine, name: &str) {
+    ///
+    /// # Errors
+    /// It broke over what has to stay on it.
+    pub(crate) fn open(&self, mut engine: Engine, name: &str) -> Result<(), Broken> {
+        if let Err(broken) = self.residents.restart(&mut engine) {
+            engine.discard();
+            self.end(&broken.to_string());
+            return Err(broken);
+        }
         *self.engine.lock() = Some(engine);
         name.clone_into(&mut self.name.lock());
         self.desk.lock().accepts = true;
@@ -324,6 +341,7 @@ impl Line {
         self.state.send_replace(DeviceState::Up);
         tracing::info!(backend = self.spec.backend.name(), device = name, "device up");
         (self.spec.notice)(true, "");
+        Ok(())
     }
 
     /// The actor is gone but will be back: a line with a spare moves there, one without waits.
@@ -348,6 +366,7 @@ impl Line {
         let clear = closing != Closing::Waits;
         let planned = closing == Closing::Planned;
         self.up.store(false, Ordering::Release);
+        self.residents.clear();
         if let Some(engine) = self.engine.lock().take() {
             engine.discard();
         }
@@ -380,19 +399,49 @@ impl Line {
     /// Runs a batch and answers each request. An error: the executor is gone and must be built anew.
     fn run_batch(&self, engine: &mut Option<Engine>, jobs: Vec<Job>) -> Result<(), Failure> {
         let (Some(running), Some(first)) = (engine.as_mut(), jobs.first()) else { return Ok(()) };
+        let served = Arc::clone(&first.served);
+        let work = jobs.iter().map(Job::work).sum();
+        let now = self.spec.clock.now();
+        let until = now.saturating_duration_since(self.born) + time(work, self.speed.ns());
+        self.busy_until_ns.store(nanos(until).max(1), Ordering::Relaxed); // zero is idle
+        let ran = self.run_on(running, jobs);
+        self.busy_until_ns.store(0, Ordering::Relaxed);
+        match ran {
+            Ok(took) => {
+                self.speed.record(work, took);
+                Ok(())
+            }
+            Err((broken, mut jobs)) => {
+                let why = broken.to_string();
+                let traced = jobs.iter().find_map(|job| job.origin.trace.id());
+                tracing::warn!(backend = self.spec.backend.name(), model = %served.forecaster.spec().name, error = why, trace_id = traced, "batch failed");
+                if settle_tickets(&mut jobs, Outcome::Failed(&why)) == 0 {
+                    served.judge(self.spec.backend).judge(Outcome::Failed(&why), false);
+                }
+                self.hand_over(jobs, &why);
+                if broken.is_fatal() {
+                    if let Some(lost) = engine.take() {
+                        lost.discard();
+                    }
+                    return Err(why.into());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs a batch on an engine and answers each request, or gives all of them back with what broke.
+    fn run_on(&self, running: &mut Engine, mut jobs: Vec<Job>) -> Result<Duration, (Broken, Vec<Job>)> {
+        let Some(first) = jobs.first() else { return Ok(Duration::ZERO) };
         let clock = &self.spec.clock;
         let started = clock.now();
         let served = Arc::clone(&first.served);
-        let work = jobs.iter().map(Job::work).sum();
-        let until = started.saturating_duration_since(self.born) + time(work, self.speed.ns());
-        self.busy_until_ns.store(nanos(until).max(1), Ordering::Relaxed); // zero is idle
         let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
         let traced = TracedBatch::of(&jobs);
         if traced.is_some() {
             running.observe(true);
         }
-        let ran = running.run(&served.forecaster, served.terms.streams, &windows, clock.as_ref());
-        self.busy_until_ns.store(0, Ordering::Relaxed);
+        let ran = running.run(&served.forecaster, served.terms.residence, &windows, clock.as_ref());
         if let Some(traced) = traced {
             running.observe(false);
             let batch = Ran {
@@ -410,41 +459,22 @@ impl Line {
                 Err(broken) => traced.broke(&batch, &broken.to_string()),
             }
         }
-        let judge = served.judge(self.spec.backend);
         match ran {
             Ok((fates, split)) => {
                 self.busy_ns.fetch_add(nanos(split.total()), Ordering::Relaxed);
-                self.speed.record(work, split.total());
                 let outcome = Outcome::Finished { took: split.total() };
-                let mut jobs = jobs;
                 // Whether a probe went well is known once its answer has been checked.
                 let probes = match self.checks() {
                     true => jobs.iter().filter(|job| job.ticket.is_some()).count(),
                     false => settle_tickets(&mut jobs, outcome),
                 };
                 if probes == 0 {
-                    judge.judge(outcome, false);
+                    served.judge(self.spec.backend).judge(outcome, false);
                 }
                 self.answer(jobs, fates, started, split);
-                Ok(())
+                Ok(split.total())
             }
-            Err(broken) => {
-                let why = broken.to_string();
-                let traced = jobs.iter().find_map(|job| job.origin.trace.id());
-                tracing::warn!(backend = self.spec.backend.name(), model = %served.forecaster.spec().name, error = why, trace_id = traced, "batch failed");
-                let mut jobs = jobs;
-                if settle_tickets(&mut jobs, Outcome::Failed(&why)) == 0 {
-                    judge.judge(Outcome::Failed(&why), false);
-                }
-                self.hand_over(jobs, &why);
-                if broken.is_fatal() {
-                    if let Some(lost) = engine.take() {
-                        lost.discard();
-                    }
-                    return Err(why.into());
-                }
-                Ok(())
-            }
+            Err(broken) => Err((broken, jobs)),
         }
     }
 
@@ -498,6 +528,7 @@ impl Line {
             backlog_max: (limit < u64::MAX).then(|| time(limit, self.speed.ns())),
             refused: Excess::NAMES.into_iter().zip(refused).collect(),
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
+            residents: self.residents.status(),
         }
     }
 }

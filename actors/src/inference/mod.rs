@@ -12,6 +12,7 @@ mod judge;
 mod ledger;
 mod line;
 mod pace;
+mod residents;
 mod speed;
 mod spread;
 #[cfg(test)]
@@ -32,8 +33,10 @@ pub(crate) use judge::{Judge, Outcome, Ticket};
 pub(crate) use ledger::Ledger;
 pub(crate) use line::{Line, LineSpec, Refused};
 pub(crate) use pace::{Expected, Pace};
+pub(crate) use residents::ROWS_MAX as RESIDENT_ROWS_MAX;
 pub use spread::Spread;
 
+use crate::profile::Residence;
 use engine::{Broken, Engine};
 
 /// Builds the executor of a device; called again whenever the device has been lost.
@@ -45,8 +48,8 @@ pub type ExecutorFactory = Arc<dyn Fn() -> Result<Box<dyn Executor>, ExecuteErro
 pub(crate) enum Order {
     /// The line is no longer empty.
     Wake,
-    /// Bring a model's weights to the device; unless they are to be kept, only find out that they fit.
-    Prepare { plan: Arc<Plan>, keep: bool },
+    /// Bring a model to the device; of a guest, only find out that its weights fit.
+    Prepare { plan: Arc<Plan>, residence: Residence },
     /// The executor broke in a caller's thread.
     Rebuild(String),
 }
@@ -63,7 +66,7 @@ impl Device {
         match built {
             Ok(executor) => {
                 let name = executor.device().to_owned();
-                line.open(Engine::new(executor), &name);
+                line.open(Engine::new(executor), &name)?;
                 Ok(Self { line: Arc::clone(line) })
             }
             Err(error) => Err(error.into()),
@@ -73,7 +76,7 @@ impl Device {
     fn obey(&mut self, envelope: Envelope<Order>) -> Result<(), Failure> {
         match envelope.message {
             Order::Wake => Ok(()),
-            Order::Prepare { plan, keep } => match self.line.prepare(&plan, keep) {
+            Order::Prepare { plan, residence } => match self.line.prepare(&plan, residence) {
                 Ok(()) => {
                     envelope.slot.send(Ok(()));
                     Ok(())

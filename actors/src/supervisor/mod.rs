@@ -13,11 +13,11 @@ use peregrine_runtime::watchdog::lag::LoopLag;
 use peregrine_runtime::{
     Address, Backoff, Budget, ChildSpec, Children, Clock, Escalate, Mailbox, StartError, Strategy, Tree,
 };
-use peregrine_shaders::Backend;
+use peregrine_shaders::{Backend, Stay};
 
 use crate::breaker::{Breaker, BreakerMail, Gates};
 use crate::health::{Health, HealthParts, Latest, LatestMeters, MeterReader, Meters, Sample};
-use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order};
+use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order, RESIDENT_ROWS_MAX};
 use crate::router::{Published, Router, RouterMail, Scores, Table};
 use crate::settings::{FallbackPolicy, Settings};
 
@@ -86,6 +86,8 @@ pub(crate) fn start(
             clock: Arc::clone(clock),
             door: mailbox.address(),
             spare,
+            stay: (backend == Backend::Gpu && settings.resident)
+                .then_some(Stay { rows_max: RESIDENT_ROWS_MAX, rest_after: settings.rest_after }),
             notice: Box::new(move |up, why| {
                 let mail = BreakerMail::Device { backend, up, why: why.to_owned() };
                 if told.tell(mail).is_err() {

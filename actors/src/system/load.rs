@@ -10,7 +10,7 @@ use peregrine_shaders::{Backend, ExecuteError, Forecaster};
 use super::{Inner, System};
 use crate::breaker::{Gate, GateSpec, Mend};
 use crate::inference::{Judge, Judges, Ledger, Line, Order, Pace, Paces, Sampler, Served};
-use crate::profile::Terms;
+use crate::profile::{Residence, Terms};
 use crate::router::{Route, Routed, RouterMail};
 use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
@@ -78,12 +78,12 @@ impl System {
 
     /// Every device that is up must take the model, and those that must serve have to be up.
     async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
-        let keep = !self.terms(&forecaster.spec().name).streams;
+        let residence = self.terms(&forecaster.spec().name).residence;
         let falls_back = self.inner.settings.policy == FallbackPolicy::Allow;
         for line in self.lines() {
             let backend = line.backend();
             let is_gpu = backend == Backend::Gpu;
-            let result = prepare_on(line, forecaster, keep, deadline).await;
+            let result = prepare_on(line, forecaster, residence, deadline).await;
             match result {
                 Ok(()) => {}
                 Err(LoadRefused::Stopping | LoadRefused::Deadline) => return result,
@@ -177,7 +177,7 @@ impl Drop for Announcement<'_> {
 async fn prepare_on(
     line: &Line,
     forecaster: &Forecaster,
-    keep: bool,
+    residence: Residence,
     deadline: Deadline,
 ) -> Result<(), LoadRefused> {
     let backend = line.backend();
@@ -189,7 +189,7 @@ async fn prepare_on(
         Err(_elapsed) => return Err(LoadRefused::Deadline),
     }
     for plan in forecaster.plans() {
-        match line.address().ask(Order::Prepare { plan: Arc::clone(plan), keep }, deadline).await {
+        match line.address().ask(Order::Prepare { plan: Arc::clone(plan), residence }, deadline).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(LoadRefused::Device { backend, error }),
             Err(AskError::Deadline) => return Err(LoadRefused::Deadline),

@@ -159,6 +159,8 @@ impl System {
         if !ready && verdict.now == Now::Ready {
             reasons.push("well again, but not for long".to_owned());
         }
+        let some_stay =
+            devices.iter().flat_map(|device| &device.residents).any(|resident| resident.counts.serves);
         Health {
             live: verdict.live,
             ready,
@@ -167,7 +169,7 @@ impl System {
             devices,
             actors: inner.rooms.tree.snapshot(),
             system: inner.rooms.vitals.load().as_deref().copied(),
-            meters: known_meters(&inner.rooms.meters, now),
+            meters: known_meters(&inner.rooms.meters, now, some_stay),
             actor_lag: inner.rooms.lag.worst(now),
         }
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use peregrine_runtime::ManualClock;
-use peregrine_shaders::{Backend, ExecuteError, Executor, Plan, PlanId};
+use peregrine_shaders::{
+    Backend, ExecuteError, Executor, NotServed, Plan, PlanId, ResidentCounts, ResidentPlan, Stay,
+};
 
 use crate::ExecutorFactory;
 
@@ -30,6 +32,17 @@ pub(super) enum Mode {
     Gone,
 }
 
+/// How plans stay on a fake from now on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Staying {
+    /// None does.
+    Refused,
+    /// They answer.
+    Serves,
+    /// They do not.
+    Not(NotServed),
+}
+
 /// The strings of a fake.
 pub(super) struct Script {
     state: Mutex<State>,
@@ -43,18 +56,44 @@ struct State {
     rows: Vec<usize>,
     built: usize,
     loaded: HashSet<PlanId>,
+    staying: Staying,
+    /// Plans that were told to stay, and what those that do have done.
+    stays: Vec<Stay>,
+    resident: ResidentCounts,
 }
 
 impl Script {
     pub(super) fn new(clock: &Arc<ManualClock>) -> Arc<Self> {
-        let state =
-            State { mode: Mode::Good, entered: 0, rows: Vec::new(), built: 0, loaded: HashSet::new() };
+        let state = State {
+            mode: Mode::Good,
+            entered: 0,
+            rows: Vec::new(),
+            built: 0,
+            loaded: HashSet::new(),
+            staying: Staying::Serves,
+            stays: Vec::new(),
+            resident: ResidentCounts::default(),
+        };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), clock: Arc::clone(clock) })
     }
 
     pub(super) fn set(&self, mode: Mode) {
         self.state.lock().mode = mode;
         self.changed.notify_all();
+    }
+
+    pub(super) fn set_staying(&self, staying: Staying) {
+        self.state.lock().staying = staying;
+    }
+
+    /// How each plan was told to stay, on every executor so far.
+    pub(super) fn stays(&self) -> Vec<Stay> {
+        self.state.lock().stays.clone()
+    }
+
+    /// Requests that plans which stay have answered.
+    pub(super) fn answered_staying(&self) -> u64 {
+        self.state.lock().resident.requests
     }
 
     /// Runs begun.
@@ -113,6 +152,20 @@ impl Executor for Fake {
         Ok(())
     }
 
+    fn reside(&mut self, plan: &Arc<Plan>, stay: Stay) -> Result<Arc<dyn ResidentPlan>, ExecuteError> {
+        let mut state = self.script.state.lock();
+        state.stays.push(stay);
+        if state.staying == Staying::Refused {
+            return Err(ExecuteError::Refused("nothing stays here".into()));
+        }
+        drop(state);
+        Ok(Arc::new(FakeResident {
+            plan: Arc::clone(plan),
+            rows_max: stay.rows_max,
+            script: Arc::clone(&self.script),
+        }))
+    }
+
     fn unload(&mut self, plan: PlanId) {
         self.script.state.lock().loaded.remove(&plan);
     }
@@ -142,17 +195,57 @@ impl Executor for Fake {
             }
             Mode::Gone => return Err(ExecuteError::DeviceLost("pulled".into())),
         }
-        let (in_len, out_len) = (inputs[0].len() / rows, output.len() / rows);
-        for row in 0..rows {
-            let input = &inputs[0][row * in_len..][..in_len];
-            let sum: f32 = input.iter().sum();
-            let poisoned = mode == Mode::NanForConstant && input.iter().all(|&x| x == 0.0);
-            for (step, cell) in output[row * out_len..][..out_len].iter_mut().enumerate() {
-                let off = if matches!(mode, Mode::Lies | Mode::Damaged) { 0.25 } else { 0.0 };
-                *cell = if poisoned { f32::NAN } else { sum * 0.01 + step as f32 + off };
-            }
-        }
+        compute(&mode, rows, inputs, output);
         state.rows.push(rows);
         Ok(())
+    }
+}
+
+fn compute(mode: &Mode, rows: usize, inputs: &[&[f32]], output: &mut [f32]) {
+    let (in_len, out_len) = (inputs[0].len() / rows, output.len() / rows);
+    for row in 0..rows {
+        let input = &inputs[0][row * in_len..][..in_len];
+        let sum: f32 = input.iter().sum();
+        let poisoned = *mode == Mode::NanForConstant && input.iter().all(|&x| x == 0.0);
+        for (step, cell) in output[row * out_len..][..out_len].iter_mut().enumerate() {
+            let off = if matches!(mode, Mode::Lies | Mode::Damaged) { 0.25 } else { 0.0 };
+            *cell = if poisoned { f32::NAN } else { sum * 0.01 + step as f32 + off };
+        }
+    }
+}
+
+/// A plan that stays on a fake, whatever mode its executor is in.
+struct FakeResident {
+    plan: Arc<Plan>,
+    rows_max: usize,
+    script: Arc<Script>,
+}
+
+impl ResidentPlan for FakeResident {
+    fn rows_max(&self) -> usize {
+        self.rows_max
+    }
+
+    fn run(&self, rows: usize, inputs: &[&[f32]], output: &mut [f32]) -> Result<(), NotServed> {
+        self.plan.assert_fits(rows, inputs, output);
+        let mut state = self.script.state.lock();
+        match state.staying {
+            Staying::Not(NotServed::Silent) => {
+                state.resident.silences += 1;
+                Err(NotServed::Silent)
+            }
+            Staying::Not(why) => Err(why),
+            Staying::Refused => Err(NotServed::Away),
+            Staying::Serves => {
+                state.resident.requests += 1;
+                compute(&Mode::Good, rows, inputs, output);
+                Ok(())
+            }
+        }
+    }
+
+    fn counts(&self) -> ResidentCounts {
+        let state = self.script.state.lock();
+        ResidentCounts { serves: state.staying == Staying::Serves, ..state.resident }
     }
 }

@@ -10,6 +10,7 @@ mod placement;
 mod queueing;
 mod releases;
 mod remote;
+mod residents;
 mod series;
 
 use std::path::PathBuf;

@@ -1,0 +1,28 @@
+//! A request whose model stays on the device: no batch, no queue, no actor, whatever else the device runs.
+
+use peregrine_shaders::{ExecuteError, NotServed};
+
+use super::Line;
+use crate::inference::engine::Broken;
+use crate::inference::residents::ROWS_MAX;
+use crate::inference::{Job, Outcome};
+use crate::profile::Residence;
+
+impl Line {
+    /// Answers a request in its caller's thread, if its model stays; gives it back for the ordinary way if not.
+    pub(super) fn run_staying(&self, job: Job) -> Option<Job> {
+        let stays = job.served.terms.residence == Residence::Stays && job.windows.rows <= ROWS_MAX;
+        let plan = job.served.forecaster.plans().next().map(|plan| plan.id);
+        if !stays || !self.is_up() || !plan.is_some_and(|plan| self.residents.has(plan)) {
+            return Some(job);
+        }
+        let judge = job.served.judge(self.spec.backend);
+        let (broken, mut jobs) = self.residents.with(|engine| self.run_on(engine, vec![job])).err()?;
+        match broken {
+            // It rests, is on its way, or has enough to do: nothing is wrong.
+            Broken::Refused(ExecuteError::NotServed(NotServed::Away | NotServed::Busy)) => {}
+            broken => judge.judge(Outcome::Failed(&broken.to_string()), false),
+        }
+        jobs.pop()
+    }
+}
