@@ -5,7 +5,6 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use peregrine_load::control;
 use peregrine_load::recorder::{Failure, Window};
-use peregrine_load::request::Kind;
 use peregrine_load::session::{Level, Session};
 use peregrine_load::split::{Between, Counters};
 use peregrine_load::stable::{Point, WINDOWS, is_stable};
@@ -85,11 +84,8 @@ pub(super) fn name(level: Level) -> String {
     }
 }
 
-/// `None` where a node has no statistics of the model, e.g. a gateway, or where predictions say more.
+/// `None` where a node has no statistics of the model, e.g. a gateway.
 fn counters(plan: &Plan, target: &Target) -> Option<Counters> {
-    if plan.ask.kind == Kind::Stream {
-        return None;
-    }
     let statistics = control::get(target, &format!("/v2/models/{}/stats", plan.shape.model)).ok()?;
     Counters::of(&statistics)
 }

@@ -119,12 +119,17 @@ pub(super) fn spread_json(spread: &Spread) -> Value {
 /// Of the answers themselves where they say it, else of the counters; `null` where neither does.
 fn server_json(plan: &Plan, measured: &Measured) -> Value {
     let samples = &measured.figures.samples;
+    let mean = |took: Duration| json!({ "mean": millis(took) });
     if samples.queue.count() > 0 {
         let mut body = json!({ "requests": samples.queue.count(), "rest_ms": spread_json(&samples.rest) });
         if plan.ask.kind == Kind::Stream {
-            // A prediction says when its tick was accepted and when it was made: no more than that.
+            // A prediction says when its tick was accepted and when it was made; what it took within is of the counters.
             body["source"] = "predictions".into();
             body["made_ms"] = spread_json(&samples.compute);
+            if let Some(server) = &measured.server {
+                body["queue_ms"] = mean(server.mean.queue);
+                body["compute_ms"] = mean(server.mean.compute);
+            }
         } else {
             body["source"] = "answers".into();
             body["queue_ms"] = spread_json(&samples.queue);
@@ -135,7 +140,6 @@ fn server_json(plan: &Plan, measured: &Measured) -> Value {
     }
     let Some(server) = &measured.server else { return Value::Null };
     let rest = measured.mean.saturating_sub(server.mean.total());
-    let mean = |took: Duration| json!({ "mean": millis(took) });
     json!({
         "source": "statistics",
         "requests": server.requests,
@@ -153,7 +157,7 @@ fn table(plan: &Plan, levels: &[Measured]) -> Vec<Vec<String>> {
     let split = levels.iter().any(|level| !server_json(plan, level).is_null());
     let hops: &[&str] = match (split, plan.ask.kind) {
         (false, _) => &[],
-        (true, Kind::Stream) => &["made", "rest"],
+        (true, Kind::Stream) => &["queue", "compute", "made", "rest"],
         (true, _) => &["queue", "compute", "transfer", "rest"],
     };
     header.extend(hops);
