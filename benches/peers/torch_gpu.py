@@ -2,6 +2,8 @@
 
 N-HiTS with the interpolation folded into the last layer, as ours: eager and one CUDA graph, from pinned input to pinned
 output, each after a check against float64. `python torch_gpu.py [seconds a cell]`.
+With `lstm` behind the seconds instead the stacks of `shaders/examples/sliding.rs`: a whole window, and its newest step alone
+from states that are there already, which a sliding window of torch's would still have to make.
 """
 
 import sys
@@ -96,6 +98,41 @@ def cell(model: Nhits, window: int, rows: int, precision: str) -> str:
     )
 
 
+def lstm(layers: int, steps: int, inputs: int, units: int) -> str:
+    """One stack, batch 1, as a CUDA graph: the newest step, then the whole window."""
+    stack = torch.nn.LSTM(inputs, units, layers, batch_first=True).cuda().eval()
+    head = torch.nn.Linear(units, 1).cuda().eval()
+    state = tuple(torch.zeros(layers, 1, units, device="cuda") for _ in range(2))
+    text = f"lstm {layers} x {units}, {steps} steps of {inputs}:"
+    for name, length in (("newest step", 1), ("whole window", steps)):
+        host_in, host_out = torch.empty(1, length, inputs).pin_memory(), torch.empty(1, 1).pin_memory()
+        device_in = torch.empty(1, length, inputs, device="cuda")
+        fresh = [torch.rand(1, length, inputs) for _ in range(4)]
+
+        def work() -> None:
+            device_in.copy_(host_in, non_blocking=True)
+            host_out.copy_(head(stack(device_in, state)[0][:, -1]), non_blocking=True)
+
+        with torch.inference_mode():
+            side = torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                for _ in range(3):
+                    work()
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                work()
+
+            def run() -> None:
+                host_in.copy_(fresh[int(time.perf_counter() * 1e6) % 4])
+                graph.replay()
+                torch.cuda.synchronize()
+
+            p50, p99, _ = percentiles(run)
+        text += f" {name} p50 {p50:.1f} p99 {p99:.1f} µs;"
+    return text
+
+
 def product(m: int, n: int, k: int, precision: str) -> str:
     """Median of back-to-back products in TFLOP/s, on random data."""
     kind = PRECISIONS[precision]
@@ -125,6 +162,10 @@ def product(m: int, n: int, k: int, precision: str) -> str:
 def main() -> None:
     print(torch.cuda.get_device_name(), torch.__version__)
     torch.manual_seed(4242)
+    if "lstm" in sys.argv:
+        for shape in ((2, 64, 128, 96), (3, 96, 192, 160), (4, 128, 512, 736)):
+            print(lstm(*shape), flush=True)
+        return
     for window, hidden, outputs in ((512, 512, 96), (168, 256, 120)):
         model = Nhits(window, hidden, outputs)
         print(f"nhits {window}→{outputs}, hidden {hidden}")
