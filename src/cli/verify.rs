@@ -1,10 +1,11 @@
-//! `peregrine models verify`: recomputes the cases that come with models, on every backend of this machine.
+//! `peregrine models verify`: recomputes the cases that come with models, on every backend of this machine, and through
+//! kernels that stay on a GPU where they can.
 
 use std::path::Path;
 use std::time::Duration;
 
-use peregrine_shaders::verify::{Report, verify};
-use peregrine_shaders::{Executor, LoadError};
+use peregrine_shaders::verify::{Report, VerifyError, verify, verify_resident};
+use peregrine_shaders::{Backend, Executor, LoadError};
 use serde_json::{Value, json};
 
 use super::{CliError, VerifyArgs, print_json, print_table};
@@ -64,14 +65,21 @@ fn outcomes(entry: &Entry, vault: &Vault, executors: &mut [Box<dyn Executor>]) -
     if !["model.json", "cases.safetensors"].into_iter().all(is_there) {
         return vec![(entry.clone(), Outcome::NoCases)];
     }
-    executors.iter_mut().map(|executor| (entry.clone(), on(&entry.dir, vault, executor.as_mut()))).collect()
+    let on_each = executors.iter_mut().flat_map(|executor| on(&entry.dir, vault, executor.as_mut()));
+    on_each.map(|outcome| (entry.clone(), outcome)).collect()
 }
 
-fn on(dir: &Path, vault: &Vault, executor: &mut dyn Executor) -> Outcome {
-    match verify(dir, vault, executor) {
-        Ok(report) => Outcome::Ran(report),
-        Err(error) => Outcome::Failed { backend: executor.backend().name(), reason: error.to_string() },
+/// On a GPU a second time where the model can stay there.
+fn on(dir: &Path, vault: &Vault, executor: &mut dyn Executor) -> Vec<Outcome> {
+    let backend = executor.backend();
+    let failed = |error: VerifyError| Outcome::Failed { backend: backend.name(), reason: error.to_string() };
+    let mut outcomes = vec![verify(dir, vault, executor).map_or_else(failed, Outcome::Ran)];
+    if backend == Backend::Gpu
+        && let Some(staying) = verify_resident(dir, vault, executor).transpose()
+    {
+        outcomes.push(staying.map_or_else(failed, Outcome::Ran));
     }
+    outcomes
 }
 
 impl Outcome {
