@@ -1,15 +1,20 @@
 //! Runs a document, block by block.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::blocks::{self, Block, Document};
 use super::expect;
-use super::stage::{Played, SHOWN, Stage, root};
+use super::stage::{PATIENCE, Played, SHOWN, Stage, root};
 use crate::harness::{WebSocket, request};
 
 /// Between the outputs of blocks of one Python session.
 const SEAM: &str = "--- next block ---";
+
+/// Of the models that ship.
+const WINDOW_MAX: u64 = 168;
 
 /// What a block may say of itself. Anything else is a mistake.
 const MARKS: [&str; 9] = ["no-run", "serve", "file", "excerpt", "save", "fails", "post", "stream", "alone"];
@@ -178,6 +183,9 @@ impl Player {
         if block.mark("stream").is_some() {
             self.node(&format!("127.0.0.1:{SHOWN}"))?;
             let addr = self.stage.addr();
+            if self.socket.is_none() {
+                replayed(addr)?;
+            }
             let socket = self
                 .socket
                 .get_or_insert_with(|| WebSocket::open(addr, "/v1/stream", Some("peregrine.v1.json")));
@@ -195,6 +203,22 @@ impl Player {
         let body = String::from_utf8_lossy(&response.body).into_owned();
         let want = block.mark("fails").map_or(Ok(200), str::parse).map_err(|_| "`fails` is no status")?;
         if response.status == want { Ok(Some(body)) } else { Err(format!("{}: {body}", response.status)) }
+    }
+}
+
+/// Waits until the node has replayed a window of its data, as it has by the time that a reader has a client open.
+fn replayed(addr: SocketAddr) -> Result<(), String> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let response = request(addr, "GET", "/v1/series/USD?last=1", &[], b"");
+        let body = serde_json::from_slice::<serde_json::Value>(&response.body).unwrap_or_default();
+        if response.status == 200 && body["seq"].as_u64().is_some_and(|seq| seq >= WINDOW_MAX) {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(format!("its data are not replayed: {} {body}", response.status));
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 /// Longest run of one block, and longest wait for a node; reaching it is a failure, never a pass.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 /// Ports below those that the kernel gives away, so that no connection of another test sits on one.
 const PORTS: std::ops::Range<u16> = 21_000..31_000;
 /// The address that documents show.
