@@ -40,10 +40,13 @@ fn validate(path: &Path) -> Result<(), String> {
     };
     let module = wgsl::parse_str(&source)
         .map_err(|error| format!("{}: {}", at(error.location(&source)), error.message()))?;
-    Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).map_err(|error| {
-        let reason = std::iter::successors(Some(error.as_inner() as &dyn std::error::Error), |e| e.source());
-        let chain = reason.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-        format!("{}: {chain}", at(error.location(&source)))
-    })?;
+    Validator::new(ValidationFlags::all(), Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+        .validate(&module)
+        .map_err(|error| {
+            let reason =
+                std::iter::successors(Some(error.as_inner() as &dyn std::error::Error), |e| e.source());
+            let chain = reason.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+            format!("{}: {chain}", at(error.location(&source)))
+        })?;
     Ok(())
 }

@@ -5,8 +5,10 @@ use peregrine_actors::{
     Profile, Profiles, Settings, Workload,
 };
 
+use peregrine_shaders::Precision;
+
 use crate::cluster;
-use crate::config::{Config, ModeChoice, ModelsConfig, ProfileChoice, WorkloadChoice};
+use crate::config::{Config, ModeChoice, ModelsConfig, PrecisionChoice, ProfileChoice, WorkloadChoice};
 use crate::memory;
 
 /// The part of the configuration that the actors are told.
@@ -47,9 +49,23 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
         placement,
         placement_by_model: cluster::devices(config),
         profiles: profiles(&config.models),
+        precision: precision(config.models.precision),
+        precision_by_model: {
+            let written = config.models.precisions.iter();
+            written.map(|(model, choice)| (model.clone(), precision(*choice))).collect()
+        },
         default_deadline: config.deadline.default,
         routing: cluster::routing(config),
         ..Settings::default()
+    }
+}
+
+/// `None`: as the profile says.
+fn precision(choice: PrecisionChoice) -> Option<Precision> {
+    match choice {
+        PrecisionChoice::Auto => None,
+        PrecisionChoice::F32 => Some(Precision::F32),
+        PrecisionChoice::F16 => Some(Precision::F16),
     }
 }
 

@@ -14,6 +14,16 @@ const TOLERANCE: f64 = 5e-4;
 /// Published to a tenth of a percent; a bound that moves by rounding error takes some values with it.
 const COVER_TOLERANCE: f64 = 1e-3;
 
+/// Of the shipped ensemble.
+const MEMBERS: [&str; 6] = [
+    "nbeats-vol-quantile",
+    "nhits-vol-quantile",
+    "mlp-vol-quantile",
+    "tide-vol-quantile",
+    "patchtst-vol-point",
+    "tcn-vol-point",
+];
+
 #[test]
 fn published_accuracy_is_reproduced() {
     let panel = File::open("models/fx_vol_daily.csv.gz").unwrap();
@@ -42,21 +52,34 @@ fn published_accuracy_is_reproduced() {
 fn the_shipped_ensemble_beats_every_member_and_baseline() {
     let panel = File::open("models/fx_vol_daily.csv.gz").unwrap();
     let panel = Panel::read(panel, "logrv5", &[]).unwrap();
-    let names = [
-        "vol-ensemble",
-        "nbeats-vol-quantile",
-        "nhits-vol-quantile",
-        "mlp-vol-quantile",
-        "tide-vol-quantile",
-        "patchtst-vol-point",
-        "tcn-vol-point",
-    ];
-    let candidates: Vec<Candidate> = names.map(candidate).into_iter().collect();
+    let candidates: Vec<Candidate> = ["vol-ensemble"].into_iter().chain(MEMBERS).map(candidate).collect();
     let board = score(&panel, 500, &candidates, &mut CpuExecutor::new(2)).unwrap();
-    let ensemble = row(&board, names[0]).measures.mae;
+    let ensemble = row(&board, "vol-ensemble").measures.mae;
     assert!(ensemble < 0.343, "{ensemble}");
-    for other in board.rows.iter().filter(|row| row.name != names[0]) {
+    for other in board.rows.iter().filter(|row| row.name != "vol-ensemble") {
         assert!(ensemble < other.measures.mae, "{} has {}", other.name, other.measures.mae);
+    }
+}
+
+/// Of the models of the shipped ensemble; what a device's own products of halves add is measured there
+/// (`peregrine models score … --halves --backend gpu`).
+#[test]
+fn halves_cost_less_than_a_thousandth_of_the_accuracy() {
+    let panel = File::open("models/fx_vol_daily.csv.gz").unwrap();
+    let panel = Panel::read(panel, "logrv5", &[]).unwrap();
+    let exact: Vec<Candidate> =
+        MEMBERS.map(candidate).into_iter().chain([candidate("vol-ensemble")]).collect();
+    let halves = exact.iter().map(|exact| Candidate {
+        name: format!("{}, halves", exact.name),
+        forecaster: exact.forecaster.halved().expect("small weights"),
+    });
+    let candidates: Vec<Candidate> = halves.collect::<Vec<_>>().into_iter().chain(exact).collect();
+    let board = score(&panel, 500, &candidates, &mut CpuExecutor::new(2)).unwrap();
+    for name in MEMBERS.into_iter().chain(["vol-ensemble"]) {
+        let [exact, halved] =
+            [name.to_owned(), format!("{name}, halves")].map(|name| row(&board, &name).measures.mae);
+        assert_ne!(exact, halved, "{name}: nothing was rounded");
+        assert!(halved < exact * 1.001, "{name}: {halved} with halves, {exact} without");
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a model is served for, and what follows from it. Plain values in, plain values out.
 
+use peregrine_shaders::Precision;
+
 use crate::settings::{Placement, Settings};
 
 /// What matters most about a model's forecasts.
@@ -8,12 +10,13 @@ pub enum Profile {
     /// The time of a single request: it runs in its caller's thread where it can, on the GPU too, where the model stays
     /// between requests if it can, and batches are short so that nobody waits behind one.
     UltraLowLatency,
-    /// Windows a second: long batches, on the GPU whatever a single one takes there.
+    /// Windows a second: long batches, on the GPU whatever a single one takes there, with matrices of halves.
     HighThroughput,
     /// Both.
     #[default]
     Balanced,
-    /// Memory: weights lie ready for one such model at a time and are brought to the device when another is asked.
+    /// Memory: weights lie ready for one such model at a time and are brought to the device when another is asked; matrices
+    /// have halves.
     MemoryOptimized,
 }
 
@@ -43,6 +46,8 @@ pub(crate) struct Terms {
     pub(crate) placement: Placement,
     /// What a device has of it between its requests.
     pub(crate) residence: Residence,
+    /// How exactly its matrices are kept, where its network sees normalized numbers.
+    pub(crate) precision: Precision,
 }
 
 /// What a device has of a model between its requests.
@@ -95,6 +100,7 @@ impl Profile {
             gpu_inline_macs_max: 0,
             placement: settings.placement,
             residence: Residence::Loaded,
+            precision: Precision::F32,
         };
         match self {
             Self::Balanced => balanced,
@@ -105,12 +111,18 @@ impl Profile {
                 residence: Residence::Stays,
                 ..balanced
             },
-            Self::HighThroughput => {
-                Terms { rows_max: rows_max.saturating_mul(8), placement: Placement::Gpu, ..balanced }
-            }
-            Self::MemoryOptimized => {
-                Terms { rows_max: rows_max.min(64), residence: Residence::Guest, ..balanced }
-            }
+            Self::HighThroughput => Terms {
+                rows_max: rows_max.saturating_mul(8),
+                placement: Placement::Gpu,
+                precision: Precision::F16,
+                ..balanced
+            },
+            Self::MemoryOptimized => Terms {
+                rows_max: rows_max.min(64),
+                residence: Residence::Guest,
+                precision: Precision::F16,
+                ..balanced
+            },
         }
     }
 }
@@ -141,5 +153,7 @@ mod tests {
         assert_eq!(terms(Profile::HighThroughput).placement, Placement::Gpu);
         let residence = Profile::ALL.map(|profile| terms(profile).residence);
         assert_eq!(residence, [Residence::Stays, Residence::Loaded, Residence::Loaded, Residence::Guest]);
+        let precision = Profile::ALL.map(|profile| terms(profile).precision);
+        assert_eq!(precision, [Precision::F32, Precision::F16, Precision::F32, Precision::F16]);
     }
 }

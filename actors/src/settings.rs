@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use peregrine_runtime::Region;
+use peregrine_shaders::Precision;
 
 use crate::breaker::{BreakerLimits, BreakerMode};
 use crate::inference::{BatchLimits, CheckLimits};
@@ -29,6 +30,10 @@ pub struct Settings {
     pub placement_by_model: BTreeMap<String, Placement>,
     /// What models are served for.
     pub profiles: Profiles,
+    /// How exactly matrices are kept; `None`: as the profile says beside a GPU, where the network sees normalized numbers.
+    pub precision: Option<Precision>,
+    /// The same for single models.
+    pub precision_by_model: BTreeMap<String, Option<Precision>>,
     /// For requests that state no deadline.
     pub default_deadline: Duration,
     /// A CPU request of at most this many multiply-adds runs in its caller's thread when the device is idle.
@@ -67,6 +72,13 @@ pub struct RoutingSettings {
     pub in_flight_max_by_region: BTreeMap<Region, usize>,
     /// The region that takes over for a region: asked next where the nearest, or that region, is preferred.
     pub standby_by_region: BTreeMap<Region, Region>,
+}
+
+impl Settings {
+    /// How exactly the owner wants a model's matrices, whatever its profile says.
+    pub(crate) fn precision_of(&self, model: &str) -> Option<Precision> {
+        self.precision_by_model.get(model).copied().unwrap_or(self.precision)
+    }
 }
 
 impl RoutingSettings {
@@ -141,6 +153,8 @@ impl Default for Settings {
             placement: Placement::Gpu,
             placement_by_model: BTreeMap::new(),
             profiles: Profiles::default(),
+            precision: None,
+            precision_by_model: BTreeMap::new(),
             default_deadline: Duration::from_secs(2),
             inline_macs_max: 3_000_000,
             resident: true,

@@ -19,11 +19,11 @@ pub struct ModelStatus {
     pub spec: Arc<ModelSpec>,
     /// The version.
     pub version: u32,
-    /// Hex SHA-256 of the weights file.
+    /// Hex SHA-256 of the weights file, behind which [`peregrine_shaders::Precision::of_digest`] reads how they are kept.
     pub digest: String,
     /// Whether it serves.
     pub state: ModelState,
-    /// Bytes of weights and biases in f32.
+    /// Bytes of weights and biases as they are kept.
     pub weight_bytes: usize,
 }
 

@@ -1,7 +1,8 @@
 //! Latency and arithmetic of the device, host memory to host memory, each figure after a check against the CPU.
 //!
 //! `cargo run --release -p peregrine_shaders --example gpu_forecast`, best kept off the CPU that takes the device's
-//! interrupt (`taskset`). `--software` takes llvmpipe, to try the program itself; `--quick` shortens everything.
+//! interrupt (`taskset`). `--software` takes llvmpipe, to try the program itself; `--quick` shortens everything; a number is the
+//! seconds for each figure.
 //! The same models in torch: `benches/peers/torch_gpu.py`.
 
 mod support;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions};
-use peregrine_shaders::{Executor, Plan};
+use peregrine_shaders::{Executor, Plan, Precision};
 
 use support::{Noise, nhits, repeated};
 
@@ -53,57 +54,104 @@ impl Bench {
         Times { p50: at(0.5), p99: at(0.99), count: micros.len() }
     }
 
-    /// Worst difference to the CPU over the largest value; panics on what cannot be rounding.
-    fn check(&mut self, plan: &Arc<Plan>, rows: usize) -> f64 {
+    /// Medians in microseconds of where the time of a run goes: until it is submitted, on the device, behind it.
+    fn parts(&mut self, plan: &Arc<Plan>, rows: usize) -> [f64; 3] {
+        const RUNS: usize = 31;
+        let input = Noise(rows as u64).uniform(rows * plan.width(plan.inputs[0]), 1.0);
+        let mut output = vec![f32::NAN; rows * plan.width(plan.output)];
+        let mut parts = [(); 3].map(|()| Vec::with_capacity(RUNS));
+        self.gpu.observe(true);
+        for _ in 0..RUNS {
+            let begun = Instant::now();
+            self.gpu.run(plan, rows, &[&input], &mut output).expect("the device runs");
+            let ended = Instant::now();
+            let times = self.gpu.observed().expect("it was observed");
+            let device = times.device.unwrap_or_default();
+            let each = [times.submitted - begun, device, ended - times.finished];
+            parts.iter_mut().zip(each).for_each(|(part, took)| part.push(took.as_secs_f64() * 1e6));
+        }
+        self.gpu.observe(false);
+        parts.map(|mut part| {
+            part.sort_by(f64::total_cmp);
+            part[RUNS / 2]
+        })
+    }
+
+    /// Worst difference to what the CPU makes of `exact`, over the largest value; panics on what cannot be rounding.
+    fn check(&mut self, exact: &Arc<Plan>, plan: &Arc<Plan>, rows: usize) -> f64 {
         let input = Noise(rows as u64 * 31 + 5).uniform(rows * plan.width(plan.inputs[0]), 1.0);
         let cells = rows * plan.width(plan.output);
         let (mut expected, mut actual) = (vec![f32::NAN; cells], vec![f32::NAN; cells]);
-        self.cpu.run(plan, rows, &[&input], &mut expected).expect("the host runs");
+        self.cpu.run(exact, rows, &[&input], &mut expected).expect("the host runs");
         self.gpu.run(plan, rows, &[&input], &mut actual).expect("the device runs");
         let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
         let pairs = actual.iter().zip(&expected);
         let worst =
             pairs.fold(0.0_f32, |most, (a, e)| if (a - e).abs() <= most { most } else { (a - e).abs() });
         let error = f64::from(worst / largest);
-        assert!(error < 2e-5, "{}, {rows} rows: off by {error:e}", plan.name);
+        let allowed = match plan.precision {
+            Precision::F32 => 2e-5,
+            Precision::F16 => 5e-3,
+        };
+        assert!(error < allowed, "{}, {rows} rows: off by {error:e}", plan.name);
         error
     }
 
     fn model(&mut self, plan: Plan, batches: &[usize]) {
-        let plan = Arc::new(plan);
-        println!("{}: {} multiply-adds a row", plan.name, plan.row_macs());
-        for &rows in batches {
-            let error = [rows.min(257), rows.min(3)]
-                .map(|rows| self.check(&plan, rows))
-                .into_iter()
-                .fold(0.0, f64::max);
-            let Times { p50, p99, count } = self.times(&plan, rows);
-            let flops = 2.0 * plan.row_macs() as f64 * rows as f64;
+        let exact = Arc::new(plan);
+        for plan in precisions(&exact) {
             println!(
-                "  batch {rows:>6}: p50 {p50:>9.1} µs  p99 {p99:>9.1} µs  ({count} runs, {:.2} TFLOP/s, {:.0} rows/s, error {error:.1e})",
-                flops / p50 / 1e6,
-                rows as f64 / p50 * 1e6,
+                "{}, {}: {} multiply-adds a row, {} KiB of weights",
+                plan.name,
+                plan.precision.name(),
+                plan.row_macs(),
+                plan.weight_bytes() >> 10
             );
+            for &rows in batches {
+                let error = [rows.min(257), rows.min(3)]
+                    .map(|rows| self.check(&exact, &plan, rows))
+                    .into_iter()
+                    .fold(0.0, f64::max);
+                let Times { p50, p99, count } = self.times(&plan, rows);
+                let [before, device, behind] = self.parts(&plan, rows);
+                let flops = 2.0 * plan.row_macs() as f64 * rows as f64;
+                println!(
+                    "  batch {rows:>6}: p50 {p50:>9.1} µs  p99 {p99:>9.1} µs  (until the last submission {before:.0}, device {device:.0}, results out {behind:.0}; {count} runs, {:.2} TFLOP/s, {:.0} rows/s, error {error:.1e})",
+                    flops / p50 / 1e6,
+                    rows as f64 / p50 * 1e6,
+                );
+            }
+            self.gpu.unload(plan.id);
         }
-        self.gpu.unload(plan.id);
     }
 
     /// Time of one layer, everything else subtracted.
     fn layer(&mut self, rows: usize, k: usize, n: usize, times: usize) {
-        let few = Arc::new(repeated(k, n, 26));
-        let error = self.check(&few, rows.min(300));
-        // The long one first: under the short one alone the device lowers its clock.
-        let many = Arc::new(repeated(k, n, 26 + times));
-        let long = self.times(&many, rows).p50;
-        let micros = (long - self.times(&few, rows).p50) / times as f64;
-        let flops = 2.0 * (rows * k * n) as f64;
-        println!(
-            "layer {rows}×{n}×{k}: {micros:.2} µs, {:.2} TFLOP/s (error {error:.1e})",
-            flops / micros / 1e6
-        );
-        self.gpu.unload(few.id);
-        self.gpu.unload(many.id);
+        let (few, many) = (Arc::new(repeated(k, n, 26)), Arc::new(repeated(k, n, 26 + times)));
+        for (exact, few, many) in precisions(&few)
+            .into_iter()
+            .zip(precisions(&many))
+            .map(|(halved, many)| (Arc::clone(&few), halved, many))
+        {
+            let error = self.check(&exact, &few, rows.min(300));
+            // The long one first: under the short one alone the device lowers its clock.
+            let long = self.times(&many, rows).p50;
+            let micros = (long - self.times(&few, rows).p50) / times as f64;
+            let flops = 2.0 * (rows * k * n) as f64;
+            println!(
+                "layer {rows}×{n}×{k}, {}: {micros:.2} µs, {:.2} TFLOP/s (error {error:.1e})",
+                few.precision.name(),
+                flops / micros / 1e6
+            );
+            self.gpu.unload(few.id);
+            self.gpu.unload(many.id);
+        }
     }
+}
+
+/// A plan as it is, and with matrices of halves.
+fn precisions(exact: &Arc<Plan>) -> [Arc<Plan>; 2] {
+    [Arc::clone(exact), Arc::new(exact.halved().expect("small weights"))]
 }
 
 fn main() {
@@ -114,7 +162,8 @@ fn main() {
     let gpu = GpuExecutor::open(&GpuOptions { adapter, timeout: Duration::from_secs(20) })
         .unwrap_or_else(|error| panic!("{error}"));
     println!("{}, opened in {:.0} ms", gpu.device(), opened.elapsed().as_secs_f64() * 1e3);
-    let budget = Duration::from_millis(if quick { 50 } else { 1500 });
+    let seconds = std::env::args().skip(1).find_map(|argument| argument.parse::<f64>().ok());
+    let budget = Duration::from_secs_f64(seconds.unwrap_or(if quick { 0.05 } else { 1.5 }));
     let mut bench = Bench { gpu, cpu: CpuExecutor::new(2), budget };
     let batches: &[usize] = if quick { &[1, 8, 33] } else { &[1, 8, 32, 128, 1024, 16384] };
     bench.model(nhits(512, 512, 96), batches);

@@ -8,6 +8,7 @@ pub mod cpu;
 mod executor;
 mod forecaster;
 pub mod gpu;
+mod halves;
 pub mod head;
 mod loader;
 mod normalizer;
@@ -25,7 +26,7 @@ pub use forecaster::{Forecaster, Scratch};
 pub use loader::{Files, LoadError, PlainFiles};
 pub use plan::{
     Activation, Affine, Attention, BufferId, Cell, Command, Init, LayerNorm, Linear, Move, Plan, PlanBuilder,
-    PlanId, Pool, PoolMode, Recurrent, Repeat, View, Weights,
+    PlanId, Pool, PoolMode, Precision, Recurrent, Repeat, View, Weights,
 };
 pub use resident::{NotServed, ResidentCounts, ResidentExecutor, ResidentPlan, ResidentPlans, Stay};
 pub use sliding::{SlidingLayer, SlidingStack};

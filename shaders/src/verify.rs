@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use crate::loader::{self, Archive, CaseFile};
 use crate::{
-    Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, ResidentExecutor,
+    Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, Precision, ResidentExecutor,
     ResidentPlans, Scratch, Stay, WindowError, Windows,
 };
 
 /// Of models that come without cases: what the shipped ones state.
 const TOLERANCE: f64 = 1e-4;
+/// What matrices of halves, and inputs that are multiplied as such, may make of an answer, as [`CaseReport::err`] counts.
+pub const HALVES_TOLERANCE: f64 = 5e-3;
 const CASES_MAX: usize = 1 << 16;
 
 /// One stored window.
@@ -35,6 +37,8 @@ pub struct CaseReport {
 pub struct Report {
     /// The model's name.
     pub model: String,
+    /// How exactly its matrices were kept.
+    pub precision: Precision,
     /// Where it ran.
     pub backend: Backend,
     /// The device's own name.
@@ -59,6 +63,9 @@ pub enum VerifyError {
     /// The executor failed.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// A weight is larger than a half can be.
+    #[error("a weight is larger than a half can be: serve the model in f32")]
+    NotHalved,
 }
 
 /// How far a device may be from the CPU on a model, as [`CaseReport::err`] counts: the strictest bound of its cases.
@@ -68,12 +75,24 @@ pub fn tolerance(dir: &Path, files: &dyn Files) -> f64 {
     stated.iter().map(|case| case.tolerance).reduce(f64::min).unwrap_or(TOLERANCE)
 }
 
-/// Runs all cases of the model folder `dir` in one batch.
+/// Runs all cases of the model folder `dir` in one batch. Where matrices have halves, [`HALVES_TOLERANCE`] is allowed.
 ///
 /// # Errors
 /// When the folder does not load or the executor fails; a wrong result is a report that has not passed.
-pub fn verify(dir: &Path, files: &dyn Files, executor: &mut dyn Executor) -> Result<Report, VerifyError> {
-    replay(&Forecaster::load_from(dir, files)?, dir, files, executor)
+pub fn verify(
+    dir: &Path,
+    files: &dyn Files,
+    precision: Precision,
+    executor: &mut dyn Executor,
+) -> Result<Report, VerifyError> {
+    let exact = Forecaster::load_from(dir, files)?;
+    let forecaster = match precision {
+        Precision::F32 => exact,
+        Precision::F16 => exact.halved().ok_or(VerifyError::NotHalved)?,
+    };
+    let report = replay(&forecaster, dir, files, executor);
+    forecaster.plans().for_each(|plan| executor.unload(plan.id));
+    report
 }
 
 /// Runs all cases one after the other through plans that stay on the device, as single windows of a model that is served
@@ -128,10 +147,15 @@ fn replay(
         }
         let range = row * len..(row + 1) * len;
         let err = error(&got[range.clone()], &expected[range]);
+        let tolerance = match forecaster.precision() {
+            Precision::F32 => tolerance,
+            Precision::F16 => tolerance.max(HALVES_TOLERANCE),
+        };
         reports.push(CaseReport { index, tag, err, tolerance, pass: err <= tolerance });
     }
     Ok(Report {
         model: spec.name.clone(),
+        precision: forecaster.precision(),
         backend: executor.backend(),
         device: executor.device().to_owned(),
         worst: reports.iter().map(|report| report.err).fold(0.0, f64::max),

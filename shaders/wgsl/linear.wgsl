@@ -5,7 +5,8 @@
 // are: slices of `slice_len` input columns, each one fma chain from zero in rising order, added up in rising order of
 // the slices, and last the init.
 // A layer that is repeated inside a row counts every place as a row of its own: "line" below is row · places + place.
-// `weights` holds the matrix transposed and padded, `[in_padded, out_vec4s]` of vec4, then the bias, `[out_vec4s]`.
+// `weights` holds the matrix transposed and padded, `[in_padded, out_vec4s]` of vec4, then the bias, `[out_vec4s]`. `variants`
+// in Rust declares it for matrices of halves as well: those are multiplied as f32, but for cooperative matrices.
 
 struct Linear {
     src_base: u32,
@@ -40,8 +41,17 @@ struct Batch {
 @group(0) @binding(0) var<storage, read_write> arena: array<vec4<f32>>;
 @group(0) @binding(1) var<uniform> linear_params: Linear;
 @group(0) @binding(2) var<uniform> batch: Batch;
-@group(0) @binding(3) var<storage, read> weights: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> sink: array<vec4<f32>>; // what the host reads
+@group(0) @binding(3) var<storage, read> weights: array<vec4<f32>>;
+
+fn weight(at: u32) -> vec4<f32> {
+    return weights[at];
+}
+
+fn bias(out_vec4: u32) -> vec4<f32> {
+    return weights[linear_params.in_padded * linear_params.out_vec4s + out_vec4];
+}
+// Ends what is declared for each kind of weights.
 
 const LINES: u32 = 4u; // of one workgroup
 const SLICES: u32 = 32u; // no layer has more
@@ -70,10 +80,10 @@ fn linear(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) 
         for (var quad = 0u; quad < 4u; quad++) {
             let k = k_tile + quad * 4u;
             let at = k * out_vec4s + out_vec4;
-            let w_0 = weights[at];
-            let w_1 = weights[at + out_vec4s];
-            let w_2 = weights[at + 2u * out_vec4s];
-            let w_3 = weights[at + 3u * out_vec4s];
+            let w_0 = weight(at);
+            let w_1 = weight(at + out_vec4s);
+            let w_2 = weight(at + 2u * out_vec4s);
+            let w_3 = weight(at + 3u * out_vec4s);
             for (var l = 0u; l < LINES; l++) {
                 let x = source(srcs[l], k);
                 var sum = fma(vec4<f32>(x.x), w_0, sums[l]);
@@ -154,7 +164,7 @@ fn finish(line: u32, out_vec4: u32, total: vec4<f32>) {
     if line < line_count() && out_vec4 < linear_params.out_vec4s {
         let out = out_vec4 * 4u;
         let at = dst_of(line) + out;
-        var init = weights[linear_params.in_padded * linear_params.out_vec4s + out_vec4];
+        var init = bias(out_vec4);
         if linear_params.accumulates != 0u {
             init += quad_at(at);
         }

@@ -1,5 +1,6 @@
 // recurrent: an LSTM or GRU layer over the steps of a row; one workgroup a row, the state in workgroup memory.
-// `weights` holds the state's matrix as [out, gates · units] and its bias, then the projection as [units, out] and its.
+// `weights` holds the state's matrix as [out, gates · units] and its bias, then the projection as [units, out] and its; the
+// matrices as words or, two in a word, as halves.
 
 struct Recurrent {
     gates_base: u32,
@@ -26,8 +27,9 @@ struct Batch {
 @group(0) @binding(0) var<storage, read_write> arena: array<f32>;
 @group(0) @binding(1) var<uniform> recurrent_params: Recurrent;
 @group(0) @binding(2) var<uniform> batch: Batch;
-@group(0) @binding(3) var<storage, read> weights: array<f32>;
+@group(0) @binding(3) var<storage, read> weights: array<u32>;
 
+const HALF: bool = false;
 const WIDTH_MAX: u32 = 1024u;
 const LANES: u32 = 64u;
 
@@ -91,14 +93,36 @@ fn recurrent(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_
     }
 }
 
+// Number `at` of the matrix that begins at a word.
+fn weight(matrix: u32, at: u32) -> f32 {
+    if HALF {
+        return unpack2x16float(weights[matrix + at / 2u])[at % 2u];
+    }
+    return bitcast<f32>(weights[matrix + at]);
+}
+
+// Words of a matrix, behind which its bias lies.
+fn words(count: u32) -> u32 {
+    return select(count, (count + 1u) / 2u, HALF);
+}
+
+fn bias(at: u32) -> f32 {
+    return bitcast<f32>(weights[at]);
+}
+
 fn lstm(u: u32, given: u32) -> f32 {
     let units = recurrent_params.unit_count;
     let width = 4u * units;
-    let bias = recurrent_params.out_width * width + u;
-    var own = vec4<f32>(weights[bias], weights[bias + units], weights[bias + 2u * units], weights[bias + 3u * units]);
+    let b = words(recurrent_params.out_width * width) + u;
+    var own = vec4<f32>(bias(b), bias(b + units), bias(b + 2u * units), bias(b + 3u * units));
     for (var k = 0u; k < recurrent_params.out_width; k++) {
         let w = k * width + u;
-        let row = vec4<f32>(weights[w], weights[w + units], weights[w + 2u * units], weights[w + 3u * units]);
+        let row = vec4<f32>(
+            weight(0u, w),
+            weight(0u, w + units),
+            weight(0u, w + 2u * units),
+            weight(0u, w + 3u * units),
+        );
         own = fma(vec4<f32>(h[k]), row, own);
     }
     let input_gate = sigmoid(own.x + arena[given + u]);
@@ -112,11 +136,12 @@ fn lstm(u: u32, given: u32) -> f32 {
 fn gru(u: u32, given: u32) -> f32 {
     let units = recurrent_params.unit_count;
     let width = 3u * units;
-    let bias = recurrent_params.out_width * width + u;
-    var own = vec3<f32>(weights[bias], weights[bias + units], weights[bias + 2u * units]);
+    let b = words(recurrent_params.out_width * width) + u;
+    var own = vec3<f32>(bias(b), bias(b + units), bias(b + 2u * units));
     for (var k = 0u; k < recurrent_params.out_width; k++) {
         let w = k * width + u;
-        own = fma(vec3<f32>(h[k]), vec3<f32>(weights[w], weights[w + units], weights[w + 2u * units]), own);
+        let row = vec3<f32>(weight(0u, w), weight(0u, w + units), weight(0u, w + 2u * units));
+        own = fma(vec3<f32>(h[k]), row, own);
     }
     let reset = sigmoid(own.x + arena[given + u]);
     let update = sigmoid(own.y + arena[given + units + u]);
@@ -127,10 +152,10 @@ fn gru(u: u32, given: u32) -> f32 {
 fn projected(o: u32) -> f32 {
     let units = recurrent_params.unit_count;
     let out = recurrent_params.out_width;
-    let matrix = (out + 1u) * 4u * units;
-    var sum = weights[matrix + units * out + o];
+    let matrix = words(out * 4u * units) + 4u * units;
+    var sum = bias(matrix + words(units * out) + o);
     for (var k = 0u; k < units; k++) {
-        sum = fma(hidden[k], weights[matrix + k * out + o], sum);
+        sum = fma(hidden[k], weight(matrix, k * out + o), sum);
     }
     return sum;
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use peregrine_actors::audit::Record;
+use peregrine_shaders::Precision;
 use serde::Serialize;
 
 use super::Located;
@@ -26,8 +27,10 @@ pub struct View<'a> {
     pub model: &'a str,
     /// Its version.
     pub model_version: String,
-    /// Of the weights.
+    /// Of the weights' file.
     pub sha256: &'a str,
+    /// How exactly its matrices were kept: `f32` or `f16`.
+    pub precision: &'static str,
     /// `cpu` or `gpu`.
     pub backend: &'static str,
     /// The CPU stood in for a GPU.
@@ -99,6 +102,7 @@ impl<'a> View<'a> {
     pub fn of(located: &'a Located) -> Self {
         let Located { segment, at, record, rows, is_intact } = located;
         let millis = |took: Duration| took.as_secs_f64() * 1e3;
+        let (sha256, precision) = Precision::of_digest(&record.digest);
         Self {
             segment: *segment,
             at: *at,
@@ -108,7 +112,8 @@ impl<'a> View<'a> {
             caller: &record.caller,
             model: &record.model,
             model_version: record.version.to_string(),
-            sha256: &record.digest,
+            sha256,
+            precision: precision.name(),
             backend: record.backend.name(),
             degraded: record.degraded,
             node: &record.node,

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use peregrine_actors::audit::{Link, Record};
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::verify::tolerance;
-use peregrine_shaders::{Backend, ExecuteError, LoadError, Scratch};
+use peregrine_shaders::verify::{HALVES_TOLERANCE, tolerance};
+use peregrine_shaders::{Backend, ExecuteError, LoadError, Precision, Scratch};
 use serde_json::{Value, json};
 
 use super::{CliError, print_json, resolved};
@@ -128,7 +128,7 @@ fn print_view(view: &View<'_>) -> io::Result<()> {
         ("caller", or_none(view.caller)),
         ("request", or_none(view.request)),
         ("model", format!("{} v{}", view.model, view.model_version)),
-        ("weights", view.sha256.to_owned()),
+        ("weights", format!("{}, {}", view.sha256, view.precision)),
         ("computed by", format!("{} of {} in {}", view.backend, view.node, view.region)),
         ("degraded", view.degraded.to_string()),
         ("took", format!("{:.3} ms, of that {:.3} queued", view.timing_ms.total, view.timing_ms.queue)),
@@ -279,7 +279,14 @@ fn again(record: &Record, entries: &[Entry], vault: &Vault) -> Result<Again, Aud
     let entry = entries.iter().find(|entry| entry.name == model && entry.version == version);
     let entry = entry.ok_or_else(|| AuditError::NoModel { model: model.clone(), version })?;
     let loaded = catalog::load(entry, vault);
-    let forecaster = loaded.map_err(|source| AuditError::Load { model: model.clone(), source })?;
+    let mut forecaster = loaded.map_err(|source| AuditError::Load { model: model.clone(), source })?;
+    let mut tolerance = tolerance(&entry.dir, vault);
+    if Precision::of_digest(&record.digest).1 == Precision::F16
+        && let Some(halved) = forecaster.halved()
+    {
+        forecaster = halved;
+        tolerance = tolerance.max(HALVES_TOLERANCE);
+    }
     if forecaster.digest() != record.digest {
         let (found, recorded) = (forecaster.digest().to_owned(), record.digest.clone());
         return Err(AuditError::OtherWeights { model, version, found, recorded });
@@ -288,7 +295,7 @@ fn again(record: &Record, entries: &[Entry], vault: &Vault) -> Result<Again, Aud
     let mut executor = CpuExecutor::new(backends::cores());
     let mut computed = Vec::new();
     forecaster.forecast(&mut executor, &record.windows, &mut Scratch::default(), &mut computed)?;
-    Ok(compared(record, &computed, tolerance(&entry.dir, vault)))
+    Ok(compared(record, &computed, tolerance))
 }
 
 fn compared(record: &Record, computed: &[f32], tolerance: f64) -> Again {

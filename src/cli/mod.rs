@@ -215,6 +215,9 @@ struct VerifyArgs {
     /// Only this device; auto: the CPU and every Vulkan adapter
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendChoice,
+    /// With matrices of halves as well, as the profiles high_throughput and memory_optimized have them
+    #[arg(long)]
+    halves: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -276,6 +279,9 @@ struct ScoreArgs {
     /// Which device computes
     #[arg(long, value_enum, default_value = "cpu")]
     backend: BackendChoice,
+    /// Each model once more with matrices of halves
+    #[arg(long)]
+    halves: bool,
     /// Configuration file that names the repositories
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
@@ -303,6 +309,9 @@ struct ForecastArgs {
     /// Which device computes
     #[arg(long, value_enum, default_value = "cpu")]
     backend: BackendChoice,
+    /// Each model once more with matrices of halves
+    #[arg(long)]
+    halves: bool,
     /// Configuration file that names the repositories
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,

@@ -32,6 +32,9 @@ pub(super) enum ScoreFailure {
     /// A model is.
     #[error("model `{model}`: {source}")]
     Load { model: String, source: LoadError },
+    /// It has no form with halves.
+    #[error("model `{0}`: a weight is larger than a half can be")]
+    NotHalved(String),
     /// They do not fit.
     #[error("{}: {source}", file.display())]
     Score { file: PathBuf, source: ScoreError },
@@ -77,6 +80,18 @@ fn candidates(args: &ScoreArgs) -> Result<Vec<Candidate>, CliError> {
         if names.iter().filter(|name| **name == candidate.name).count() > 1 {
             candidate.name.clone_from(typed);
         }
+    }
+    if args.halves {
+        let mut all = Vec::with_capacity(2 * candidates.len());
+        for candidate in candidates {
+            let halved = candidate
+                .forecaster
+                .halved()
+                .ok_or_else(|| ScoreFailure::NotHalved(candidate.name.clone()))?;
+            let name = format!("{}, halves", candidate.name);
+            all.extend([candidate, Candidate { name, forecaster: halved }]);
+        }
+        return Ok(all);
     }
     Ok(candidates)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use peregrine_shaders::verify::{Report, VerifyError, verify, verify_resident};
-use peregrine_shaders::{Backend, Executor, LoadError};
+use peregrine_shaders::{Backend, Executor, LoadError, Precision};
 use serde_json::{Value, json};
 
 use super::{CliError, VerifyArgs, print_json, print_table};
@@ -36,7 +36,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let vault = super::vault()?;
     let mut executors = backends::open_all(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let outcomes: Vec<(Entry, Outcome)> =
-        entries.into_iter().flat_map(|entry| outcomes(&entry, &vault, &mut executors)).collect();
+        entries.into_iter().flat_map(|entry| outcomes(&entry, &vault, args.halves, &mut executors)).collect();
     let failed = outcomes.iter().filter(|(_, outcome)| outcome.failed()).count();
     if args.json {
         let rows: Vec<Value> = outcomes.iter().map(|(entry, outcome)| outcome.json(entry)).collect();
@@ -54,7 +54,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     }
 }
 
-fn outcomes(entry: &Entry, vault: &Vault, executors: &mut [Box<dyn Executor>]) -> Vec<(Entry, Outcome)> {
+fn outcomes(
+    entry: &Entry,
+    vault: &Vault,
+    halves: bool,
+    executors: &mut [Box<dyn Executor>],
+) -> Vec<(Entry, Outcome)> {
     if let Err(LoadError::UnknownFamily { class }) = catalog::load(entry, vault) {
         return vec![(entry.clone(), Outcome::NotKnownYet { class })];
     }
@@ -65,15 +70,18 @@ fn outcomes(entry: &Entry, vault: &Vault, executors: &mut [Box<dyn Executor>]) -
     if !["model.json", "cases.safetensors"].into_iter().all(is_there) {
         return vec![(entry.clone(), Outcome::NoCases)];
     }
-    let on_each = executors.iter_mut().flat_map(|executor| on(&entry.dir, vault, executor.as_mut()));
+    let on_each = executors.iter_mut().flat_map(|executor| on(&entry.dir, vault, halves, executor.as_mut()));
     on_each.map(|outcome| (entry.clone(), outcome)).collect()
 }
 
-/// On a GPU a second time where the model can stay there.
-fn on(dir: &Path, vault: &Vault, executor: &mut dyn Executor) -> Vec<Outcome> {
+/// On a GPU a second time where the model can stay there; and with matrices of halves, where that is wanted.
+fn on(dir: &Path, vault: &Vault, halves: bool, executor: &mut dyn Executor) -> Vec<Outcome> {
     let backend = executor.backend();
     let failed = |error: VerifyError| Outcome::Failed { backend: backend.name(), reason: error.to_string() };
-    let mut outcomes = vec![verify(dir, vault, executor).map_or_else(failed, Outcome::Ran)];
+    let precisions = if halves { Precision::ALL.as_slice() } else { &[Precision::F32] };
+    let of =
+        |precision: &Precision| verify(dir, vault, *precision, executor).map_or_else(failed, Outcome::Ran);
+    let mut outcomes: Vec<Outcome> = precisions.iter().map(of).collect();
     if backend == Backend::Gpu
         && let Some(staying) = verify_resident(dir, vault, executor).transpose()
     {
@@ -95,7 +103,10 @@ impl Outcome {
         let cells = match self {
             Self::Ran(report) => [
                 report.backend.name().to_owned(),
-                report.device.clone(),
+                match report.precision {
+                    Precision::F32 => report.device.clone(),
+                    Precision::F16 => format!("{}, halves", report.device),
+                },
                 report.cases.len().to_string(),
                 format!("{:.2e}", report.worst),
                 verdict(report),
@@ -116,6 +127,7 @@ impl Outcome {
                 "model": model,
                 "backend": report.backend.name(),
                 "device": report.device,
+                "precision": report.precision.name(),
                 "cases": report.cases.len(),
                 "failed_cases": report.cases.iter().filter(|case| !case.pass).map(|case| case.index).collect::<Vec<_>>(),
                 "worst_error": report.worst,

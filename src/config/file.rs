@@ -110,6 +110,10 @@ pub(super) struct ModelsFile {
     pub(super) profile: Option<ProfileChoice>,
     /// Profile by model name.
     pub(super) profiles: Option<BTreeMap<String, ProfileChoice>>,
+    /// How exactly matrices are kept, unless `precisions` says otherwise.
+    pub(super) precision: Option<PrecisionChoice>,
+    /// Precision by model name.
+    pub(super) precisions: Option<BTreeMap<String, PrecisionChoice>>,
     /// Opens encrypted models: 64 hexadecimal digits, best given as `PEREGRINE_MODEL_KEY`; empty: there are none.
     pub(super) key: Option<Secret>,
     /// Public keys, 64 hexadecimal digits each, of those who must have signed a model; empty: nobody must.
@@ -144,6 +148,19 @@ pub enum ProfileChoice {
     Balanced,
     /// Memory: weights of one such model at a time lie ready
     MemoryOptimized,
+}
+
+/// How exactly matrices are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionChoice {
+    /// Halves in the profiles `high_throughput` and `memory_optimized` beside a GPU, where the network sees normalized
+    /// numbers
+    Auto,
+    /// As trained
+    F32,
+    /// Rounded to halves
+    F16,
 }
 
 /// Where plans run.

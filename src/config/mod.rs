@@ -50,7 +50,8 @@ pub use cluster::{
 pub use cluster_file::{DeviceChoice, PreferChoice, RoleChoice};
 pub use error::{ConfigError, Mistake};
 pub use file::{
-    BackendChoice, DurabilityChoice, LogFormat, PlacementChoice, ProfileChoice, WorkloadChoice, schema,
+    BackendChoice, DurabilityChoice, LogFormat, PlacementChoice, PrecisionChoice, ProfileChoice,
+    WorkloadChoice, schema,
 };
 pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
@@ -172,6 +173,10 @@ pub struct ModelsConfig {
     pub profile: ProfileChoice,
     /// By model name.
     pub profiles: BTreeMap<String, ProfileChoice>,
+    /// How exactly matrices are kept.
+    pub precision: PrecisionChoice,
+    /// By model name.
+    pub precisions: BTreeMap<String, PrecisionChoice>,
     /// What opens encrypted models, and who must have signed them.
     pub vault: Vault,
 }

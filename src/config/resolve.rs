@@ -215,6 +215,8 @@ impl Checker<'_> {
         let workload = self.present("models.workload", written.models.workload);
         let profile = self.present("models.profile", written.models.profile);
         let profiles = written.models.profiles.unwrap_or_default();
+        let precision = self.present("models.precision", written.models.precision);
+        let precisions = written.models.precisions.unwrap_or_default();
         let vault = self.vault(written.models.key, written.models.signers);
         let roles = written.cluster.roles.clone().unwrap_or_default();
         let chosen = written.backend.choice.unwrap_or(BackendChoice::Auto);
@@ -235,6 +237,8 @@ impl Checker<'_> {
                 workload: workload?,
                 profile: profile?,
                 profiles,
+                precision: precision?,
+                precisions,
                 vault: vault?,
             },
             backend: backend?,

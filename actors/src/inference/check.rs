@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use peregrine_shaders::{Backend, Head, ModelSpec, Windows};
+use peregrine_shaders::{Backend, Head, ModelSpec, Precision, Windows};
 
 use crate::inference::{Outcome, Served, Ticket};
 use crate::status::{CheckStats, nanos};
@@ -16,8 +16,18 @@ use crate::status::{CheckStats, nanos};
 pub struct CheckLimits {
     /// One answer of each model in so long; zero: none, and no probe either.
     pub every: Duration,
-    /// A difference of so much of the answer's own range is drift. Rounding alone makes some 1e-5.
+    /// A difference of so much of the answer's own range is drift. Rounding alone makes some 1e-5, and 1e-3 where halves are
+    /// multiplied: ten times as much is allowed there.
     pub drift_max: f64,
+}
+
+impl CheckLimits {
+    fn drift_max_of(&self, precision: Precision) -> f64 {
+        match precision {
+            Precision::F32 => self.drift_max,
+            Precision::F16 => 10.0 * self.drift_max,
+        }
+    }
 }
 
 impl Default for CheckLimits {
@@ -44,8 +54,9 @@ impl Check {
         let rows = windows.y.chunks_exact(y_len).zip(expected.chunks_exact(len));
         let drifts = rows.zip(self.values.chunks(len)).map(|((window, want), got)| drift(window, want, got));
         let worst = drifts.fold(0.0, f64::max);
-        served.sampler.note(worst, worst > limits.drift_max);
-        if worst <= limits.drift_max {
+        let drift_max = limits.drift_max_of(served.forecaster.precision());
+        served.sampler.note(worst, worst > drift_max);
+        if worst <= drift_max {
             if let Some(ticket) = self.ticket {
                 ticket.settle(Outcome::Finished { took: self.took });
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use peregrine_runtime::{Address, AskError, Deadline};
-use peregrine_shaders::{Backend, ExecuteError, Forecaster};
+use peregrine_shaders::{Backend, ExecuteError, Forecaster, Precision};
 
 use super::{Inner, System};
 use crate::breaker::{Gate, GateSpec, Mend};
@@ -47,6 +47,7 @@ impl System {
     /// # Errors
     /// When a device that must serve it refuses or is down; see [`LoadRefused`].
     pub async fn load(&self, forecaster: Arc<Forecaster>, version: u32) -> Result<(), LoadRefused> {
+        let forecaster = self.rounded(forecaster).await;
         let status = |state| {
             Arc::new(ModelStatus {
                 spec: Arc::clone(forecaster.spec()),
@@ -74,6 +75,32 @@ impl System {
             Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
         let mail = RouterMail::Remove { model: model.to_owned(), version };
         self.ask_router(mail, deadline).await.unwrap_or(false)
+    }
+
+    /// With matrices of halves, where they are wanted and can be had.
+    async fn rounded(&self, forecaster: Arc<Forecaster>) -> Arc<Forecaster> {
+        let name = &forecaster.spec().name;
+        let wanted = match self.inner.settings.precision_of(name) {
+            Some(precision) => precision,
+            // On the CPU rounded weights would save nothing.
+            None if forecaster.is_normalized() && self.inner.rooms.gpu.is_some() => {
+                self.terms(name).precision
+            }
+            None => Precision::F32,
+        };
+        if wanted == forecaster.precision() {
+            return forecaster;
+        }
+        let exact = Arc::clone(&forecaster);
+        // Some ten milliseconds for a million weights.
+        let halved = tokio::task::spawn_blocking(move || exact.halved()).await.ok().flatten();
+        halved.map_or_else(
+            || {
+                tracing::warn!(model = %forecaster.spec().name, "a weight is larger than a half can be: served in f32");
+                Arc::clone(&forecaster)
+            },
+            Arc::new,
+        )
     }
 
     /// Every device that is up must take the model, and those that must serve have to be up.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use peregrine_runtime::SystemClock;
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::{ExecuteError, Executor, Forecaster, Windows};
+use peregrine_shaders::{ExecuteError, Executor, Forecaster, Precision, Windows};
 
 use super::{MODEL, Rig, WINDOW, folder, forecaster, ramp, until};
 use crate::{ExecutorFactory, ForecastRequest, LoadRefused, Profile, Settings, System};
@@ -50,6 +50,43 @@ async fn of_models_that_stream_one_at_a_time_is_on_the_device() {
         let request = ForecastRequest { model: model.into(), ..rig.request(ramp(1)) };
         rig.system.forecast(request).await.unwrap();
         assert_eq!(rig.cpu.loaded(), 1, "only `{model}`");
+    }
+}
+
+#[tokio::test]
+async fn matrices_have_halves_where_a_profile_or_the_owner_wants_them() {
+    use Precision::{F16, F32};
+    type Choose = fn(&mut Settings);
+    let cases: [(bool, Choose, Precision); 6] = [
+        (true, |settings| settings.profiles.default = Profile::HighThroughput, F16),
+        (true, |settings| settings.profiles.default = Profile::Balanced, F32),
+        (false, |settings| settings.profiles.default = Profile::HighThroughput, F32),
+        (false, |settings| settings.precision = Some(F16), F16),
+        (
+            true,
+            |settings| {
+                settings.profiles.default = Profile::HighThroughput;
+                settings.precision_by_model.insert(MODEL.to_owned(), Some(F32));
+            },
+            F32,
+        ),
+        (
+            true,
+            |settings| {
+                settings.precision = Some(F16);
+                settings.precision_by_model.insert(MODEL.to_owned(), None);
+            },
+            F32,
+        ),
+    ];
+    let exact = forecaster();
+    for (at, (gpu, choose, wanted)) in cases.into_iter().enumerate() {
+        let rig = if gpu { Rig::gpu(choose).await } else { Rig::cpu(choose).await };
+        let models = rig.system.models();
+        let (hex, precision) = Precision::of_digest(&models[0].digest);
+        assert_eq!((hex, precision), (exact.digest(), wanted), "case {at}");
+        assert_eq!(models[0].weight_bytes < exact.weight_bytes(), wanted == F16, "case {at}");
+        rig.ask().await.unwrap();
     }
 }
 

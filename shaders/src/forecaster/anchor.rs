@@ -9,7 +9,7 @@ use super::network::Anchor;
 const EPSILON: f64 = 1e-5;
 
 /// Reversible instance normalization of each series over its whole window, masked steps included (Kim et al. 2022).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Instance {
     /// The last value is taken off instead of the mean.
     pub(super) from_last: bool,

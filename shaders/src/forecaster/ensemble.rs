@@ -63,6 +63,19 @@ impl Ensemble {
         self.members.iter().map(|member| &member.trained.plan)
     }
 
+    /// All members halved; `None` when one cannot be.
+    pub(super) fn halved(&self) -> Option<Self> {
+        let halved =
+            |member: &Member| Some(Member { trained: member.trained.halved()?, weight: member.weight });
+        let members = self.members.iter().map(halved).collect::<Option<Vec<Member>>>()?;
+        Some(Self { members, combine: self.combine, middle: self.middle })
+    }
+
+    /// Whether all members are.
+    pub(super) fn is_normalized(&self) -> bool {
+        self.members.iter().all(|member| member.trained.is_normalized())
+    }
+
     /// Asks every member and joins the answers. `out` becomes `[rows, h, C]`.
     pub(super) fn forecast(
         &self,

@@ -37,7 +37,7 @@ use std::sync::Arc;
 pub use pipeline::Scratch;
 
 use crate::loader::{self, Archive, Blueprint, LoadError};
-use crate::{ExecuteError, Executor, Files, ModelSpec, PlainFiles, Plan, Windows};
+use crate::{ExecuteError, Executor, Files, ModelSpec, PlainFiles, Plan, Precision, Windows};
 use ensemble::Ensemble;
 use trained::Trained;
 
@@ -99,6 +99,32 @@ impl Forecaster {
         self
     }
 
+    /// The same model with matrices of halves, which says so behind its digest; `None` when a weight is larger than a half
+    /// can be.
+    #[must_use]
+    pub fn halved(&self) -> Option<Self> {
+        let kind = match &self.kind {
+            Kind::Trained(trained) => Kind::Trained(Box::new(trained.halved()?)),
+            Kind::Ensemble(ensemble) => Kind::Ensemble(ensemble.halved()?),
+        };
+        Some(Self { spec: Arc::clone(&self.spec), digest: Precision::F16.sign(&self.digest), kind })
+    }
+
+    /// How exactly its matrices are kept.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        Precision::of_digest(&self.digest).1
+    }
+
+    /// Whether the network sees normalized numbers only, so that none of its inputs outgrows a half.
+    #[must_use]
+    pub fn is_normalized(&self) -> bool {
+        match &self.kind {
+            Kind::Trained(trained) => trained.is_normalized(),
+            Kind::Ensemble(ensemble) => ensemble.is_normalized(),
+        }
+    }
+
     /// The shape of its question and answer.
     #[must_use]
     pub fn spec(&self) -> &Arc<ModelSpec> {
@@ -120,13 +146,14 @@ impl Forecaster {
         self.plans().map(|plan| plan.row_macs()).sum()
     }
 
-    /// Bytes of all weights in f32.
+    /// Bytes of all weights as they are kept.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
         self.plans().map(|plan| plan.weight_bytes()).sum()
     }
 
-    /// Hex SHA-256 of the weights file; for an ensemble that of its own file and its members' digests.
+    /// Hex SHA-256 of the weights file; for an ensemble that of its own file and its members' digests. `+f16` behind it: the
+    /// matrices were rounded to halves, so that the same file answers otherwise.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest

@@ -28,7 +28,7 @@ pub(super) enum Order {
 
 /// What the normalized window itself has to do with the network's numbers. It is computed in f64, outside the plan:
 /// that saves commands and their rounding.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Anchor {
     /// Nothing.
     None,

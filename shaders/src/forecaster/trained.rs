@@ -42,6 +42,25 @@ impl Trained {
         })
     }
 
+    /// See [`super::Forecaster::halved`].
+    pub(super) fn halved(&self) -> Option<Self> {
+        let plan = Arc::new(self.plan.halved()?);
+        Some(Self {
+            spec: Arc::clone(&self.spec),
+            plan,
+            digest: self.digest.clone(),
+            normalizer: self.normalizer,
+            order: self.order,
+            anchor: self.anchor.clone(),
+            masked: self.masked,
+        })
+    }
+
+    /// See [`super::Forecaster::is_normalized`].
+    pub(super) fn is_normalized(&self) -> bool {
+        self.spec.normalizer != NormalizerKind::Identity
+    }
+
     /// See [`super::Forecaster::forecast`].
     pub(super) fn forecast(
         &self,

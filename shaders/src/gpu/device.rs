@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 
-use super::mapped;
 use super::resident::{self, Sides};
 use super::{AdapterFacts, AdapterKind, GpuError};
+use super::{mapped, matrices};
 use crate::ExecuteError;
 
 /// How long a real device is polled before its thread sleeps: sleeping costs 20–30 µs more, and a batch of a thousand
@@ -27,11 +27,27 @@ pub(super) struct Device {
     pub(super) flows: Flows,
     /// Invocations of a subgroup, if all have as many.
     pub(super) lanes: Option<usize>,
+    /// Whether it multiplies matrices of halves by itself.
+    pub(super) products: Option<Products>,
     /// Queues that nobody uses yet.
     pub(super) sides: Sides,
+    adapter: wgpu::Adapter,
     faults: Arc<Faults>,
     spin: Duration,
 }
+
+/// Products of 16 × 16 halves that are summed in f32, by subgroups of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Products {
+    /// Invocations of a subgroup.
+    pub(super) lanes: usize,
+}
+
+/// What products of halves need.
+const PRODUCTS: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP)
+    .union(wgpu::Features::SUBGROUP_BARRIER);
 
 /// Whether small batches go through one dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,16 +95,9 @@ pub(super) struct Faults {
 impl Device {
     pub(super) fn open(adapter: &wgpu::Adapter, facts: &AdapterFacts) -> Result<Self, GpuError> {
         let refused = |reason: String| GpuError::DeviceRefused { adapter: facts.name.clone(), reason };
-        let limits = adapter.limits();
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("peregrine"),
-            // For runs that are observed; the others do without.
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
-            required_limits: limits.clone(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
-            memory_hints: wgpu::MemoryHints::Performance,
-            trace: wgpu::Trace::Off,
-        };
+        let products = products(adapter);
+        let descriptor = describe(adapter, products);
+        let limits = descriptor.required_limits.clone();
         let flows = if facts.kind == AdapterKind::Discrete { Flows::Parallel } else { Flows::None };
         let beside =
             if flows == Flows::Parallel { resident::open_beside(adapter, &descriptor) } else { None };
@@ -109,10 +118,20 @@ impl Device {
         }));
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
-        let info = adapter.get_info();
-        let lanes =
-            (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_min_size as usize);
-        Ok(Self { raw, queue, limits, host_reaches_device, flows, lanes, sides, faults, spin })
+        let lanes = lanes(adapter);
+        Ok(Self {
+            raw,
+            queue,
+            limits,
+            host_reaches_device,
+            flows,
+            lanes,
+            products,
+            sides,
+            adapter: adapter.clone(),
+            faults,
+            spin,
+        })
     }
 
     /// What is known to be wrong with it, for those that run beside its executor.
@@ -173,6 +192,19 @@ impl Device {
         }
     }
 
+    /// Makes on another device of the adapter what may break it, and gives it back.
+    pub(super) fn try_apart<T>(&self, work: impl FnOnce(&wgpu::Device) -> T) -> Result<T, ExecuteError> {
+        let descriptor = describe(&self.adapter, self.products);
+        let opened = pollster::block_on(self.adapter.request_device(&descriptor));
+        let (raw, queue) = opened.map_err(|error| ExecuteError::Refused(error.to_string()))?;
+        let apart = Self { raw, queue, faults: Arc::default(), ..self.clone() };
+        let on_error = Arc::clone(&apart.faults);
+        apart.raw.on_uncaptured_error(Arc::new(move |error| {
+            on_error.uncaptured.lock().get_or_insert_with(|| translate(&error));
+        }));
+        apart.guard(|| apart.create(work))
+    }
+
     /// Waits until `submission` is done, until `timeout` after `started` at most. The device is polled for a while
     /// first if `newest`: only then does an empty queue tell of this submission.
     pub(super) fn wait(
@@ -229,6 +261,45 @@ impl Faults {
     fn lose(&self, reason: &str) {
         self.lost.lock().get_or_insert_with(|| reason.trim().to_lowercase());
     }
+}
+
+/// What a device is opened with.
+fn describe(adapter: &wgpu::Adapter, products: Option<Products>) -> wgpu::DeviceDescriptor<'static> {
+    // For runs that are observed; the others do without.
+    let mut required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+    let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+    if products.is_some() {
+        required_features |= PRODUCTS;
+        // SAFETY: cooperative matrices are the only experimental feature that is asked for. Kernels that use them keep to
+        // what is known to work: loads and stores of whole matrices inside workgroup memory, in uniform control flow.
+        experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+    }
+    wgpu::DeviceDescriptor {
+        label: Some("peregrine"),
+        required_features,
+        required_limits: adapter.limits(),
+        experimental_features,
+        memory_hints: wgpu::MemoryHints::Performance,
+        trace: wgpu::Trace::Off,
+    }
+}
+
+/// Invocations of a subgroup, if all have as many.
+fn lanes(adapter: &wgpu::Adapter) -> Option<usize> {
+    let info = adapter.get_info();
+    (info.subgroup_min_size == info.subgroup_max_size).then_some(info.subgroup_min_size as usize)
+}
+
+fn products(adapter: &wgpu::Adapter) -> Option<Products> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let side = u32::try_from(matrices::SIDE).expect("a handful");
+    let fits = |shape: &wgpu::CooperativeMatrixProperties| {
+        [shape.m_size, shape.n_size, shape.k_size] == [side; 3]
+            && (shape.ab_type, shape.cr_type) == (F16, F32)
+    };
+    let told =
+        adapter.features().contains(PRODUCTS) && adapter.cooperative_matrix_properties().iter().any(fits);
+    lanes(adapter).filter(|_| told).map(|lanes| Products { lanes })
 }
 
 fn translate(error: &wgpu::Error) -> ExecuteError {

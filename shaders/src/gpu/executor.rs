@@ -17,7 +17,7 @@ use super::prepared::Prepared;
 use super::resident::{Program, Resident};
 use super::slide::Slider;
 use super::timer::{Stretch, Timer};
-use super::{GpuError, GpuOptions, adapter};
+use super::{GpuError, GpuOptions, adapter, narrow};
 use crate::{
     Backend, BufferId, ExecuteError, Executor, Plan, PlanId, ResidentPlan, RunTimes, SlidingStack, Stay,
 };
@@ -198,6 +198,12 @@ impl GpuExecutor {
         self.device.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
+    /// Inputs of every batch cross as halves, where the plan keeps such.
+    #[cfg(test)]
+    pub(crate) fn set_narrow(&mut self) {
+        self.kernels.narrows_always = true;
+    }
+
     /// Every layer by one variant, whatever the number of rows.
     #[cfg(test)]
     pub(crate) fn force_variant(&mut self, index: usize) {
@@ -230,13 +236,16 @@ impl GpuExecutor {
         let prepared = &*prepared;
         let memory = &*memory;
         let plan = &prepared.plan;
-        let (layout, groups) = prepared.bound(lane);
         let flow = prepared.flow.as_ref().filter(|_| flows);
+        let is_narrow = !flows && self.kernels.widens(plan, rows.len()).is_some();
         let input_floats = plan.inputs.iter().map(|input| plan.width(*input)).sum::<usize>() * rows.len();
         let commands = self.copier.beside(
-            input_floats * size_of::<f32>(),
-            || write_inputs(plan, layout, memory, rows, inputs, &self.copier),
-            || encode(&self.device, &self.kernels, prepared, flow, memory, layout, groups, rows.len(), timer),
+            input_floats * if is_narrow { size_of::<half::f16>() } else { size_of::<f32>() },
+            || match is_narrow {
+                true => write_halves(plan, prepared.capacity(lane), memory, rows, inputs, &self.copier),
+                false => write_inputs(plan, prepared.bound(lane).0, memory, rows, inputs, &self.copier),
+            },
+            || encode(&self.device, &self.kernels, prepared, flow, memory, lane, rows.len(), timer),
         );
         *in_flight = Some(self.device.queue.submit([commands]));
         if self.observes {
@@ -316,7 +325,7 @@ impl GpuExecutor {
     fn make_room(&mut self, id: PlanId, lane: usize, rows: usize) -> Result<(), ExecuteError> {
         let prepared = self.plans.get_mut(&id).expect("a plan is loaded before it is run");
         let capacity_rows = prepared.capacity_rows(lane, rows);
-        let need = prepared.need(capacity_rows);
+        let need = prepared.need(&self.kernels, capacity_rows);
         let memory = &mut self.lanes[lane].memory;
         if !memory.as_ref().is_some_and(|memory| memory.holds(need)) {
             let need = memory.as_ref().map_or(need, |memory: &Memory| -> Need { memory.grown(need) });
@@ -390,6 +399,7 @@ impl Executor for GpuExecutor {
     ) -> Result<(), ExecuteError> {
         plan.assert_fits(rows, inputs, output);
         let output_width = plan.width(plan.output);
+        self.noted = Noted::default();
 
         self.load(plan)?;
         let started = Instant::now();
@@ -477,6 +487,23 @@ fn write_inputs(
     }
 }
 
+/// The rows of every input as halves, which are widened in the arena.
+fn write_halves(
+    plan: &Plan,
+    capacity_rows: usize,
+    memory: &Memory,
+    rows: &Range<usize>,
+    inputs: &[&[f32]],
+    copier: &Copier,
+) {
+    let mut at = 0;
+    for (input, buffer) in inputs.iter().zip(&plan.inputs) {
+        let width = plan.width(*buffer);
+        narrow::write(memory, at, width, &input[rows.start * width..rows.end * width], copier);
+        at += capacity_rows * layout::stride(width) * size_of::<half::f16>();
+    }
+}
+
 /// Rows of `width` floats, each padded to its stride.
 fn write_rows(to: &Mapped, at: usize, width: usize, rows: &[f32], copier: &Copier) {
     let stride_bytes = layout::stride(width) * size_of::<f32>();
@@ -497,19 +524,22 @@ fn encode(
     prepared: &Prepared,
     flow: Option<&Running>,
     memory: &Memory,
-    layout: &Layout,
-    groups: &[wgpu::BindGroup],
+    lane: usize,
     rows: usize,
     timer: Option<&Timer>,
 ) -> wgpu::CommandBuffer {
     let plan = &prepared.plan;
+    let (layout, [groups, widening]) = prepared.bound(lane);
+    let widen = if flow.is_some() { None } else { kernels.widens(plan, rows) };
     let place = |buffer: BufferId| {
         let floats = [layout.base(buffer), rows * layout.stride(buffer)];
         floats.map(|count| (count * size_of::<f32>()) as u64)
     };
     let mut encoder =
         device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("batch") });
-    if let Arena::Copied { arena, upload } = &memory.arena {
+    if let Arena::Copied { arena, upload } = &memory.arena
+        && widen.is_none()
+    {
         let mut at = 0;
         for buffer in &plan.inputs {
             let [offset, bytes] = place(*buffer);
@@ -524,8 +554,15 @@ fn encode(
         if let Some(flow) = flow {
             flow.record(&mut pass, rows);
         } else {
+            if let Some(pipeline) = widen {
+                pass.set_pipeline(pipeline);
+                for (input, group) in plan.inputs.iter().zip(widening) {
+                    pass.set_bind_group(0, group, &[]);
+                    pass.dispatch_workgroups(narrow::workgroups(plan, *input, rows), 1, 1);
+                }
+            }
             for (command, group) in plan.commands.iter().zip(groups) {
-                let (pipeline, [columns, rows]) = kernels.of(command, rows);
+                let (pipeline, [columns, rows]) = kernels.of(plan.precision, command, rows);
                 pass.set_pipeline(pipeline);
                 pass.set_bind_group(0, group, &[]);
                 pass.dispatch_workgroups(columns, rows, 1);

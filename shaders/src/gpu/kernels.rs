@@ -1,9 +1,10 @@
 //! The compiled kernels and their bindings, made once per device.
 
-use super::device::Device;
+use super::device::{Device, Products};
+use super::narrow;
 use super::params::PARAM_BYTES;
-use super::variants::{Variant, is_plain};
-use crate::{Command, ExecuteError, Plan};
+use super::variants::{self, Arithmetic, Variant, is_plain};
+use crate::{Command, ExecuteError, Plan, Precision};
 
 macro_rules! source {
     ($stem:literal) => {
@@ -29,9 +30,12 @@ pub(super) const SOURCES: [(&str, &str); 7] = [
 ];
 
 pub(super) struct Kernels {
-    plain: Linears,
-    /// Made for the first plan that needs them.
-    general: Option<Linears>,
+    singles: Weighted,
+    /// Made for the first plan that keeps halves.
+    halves: Option<Weighted>,
+    /// As if this device multiplied matrices of halves.
+    #[cfg(test)]
+    pub(super) narrows_always: bool,
     /// Used whatever the number of rows.
     #[cfg(test)]
     pub(super) forced: Option<Variant>,
@@ -40,13 +44,25 @@ pub(super) struct Kernels {
     affine: wgpu::ComputePipeline,
     layer_norm: wgpu::ComputePipeline,
     attention: wgpu::ComputePipeline,
-    recurrent: wgpu::ComputePipeline,
     /// Arena, parameters, batch, weights, and what the host reads.
     pub(super) weighted: wgpu::BindGroupLayout,
+    /// The same and the weights once more, of which the halves end where the bias begins.
+    pub(super) halved: wgpu::BindGroupLayout,
     /// Arena, parameters, batch.
     pub(super) weightless: wgpu::BindGroupLayout,
     /// Arena, places of the inputs, batch, weights, what the host reads, results on their way, failures.
     pub(super) flow: wgpu::BindGroupLayout,
+}
+
+/// Kernels of commands with matrices, for one way to keep these.
+struct Weighted {
+    arithmetic: Arithmetic,
+    plain: Linears,
+    /// Made for the first plan that needs them.
+    general: Option<Linears>,
+    recurrent: wgpu::ComputePipeline,
+    /// Widens inputs that cross the bus as halves.
+    widen: Option<wgpu::ComputePipeline>,
 }
 
 /// In the order of [`Variant::ALL`].
@@ -59,26 +75,48 @@ impl Kernels {
 
     /// Compiles what only some plans need.
     pub(super) fn prepare(&mut self, device: &Device, plan: &Plan) -> Result<(), ExecuteError> {
+        let (weighted, layout) = match plan.precision {
+            Precision::F32 => (&mut self.singles, &self.weighted),
+            Precision::F16 => {
+                let layout = &self.halved;
+                if self.halves.is_none() {
+                    let made =
+                        device.create(|raw| Weighted::new(raw, layout, &self.weighted, halves_of(device)))?;
+                    self.halves = Some(made);
+                }
+                (self.halves.as_mut().expect("made just now"), layout)
+            }
+        };
         let needs = |command: &Command| match command {
             Command::Linear(linear) => !is_plain(linear),
             _ => false,
         };
-        if self.general.is_none() && plan.commands.iter().any(needs) {
-            self.general = Some(device.create(|device| linears(device, &self.weighted, false))?);
+        if weighted.general.is_none() && plan.commands.iter().any(needs) {
+            let arithmetic = weighted.arithmetic;
+            weighted.general = Some(device.create(|raw| linears(raw, layout, false, arithmetic))?);
         }
         Ok(())
     }
 
     /// Pipeline and workgroups of one command over `rows` rows.
-    pub(super) fn of(&self, command: &Command, rows: usize) -> (&wgpu::ComputePipeline, [u32; 2]) {
+    pub(super) fn of(
+        &self,
+        precision: Precision,
+        command: &Command,
+        rows: usize,
+    ) -> (&wgpu::ComputePipeline, [u32; 2]) {
+        let weighted = match &self.halves {
+            Some(halves) if precision == Precision::F16 => halves,
+            _ => &self.singles,
+        };
         let mut counts = workgroups(command, rows);
         let pipeline = match command {
             Command::Linear(linear) => {
-                let variant = self.variant(linear, rows);
-                counts = variant.workgroups(linear, rows);
-                let all = match &self.general {
+                let variant = self.variant(linear, rows, weighted.arithmetic);
+                counts = variant.workgroups(linear, rows, weighted.arithmetic);
+                let all = match &weighted.general {
                     Some(general) if !is_plain(linear) => general,
-                    _ => &self.plain,
+                    _ => &weighted.plain,
                 };
                 &all[variant as usize]
             }
@@ -87,29 +125,43 @@ impl Kernels {
             Command::Affine(_) => &self.affine,
             Command::LayerNorm(_) => &self.layer_norm,
             Command::Attention(_) => &self.attention,
-            Command::Recurrent(_) => &self.recurrent,
+            Command::Recurrent(_) => &weighted.recurrent,
         };
         let narrow = |count| u32::try_from(count).expect("a plan whose dispatches do not fit is refused");
         (pipeline, counts.map(narrow))
     }
 
-    fn variant(&self, linear: &crate::Linear, rows: usize) -> Variant {
+    /// What widens the inputs of a batch that cross the bus as halves; `None`: they cross as they are.
+    pub(super) fn widens(&self, plan: &Plan, rows: usize) -> Option<&wgpu::ComputePipeline> {
+        let halves = self.halves.as_ref().filter(|_| plan.precision == Precision::F16)?;
+        let is_large = match halves.arithmetic {
+            Arithmetic::Matrices { .. } => rows > halves.arithmetic.few_lines_max(),
+            Arithmetic::Single | Arithmetic::Half => false,
+        };
+        #[cfg(test)]
+        let is_large = is_large || self.narrows_always;
+        halves.widen.as_ref().filter(|_| is_large)
+    }
+
+    fn variant(&self, linear: &crate::Linear, rows: usize, arithmetic: Arithmetic) -> Variant {
         #[cfg(test)]
         if let Some(forced) = self.forced {
             return forced;
         }
-        Variant::choose(linear, rows)
+        Variant::choose(linear, rows, arithmetic)
     }
 
     fn make(device: &wgpu::Device) -> Self {
         let weighted = bindings(device, Bindings::Weighted);
         let weightless = bindings(device, Bindings::Weightless);
-        let [_linear, sources @ ..] = SOURCES;
-        let [pool, moves, affine, layer_norm, attention, recurrent] =
+        let [_linear, sources @ .., _recurrent] = SOURCES;
+        let [pool, moves, affine, layer_norm, attention] =
             sources.map(|(stem, source)| module(device, stem, source));
         Self {
-            plain: linears(device, &weighted, true),
-            general: None,
+            singles: Weighted::new(device, &weighted, &weighted, Arithmetic::Single),
+            halves: None,
+            #[cfg(test)]
+            narrows_always: false,
             #[cfg(test)]
             forced: None,
             pool: pipeline(device, &pool, "pool", &weightless),
@@ -117,10 +169,47 @@ impl Kernels {
             affine: pipeline(device, &affine, "affine", &weighted),
             layer_norm: pipeline(device, &layer_norm, "layer_norm", &weighted),
             attention: pipeline(device, &attention, "attention", &weightless),
-            recurrent: pipeline(device, &recurrent, "recurrent", &weighted),
             weighted,
+            halved: bindings(device, Bindings::Halved),
             weightless,
             flow: bindings(device, Bindings::Flow),
+        }
+    }
+}
+
+impl Weighted {
+    fn new(
+        device: &wgpu::Device,
+        of_layers: &wgpu::BindGroupLayout,
+        of_recurrent: &wgpu::BindGroupLayout,
+        arithmetic: Arithmetic,
+    ) -> Self {
+        let [.., (stem, source)] = SOURCES;
+        let recurrent = module(device, stem, &variants::recurrent(source, arithmetic));
+        Self {
+            arithmetic,
+            plain: linears(device, of_layers, true, arithmetic),
+            general: None,
+            recurrent: pipeline(device, &recurrent, stem, of_recurrent),
+            widen: (arithmetic != Arithmetic::Single).then(|| narrow::pipeline(device, of_recurrent)),
+        }
+    }
+}
+
+/// How this device multiplies halves. A driver that does not compile what it says it can takes the device with it, so
+/// that is tried on another one.
+fn halves_of(device: &Device) -> Arithmetic {
+    let Some(Products { lanes, .. }) = device.products else { return Arithmetic::Half };
+    let arithmetic = Arithmetic::Matrices { lanes };
+    let tried = device.try_apart(|raw| {
+        let layout = bindings(raw, Bindings::Halved);
+        [true, false].map(|plain| linears(raw, &layout, plain, arithmetic))
+    });
+    match tried {
+        Ok(_) => arithmetic,
+        Err(error) => {
+            tracing::warn!(%error, "halves are multiplied in f32: report this driver");
+            Arithmetic::Half
         }
     }
 }
@@ -129,7 +218,10 @@ impl Kernels {
 pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
     const LANES: usize = 64;
     match command {
-        Command::Linear(linear) => Variant::choose(linear, rows).workgroups(linear, rows),
+        Command::Linear(linear) => {
+            let arithmetic = Arithmetic::Single;
+            Variant::choose(linear, rows, arithmetic).workgroups(linear, rows, arithmetic)
+        }
         Command::Pool(pool) => [pool.dst.width.div_ceil(LANES), rows],
         Command::Move(step) => [(step.counts[0] * step.counts[1]).div_ceil(LANES), rows],
         Command::Affine(affine) => [affine.dst.width.div_ceil(LANES), rows],
@@ -139,10 +231,16 @@ pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
     }
 }
 
-fn linears(device: &wgpu::Device, bindings: &wgpu::BindGroupLayout, plain: bool) -> Linears {
+fn linears(
+    device: &wgpu::Device,
+    bindings: &wgpu::BindGroupLayout,
+    plain: bool,
+    arithmetic: Arithmetic,
+) -> Linears {
     Variant::ALL.map(|variant| {
-        let module = module(device, variant.entry_point(), &variant.wgsl(plain));
-        pipeline(device, &module, variant.entry_point(), bindings)
+        let entry_point = variant.entry_point(arithmetic);
+        let module = module(device, entry_point, &variant.wgsl(plain, arithmetic));
+        pipeline(device, &module, entry_point, bindings)
     })
 }
 
@@ -184,6 +282,7 @@ pub(super) fn pipeline(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bindings {
     Weighted,
+    Halved,
     Weightless,
     Flow,
 }
@@ -208,6 +307,9 @@ fn bindings(device: &wgpu::Device, kind: Bindings) -> wgpu::BindGroupLayout {
         entries.push(buffer(3, wgpu::BufferBindingType::Storage { read_only: true }, 16));
         entries.push(buffer(4, wgpu::BufferBindingType::Storage { read_only: false }, 16));
     }
+    if kind == Bindings::Halved {
+        entries.push(buffer(5, wgpu::BufferBindingType::Storage { read_only: true }, 16));
+    }
     if kind == Bindings::Flow {
         // As long as there are inputs.
         entries[1] = buffer(1, wgpu::BufferBindingType::Uniform, 0);
@@ -216,6 +318,7 @@ fn bindings(device: &wgpu::Device, kind: Bindings) -> wgpu::BindGroupLayout {
     }
     let label = match kind {
         Bindings::Weighted => "weighted",
+        Bindings::Halved => "halved",
         Bindings::Weightless => "weightless",
         Bindings::Flow => "flow",
     };

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::weights::HALF_TILE_DEPTH;
 use crate::{BufferId, Plan};
 
 /// An arena is never larger, whatever the device offers: rows beyond it run in further chunks.
@@ -16,7 +17,7 @@ const CAPACITY_ROWS_MIN: usize = 16;
 const ROW_FLOATS: usize = 4;
 
 /// Behind the last buffer: a kernel that reads four columns at once, in tiles, may read past a row's end.
-pub(super) const SLACK_BYTES: usize = 128;
+pub(super) const SLACK_BYTES: usize = HALF_TILE_DEPTH * size_of::<f32>();
 
 /// Each buffer is `[capacity, stride]`, one after the other; a row's last columns are padding.
 #[derive(Clone, Debug, PartialEq, Eq)]

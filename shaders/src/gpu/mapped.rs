@@ -93,6 +93,22 @@ impl Mapped {
         copier.copy(source, cells);
     }
 
+    /// Has `bytes` bytes from `at` on written by `write`, in pieces that are multiples of `unit` bytes, each with its first
+    /// byte from `at` on; pieces are only written. Otherwise as [`write`](Self::write).
+    pub(super) fn fill(
+        &self,
+        at: usize,
+        bytes: usize,
+        unit: usize,
+        copier: &Copier,
+        write: impl Fn(usize, &mut [u8]) + Sync,
+    ) {
+        assert!(at + bytes <= self.bytes, "write past a mapped buffer");
+        // SAFETY: as in `write`.
+        let cells = unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(at), bytes) };
+        copier.fill(cells, unit, write);
+    }
+
     /// Copies from byte `at` on. No submission that uses these cells is in flight.
     pub(super) fn read(&self, at: usize, target: &mut [u8], copier: &Copier) {
         assert!(at + target.len() <= self.bytes, "read past a mapped buffer");
@@ -131,14 +147,18 @@ impl Copier {
     }
 
     fn copy(&self, source: &[u8], target: &mut [u8]) {
+        self.fill(target, 1, |first, target| target.copy_from_slice(&source[first..first + target.len()]));
+    }
+
+    /// Pieces are multiples of `unit` bytes; `write` is told the first byte of each.
+    fn fill(&self, target: &mut [u8], unit: usize, write: impl Fn(usize, &mut [u8]) + Sync) {
         match &self.0 {
-            Some(pool) if source.len() >= PARALLEL_BYTES_MIN => pool.install(|| {
-                let pieces = target.par_chunks_mut(PARALLEL_PIECE_BYTES);
-                pieces
-                    .zip(source.par_chunks(PARALLEL_PIECE_BYTES))
-                    .for_each(|(target, source)| target.copy_from_slice(source));
-            }),
-            _ => target.copy_from_slice(source),
+            Some(pool) if target.len() >= PARALLEL_BYTES_MIN => {
+                let piece = PARALLEL_PIECE_BYTES.next_multiple_of(unit);
+                let (write, pieces) = (&write, target.par_chunks_mut(piece).enumerate());
+                pool.install(|| pieces.for_each(|(index, target)| write(index * piece, target)));
+            }
+            _ => write(0, target),
         }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Need {
     pub(super) arena: u64,
     pub(super) upload: u64,
     pub(super) readback: u64,
+    /// Of plans whose inputs cross as halves.
+    pub(super) halves: u64,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Memory {
     pub(super) arena: Arena,
     pub(super) batch: Mapped,
     pub(super) readback: Mapped,
+    /// Inputs that are widened in the arena.
+    pub(super) halves: Option<Mapped>,
     /// Bound where nothing sinks, so that only the last layer touches the host's memory.
     pub(super) nowhere: wgpu::Buffer,
     /// Its first word is set by a flow whose workgroups did not all run at once.
@@ -76,9 +80,13 @@ impl Memory {
         };
         let failed = Mapped::new(device, "failed", 16, Usage::STORAGE, Place::Host)?;
         failed.write(0, &[0; 16], &Copier::default());
+        let halves = (size.halves > 0)
+            .then(|| Mapped::new(device, "halves", size.halves, Usage::STORAGE, Place::Device))
+            .transpose()?;
         Ok(Self {
             generation,
             arena,
+            halves,
             batch: Mapped::new(device, "batch", BATCH_BYTES, Usage::UNIFORM, Place::Device)?,
             readback: Mapped::new(
                 device,
@@ -109,6 +117,7 @@ impl Need {
             arena: self.arena.max(other.arena),
             upload: self.upload.max(other.upload),
             readback: self.readback.max(other.readback),
+            halves: self.halves.max(other.halves),
         }
     }
 
@@ -120,6 +129,7 @@ impl Need {
             arena: power(self.arena).min(arena_max).max(self.arena),
             upload: power(self.upload),
             readback: power(self.readback),
+            halves: if self.halves == 0 { 0 } else { power(self.halves) },
         }
     }
 }

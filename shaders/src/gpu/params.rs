@@ -6,8 +6,8 @@ use super::layout::Layout;
 use super::variants;
 use super::weights;
 use crate::{
-    Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Pool, PoolMode, Recurrent,
-    View,
+    Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Pool, PoolMode, Precision,
+    Recurrent, View,
 };
 
 /// `Linear` in linear.wgsl.
@@ -166,11 +166,16 @@ const _: () = assert!(size_of::<RecurrentParams>() == 48);
 const _: () = assert!(size_of::<BatchParams>() == 16);
 
 /// The block of a command, padded with zeros. A layer that sinks writes its destination where the host reads it.
-pub(super) fn block(command: &Command, layout: &Layout, sinks: bool) -> [u8; PARAM_BYTES] {
+pub(super) fn block(
+    command: &Command,
+    precision: Precision,
+    layout: &Layout,
+    sinks: bool,
+) -> [u8; PARAM_BYTES] {
     let mut block = [0; PARAM_BYTES];
     let mut put = |bytes: &[u8]| block[..bytes.len()].copy_from_slice(bytes);
     match command {
-        Command::Linear(command) => put(bytemuck::bytes_of(&linear(command, layout, sinks))),
+        Command::Linear(command) => put(bytemuck::bytes_of(&linear(command, precision, layout, sinks))),
         Command::Pool(command) => put(bytemuck::bytes_of(&pool(command, layout))),
         Command::Move(command) => put(bytemuck::bytes_of(&moves(command, layout))),
         Command::Affine(command) => put(bytemuck::bytes_of(&affine(command, layout))),
@@ -181,12 +186,12 @@ pub(super) fn block(command: &Command, layout: &Layout, sinks: bool) -> [u8; PAR
     block
 }
 
-fn linear(linear: &Linear, layout: &Layout, sinks: bool) -> LinearParams {
+fn linear(linear: &Linear, precision: Precision, layout: &Layout, sinks: bool) -> LinearParams {
     let (src_base, src_stride) = layout.place(linear.src);
     let (dst_base, dst_stride) = layout.place(linear.dst);
     let (mask_base, mask_stride) = linear.mask.map_or((0, 0), |mask| layout.place(mask));
     let (activation, slope) = activation(linear.activation);
-    let (in_padded, out_vec4s) = weights::padded(&linear.weights);
+    let (in_padded, out_vec4s) = weights::padded(&linear.weights, precision);
     let dst_base = if sinks { 0 } else { dst_base };
     let [src_step, dst_step] = [linear.repeat.src_step, linear.repeat.dst_step].map(narrow);
     LinearParams {

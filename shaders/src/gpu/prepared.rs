@@ -8,10 +8,11 @@ use super::flow::{self, Flow, Form, Running};
 use super::kernels::{Kernels, workgroups};
 use super::layout::{self, Layout};
 use super::memory::{Memory, Need};
+use super::narrow;
 use super::params::{self, PARAM_BYTES};
 use super::resident::Resident;
 use super::weights::{self, WeightMap};
-use crate::{Command, ExecuteError, Init, Plan};
+use crate::{Command, ExecuteError, Init, Plan, Precision};
 
 /// Units of a recurrent layer, and width of its output: what recurrent.wgsl has workgroup memory for.
 const RECURRENT_WIDTH_MAX: usize = 1024;
@@ -40,6 +41,8 @@ struct Bound {
     generation: u64,
     layout: Layout,
     groups: Vec<wgpu::BindGroup>,
+    /// One an input, for those that cross as halves.
+    widening: Vec<wgpu::BindGroup>,
 }
 
 impl Prepared {
@@ -87,7 +90,7 @@ impl Prepared {
             });
             let params = raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("params"),
-                size: (LANES * plan.commands.len().max(1) * param_stride) as u64,
+                size: (LANES * blocks(plan).max(1) * param_stride) as u64,
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
@@ -126,8 +129,8 @@ impl Prepared {
     /// Flips bits of the weights that the device holds: a fault.
     pub(super) fn damage(&self, queue: &wgpu::Queue) {
         for (index, span) in &self.map.owners {
-            let mut packed = weights::pack(&self.plan.commands[*index]);
-            weights::damage(bytemuck::cast_slice_mut(&mut packed));
+            let mut packed = weights::pack(&self.plan.commands[*index], self.plan.precision);
+            weights::damage(&mut packed, self.plan.precision);
             queue.write_buffer(&self.weights, span.byte_offset as u64, bytemuck::cast_slice(&packed));
         }
         if let Some(flow) = &self.flow {
@@ -141,7 +144,7 @@ impl Prepared {
         layout::capacity_rows(rows, self.chunk_rows_max).max(bound_rows)
     }
 
-    pub(super) fn need(&self, capacity_rows: usize) -> Need {
+    pub(super) fn need(&self, kernels: &Kernels, capacity_rows: usize) -> Need {
         let bytes = |floats: usize| (floats * size_of::<f32>()) as u64;
         let plan = &self.plan;
         let input_floats = plan.inputs.iter().map(|input| layout::stride(plan.width(*input))).sum::<usize>();
@@ -149,6 +152,10 @@ impl Prepared {
             arena: bytes(layout::row_floats(plan) * capacity_rows) + layout::SLACK_BYTES as u64,
             upload: bytes(input_floats * capacity_rows),
             readback: bytes(layout::stride(plan.width(plan.output)) * capacity_rows),
+            halves: match kernels.widens(plan, capacity_rows) {
+                Some(_) => narrow::bytes(plan, capacity_rows) as u64,
+                None => 0,
+            },
         }
     }
 
@@ -167,20 +174,34 @@ impl Prepared {
             return Ok(());
         }
         let layout = Layout::new(&self.plan, capacity_rows);
-        let mut blocks = vec![0; self.plan.commands.len() * self.param_stride];
-        for (index, block) in blocks.chunks_exact_mut(self.param_stride).enumerate() {
+        let mut blocks = vec![0; blocks(&self.plan) * self.param_stride];
+        let (of_commands, of_inputs) = blocks.split_at_mut(self.plan.commands.len() * self.param_stride);
+        let narrow = narrow::params(&self.plan, &layout, capacity_rows);
+        for (params, block) in narrow.iter().zip(of_inputs.chunks_exact_mut(self.param_stride)) {
+            block[..size_of_val(params)].copy_from_slice(bytemuck::bytes_of(params));
+        }
+        for (index, block) in of_commands.chunks_exact_mut(self.param_stride).enumerate() {
             let command = &self.plan.commands[index];
-            block[..PARAM_BYTES].copy_from_slice(&params::block(command, &layout, self.sinks(index)));
+            block[..PARAM_BYTES].copy_from_slice(&params::block(
+                command,
+                self.plan.precision,
+                &layout,
+                self.sinks(index),
+            ));
         }
         device.queue.write_buffer(&self.params, (lane * blocks.len()) as u64, &blocks);
-        let groups = device.create(|raw| {
-            let indices = 0..self.plan.commands.len();
-            indices.map(|index| self.group(index, raw, kernels, lane, memory)).collect()
+        let (groups, widening) = device.create(|raw| {
+            let commands = 0..self.plan.commands.len();
+            let groups = commands.map(|index| self.group(index, raw, kernels, lane, memory)).collect();
+            let inputs = 0..self.plan.inputs.len();
+            let widening = inputs.filter_map(|input| self.widening(input, raw, kernels, lane, memory));
+            (groups, widening.collect())
         })?;
         if let Some(flow) = self.flow.as_mut().filter(|_| lane == 0) {
             flow.bind(device, kernels, &self.plan, &layout, capacity_rows, memory)?;
         }
-        self.bound[lane] = Some(Bound { capacity_rows, generation: memory.generation, layout, groups });
+        let generation = memory.generation;
+        self.bound[lane] = Some(Bound { capacity_rows, generation, layout, groups, widening });
         Ok(())
     }
 
@@ -195,10 +216,42 @@ impl Prepared {
         self.sinks && dst.is_some_and(|dst| dst.buffer == self.plan.output)
     }
 
-    /// Layout and bind groups; `bind` has been called.
-    pub(super) fn bound(&self, lane: usize) -> (&Layout, &[wgpu::BindGroup]) {
+    /// Layout, and bind groups of commands and of inputs that are widened; `bind` has been called.
+    pub(super) fn bound(&self, lane: usize) -> (&Layout, [&[wgpu::BindGroup]; 2]) {
         let bound = self.bound[lane].as_ref().expect("a plan is bound before it is run");
-        (&bound.layout, &bound.groups)
+        (&bound.layout, [&bound.groups, &bound.widening])
+    }
+
+    /// Rows that its arena is laid out for; `bind` has been called.
+    pub(super) fn capacity(&self, lane: usize) -> usize {
+        self.bound[lane].as_ref().expect("a plan is bound before it is run").capacity_rows
+    }
+
+    /// For an input that crosses as halves, where there is room for such.
+    fn widening(
+        &self,
+        input: usize,
+        raw: &wgpu::Device,
+        kernels: &Kernels,
+        lane: usize,
+        memory: &Memory,
+    ) -> Option<wgpu::BindGroup> {
+        let halves = memory.halves.as_ref()?;
+        let params = self.params_of(lane, self.plan.commands.len() + input);
+        let resources = [
+            memory.arena.buffer().as_entire_binding(),
+            params,
+            memory.batch.buffer.as_entire_binding(),
+            halves.buffer.as_entire_binding(),
+            memory.nowhere.as_entire_binding(),
+        ];
+        Some(bind_group(raw, &self.plan.name, &kernels.weighted, resources))
+    }
+
+    /// A block of parameters.
+    fn params_of(&self, lane: usize, index: usize) -> wgpu::BindingResource<'_> {
+        let block = lane * blocks(&self.plan) + index;
+        range(&self.params, block * self.param_stride, PARAM_BYTES)
     }
 
     fn group(
@@ -209,12 +262,7 @@ impl Prepared {
         lane: usize,
         memory: &Memory,
     ) -> wgpu::BindGroup {
-        let range = |buffer, offset: usize, bytes: usize| {
-            let size = wgpu::BufferSize::new(bytes as u64);
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64, size })
-        };
-        let block = lane * self.plan.commands.len() + index;
-        let params = range(&self.params, block * self.param_stride, PARAM_BYTES);
+        let params = self.params_of(lane, index);
         let arena = memory.arena.buffer().as_entire_binding();
         let mut entries = vec![arena, params, memory.batch.buffer.as_entire_binding()];
         let mut layout = &kernels.weightless;
@@ -223,17 +271,36 @@ impl Prepared {
             let sink = if self.sinks(index) { &memory.readback.buffer } else { &memory.nowhere };
             entries.push(sink.as_entire_binding());
             layout = &kernels.weighted;
+            if has_halves(&self.plan, index) {
+                // The same once more, for the bias behind the halves.
+                entries.push(range(&self.weights, span.byte_offset, span.bytes));
+                layout = &kernels.halved;
+            }
         }
-        let entries: Vec<wgpu::BindGroupEntry<'_>> = (0..)
-            .zip(entries)
-            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-            .collect();
-        raw.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(&self.plan.name),
-            layout,
-            entries: &entries,
-        })
+        bind_group(raw, &self.plan.name, layout, entries)
     }
+}
+
+/// Blocks of parameters of a plan in one lane: of each command, then of each input.
+fn blocks(plan: &Plan) -> usize {
+    plan.commands.len() + plan.inputs.len()
+}
+
+fn range(buffer: &wgpu::Buffer, offset: usize, bytes: usize) -> wgpu::BindingResource<'_> {
+    let size = wgpu::BufferSize::new(bytes as u64);
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: offset as u64, size })
+}
+
+/// One binding after the other.
+fn bind_group<'a>(
+    raw: &wgpu::Device,
+    label: &str,
+    layout: &wgpu::BindGroupLayout,
+    resources: impl IntoIterator<Item = wgpu::BindingResource<'a>>,
+) -> wgpu::BindGroup {
+    let entries: Vec<wgpu::BindGroupEntry<'_>> =
+        (0..).zip(resources).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
+    raw.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(label), layout, entries: &entries })
 }
 
 /// Whether one layer writes all of the output, and nothing reads it: then it need not lie in the arena. It would be
@@ -249,13 +316,18 @@ pub(super) fn sinks(plan: &Plan) -> bool {
     !read && none.is_none() && matches!(only, Some(Command::Linear(linear)) if whole(linear))
 }
 
+/// Whether a command is a layer whose matrix has halves.
+fn has_halves(plan: &Plan, index: usize) -> bool {
+    plan.precision == Precision::F16 && matches!(plan.commands[index], Command::Linear(_))
+}
+
 fn fill(buffer: &wgpu::Buffer, map: &WeightMap, plan: &Plan) -> Result<(), ExecuteError> {
     {
         let mut view = buffer
             .get_mapped_range_mut(..)
             .map_err(|error| ExecuteError::Refused(format!("weights were not mapped: {error}")))?;
         for (index, span) in &map.owners {
-            let packed = weights::pack(&plan.commands[*index]);
+            let packed = weights::pack(&plan.commands[*index], plan.precision);
             view.slice(span.byte_offset..span.byte_offset + span.bytes)
                 .copy_from_slice(bytemuck::cast_slice(&packed));
         }

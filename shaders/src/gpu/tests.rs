@@ -10,10 +10,10 @@ use super::params::{
     AffineParams, AttentionParams, BatchParams, LayerNormParams, LinearParams, MovesParams, PoolParams,
     RecurrentParams,
 };
-use super::variants::{Variant, slice_len};
+use super::variants::{Arithmetic, Variant, recurrent, slice_len};
 use super::weights::{WeightMap, pack};
 use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError};
-use crate::{Activation, Init, Linear, Plan, PlanBuilder, Weights};
+use crate::{Activation, Init, Linear, Plan, PlanBuilder, Precision, Weights};
 
 use AdapterChoice::{Any, Hardware, Software};
 use AdapterKind::{Discrete, Integrated, Software as Llvmpipe};
@@ -238,17 +238,42 @@ fn every_kernel_on_disk_is_compiled_and_has_its_twin_and_its_tests() {
 
 #[test]
 fn every_variant_of_a_layer_is_valid_and_has_its_entry_point() {
-    use naga::valid::{Capabilities, ValidationFlags, Validator};
-    for variant in Variant::ALL {
+    let arithmetics = [Arithmetic::Single, Arithmetic::Half, Arithmetic::Matrices { lanes: 32 }];
+    for (variant, arithmetic) in
+        Variant::ALL.into_iter().flat_map(|variant| arithmetics.map(|arithmetic| (variant, arithmetic)))
+    {
         for plain in [false, true] {
-            let module = naga::front::wgsl::parse_str(&variant.wgsl(plain)).unwrap();
-            Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+            let module = valid(&variant.wgsl(plain, arithmetic));
+            let entry_point = variant.entry_point(arithmetic);
             assert!(
-                module.entry_points.iter().any(|entry| entry.name == variant.entry_point()),
-                "{variant:?}"
+                module.entry_points.iter().any(|entry| entry.name == entry_point),
+                "{variant:?}, {arithmetic:?}"
             );
         }
     }
+}
+
+#[test]
+fn recurrent_layers_of_halves_are_valid() {
+    let [.., (stem, source)] = SOURCES;
+    assert_eq!(stem, "recurrent");
+    valid(&recurrent(source, Arithmetic::Half));
+}
+
+/// By the capabilities that devices are asked for.
+#[track_caller]
+pub(super) fn valid(source: &str) -> naga::Module {
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+    let asked = Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::SUBGROUP
+        | Capabilities::SUBGROUP_BARRIER
+        | Capabilities::COOPERATIVE_MATRIX;
+    let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|error| panic!("{error}\n{source}"));
+    Validator::new(ValidationFlags::all(), asked)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)));
+    module
 }
 
 #[test]
@@ -295,11 +320,27 @@ fn weights_are_transposed_padded_and_followed_by_their_bias() {
     let map = WeightMap::new(&plan, 64);
     assert_eq!(map.owners.len(), 1, "a shared layer is uploaded once");
     assert_eq!(map.spans[0], map.spans[1]);
-    let packed = pack(&plan.commands[0]);
-    assert_eq!(packed.len(), 17 * 4);
-    assert_eq!(packed[..12], [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
-    assert!(packed[12..64].iter().all(|value| *value == 0.0));
-    assert_eq!(packed[64..], [7., 8., 0., 0.]);
+    let packed = pack(&plan.commands[0], Precision::F32);
+    let floats: &[f32] = bytemuck::cast_slice(&packed);
+    assert_eq!(floats.len(), 17 * 4);
+    assert_eq!(floats[..12], [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
+    assert!(floats[12..64].iter().all(|value| *value == 0.0));
+    assert_eq!(floats[64..], [7., 8., 0., 0.]);
+}
+
+#[test]
+fn halves_lie_two_in_a_word_and_the_bias_behind_them_whole() {
+    let weights =
+        Weights { out_width: 2, in_width: 3, matrix: vec![1., 2., 3., 4., 5., 6.], bias: vec![0.1, 8.] };
+    let plan = twice(&Arc::new(weights)).halved().expect("small weights");
+    let packed = pack(&plan.commands[0], Precision::F16);
+    let map = WeightMap::new(&plan, 64);
+    assert_eq!(map.spans[0].map(|span| span.bytes), Some(size_of_val(packed.as_slice())));
+    let halves: &[half::f16] = bytemuck::cast_slice(&packed[..128]);
+    let first = halves[..12].iter().map(|half| half.to_f32()).collect::<Vec<_>>();
+    assert_eq!(first, [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
+    assert!(halves[12..].iter().all(|half| half.to_f32() == 0.0));
+    assert_eq!(packed[128..], [0.1_f32.to_bits(), 8_f32.to_bits(), 0, 0]);
 }
 
 fn plan_of(widths: &[usize]) -> Plan {

@@ -185,7 +185,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         }
         writeln!(to, "            }}\n            k_load += {DEPTH}u;\n        }} else {{")?;
         for i in 0..BLOCK {
-            writeln!(to, "            load_{i} = weights[weight_at + {i}u * out_vec4s];")?;
+            writeln!(to, "            load_{i} = weight(weight_at + {i}u * out_vec4s);")?;
         }
         writeln!(to, "            weight_at += {DEPTH}u * out_vec4s;\n        }}")
     }

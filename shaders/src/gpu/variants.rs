@@ -1,12 +1,15 @@
-//! The variants of a `Linear`, and which of them takes how many lines. All give the same bits.
+//! The variants of a `Linear`, and which of them takes how many lines. All give the same bits, but for those that multiply
+//! by cooperative matrices.
 
 use super::kernels::SOURCES;
-use super::tiles;
 use super::weights::TILE_DEPTH;
+use super::{matrices, tiles};
 use crate::{Activation, Linear};
 
-/// Up to this many lines the input columns are dealt out to the invocations.
+/// Up to this many lines the input columns are dealt out to the invocations,
 const FEW_LINES_MAX: usize = 128;
+/// and where units of their own multiply the others.
+const FEW_LINES_BESIDE_MATRICES_MAX: usize = 64;
 /// Large tiles from this many workgroups on: one a multiprocessor of a large device.
 const LARGE_TILES_MIN: usize = 96;
 /// Slices of a sum, and how long each is at least.
@@ -14,6 +17,19 @@ const SLICES_MAX: usize = 32;
 const SLICE_LEN_MIN: usize = 2 * TILE_DEPTH;
 
 const _: () = assert!(tiles::DEPTH == TILE_DEPTH);
+/// How the weights of a layer are kept, and multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    /// In f32.
+    Single,
+    /// As halves, multiplied in f32.
+    Half,
+    /// As halves, and many lines by cooperative matrices.
+    Matrices {
+        /// Invocations of a subgroup.
+        lanes: usize,
+    },
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Variant {
@@ -25,54 +41,116 @@ pub(super) enum Variant {
     LargeTile,
 }
 
+impl Arithmetic {
+    /// Lines up to which the input columns are dealt out instead.
+    pub(super) const fn few_lines_max(self) -> usize {
+        match self {
+            Self::Single | Self::Half => FEW_LINES_MAX,
+            Self::Matrices { .. } => FEW_LINES_BESIDE_MATRICES_MAX,
+        }
+    }
+}
+
 impl Variant {
     pub(super) const ALL: [Self; 4] = [Self::Line, Self::Lines, Self::SmallTile, Self::LargeTile];
 
     /// The variant for `rows` rows.
-    pub(super) fn choose(linear: &Linear, rows: usize) -> Self {
+    pub(super) fn choose(linear: &Linear, rows: usize, arithmetic: Arithmetic) -> Self {
         let lines = rows * linear.repeat.count;
-        let large = Self::LargeTile.workgroups(linear, rows);
+        let large = Self::LargeTile.workgroups(linear, rows, arithmetic);
         match lines {
             0..=1 => Self::Line,
-            2..=FEW_LINES_MAX => Self::Lines,
+            _ if lines <= arithmetic.few_lines_max() => Self::Lines,
             _ if large[0] * large[1] >= LARGE_TILES_MIN => Self::LargeTile,
             _ => Self::SmallTile,
         }
     }
 
     /// Along outputs and lines.
-    pub(super) fn workgroups(self, linear: &Linear, rows: usize) -> [usize; 2] {
+    pub(super) fn workgroups(self, linear: &Linear, rows: usize, arithmetic: Arithmetic) -> [usize; 2] {
+        let is_matrices = matches!(arithmetic, Arithmetic::Matrices { .. });
         let [outputs, lines] = match self {
             Self::Line => [16, 1],
             Self::Lines => [16, 4],
+            Self::SmallTile if is_matrices => [matrices::SMALL.outputs, matrices::SMALL.lines],
             Self::SmallTile => [tiles::SMALL.outputs, tiles::SMALL.lines],
+            Self::LargeTile if is_matrices => [matrices::LARGE.outputs, matrices::LARGE.lines],
             Self::LargeTile => [tiles::LARGE.outputs, tiles::LARGE.lines],
         };
         [linear.weights.out_width.div_ceil(outputs), (rows * linear.repeat.count).div_ceil(lines)]
     }
 
-    pub(super) const fn entry_point(self) -> &'static str {
-        match self {
-            Self::Line | Self::Lines => "linear",
-            Self::SmallTile => tiles::SMALL.name,
-            Self::LargeTile => tiles::LARGE.name,
+    /// The name of the kernel in what [`wgsl`](Self::wgsl) writes.
+    pub(super) const fn entry_point(self, arithmetic: Arithmetic) -> &'static str {
+        match (self, arithmetic) {
+            (Self::Line | Self::Lines, _) => "linear",
+            (Self::SmallTile, Arithmetic::Matrices { .. }) => matrices::SMALL.name,
+            (Self::SmallTile, _) => tiles::SMALL.name,
+            (Self::LargeTile, Arithmetic::Matrices { .. }) => matrices::LARGE.name,
+            (Self::LargeTile, _) => tiles::LARGE.name,
         }
     }
 
     /// The kernel, for layers that are [`is_plain`] or for all.
-    pub(super) fn wgsl(self, plain: bool) -> String {
+    pub(super) fn wgsl(self, plain: bool, arithmetic: Arithmetic) -> String {
         let (_, source) =
             SOURCES.iter().find(|(stem, _)| *stem == "linear").expect("linear.wgsl is a source");
-        let set = |source: String, from: &str, to: &str| {
-            assert!(source.contains(from), "linear.wgsl lacks `{from}`");
-            source.replace(from, to)
-        };
-        let source = set((*source).to_owned(), "PLAIN: bool = false", &format!("PLAIN: bool = {plain}"));
-        match self {
-            Self::Line => set(source, "LINES: u32 = 4u", "LINES: u32 = 1u"),
-            Self::Lines => source,
-            Self::SmallTile => source + &tiles::SMALL.wgsl(),
-            Self::LargeTile => source + &tiles::LARGE.wgsl(),
+        let source = set(source, "PLAIN: bool = false", &format!("PLAIN: bool = {plain}"));
+        match (self, arithmetic) {
+            (Self::Line, _) => set(&keeping(&source, arithmetic), "LINES: u32 = 4u", "LINES: u32 = 1u"),
+            (Self::Lines, _) => keeping(&source, arithmetic),
+            (Self::SmallTile, Arithmetic::Matrices { lanes }) => {
+                keeping(&source, arithmetic) + &matrices::SMALL.wgsl(lanes)
+            }
+            (Self::SmallTile, _) => keeping(&source, arithmetic) + &tiles::SMALL.wgsl(),
+            (Self::LargeTile, Arithmetic::Matrices { lanes }) => {
+                keeping(&source, arithmetic) + &matrices::LARGE.wgsl(lanes)
+            }
+            (Self::LargeTile, _) => keeping(&source, arithmetic) + &tiles::LARGE.wgsl(),
+        }
+    }
+}
+
+/// linear.wgsl with its weights declared for an arithmetic.
+fn keeping(source: &str, arithmetic: Arithmetic) -> String {
+    const BEGINS: &str = "@group(0) @binding(3)";
+    const ENDS: &str = "// Ends what is declared for each kind of weights.\n";
+    let (enable, cells, number) = match arithmetic {
+        Arithmetic::Single => return source.to_owned(),
+        Arithmetic::Half => {
+            ("", "vec2<u32>", "vec4<f32>(unpack2x16float(weights[at].x), unpack2x16float(weights[at].y))")
+        }
+        Arithmetic::Matrices { .. } => (matrices::ENABLE, "vec4<f16>", "vec4<f32>(weights[at])"),
+    };
+    let (before, rest) = source.split_once(BEGINS).expect("linear.wgsl declares its weights");
+    let (_, after) = rest.split_once(ENDS).expect("linear.wgsl says where that ends");
+    format!(
+        "{enable}{before}@group(0) @binding(3) var<storage, read> weights: array<{cells}>;
+// The same bytes once more.
+@group(0) @binding(5) var<storage, read> biases: array<vec4<f32>>;
+
+fn weight(at: u32) -> vec4<f32> {{
+    return {number};
+}}
+
+fn bias(out_vec4: u32) -> vec4<f32> {{
+    return biases[linear_params.in_padded * linear_params.out_vec4s / 2u + out_vec4];
+}}
+{after}"
+    )
+}
+
+fn set(source: &str, from: &str, to: &str) -> String {
+    assert!(source.contains(from), "a kernel lacks `{from}`");
+    source.replace(from, to)
+}
+
+/// recurrent.wgsl for matrices that are kept so.
+pub(super) fn recurrent(source: &str, arithmetic: Arithmetic) -> String {
+    match arithmetic {
+        Arithmetic::Single => source.to_owned(),
+        Arithmetic::Half | Arithmetic::Matrices { .. } => {
+            set(source, "HALF: bool = false", "HALF: bool = true")
         }
     }
 }

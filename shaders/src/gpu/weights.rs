@@ -3,10 +3,14 @@
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
 
-use crate::{Command, Plan, Weights};
+use half::f16;
+
+use crate::{Command, Plan, Precision, Weights};
 
 /// The depth of a layer's tiles: `in` is padded to a multiple of it, so that no loop has a remainder.
 pub(super) const TILE_DEPTH: usize = 16;
+/// The same of matrices of halves: what cooperative matrices take at a time.
+pub(super) const HALF_TILE_DEPTH: usize = 64;
 
 /// Where the constants of a command lie in the plan's weight buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,7 @@ impl WeightMap {
             let span = key(command).map(|key| {
                 *known.entry(key).or_insert_with(|| {
                     let byte_offset = map.bytes.next_multiple_of(alignment_bytes);
-                    let span = Span { byte_offset, bytes: len(command) * size_of::<f32>() };
+                    let span = Span { byte_offset, bytes: len(command, plan.precision) * size_of::<u32>() };
                     map.bytes = span.byte_offset + span.bytes;
                     map.owners.push((index, span));
                     span
@@ -65,69 +69,96 @@ fn key(command: &Command) -> Option<Key> {
 }
 
 /// Inputs padded to whole tiles, and vectors of four outputs.
-pub(super) fn padded(weights: &Weights) -> (usize, usize) {
-    (weights.in_width.next_multiple_of(TILE_DEPTH), weights.out_width.div_ceil(4))
+pub(super) fn padded(weights: &Weights, precision: Precision) -> (usize, usize) {
+    let depth = match precision {
+        Precision::F32 => TILE_DEPTH,
+        Precision::F16 => HALF_TILE_DEPTH,
+    };
+    (weights.in_width.next_multiple_of(depth), weights.out_width.div_ceil(4))
 }
 
-/// Floats of a command's constants; a binding is a whole number of vectors.
-fn len(command: &Command) -> usize {
-    let plain = |weights: &Weights| (weights.in_width + 1) * weights.out_width;
-    let floats = match command {
+/// Words of `count` weights.
+fn words(count: usize, precision: Precision) -> usize {
+    (count * precision.bytes()).div_ceil(size_of::<u32>())
+}
+
+/// Words of a command's constants; a binding is a whole number of vectors.
+fn len(command: &Command, precision: Precision) -> usize {
+    let words = match command {
         Command::Linear(linear) => {
-            let (in_padded, out_vec4s) = padded(&linear.weights);
-            (in_padded + 1) * out_vec4s * 4
+            let (in_padded, out_vec4s) = padded(&linear.weights, precision);
+            words(in_padded * out_vec4s * 4, precision) + out_vec4s * 4
         }
-        Command::Recurrent(_) => command.weights().map(|weights| plain(weights)).sum(),
+        Command::Recurrent(_) => {
+            let plain = |weights: &Weights| words(weights.matrix.len(), precision) + weights.out_width;
+            command.weights().map(|weights| plain(weights)).sum()
+        }
         Command::Affine(affine) => 2 * affine.scale.len(),
         Command::LayerNorm(norm) => 2 * norm.scale.len(),
         Command::Pool(_) | Command::Move(_) | Command::Attention(_) => 0,
     };
-    floats.next_multiple_of(4)
+    words.next_multiple_of(4)
 }
 
-/// The numbers of a command's span. A matrix is transposed to `[in, out]` and followed by its bias; that of a
-/// `Linear` is padded with zeros to `[in_padded, out_vec4s · 4]`.
-pub(super) fn pack(command: &Command) -> Vec<f32> {
-    let mut packed = vec![0.0; len(command)];
+/// The words of a command's span. A matrix is transposed to `[in, out]`, two halves a word where it has them, and followed
+/// by its bias; that of a `Linear` is padded with zeros to `[in_padded, out_vec4s · 4]`.
+pub(super) fn pack(command: &Command, precision: Precision) -> Vec<u32> {
+    let mut packed = Vec::with_capacity(len(command, precision));
     match command {
         Command::Linear(linear) => {
-            let (in_padded, out_vec4s) = padded(&linear.weights);
-            transpose(&linear.weights, in_padded, out_vec4s * 4, &mut packed);
+            let (in_padded, out_vec4s) = padded(&linear.weights, precision);
+            transpose(&linear.weights, in_padded, out_vec4s * 4, precision, &mut packed);
         }
         Command::Recurrent(_) => {
-            let mut rest = packed.as_mut_slice();
             for weights in command.weights() {
-                let (own, others) = rest.split_at_mut((weights.in_width + 1) * weights.out_width);
-                transpose(weights, weights.in_width, weights.out_width, own);
-                rest = others;
+                transpose(weights, weights.in_width, weights.out_width, precision, &mut packed);
             }
         }
         Command::Affine(affine) => vectors(&affine.scale, &affine.shift, &mut packed),
         Command::LayerNorm(norm) => vectors(&norm.scale, &norm.shift, &mut packed),
         Command::Pool(_) | Command::Move(_) | Command::Attention(_) => {}
     }
+    packed.resize(len(command, precision), 0);
     packed
 }
 
-fn transpose(weights: &Weights, in_padded: usize, stride: usize, packed: &mut [f32]) {
-    for (out, row) in weights.matrix.chunks_exact(weights.in_width).enumerate() {
-        for (k, value) in row.iter().enumerate() {
-            packed[k * stride + out] = *value;
-        }
+fn transpose(
+    weights: &Weights,
+    in_padded: usize,
+    stride: usize,
+    precision: Precision,
+    packed: &mut Vec<u32>,
+) {
+    let Weights { out_width, in_width, matrix, bias } = weights;
+    let turned = |at: usize| {
+        let (k, out) = (at / stride, at % stride);
+        if k < *in_width && out < *out_width { matrix[out * in_width + k] } else { 0.0 }
+    };
+    let count = in_padded * stride;
+    match precision {
+        Precision::F32 => packed.extend((0..count).map(|at| turned(at).to_bits())),
+        Precision::F16 => packed.extend((0..count.div_ceil(2)).map(|pair| {
+            let half = |at| if at < count { u32::from(f16::from_f32(turned(at)).to_bits()) } else { 0 };
+            half(2 * pair) | half(2 * pair + 1) << 16
+        })),
     }
-    let bias = in_padded * stride;
-    packed[bias..bias + weights.out_width].copy_from_slice(&weights.bias);
+    packed.extend(bias.iter().map(|value| value.to_bits()));
+    packed.extend((*out_width..stride).map(|_| 0));
 }
 
-fn vectors(scale: &[f32], shift: &[f32], packed: &mut [f32]) {
-    packed[..scale.len()].copy_from_slice(scale);
-    packed[scale.len()..2 * scale.len()].copy_from_slice(shift);
+fn vectors(scale: &[f32], shift: &[f32], packed: &mut Vec<u32>) {
+    packed.extend(scale.iter().chain(shift).map(|value| value.to_bits()));
 }
 
 /// What bad memory does: one bit of the exponent is flipped in some of the weights.
-pub(super) fn damage(packed: &mut [f32]) {
+pub(super) fn damage(packed: &mut [u32], precision: Precision) {
     const EVERY: usize = 61;
-    for weight in packed.iter_mut().step_by(EVERY) {
-        *weight = f32::from_bits(weight.to_bits() ^ (1 << 24));
+    let bit = match precision {
+        Precision::F32 => 24,
+        // Of the half above.
+        Precision::F16 => 16 + 11,
+    };
+    for word in packed.iter_mut().step_by(EVERY) {
+        *word ^= 1 << bit;
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
-    Affine, Attention, BufferId, Command, LayerNorm, Linear, Move, Plan, PlanId, Pool, Recurrent, View,
+    Affine, Attention, BufferId, Command, LayerNorm, Linear, Move, Plan, PlanId, Pool, Precision, Recurrent,
+    View,
 };
 
 /// Records a plan; every method asserts the shapes so that a finished plan needs no check by its executors.
@@ -82,15 +83,21 @@ impl PlanBuilder {
     /// Finishes the plan; `output` must be a whole buffer.
     #[must_use]
     pub fn finish(self, output: View) -> Plan {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         assert_eq!(output.width, self.buffer_widths[output.buffer.0], "output is a whole buffer");
         Plan {
-            id: PlanId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            id: next_id(),
             name: self.name,
+            precision: Precision::F32,
             buffer_widths: self.buffer_widths,
             inputs: self.inputs,
             output: output.buffer,
             commands: self.commands,
         }
     }
+}
+
+/// Of a plan that is new in this process.
+pub(super) fn next_id() -> PlanId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    PlanId(NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -8,12 +8,14 @@
 
 mod builder;
 mod command;
+mod precision;
 
 pub use builder::PlanBuilder;
 pub use command::{
     Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Pool, PoolMode, Recurrent,
     Repeat,
 };
+pub use precision::Precision;
 
 /// Unique within the process; executors key their prepared weights by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +68,8 @@ pub struct Plan {
     pub id: PlanId,
     /// The model's name, for messages.
     pub name: String,
+    /// How exactly its matrices are kept.
+    pub precision: Precision,
     /// Width of each buffer, by [`BufferId`].
     pub buffer_widths: Vec<usize>,
     /// Buffers that the caller fills, in the order of `Executor::run`'s `inputs`.
@@ -101,12 +105,15 @@ impl Plan {
         self.commands.iter().map(Command::row_macs).sum()
     }
 
-    /// Bytes of all distinct matrices and biases in f32.
+    /// Bytes of all distinct matrices and biases as they are kept.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
         let mut seen = std::collections::HashSet::new();
         let all = self.commands.iter().flat_map(Command::weights);
         let distinct = all.filter(|weights| seen.insert(std::ptr::from_ref::<Weights>(weights)));
-        distinct.map(|weights| (weights.matrix.len() + weights.bias.len()) * size_of::<f32>()).sum()
+        let bytes = |weights: &Weights| {
+            weights.matrix.len() * self.precision.bytes() + weights.bias.len() * size_of::<f32>()
+        };
+        distinct.map(|weights| bytes(weights)).sum()
     }
 }

@@ -36,6 +36,12 @@ impl Case {
         self.inputs.iter().map(Vec::as_slice).collect()
     }
 
+    /// The same with matrices of halves.
+    pub(crate) fn halved(&self) -> Self {
+        let plan = Arc::new(self.plan.halved().expect("weights of cases are small"));
+        Self { name: format!("{}, halves", self.name), plan, rows: self.rows, inputs: self.inputs.clone() }
+    }
+
     /// The same plan over rows `first .. first + rows` of this case.
     pub(crate) fn some_rows(&self, first: usize, rows: usize) -> Self {
         let widths = self.plan.inputs.iter().map(|buffer| self.plan.width(*buffer));

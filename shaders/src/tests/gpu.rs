@@ -63,6 +63,7 @@ fn an_observed_run_says_when_it_was_and_computes_the_same() {
         let plain = run_guarded(&mut executor, &case);
         assert_eq!(executor.observed(), None, "nobody asked");
         executor.observe(true);
+        run_guarded(&mut executor, &case);
         let before = Instant::now();
         let observed = run_guarded(&mut executor, &case);
         let after = Instant::now();
@@ -100,6 +101,25 @@ fn a_device_that_the_host_does_not_reach_gives_the_same_bits() {
     for case in [Case::nhits(3), Case::linear(odd, 9000), Case::nhits(70)] {
         let expected = with_shared(|shared| run_guarded(shared, &case));
         assert_eq!(bits(&run_guarded(&mut executor, &case)), bits(&expected), "{}", case.name);
+    }
+}
+
+#[test]
+fn inputs_that_cross_as_halves_are_rounded_to_them() {
+    let odd = LinearShape { k: 9, n: 7, init: Init::Accumulate, activation: Activation::Tanh, masked: true };
+    let mut executor = open();
+    executor.set_narrow();
+    for case in [Case::nhits(70), Case::linear(odd, 9000), Case::nhits(3), Case::nhits(5000)] {
+        let case = case.halved();
+        let mut rounded = case.halved();
+        for value in rounded.inputs.iter_mut().flatten() {
+            *value = half::f16::from_f32(*value).to_f32();
+        }
+        rounded.plan = std::sync::Arc::clone(&case.plan);
+        let expected = with_shared(|shared| run_guarded(shared, &rounded));
+        assert_eq!(bits(&run_guarded(&mut executor, &case)), bits(&expected), "{}", case.name);
+        let plain = with_shared(|shared| run_guarded(shared, &case));
+        assert_ne!(bits(&plain), bits(&expected), "{}: rounding shows", case.name);
     }
 }
 

@@ -58,6 +58,16 @@ pub(crate) fn check(case: &Case, tolerance: Tolerance) {
         check_on(executor.as_mut(), case, &expected, tolerance);
     }
     gpu::check(case, &expected, tolerance);
+    check_halved(case, tolerance);
+}
+
+/// The same with matrices of halves, which the oracle has rounded as well.
+#[track_caller]
+fn check_halved(case: &Case, tolerance: Tolerance) {
+    let case = case.halved();
+    let expected = oracle(&case.plan, case.rows, &case.input_slices());
+    check_on(&mut CpuExecutor::new(2), &case, &expected, tolerance);
+    gpu::check(&case, &expected, tolerance);
 }
 
 /// Runs `case` on one executor. The first run gets NaN for input, so that every scratch cell the plan writes is

@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, Query};
 use peregrine_actors::{ForecastError, ModelStatus};
+use peregrine_shaders::Precision;
 use serde_json::{Value, json};
 
 use super::{Problem, Shared};
@@ -81,6 +82,7 @@ fn is_entry(model: &ModelStatus, name: &str, version: u32) -> bool {
 
 fn view(model: &ModelStatus) -> Value {
     let spec = &model.spec;
+    let (sha256, precision) = Precision::of_digest(&model.digest);
     json!({
         "name": spec.name,
         "version": model.version.to_string(),
@@ -94,6 +96,7 @@ fn view(model: &ModelStatus) -> Value {
         "futr_exog": spec.futr_exog,
         "stat_exog": spec.stat_exog,
         "weight_bytes": model.weight_bytes,
-        "sha256": model.digest,
+        "precision": precision.name(),
+        "sha256": sha256,
     })
 }

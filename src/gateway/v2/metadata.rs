@@ -3,6 +3,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 use peregrine_actors::{ModelState, ModelStatus};
+use peregrine_shaders::Precision;
 use serde_json::{Value, json};
 
 use super::parse::{DATATYPE, INPUT_NAMES, OUTPUT, slot_shape, takes};
@@ -40,13 +41,18 @@ pub(super) async fn model(
         let shape: Vec<i64> = std::iter::once(-1).chain(dims.iter().map(|&dim| dim as i64)).collect();
         json!({ "name": name, "datatype": DATATYPE, "shape": shape })
     };
+    let (sha256, precision) = Precision::of_digest(&model.digest);
     Ok(answer(&json!({
         "name": model.spec.name,
         "versions": versions.iter().map(u32::to_string).collect::<Vec<_>>(),
         "platform": format!("peregrine_{}", model.spec.family.class().to_lowercase()),
         "inputs": inputs(&model, tensor),
         "outputs": [tensor(OUTPUT, &output_dims(&model))],
-        "parameters": { "columns": model.spec.columns.join(","), "sha256": model.digest },
+        "parameters": {
+            "columns": model.spec.columns.join(","),
+            "precision": precision.name(),
+            "sha256": sha256,
+        },
     })))
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Interpreter;
 use crate::cpu::CpuExecutor;
 use crate::verify::verify;
-use crate::{Command, Executor, Forecaster, PlainFiles};
+use crate::{Command, Executor, Forecaster, PlainFiles, Precision};
 
 pub(super) const SHIPPED: [&str; 7] = [
     "nhits-168x24-quantile",
@@ -41,7 +41,7 @@ pub(super) fn folder(name: &str) -> PathBuf {
 
 fn check(executor: &mut dyn Executor) {
     for name in SHIPPED.into_iter().chain(TESTED) {
-        let report = verify(&folder(name), &PlainFiles, executor).unwrap();
+        let report = verify(&folder(name), &PlainFiles, Precision::F32, executor).unwrap();
         println!("{name}: worst {:.2e} on {}", report.worst, report.device);
         let failed: Vec<_> = report.cases.iter().filter(|case| !case.pass).collect();
         assert!(report.passed && failed.is_empty(), "{name}: {failed:#?}");
@@ -61,6 +61,22 @@ fn every_stored_case_is_reproduced_by_plain_loops() {
 fn every_stored_case_is_reproduced_by_the_cpu_executor() {
     check(&mut CpuExecutor::new(1));
     check(&mut CpuExecutor::new(2));
+}
+
+#[test]
+fn halves_stay_within_what_is_said_of_them() {
+    let mut executor = CpuExecutor::new(2);
+    for name in SHIPPED.into_iter().chain(TESTED) {
+        let report = verify(&folder(name), &PlainFiles, Precision::F16, &mut executor).unwrap();
+        println!("{name}: worst {:.2e} with halves", report.worst);
+        assert!(report.passed && report.precision == Precision::F16, "{name}: {:.2e}", report.worst);
+        assert!(report.worst > 1e-6, "{name}: nothing was rounded");
+        let forecaster = Forecaster::load(&folder(name)).unwrap();
+        let halved = forecaster.halved().unwrap();
+        assert_eq!(halved.digest().strip_suffix("+f16"), Some(forecaster.digest()));
+        assert!(halved.weight_bytes() < forecaster.weight_bytes());
+        assert!(std::sync::Arc::ptr_eq(halved.spec(), forecaster.spec()));
+    }
 }
 
 #[test]

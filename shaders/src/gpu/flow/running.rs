@@ -7,7 +7,7 @@ use crate::gpu::layout::Layout;
 use crate::gpu::memory::Memory;
 use crate::gpu::params::BatchParams;
 use crate::gpu::weights;
-use crate::{ExecuteError, Plan};
+use crate::{ExecuteError, Plan, Precision};
 
 /// A flow on its device.
 pub(in crate::gpu) struct Running {
@@ -79,7 +79,7 @@ impl Running {
     /// Flips bits of the weights that the device holds: a fault.
     pub(in crate::gpu) fn damage(&self, queue: &wgpu::Queue) {
         let mut packed = self.flow.pack();
-        weights::damage(&mut packed);
+        weights::damage(bytemuck::cast_slice_mut(&mut packed), Precision::F32);
         queue.write_buffer(&self.weights, 0, bytemuck::cast_slice(&packed));
     }
 
