@@ -104,6 +104,9 @@ impl Executor for ResidentExecutor {
     ) -> Result<(), ExecuteError> {
         plan.assert_fits(rows, inputs, output);
         let resident = self.plans.read().get(&plan.id).cloned().ok_or(NotServed::Away)?;
+        if rows <= resident.rows_max() {
+            return Ok(resident.run(rows, inputs, output)?);
+        }
         let widths: Vec<usize> = plan.inputs.iter().map(|input| plan.width(*input)).collect();
         let width = plan.width(plan.output);
         for first in (0..rows).step_by(resident.rows_max()) {

@@ -269,12 +269,16 @@ impl Line {
         };
         let now = self.spec.clock.now();
         let idle = cut.batch.is_empty() && retired.is_empty();
+        let mut makes_room = false;
         for plan in retired {
-            self.residents.forget(plan);
+            makes_room |= self.residents.forget(plan);
             running.contain(|executor| {
                 executor.unload(plan);
                 Ok(())
             })?;
+        }
+        if makes_room {
+            self.residents.retry(running)?;
         }
         for job in cut.expired {
             job.fail(ForecastError::DeadlineExceeded, now);

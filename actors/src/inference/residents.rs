@@ -61,14 +61,23 @@ impl Residents {
     /// The new one broke as well.
     pub(crate) fn restart(&self, engine: &mut Engine) -> Result<(), Broken> {
         self.clear();
-        let wanted = self.wanted.lock().clone();
+        self.retry(engine)
+    }
+
+    /// Has those stay that have not yet: one has left, and with it its room.
+    ///
+    /// # Errors
+    /// The executor broke.
+    pub(crate) fn retry(&self, engine: &mut Engine) -> Result<(), Broken> {
+        let mut wanted = self.wanted.lock().clone();
+        wanted.retain(|plan| !self.has(plan.id));
         wanted.iter().try_for_each(|plan| self.start(plan, engine))
     }
 
-    /// A plan is not served any more.
-    pub(crate) fn forget(&self, plan: PlanId) {
+    /// A plan is not served any more; `true`: it has stayed, and once it is unloaded there is room for another.
+    pub(crate) fn forget(&self, plan: PlanId) -> bool {
         self.wanted.lock().retain(|known| known.id != plan);
-        self.plans.write().remove(&plan);
+        self.plans.write().remove(&plan).is_some()
     }
 
     /// The executor is gone.

@@ -169,3 +169,24 @@ async fn a_model_that_is_unloaded_stays_no_longer() {
     until("it is forgotten", gone).await;
     until("its weights leave", || rig.gpu.loaded() == 0).await;
 }
+
+#[tokio::test]
+async fn a_model_that_had_no_room_stays_once_another_has_left() {
+    let rig = Rig::gpu(quick).await;
+    rig.gpu.set_staying(Staying::Refused);
+    rig.system.load(forecaster(), 2).await.unwrap();
+    assert_eq!(rig.gpu.stays().len(), 2, "the second one has been refused");
+    rig.gpu.set_staying(Staying::Serves);
+    assert!(rig.system.unload(MODEL, Some(1)).await);
+    until("it is tried again", || rig.gpu.stays().len() == 3).await;
+    until("it stays", || {
+        let devices = rig.system.health().devices;
+        devices.iter().any(|device| device.backend == Backend::Gpu && device.residents.len() == 1)
+    })
+    .await;
+    rig.ask().await.unwrap();
+    assert_eq!(rig.gpu.answered_staying(), 1);
+    assert!(rig.system.unload(MODEL, None).await);
+    until("its weights leave", || rig.gpu.loaded() == 0).await;
+    assert_eq!(rig.gpu.stays().len(), 3, "nobody is left who wants to");
+}

@@ -134,7 +134,7 @@ fn a_kernel_whose_launches_have_all_left_is_launched_again() {
             executor.neglect_resident(case.plan.id, false);
             until(|| executor.resident_left(case.plan.id) == 0, "launched again, without a request");
         } else {
-            assert_eq!(executor.ask_resident(&case), Err(NotServed::Silent), "an answer of nobody");
+            assert_eq!(executor.ask_resident(&case), Err(NotServed::Away), "an answer of nobody");
             executor.neglect_resident(case.plan.id, false);
         }
         until(|| !executor.resident_rests(case.plan.id), "it serves again");

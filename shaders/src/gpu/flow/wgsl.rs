@@ -263,22 +263,7 @@ fn poll(at: u32) -> f32 {{
             writeln!(to, "        if k_{column} < {}u {{", slices * len)?;
             for row in 0..rows {
                 let value = if alike {
-                    let source = layer.src[0].source;
-                    writeln!(to, "            var value_{row} = bitcast<f32>(word_{column}_{row}_0);")?;
-                    for part in 1..source.count {
-                        let other = format!("bitcast<f32>(word_{column}_{row}_{part})");
-                        if source.mean {
-                            writeln!(to, "            value_{row} += {other};")?;
-                        } else {
-                            writeln!(
-                                to,
-                                "            value_{row} = select(value_{row}, {other}, {other} > value_{row});"
-                            )?;
-                        }
-                    }
-                    if source.mean && source.count > 1 {
-                        writeln!(to, "            value_{row} = value_{row} / {}.0;", source.count)?;
-                    }
+                    write_pooled(to, row, layer.src[0].source, |part| format!("word_{column}_{row}_{part}"))?;
                     format!("value_{row}")
                 } else {
                     format!(
@@ -358,4 +343,26 @@ fn poll(at: u32) -> f32 {{
         }
         writeln!(to, "    }}")
     }
+}
+
+/// `value_{row}` of words that were polled, pooled where there are several; `word` names them.
+pub(super) fn write_pooled(
+    to: &mut String,
+    row: usize,
+    source: Source,
+    word: impl Fn(usize) -> String,
+) -> std::fmt::Result {
+    writeln!(to, "            var value_{row} = bitcast<f32>({});", word(0))?;
+    for part in 1..source.count {
+        let other = format!("bitcast<f32>({})", word(part));
+        if source.mean {
+            writeln!(to, "            value_{row} += {other};")?;
+        } else {
+            writeln!(to, "            value_{row} = select(value_{row}, {other}, {other} > value_{row});")?;
+        }
+    }
+    if source.mean && source.count > 1 {
+        writeln!(to, "            value_{row} = value_{row} / {}.0;", source.count)?;
+    }
+    Ok(())
 }

@@ -6,8 +6,9 @@
 //! times a second a launch hands over to the next, which waits behind it in the queue. Where it does not serve, the
 //! executor takes the ordinary way: this is an addition, never the only way.
 //!
-//! `words` is what both sides say, `launch` is Vulkan below wgpu, this is when which launch runs.
+//! `words` is what both sides say, `launch` is Vulkan below wgpu, `keeper` is when which launch runs, and this is who asks.
 
+mod keeper;
 mod launch;
 mod side;
 mod words;
@@ -42,9 +43,6 @@ const ASKING_MAX: usize = 3;
 const END_MAX: Duration = Duration::from_secs(5);
 /// The same where a processor plays the device: the first launch is compiled before it begins.
 const END_MAX_SOLO: Duration = Duration::from_secs(60);
-/// How often a kernel that failed is launched again, and how long it rests before.
-const RESTARTS_MAX: u32 = 3;
-const REST: Duration = Duration::from_secs(1);
 
 /// A queue, until it is let go.
 struct Taken {
@@ -223,7 +221,7 @@ impl Resident {
             .name("resident".to_owned())
             .spawn({
                 let shared = Arc::clone(&shared);
-                move || keep(&shared, launcher, &name)
+                move || keeper::keep(&shared, launcher, &name)
             })
             .map_err(|error| ExecuteError::Refused(format!("no thread for a resident kernel: {error}")))?;
         Ok(Self { shared, keeper: Mutex::new(Some(keeper)), faults: device.faults(), rows_max })
@@ -246,6 +244,17 @@ impl Resident {
             return Err(Interrupted::Began(desk.life));
         }
         self.ask_at(&mut desk, 1, &[input], output, self.shared.answer_max).map_err(Interrupted::NotServed)
+    }
+
+    /// As [`ResidentPlan::run`], for who has seen that nothing is wrong with the device.
+    pub(super) fn run_soundly(
+        &self,
+        rows: usize,
+        inputs: &[&[f32]],
+        output: &mut [f32],
+    ) -> Result<(), NotServed> {
+        let _asking = Asking::among(&self.shared.asking)?;
+        self.ask(rows, inputs, output, self.shared.answer_max)
     }
 
     pub(super) fn ask(
@@ -289,14 +298,18 @@ impl Resident {
                 Ok(())
             }
             Err(silence) => {
-                tracing::warn!(?silence, "a resident kernel did not answer");
                 // An answer may still come, so that no other request may be told to this life of it.
-                if desk.state == State::Serves {
-                    desk.state = if silence == Silence::Left { State::Deserted } else { State::Silent };
+                let why = silence.told();
+                let is_silent = why == NotServed::Silent;
+                if is_silent {
+                    tracing::warn!(?silence, "a resident kernel did not answer");
+                    desk.counts.silences += 1;
                 }
-                desk.counts.silences += u64::from(silence != Silence::Left);
+                if desk.state == State::Serves {
+                    desk.state = if is_silent { State::Silent } else { State::Deserted };
+                }
                 self.shared.bell.notify_all();
-                Err(NotServed::Silent)
+                Err(why)
             }
         }
     }
@@ -351,10 +364,7 @@ impl ResidentPlan for Resident {
         if !self.faults.is_sound() {
             return Err(NotServed::Away);
         }
-        let asking = Asking::among(&self.shared.asking)?;
-        let answer = self.ask(rows, inputs, output, self.shared.answer_max);
-        drop(asking);
-        answer
+        self.run_soundly(rows, inputs, output)
     }
 
     fn counts(&self) -> ResidentCounts {
@@ -378,93 +388,6 @@ impl Drop for Resident {
     }
 }
 
-/// Hands over from launch to launch until the owner lets go.
-fn keep(shared: &Shared, mut launcher: Launcher, name: &str) {
-    // Before the launcher, whose memory the line uses, whatever ends this.
-    let _closing = Closing(shared);
-    let mut restarts = 0;
-    let mut due = Instant::now() + shared.lease;
-    let mut asked = Asked { requests: 0, at: Instant::now() };
-    loop {
-        let state = shared.pause(due, &mut asked);
-        due = Instant::now() + shared.lease;
-        let kept = match state {
-            State::Serves => renew(shared, &mut launcher),
-            State::Silent | State::Deserted | State::Rests | State::Over | State::Stops => {
-                end(shared, &mut launcher)
-            }
-        };
-        let mut desk = shared.desk.lock();
-        match (kept, desk.state) {
-            // Whatever is to be done now is done in the next round.
-            (Ok(()), _) if state == State::Serves => {}
-            (_, State::Stops) => return,
-            (Ok(()), State::Rests) => {
-                tracing::debug!(plan = name, "a resident kernel rests");
-                while desk.state == State::Rests {
-                    shared.bell.wait(&mut desk);
-                }
-            }
-            (Ok(()), again @ (State::Silent | State::Deserted))
-                if again == State::Deserted || restarts < RESTARTS_MAX =>
-            {
-                if desk.state == State::Silent {
-                    restarts += 1;
-                    let rested = Instant::now() + REST * (restarts - 1);
-                    while desk.state == State::Silent && Instant::now() < rested {
-                        shared.bell.wait_until(&mut desk, rested);
-                    }
-                    if desk.state == State::Stops {
-                        return;
-                    }
-                }
-                desk.line.clear();
-                launcher.forget();
-                desk.life += 1;
-                asked.at = Instant::now();
-                match launcher.launch().and_then(|()| launcher.launch()) {
-                    Ok(()) => {
-                        tracing::info!(plan = name, restarts, "a resident kernel was launched again");
-                        desk.state = State::Serves;
-                        desk.is_followed = true;
-                    }
-                    Err(error) => {
-                        tracing::error!(plan = name, %error, "a resident kernel was not launched again");
-                        desk.state = State::Silent;
-                        restarts = RESTARTS_MAX;
-                    }
-                }
-            }
-            (kept, _) => {
-                let reason =
-                    kept.err().map_or_else(|| "it failed too often".to_owned(), |error| error.to_string());
-                tracing::error!(
-                    plan = name,
-                    reason,
-                    "no resident kernel any more, the ordinary way from now on"
-                );
-                desk.state = State::Over;
-                while desk.state != State::Stops {
-                    shared.bell.wait(&mut desk);
-                }
-                drop(desk);
-                // What is under way has its last chance to end before everything is let go.
-                let _ = end(shared, &mut launcher);
-                return;
-            }
-        }
-    }
-}
-
-/// Once the keeper ends nobody asks any more.
-struct Closing<'a>(&'a Shared);
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        self.0.desk.lock().state = State::Stops;
-    }
-}
-
 /// One of those who ask at the same time.
 struct Asking<'a>(&'a AtomicUsize);
 
@@ -480,75 +403,4 @@ impl Drop for Asking<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// When the keeper last saw that there were new requests.
-struct Asked {
-    requests: u64,
-    at: Instant,
-}
-
-impl Shared {
-    /// Until a lease is over, or something else is to be done; then the launch that waits has taken over, or the kernel
-    /// rests.
-    fn pause(&self, due: Instant, asked: &mut Asked) -> State {
-        let mut desk = self.desk.lock();
-        loop {
-            #[cfg(test)]
-            while desk.is_neglected && desk.state != State::Stops {
-                self.bell.wait(&mut desk);
-            }
-            if desk.state != State::Serves || !desk.is_followed || Instant::now() >= due {
-                break;
-            }
-            self.bell.wait_until(&mut desk, due);
-        }
-        let requests = desk.counts.requests;
-        if requests != asked.requests {
-            *asked = Asked { requests, at: Instant::now() };
-        }
-        if desk.state == State::Serves && self.rest_after.is_some_and(|after| asked.at.elapsed() >= after) {
-            desk.state = State::Rests;
-        }
-        if desk.state == State::Serves && desk.is_followed {
-            desk.hand_over();
-        }
-        desk.state
-    }
-}
-
-/// Waits for the launch that was told to stop and puts another behind the one that runs now.
-fn renew(shared: &Shared, launcher: &mut Launcher) -> Result<(), ExecuteError> {
-    if launcher.under_way() == 2 {
-        wait(shared, launcher)?;
-    }
-    // The launch that is to run now has left, as it waited for its start for too long: nobody answers.
-    if launcher.wait(Duration::ZERO)? {
-        let mut desk = shared.desk.lock();
-        if desk.state == State::Serves {
-            desk.state = State::Deserted;
-        }
-    } else {
-        shared.desk.lock().line.prepare(launcher.next());
-        launcher.launch()?;
-        shared.desk.lock().is_followed = true;
-    }
-    shared.bell.notify_all();
-    Ok(())
-}
-
-/// Stops all launches.
-fn end(shared: &Shared, launcher: &mut Launcher) -> Result<(), ExecuteError> {
-    shared.desk.lock().line.stop(launcher.under_way());
-    while launcher.under_way() > 0 {
-        wait(shared, launcher)?;
-    }
-    Ok(())
-}
-
-fn wait(shared: &Shared, launcher: &mut Launcher) -> Result<(), ExecuteError> {
-    if launcher.wait(shared.end_max)? {
-        return Ok(());
-    }
-    Err(ExecuteError::Timeout { millis: u64::try_from(shared.end_max.as_millis()).unwrap_or(u64::MAX) })
 }

@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, Instant};
 
+use crate::NotServed;
 use crate::gpu::flow::stays::{
     HEADER, LEFT_AT, LINE, NOT_YET, OUTPUTS_AT, REQUEST_MASK, ROW_BITS, SETS, STOP,
 };
@@ -73,6 +74,16 @@ pub(super) enum Silence {
     Left,
     /// Nothing came in time.
     Late,
+}
+
+impl Silence {
+    /// What its caller is told: a launch that left has done nothing wrong, and the next one answers as ever.
+    pub(super) const fn told(self) -> NotServed {
+        match self {
+            Self::Left => NotServed::Away,
+            Self::GaveUp | Self::Late => NotServed::Silent,
+        }
+    }
 }
 
 impl Line {
@@ -291,4 +302,46 @@ fn flush() {
     }
     #[cfg(not(target_arch = "x86_64"))]
     fence(Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::NonNull;
+    use std::time::Duration;
+
+    use super::{EMPTY, Extent, LEFT_AT, Line, OUTPUTS_AT, START_BYTES};
+    use crate::NotServed;
+
+    /// What a request is told, where the kernel has written these words before: `(place, word)`.
+    #[track_caller]
+    fn check(written: &[(usize, u32)], told: Result<f32, NotServed>) {
+        let extent =
+            Extent { rows_max: 1, row_words: 2, inputs: Vec::from([0..2]), out_width: 1, turns_max: 8 };
+        // As coarse as what a driver maps.
+        let mut pieces = [extent.words_bytes(), extent.sink_bytes(), 2 * START_BYTES]
+            .map(|bytes| vec![0_u128; (bytes as usize).div_ceil(16)]);
+        let starts = pieces.each_mut().map(|piece| NonNull::from(piece.as_mut_slice()).cast::<u32>());
+        // SAFETY: as large as the extent says, alive until the end, and no kernel is there.
+        let mut line = unsafe { Line::new(extent, starts) };
+        for (at, word) in written {
+            line.heard(*at).store(*word, std::sync::atomic::Ordering::Relaxed);
+        }
+        let mut output = [f32::NAN];
+        let answer = line.ask(1, &[&[1.0, 2.0]], &mut output, Duration::ZERO);
+        assert_eq!(answer.map(|()| output[0]).map_err(super::Silence::told), told, "{written:?}");
+    }
+
+    #[test]
+    fn an_answer_counts_whatever_else_is_said() {
+        check(&[(OUTPUTS_AT, 2.5_f32.to_bits())], Ok(2.5));
+        check(&[(OUTPUTS_AT, 2.5_f32.to_bits()), (LEFT_AT, 1)], Ok(2.5));
+    }
+
+    #[test]
+    fn a_launch_that_left_is_away_and_one_that_says_nothing_is_silent() {
+        check(&[(LEFT_AT, 1)], Err(NotServed::Away));
+        check(&[(LEFT_AT + 1, 1)], Err(NotServed::Silent));
+        check(&[(OUTPUTS_AT, EMPTY)], Err(NotServed::Silent));
+        check(&[(0, 1)], Err(NotServed::Silent));
+    }
 }

@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use super::{HEADER, REQUEST_MASK, SETS, STOP, TURNS_MAX, begin, protocol, wait, wait_with};
+use crate::gpu::flow::wgsl::write_pooled;
 use crate::gpu::flow::{Flow, Form, INVOCATIONS, Layer, POLLS_MAX, Source, WORDS};
 use crate::gpu::kernels::ACTIVATIONS;
 use crate::gpu::params;
@@ -395,24 +396,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for row in 0..rows {
                 let value = match like {
                     Some(source) => {
-                        writeln!(
-                            to,
-                            "            var value_{row} = bitcast<f32>(word_{index}_{column}_{row}_0);"
-                        )?;
-                        for part in 1..source.count {
-                            let other = format!("bitcast<f32>(word_{index}_{column}_{row}_{part})");
-                            if source.mean {
-                                writeln!(to, "            value_{row} += {other};")?;
-                            } else {
-                                writeln!(
-                                    to,
-                                    "            value_{row} = select(value_{row}, {other}, {other} > value_{row});"
-                                )?;
-                            }
-                        }
-                        if source.mean && source.count > 1 {
-                            writeln!(to, "            value_{row} = value_{row} / {}.0;", source.count)?;
-                        }
+                        write_pooled(to, row, source, |part| format!("word_{index}_{column}_{row}_{part}"))?;
                         format!("value_{row}")
                     }
                     None => format!(
