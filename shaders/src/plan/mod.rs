@@ -9,6 +9,7 @@
 mod builder;
 mod command;
 mod precision;
+mod shorten;
 
 pub use builder::PlanBuilder;
 pub use command::{

@@ -156,6 +156,69 @@ impl Case {
         Self::of(plan.finish(forecast), rows)
     }
 
+    /// Residual stacks of complete data: pooled by `kernels`, the backcast off the residual, all forecasts by one last
+    /// layer. With `terms` a backcast and a forecast come from so few numbers, by a basis.
+    pub(crate) fn complete_stacks(
+        kernels: &[usize],
+        [window, hidden, outputs]: [usize; 3],
+        terms: Option<usize>,
+        rows: usize,
+    ) -> Self {
+        let mut plan = PlanBuilder::new(&format!("stacks {kernels:?} {window}→{outputs} {terms:?}"));
+        let statics = 2;
+        let features = plan.input(window + statics);
+        let residual = plan.buffer(window + statics);
+        let joined = plan.buffer(kernels.len() * terms.unwrap_or(hidden));
+        let (middle, top) = (plan.buffer(hidden), plan.buffer(hidden));
+        plan.move_columns(Move::copy(features, residual));
+        for (stack, &kernel) in kernels.iter().enumerate() {
+            let seed = 10 * stack as u64;
+            let mut src = if stack == 0 { features } else { residual };
+            if kernel > 1 {
+                let dst = plan.buffer(window.div_ceil(kernel));
+                let y = src.slice(0, window);
+                plan.pool(Pool { src: y, dst, columns: 1, kernel, mode: PoolMode::Max });
+                src = dst;
+            }
+            let width = joined.width / kernels.len();
+            let slice = joined.slice(stack * width, width);
+            plan.linear(Linear::plain(src, middle, weights(seed + 1, src.width, hidden), Activation::Relu));
+            let into = if terms.is_some() { top } else { slice };
+            plan.linear(Linear::plain(middle, into, weights(seed + 2, hidden, hidden), Activation::Relu));
+            let mut explains = into;
+            if let Some(terms) = terms {
+                plan.linear(Linear::plain(
+                    into,
+                    slice,
+                    weights(seed + 4, hidden, width),
+                    Activation::Identity,
+                ));
+                explains = plan.buffer(terms);
+                plan.linear(Linear::plain(
+                    into,
+                    explains,
+                    weights(seed + 5, hidden, terms),
+                    Activation::Identity,
+                ));
+            }
+            if stack + 1 < kernels.len() {
+                plan.linear(Linear {
+                    init: Init::Accumulate,
+                    ..Linear::plain(
+                        explains,
+                        residual.slice(0, window),
+                        weights(seed + 3, explains.width, window),
+                        Activation::Identity,
+                    )
+                });
+            }
+        }
+        let output = plan.buffer(outputs);
+        let last = weights(9, joined.width, outputs);
+        plan.linear(Linear::plain(joined, output, last, Activation::Identity));
+        Self::of(plan.finish(output), rows)
+    }
+
     /// Residual stacks as forecasters record them: pooled, a masked backcast, all forecasts by one last layer.
     pub(crate) fn stacks(rows: usize) -> Self {
         let (window, hidden, outputs) = (70, 72, 21);

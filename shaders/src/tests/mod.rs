@@ -14,6 +14,7 @@ mod oracle;
 mod pool;
 mod recurrent;
 mod resident;
+mod shorten;
 mod sliding;
 mod whole_plan;
 

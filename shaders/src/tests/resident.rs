@@ -14,8 +14,9 @@ const LONG: Duration = Duration::from_millis(700);
 #[test]
 fn a_plan_that_stays_agrees_with_its_layers() {
     let _alone = alone();
-    for rows_max in [1, 4] {
-        let all = Case::stacks(40);
+    let shorter = || Case::complete_stacks(&[2, 1, 1], [70, 72, 21], None, 40);
+    assert!(shorter().plan.shortened().is_some());
+    for (rows_max, all) in [(1, Case::stacks(40)), (4, Case::stacks(40)), (1, shorter()), (4, shorter())] {
         let width = all.plan.width(all.plan.output);
         let expected = run_guarded(&mut open(), &all);
         let mut executor = open_solo();

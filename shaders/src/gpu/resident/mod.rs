@@ -148,7 +148,10 @@ impl Program {
         let solo = device.flows == Flows::Solo;
         let lanes =
             device.lanes.ok_or_else(|| ExecuteError::Refused("its subgroups differ in size".to_owned()))?;
-        let flow = Flow::of(plan, Form::Stays { solo, lanes, rows_max })
+        let form = Form::Stays { solo, lanes, rows_max };
+        let shorter = plan.shortened().and_then(|shorter| Flow::of(&shorter, form));
+        let flow = shorter
+            .or_else(|| Flow::of(plan, form))
             .ok_or_else(|| ExecuteError::Refused("its layers do not go in one dispatch".to_owned()))?;
         let (workgroups, group_rows) = flow.groups(rows_max);
         let extent = Extent {

@@ -315,8 +315,9 @@ mod tests {
     /// What a request is told, where the kernel has written these words before: `(place, word)`.
     #[track_caller]
     fn check(written: &[(usize, u32)], told: Result<f32, NotServed>) {
+        let pair = 0..2;
         let extent =
-            Extent { rows_max: 1, row_words: 2, inputs: Vec::from([0..2]), out_width: 1, turns_max: 8 };
+            Extent { rows_max: 1, row_words: 2, inputs: Vec::from([pair]), out_width: 1, turns_max: 8 };
         // As coarse as what a driver maps.
         let mut pieces = [extent.words_bytes(), extent.sink_bytes(), 2 * START_BYTES]
             .map(|bytes| vec![0_u128; (bytes as usize).div_ceil(16)]);
