@@ -7,6 +7,7 @@
 //! afterwards a run allocates nothing on the device. No fault of a driver leaves this folder as a panic: it becomes an [`ExecuteError`](crate::ExecuteError).
 
 mod adapter;
+mod cells;
 mod device;
 mod executor;
 mod flow;
@@ -23,6 +24,7 @@ mod slide;
 mod tiles;
 mod timer;
 mod variants;
+mod walk;
 mod weights;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod recurrent;
 mod resident;
 mod shorten;
 mod sliding;
+mod walk;
 mod whole_plan;
 
 pub(crate) use cases::{Case, LinearShape};

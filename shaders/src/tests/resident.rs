@@ -168,7 +168,7 @@ fn a_kernel_that_nobody_asks_rests_and_comes_back() {
 
 /// Waits for what comes by itself, if it comes at all.
 #[track_caller]
-fn until(condition: impl Fn() -> bool, what: &str) {
+pub(super) fn until(condition: impl Fn() -> bool, what: &str) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "not within a minute: {what}");
@@ -214,17 +214,17 @@ fn a_lost_device_is_reported_by_a_plan_that_stays() {
     assert!(matches!(lost, Err(crate::ExecuteError::DeviceLost(_))), "{lost:?}");
 }
 
-fn for_ever(rows_max: usize) -> Stay {
+pub(super) fn for_ever(rows_max: usize) -> Stay {
     Stay { rows_max, rest_after: None }
 }
 
-fn open() -> GpuExecutor {
+pub(super) fn open() -> GpuExecutor {
     let options = GpuOptions { adapter: AdapterChoice::Software, timeout: Duration::from_secs(60) };
     GpuExecutor::open(&options)
         .unwrap_or_else(|error| panic!("kernel tests need a software Vulkan adapter: {error}"))
 }
 
-fn open_solo() -> GpuExecutor {
+pub(super) fn open_solo() -> GpuExecutor {
     let mut executor = open();
     executor.set_solo_residents();
     executor

@@ -103,7 +103,7 @@ fn step(at: usize, in_width: usize) -> Vec<f32> {
     (0..in_width).map(|column| ((at * 31 + column * 7 + 3) as f32 * 0.7).sin()).collect()
 }
 
-fn stack(
+pub(super) fn stack(
     cell: Cell,
     layers: usize,
     steps: usize,

@@ -9,20 +9,23 @@
 //! workgroups do not run at once the run fails, says so, and the plan goes back to a dispatch a layer for good.
 //! Sums have the order of linear.wgsl, bit for bit.
 
+mod columns;
 mod once;
 mod running;
 pub(super) mod stays;
 mod wgsl;
 
+pub(super) use columns::{Columns, Source};
 pub(super) use running::Running;
 pub(super) use wgsl::{POLLS_MAX, WORDS};
 
 use std::ops::Range;
 
+use self::columns::Segment;
 use super::prepared;
 use super::variants::slice_len;
 use super::weights::TILE_DEPTH;
-use crate::{Command, Init, Linear, Plan, PoolMode, View};
+use crate::{Command, Init, Linear, Plan};
 
 /// Rows of the largest batch that goes this way.
 pub(super) const ROWS_MAX: usize = 32;
@@ -91,24 +94,6 @@ impl Form {
     }
 }
 
-/// Where the number of a column comes from: `count` addresses `step` apart, pooled when there are several.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Source {
-    at: usize,
-    step: usize,
-    count: usize,
-    mean: bool,
-}
-
-/// Neighbouring columns whose sources are `apart` from each other.
-#[derive(Clone, Copy, Debug)]
-struct Segment {
-    first: usize,
-    len: usize,
-    source: Source,
-    apart: usize,
-}
-
 struct Layer {
     linear: Linear,
     src: Vec<Segment>,
@@ -134,20 +119,8 @@ impl Flow {
         if !prepared::sinks(plan) {
             return None;
         }
-        let mut columns: Vec<Vec<Option<Source>>> =
-            plan.buffer_widths.iter().map(|width| vec![None; *width]).collect();
-        let plain = |at| Some(Source { at, step: 0, count: 1, mean: false });
-        let mut next = 0;
-        let mut input_starts = Vec::new();
-        for input in &plan.inputs {
-            input_starts.push(next);
-            for column in &mut columns[input.0] {
-                *column = plain(next);
-                next += 1;
-            }
-        }
-        let input_columns = next;
-        let first_word = if form.stays() { 0 } else { input_columns };
+        let mut columns = Columns::of(plan);
+        let first_word = if form.stays() { 0 } else { columns.next };
         let items = |linear: &Linear| linear.weights.out_width * slices(linear);
         let most = plan.commands.iter().filter_map(|command| match command {
             Command::Linear(linear) => Some(items(linear)),
@@ -167,16 +140,8 @@ impl Flow {
         let mut layers = Vec::new();
         let (mut weights_at, mut bias_at) = (0, 0);
         for command in &plan.commands {
-            let read = |columns: &[Vec<Option<Source>>], view: View, column: usize| {
-                columns[view.buffer.0][view.offset + column]
-            };
             match command {
                 Command::Linear(linear) if linear.repeat.count == 1 => {
-                    let segments = |view: View| {
-                        let sources: Option<Vec<Source>> =
-                            (0..view.width).map(|column| read(&columns, view, column)).collect();
-                        sources.map(|sources| segments(&sources, &input_starts, input_columns))
-                    };
                     let width = linear.weights.out_width;
                     let [len, slices, outputs] = match form {
                         Form::Once { .. } => {
@@ -190,16 +155,16 @@ impl Flow {
                     let rounds = width.div_ceil(workgroups).div_ceil(outputs);
                     let sinks = linear.dst.buffer == plan.output;
                     let layer = Layer {
-                        src: segments(linear.src)?,
+                        src: columns.segments(linear.src)?,
                         before: match linear.init {
                             Init::Bias => None,
-                            Init::Accumulate => Some(segments(linear.dst)?),
+                            Init::Accumulate => Some(columns.segments(linear.dst)?),
                         },
                         mask: match linear.mask {
                             None => None,
-                            Some(mask) => Some(segments(mask)?),
+                            Some(mask) => Some(columns.segments(mask)?),
                         },
-                        words: (!sinks).then_some(next - first_word),
+                        words: (!sinks).then_some(columns.next - first_word),
                         linear: linear.clone(),
                         len,
                         slices,
@@ -217,49 +182,16 @@ impl Flow {
                     }
                     layers.push(layer);
                     if !sinks {
-                        for column in 0..width {
-                            columns[linear.dst.buffer.0][linear.dst.offset + column] = plain(next);
-                            next += 1;
-                        }
+                        columns.define(linear.dst);
                     }
                 }
-                Command::Pool(pool) => {
-                    let steps = pool.src.width / pool.columns;
-                    for column in 0..pool.dst.width {
-                        let first = column / pool.columns * pool.kernel;
-                        let count = pool.kernel.min(steps - first);
-                        let at = |step: usize| {
-                            let column = (first + step) * pool.columns + column % pool.columns;
-                            read(&columns, pool.src, column).filter(|source| source.count == 1)
-                        };
-                        let mut source = at(0)?;
-                        source.count = count;
-                        source.mean = pool.mode == PoolMode::Mean;
-                        if count > 1 {
-                            source.step = at(1)?.at.checked_sub(source.at)?;
-                        }
-                        for step in 1..count {
-                            if at(step)?.at != source.at + step * source.step {
-                                return None;
-                            }
-                        }
-                        columns[pool.dst.buffer.0][pool.dst.offset + column] = Some(source);
-                    }
-                }
-                Command::Move(step) => {
-                    let [outer, inner] = step.counts;
-                    for (i, j) in (0..outer).flat_map(|i| (0..inner).map(move |j| (i, j))) {
-                        let steps = step.src_steps.map(|step| step as isize);
-                        let column = step.start as isize + i as isize * steps[0] + j as isize * steps[1];
-                        let source = read(&columns, step.src, column.unsigned_abs());
-                        let at = step.dst.offset + i * step.dst_steps[0] + j * step.dst_steps[1];
-                        columns[step.dst.buffer.0][at] = source;
-                    }
-                }
+                Command::Pool(pool) => columns.pool(pool)?,
+                Command::Move(step) => columns.shift(step),
                 _ => return None,
             }
         }
-        let words = next - first_word;
+        let words = columns.next - first_word;
+        let input_starts = columns.input_starts;
         let flow = Self { layers, input_starts, first_word, words: words.max(1), workgroups, form };
         let staged = flow.staged_vec4s().iter().sum::<usize>() * form.group_rows() * 16;
         if flow.layers.len() > LAYERS_MAX || form.stays() && staged > STAGED_BYTES_MAX {
@@ -363,30 +295,4 @@ impl Layer {
 fn slices(linear: &Linear) -> usize {
     let in_width = linear.weights.in_width;
     in_width.next_multiple_of(TILE_DEPTH).div_ceil(slice_len(in_width))
-}
-
-/// Runs of columns whose sources look alike; none crosses from one input to another.
-fn segments(sources: &[Source], input_starts: &[usize], input_columns: usize) -> Vec<Segment> {
-    let area = |at: usize| match at < input_columns {
-        true => input_starts.partition_point(|start| *start <= at),
-        false => usize::MAX,
-    };
-    let mut found: Vec<Segment> = Vec::new();
-    for (column, source) in sources.iter().enumerate() {
-        if let Some(last) = found.last_mut() {
-            let alike = Source { at: last.source.at, ..*source } == last.source
-                && area(source.at) == area(last.source.at);
-            if let Some(offset) = source.at.checked_sub(last.source.at).filter(|_| alike) {
-                if last.len == 1 {
-                    last.apart = offset;
-                }
-                if offset == last.len * last.apart {
-                    last.len += 1;
-                    continue;
-                }
-            }
-        }
-        found.push(Segment { first: column, len: 1, source: *source, apart: 0 });
-    }
-    found
 }

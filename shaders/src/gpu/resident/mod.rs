@@ -27,6 +27,7 @@ pub(super) use self::words::Extent;
 use self::words::{Line, Silence};
 use super::device::{Device, Faults, Flows};
 use super::flow::{Flow, Form, stays};
+use super::walk::Walk;
 use crate::{ExecuteError, NotServed, Plan, ResidentCounts, ResidentPlan};
 
 /// How long a launch serves before the next one takes over: well below what a kernel waits for a request.
@@ -140,19 +141,29 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// The flow of a plan.
+    /// The flow of a plan, or its walk where it has recurrent layers.
     ///
     /// # Errors
-    /// [`ExecuteError::Refused`] for a plan that no flow computes.
+    /// [`ExecuteError::Refused`] for a plan that neither computes.
     pub(super) fn of(device: &Device, plan: &Plan, rows_max: usize) -> Result<Self, ExecuteError> {
         let solo = device.flows == Flows::Solo;
         let lanes =
             device.lanes.ok_or_else(|| ExecuteError::Refused("its subgroups differ in size".to_owned()))?;
         let form = Form::Stays { solo, lanes, rows_max };
         let shorter = plan.shortened().and_then(|shorter| Flow::of(&shorter, form));
-        let flow = shorter
-            .or_else(|| Flow::of(plan, form))
-            .ok_or_else(|| ExecuteError::Refused("its layers do not go in one dispatch".to_owned()))?;
+        let Some(flow) = shorter.or_else(|| Flow::of(plan, form)) else {
+            let walk = Walk::of(plan, solo, lanes)
+                .ok_or_else(|| ExecuteError::Refused("its layers do not go in one dispatch".to_owned()))?;
+            return Ok(Self {
+                name: plan.name.clone(),
+                wgsl: walk.wgsl(),
+                workgroups: walk.workgroups(),
+                extent: walk.extent(plan),
+                weights: walk.pack(),
+                own_bytes: Vec::new(),
+                solo,
+            });
+        };
         let (workgroups, group_rows) = flow.groups(rows_max);
         let extent = Extent {
             rows_max: rows_max.next_multiple_of(group_rows),

@@ -17,11 +17,9 @@ mod wgsl;
 
 pub use slider::Slider;
 
-use crate::{Cell, ExecuteError, SlidingStack, Weights};
+use super::cells::{INVOCATIONS, Part, SUMS, Units};
+use crate::{ExecuteError, SlidingStack, Weights};
 
-pub(super) const INVOCATIONS: usize = 256;
-/// Sums of one unit.
-const SUMS: usize = 4;
 /// Columns of a matrix that are in workgroup memory at a time.
 const TILE: usize = 32;
 /// Vectors of four rows: with more, a tile of all rows does not fit workgroup memory.
@@ -67,11 +65,6 @@ struct Places {
     bias: usize,
 }
 
-/// Floats of one slice of a row.
-fn slice_len(width: usize, slices: usize) -> usize {
-    width.div_ceil(slices).next_multiple_of(4)
-}
-
 impl<'s> Slide<'s> {
     pub(super) fn of(stack: &'s SlidingStack, solo: bool) -> Result<Self, ExecuteError> {
         let refused =
@@ -95,7 +88,8 @@ impl<'s> Slide<'s> {
             next += vec4s;
             next - vec4s
         };
-        let rows = |width: usize| workgroups * slice_len(width, slices) / 4 * INVOCATIONS;
+        let of_layer = Units { cell: stack.cell, count: units, here: units_here, slices };
+        let rows = |width: usize| of_layer.matrix_vec4s(width);
         let columns = workgroups * units.next_multiple_of(TILE) * units_here;
         let layers = (0..stack.layers.len())
             .map(|number| Places {
@@ -126,18 +120,27 @@ impl<'s> Slide<'s> {
         self.workgroups * self.stack.outputs()
     }
 
+    fn units(&self) -> Units {
+        let Self { stack, units_here, slices, .. } = *self;
+        Units { cell: stack.cell, count: stack.units(), here: units_here, slices }
+    }
+
     /// All weights as the kernel wants them.
     fn pack(&self) -> Vec<f32> {
         let mut packed = vec![0.0; self.floats];
+        let of_layer = self.units();
         for (layer, places) in self.stack.layers.iter().zip(&self.layers) {
             for (weights, rows, columns, part) in [
                 (&layer.input, places.input_rows, places.input_columns, Part::Input),
                 (&layer.recurrent, places.recurrent_rows, Some(places.recurrent_columns), Part::Recurrent),
             ] {
-                self.pack_matrix(&mut packed, weights, rows, columns, part);
-                for (sum, unit, gate) in self.sums(part) {
+                of_layer.pack_matrix(&mut packed, weights, rows, part);
+                if let Some(columns) = columns {
+                    self.pack_columns(&mut packed, weights, columns, part);
+                }
+                for (sum, unit, gate) in of_layer.sums(part) {
                     let at = places.bias + unit;
-                    packed[at * 4 + sum] += weights.bias[gate * self.stack.units() + unit];
+                    packed[at * 4 + sum] += weights.bias[gate * of_layer.count + unit];
                 }
             }
         }
@@ -151,46 +154,15 @@ impl<'s> Slide<'s> {
         packed
     }
 
-    fn pack_matrix(
-        &self,
-        packed: &mut [f32],
-        weights: &Weights,
-        rows_at: usize,
-        columns_at: Option<usize>,
-        part: Part,
-    ) {
-        let (units, here) = (self.stack.units(), self.units_here);
-        let width = weights.in_width;
-        let len = slice_len(width, self.slices);
+    /// Puts a matrix, by columns, behind `at` vectors.
+    fn pack_columns(&self, packed: &mut [f32], weights: &Weights, at: usize, part: Part) {
+        let (units, here, width) = (self.stack.units(), self.units_here, weights.in_width);
         let columns = units.next_multiple_of(TILE);
-        for (sum, unit, gate) in self.sums(part) {
+        for (sum, unit, gate) in self.units().sums(part) {
             let (workgroup, place) = (unit / here, unit % here);
             for (k, value) in weights.matrix[(gate * units + unit) * width..][..width].iter().enumerate() {
-                let invocation = (place * SUMS + sum) * self.slices + k / len;
-                let vec4 = workgroup * (len / 4) + k % len / 4;
-                packed[(rows_at + vec4 * INVOCATIONS + invocation) * 4 + k % 4] = *value;
-                if let Some(columns_at) = columns_at {
-                    packed[(columns_at + (workgroup * columns + k) * here + place) * 4 + sum] = *value;
-                }
+                packed[(at + (workgroup * columns + k) * here + place) * 4 + sum] = *value;
             }
         }
     }
-
-    /// Which gate of a matrix goes into which sum of a unit: `(sum, unit, gate)`.
-    fn sums(&self, part: Part) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
-        let pairs: &[(usize, usize)] = match (self.stack.cell, part) {
-            (Cell::Lstm, _) => &[(0, 0), (1, 1), (2, 2), (3, 3)],
-            (Cell::Gru, Part::Input) => &[(0, 0), (1, 1), (2, 2)],
-            (Cell::Gru, Part::Recurrent) => &[(0, 0), (1, 1), (3, 2)],
-        };
-        let units = self.stack.units();
-        pairs.iter().flat_map(move |(sum, gate)| (0..units).map(move |unit| (*sum, unit, *gate)))
-    }
-}
-
-/// Of a layer's sums.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Input,
-    Recurrent,
 }

@@ -2,19 +2,14 @@
 
 use std::fmt::{Result, Write};
 
-use super::{EARLY_MAX, INVOCATIONS, SUMS, Slide, TILE, slice_len};
-use crate::Cell;
+use super::{EARLY_MAX, Slide, TILE};
+use crate::gpu::cells::{self, INVOCATIONS, SUMS, slice_len, stride};
 use crate::gpu::flow::stays::{self, HEADER, LINE, REQUEST_MASK, SETS, STOP};
 use crate::gpu::flow::{POLLS_MAX, WORDS};
 use crate::gpu::kernels::ACTIVATIONS;
 
 /// Words of `meeting`: who has arrived, and the step that is next.
 pub(super) const MEETING_WORDS: usize = 2 * LINE;
-
-/// Vectors from one staged slice to the next: odd, so that those who read different slices read different banks.
-fn stride(len: usize) -> usize {
-    (len / 4) | 1
-}
 
 impl Slide<'_> {
     pub(super) fn wgsl(&self, turns_max: u32) -> String {
@@ -28,17 +23,7 @@ impl Slide<'_> {
         let (units, layers, in_width) = (stack.units(), stack.layers.len(), stack.in_width());
         let Self { rows4, units_here, slices, workgroups, .. } = *self;
         let widest = slice_len(in_width.max(units), slices);
-        let cell = match stack.cell {
-            Cell::Lstm => {
-                "let kept = fma(sigmoid(sums.x), tangent(sums.z), sigmoid(sums.y) * before);
-    return vec2<f32>(sigmoid(sums.w) * tangent(kept), kept);"
-            }
-            Cell::Gru => {
-                "let candidate = tangent(fma(sigmoid(sums.x), sums.w, sums.z));
-    let h = fma(sigmoid(sums.y), before - candidate, candidate);
-    return vec2<f32>(h, h);"
-            }
-        };
+        let cell = cells::body(stack.cell);
         to.push_str(&stays::protocol(self.partials()));
         to.push_str(WORDS);
         writeln!(
@@ -72,14 +57,7 @@ fn cell(sums: vec4<f32>, before: f32) -> vec2<f32> {{
     {cell}
 }}
 
-// The words of the request before the one before.
-fn empty(request: u32, first: u32) {{
-    let other = {HEADER}u + (request + 2u) % {SETS}u * {words}u;
-    for (var at = first; at < {words}u; at += {INVOCATIONS}u * WORKGROUPS) {{
-        atomicStore(&results[other + at], EMPTY);
-    }}
-}}
-
+{empty}
 // All workgroups are past what was before. Who comes last turns the upper half, which the others wait for.
 fn meet(index: u32) {{
     storageBarrier();
@@ -122,7 +100,7 @@ fn add_product(matrix: u32, states_at: u32, index: u32) {{
             tops = stack.outputs() * units_here,
             tile_h = TILE * rows4,
             tile_w = TILE * units_here,
-            words = self.words(),
+            empty = stays::empty(self.words()),
         )?;
         let product = |k: &str| {
             format!(
@@ -170,7 +148,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if self.solo {
             writeln!(
                 to,
-                "{wait}    if row_count == {STOP}u {{ empty(request, index); break; }}
+                "{wait}    if row_count == {STOP}u {{ empty(request, index, {INVOCATIONS}u); break; }}
     if row_count == 0u {{ continue; }}",
                 wait = stays::wait(true, self.loops()),
             )?;
@@ -181,7 +159,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             }
             self.write_answer(to, layer)?;
         }
-        writeln!(to, "    empty(request, group.x * {INVOCATIONS}u + index);")?;
+        writeln!(to, "    empty(request, group.x * {INVOCATIONS}u + index, WORKGROUPS * {INVOCATIONS}u);")?;
         for layer in 0..layers {
             self.write_advance(to, layer)?;
         }
@@ -323,16 +301,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if self.solo {
                 writeln!(to, "        workgroupBarrier();")?;
             }
-            // All at once: a poll is a trip to the second level cache.
-            writeln!(
-                to,
-                "        var lacks = true;
-        let turns = select({POLLS_MAX}u, 1u, gave_up);
-        for (var turn = 0u; turn < turns && lacks; turn++) {{
-{loads}            lacks = {missing};
-        }}
-        if lacks {{ give_up(); }}"
-            )?;
+            to.push_str(&stays::all_at_once(&loads, &missing));
         }
         for column in 0..columns {
             writeln!(
@@ -346,7 +315,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             writeln!(
                 to,
                 "        let row_count = order;
-        if row_count == {STOP}u {{ empty(request, group.x * {INVOCATIONS}u + index); break; }}
+        if row_count == {STOP}u {{ empty(request, group.x * {INVOCATIONS}u + index, WORKGROUPS * {INVOCATIONS}u); break; }}
         if row_count == 0u {{ workgroupBarrier(); continue; }}"
             )?;
         }

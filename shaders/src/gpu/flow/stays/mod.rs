@@ -120,6 +120,32 @@ fn look(request: u32) -> u32 {{
     )
 }
 
+/// A function that empties the words of the request before the one before, by `all` invocations.
+pub(in crate::gpu) fn empty(set_words: usize) -> String {
+    format!(
+        "
+fn empty(request: u32, first: u32, all: u32) {{
+    let other = {HEADER}u + (request + 2u) % {SETS}u * {set_words}u;
+    for (var at = first; at < {set_words}u; at += all) {{ atomicStore(&results[other + at], EMPTY); }}
+}}
+"
+    )
+}
+
+/// Until words are there: `loads` fetches them all at once, since a poll is a trip to the second level cache, and `missing`
+/// says whether one is not there yet.
+pub(in crate::gpu) fn all_at_once(loads: &str, missing: &str) -> String {
+    format!(
+        "        {{ var lacks = true;
+        let turns = select({POLLS_MAX}u, 1u, gave_up);
+        for (var turn = 0u; turn < turns && lacks; turn++) {{
+{loads}            lacks = {missing};
+        }}
+        if lacks {{ give_up(); }} }}
+"
+    )
+}
+
 /// Until the host has said with which request this launch begins: `request_first`, the same for all invocations.
 pub(in crate::gpu) fn begin(solo: bool) -> String {
     let (declare, polls) = if solo {

@@ -7,9 +7,11 @@
 
 use std::fmt::Write;
 
-use super::{HEADER, REQUEST_MASK, SETS, STOP, TURNS_MAX, begin, protocol, wait, wait_with};
+use super::{
+    HEADER, REQUEST_MASK, SETS, STOP, TURNS_MAX, all_at_once, begin, empty, protocol, wait, wait_with,
+};
 use crate::gpu::flow::wgsl::write_pooled;
-use crate::gpu::flow::{Flow, Form, INVOCATIONS, Layer, POLLS_MAX, Source, WORDS};
+use crate::gpu::flow::{Flow, Form, INVOCATIONS, Layer, Source, WORDS};
 use crate::gpu::kernels::ACTIVATIONS;
 use crate::gpu::params;
 
@@ -55,12 +57,7 @@ var<workgroup> partials: array<f32, {partials}>;",
         writeln!(
             to,
             "
-// The words of the request before the one before, by `all` invocations.
-fn empty(request: u32, first: u32, all: u32) {{
-    let other = {HEADER}u + (request + 2u) % {SETS}u * {set_words}u;
-    for (var at = first; at < {set_words}u; at += all) {{ atomicStore(&results[other + at], EMPTY); }}
-}}
-
+{empty}
 @compute @workgroup_size({INVOCATIONS})
 fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) index: u32, @builtin(num_workgroups) groups: vec3<u32>) {{
     gave_up = false;
@@ -70,7 +67,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let place_of_all = (group.y * groups.x + group.x) * {INVOCATIONS}u + index;
 {begin}",
             begin = begin(self.solo),
-            set_words = rows_max.next_multiple_of(rows) * flow.words,
+            empty = empty(rows_max.next_multiple_of(rows) * flow.words),
         )?;
         for (index, layer) in flow.layers.iter().enumerate() {
             self.write_places(to, index, layer, vec4s * 4)?;
@@ -379,16 +376,7 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if first {
                 to.push_str(&wait_with(&loads, &missing));
             } else {
-                // All at once: a poll is a trip to the second level cache.
-                writeln!(
-                    to,
-                    "        {{ var lacks = true;
-        let turns = select({POLLS_MAX}u, 1u, gave_up);
-        for (var turn = 0u; turn < turns && lacks; turn++) {{
-{loads}            lacks = {missing};
-        }}
-        if lacks {{ give_up(); }} }}"
-                )?;
+                to.push_str(&all_at_once(&loads, &missing));
             }
         }
         for column in 0..columns {
