@@ -1,5 +1,5 @@
-//! Stacked LSTMs over windows that slide, as STAC-ML Markets has them: one step in, one number out, host memory to host
-//! memory. A device that stays busy with the windows to come answers late to who asks too soon: each model is asked as fast
+//! Stacked LSTMs as STAC-ML Markets has them, host memory to host memory: over windows that slide (Tacana), one step in, one
+//! number out, and over whole windows (Sumaco), all steps in. A device that stays busy with the windows to come answers late to who asks too soon: each model is asked as fast
 //! as it answers, and at a pace that leaves it time.
 //!
 //! `cargo run --release -p peregrine_shaders --example sliding -- [SECONDS]` a line, best kept off the CPU that takes the
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions, Slider};
-use peregrine_shaders::{Executor, SlidingStack};
+use peregrine_shaders::{Executor, NotServed, Plan, ResidentPlan, SlidingStack, Stay};
 
 use support::{Noise, lstm};
 
@@ -86,7 +86,7 @@ fn report(what: &str, micros: &mut Vec<f32>, silences: usize, error: f32) {
     micros.sort_by(f32::total_cmp);
     let at = |share: f64| micros[((micros.len() - 1) as f64 * share).round() as usize];
     println!(
-        "{what:<52} {:>8} steps  p50 {:>7.2}  p99 {:>7.2}  p99.9 {:>7.2}  max {:>9.1} µs  silences {silences}  error {error:.1e}",
+        "{what:<52} {:>8} answers  p50 {:>7.2}  p99 {:>7.2}  p99.9 {:>7.2}  max {:>9.1} µs  silences {silences}  error {error:.1e}",
         micros.len(),
         at(0.5),
         at(0.99),
@@ -96,11 +96,61 @@ fn report(what: &str, micros: &mut Vec<f32>, silences: usize, error: f32) {
     micros.clear();
 }
 
+/// Whole windows that take turns, so that no answer can be that of the request before.
+const WINDOWS: usize = 61;
+
+/// A stack that is asked with a whole window each time, and every answer compared with the host's.
+struct Fixed {
+    plan: Arc<Plan>,
+    resident: Arc<dyn ResidentPlan>,
+    windows: Vec<Vec<f32>>,
+    expected: Vec<f32>,
+    micros: Vec<f32>,
+    silences: usize,
+    worst: f32,
+}
+
+impl Fixed {
+    fn new(gpu: &mut GpuExecutor, cpu: &mut CpuExecutor, stack: &SlidingStack) -> Result<Self, String> {
+        let plan = Arc::new(stack.plan());
+        let stay = Stay { rows_max: 1, rest_after: None };
+        let resident = gpu.reside(&plan, stay).map_err(|error| error.to_string())?;
+        let (width, len) = (stack.in_width(), stack.steps * stack.in_width());
+        let series = Noise(5).uniform(len + WINDOWS * width, 1.0);
+        let windows: Vec<Vec<f32>> =
+            (0..WINDOWS).map(|first| series[first * width..][..len].to_vec()).collect();
+        let mut expected = vec![f32::NAN; WINDOWS];
+        cpu.run(&plan, WINDOWS, &[&windows.concat()], &mut expected).expect("the host runs");
+        Ok(Self { plan, resident, windows, expected, micros: Vec::new(), silences: 0, worst: 0.0 })
+    }
+
+    fn run(&mut self, span: Duration) {
+        let begun = Instant::now();
+        for turn in (0..WINDOWS).cycle() {
+            if begun.elapsed() >= span {
+                break;
+            }
+            let mut output = [f32::NAN];
+            let asked = Instant::now();
+            let answered: Result<(), NotServed> = self.resident.run(1, &[&self.windows[turn]], &mut output);
+            self.micros.push(asked.elapsed().as_secs_f32() * 1e6);
+            if answered.is_err() {
+                self.silences += 1;
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            let error = (output[0] - self.expected[turn]).abs();
+            // Written so that NaN counts.
+            self.worst = if error <= self.worst { self.worst } else { error };
+        }
+    }
+}
+
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(3.0);
     let span = Duration::from_secs_f64(seconds);
     let options = GpuOptions { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(20) };
-    let gpu = GpuExecutor::open(&options).unwrap_or_else(|error| panic!("{error}"));
+    let mut gpu = GpuExecutor::open(&options).unwrap_or_else(|error| panic!("{error}"));
     println!("{}", gpu.device());
     let mut cpu = CpuExecutor::new(4);
     for (shape, pace_us) in MODELS {
@@ -123,6 +173,17 @@ fn main() {
         let error = one.error(&mut cpu);
         one.report(&format!("  one instance, a step every {pace_us} µs"), error);
         drop(one);
+        match Fixed::new(&mut gpu, &mut cpu, &stack) {
+            Ok(mut fixed) => {
+                fixed.run(span / 3);
+                fixed.micros.clear();
+                fixed.run(span);
+                let what = "  whole windows, as fast as it answers";
+                report(what, &mut fixed.micros, fixed.silences, fixed.worst);
+                gpu.unload(fixed.plan.id);
+            }
+            Err(error) => println!("  whole windows: {error}"),
+        }
         if shape[3] > 400 {
             continue; // its workgroups fill the device
         }

@@ -21,6 +21,7 @@ mod whole_plan;
 
 pub(crate) use cases::{Case, LinearShape};
 pub(crate) use oracle::{activate, oracle};
+pub(crate) use walk::forecast;
 
 use crate::Executor;
 use crate::cpu::{CpuExecutor, Simd};

@@ -80,7 +80,7 @@ fn recurrent(plan: &mut PlanBuilder, cell: Cell, src: View, steps: usize, units:
 
 /// As forecasters record them: steps woven of two inputs, two cells, a decoder on the last `ahead` steps, and all of that
 /// mixed along time.
-fn forecast(steps: usize, ahead: usize, units: usize, cells: [Cell; 2]) -> Plan {
+pub(crate) fn forecast(steps: usize, ahead: usize, units: usize, cells: [Cell; 2]) -> Plan {
     let mut plan = PlanBuilder::new(&format!("{cells:?}, {steps} steps, {ahead} ahead, {units} units"));
     let (y, beside) = (plan.input(steps), plan.input(3 + steps));
     let woven = plan.buffer(3 * steps);
@@ -189,6 +189,29 @@ fn a_window_that_one_launch_leaves_is_answered_by_the_next() {
         asked.ask();
         executor.neglect_resident(id, false);
         until(|| executor.resident_left(id) == 0, "another one behind it");
+    }
+    assert_eq!(asked.resident.counts().silences, 0);
+}
+
+#[test]
+fn a_launch_leaves_before_a_processor_ends_its_loops() {
+    let _alone = alone();
+    let mut executor = open_solo();
+    let mut asked = Asked::new(&mut executor, stack(Cell::Gru, 2, 64, 3, 8, 1).plan());
+    let id = asked.case.plan.id;
+    asked.ask();
+    // What is left of its loops when the first request comes is different each time, and the last ones find none.
+    for pause in [0, 10, 20, 40, 80, 120] {
+        executor.neglect_resident(id, true);
+        std::thread::sleep(Duration::from_millis(pause));
+        for _ in 0..40 {
+            if executor.resident_left(id) == 2 {
+                break;
+            }
+            asked.ask();
+        }
+        executor.neglect_resident(id, false);
+        until(|| !executor.resident_rests(id) && executor.resident_left(id) == 0, "others follow");
     }
     assert_eq!(asked.resident.counts().silences, 0);
 }

@@ -290,7 +290,7 @@ fn refused(error: vk::Result) -> ExecuteError {
 
 /// As wgpu does it, but for two things that this kernel needs: words are coherent with the host, and its loops, all of
 /// them bounded, are left as they are.
-fn spirv(wgsl: &str) -> Result<Vec<u32>, ExecuteError> {
+pub(in crate::gpu) fn spirv(wgsl: &str) -> Result<Vec<u32>, ExecuteError> {
     use naga::back::spv;
     use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
     let bad = |error: String| ExecuteError::Refused(format!("a resident kernel: {error}"));

@@ -13,6 +13,8 @@
 
 mod pack;
 mod stages;
+#[cfg(test)]
+mod tests;
 mod wgsl;
 
 use self::stages::Stage;

@@ -79,20 +79,25 @@ fn flow(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         )
     }
 
-    /// Turns of all loops for one request, at most.
+    /// Turns of all loops for one request, at most; the one that finds a loop at its end counts as well.
     pub(super) fn loops(&self) -> usize {
-        let polls = |floats: usize| floats.div_ceil(INVOCATIONS).div_ceil(POLLED_MAX);
+        let all = |turns: usize| turns + 1;
+        // Words are there at once, or the request is not answered anyway.
+        let staging = |floats: usize| floats.div_ceil(INVOCATIONS).div_ceil(POLLED_MAX) * all(1);
         let stage = |stage: &Stage| match stage {
             Stage::Recurrent(layer) => {
                 let chunks = layer.steps.div_ceil(layer.chunk);
-                let chunk = polls(layer.chunk * layer.input_slices.floats()) + layer.chunk + 3;
-                chunks * chunk + layer.steps * (polls(layer.recurrent_slices.floats()) + 1)
+                let chunk = staging(layer.chunk * layer.input_slices.floats()) + all(layer.chunk);
+                let first = all(layer.recurrent_slices.vec4s().div_ceil(INVOCATIONS));
+                let step = 1 + staging(layer.recurrent_slices.floats());
+                all(chunks * all(chunk + 1)) + first + layer.steps * step
             }
             Stage::Linear(places) => {
-                places.linear.repeat.count * places.blocks() * (polls(places.slices.floats()) + 1)
+                all(places.linear.repeat.count * places.blocks() * (1 + staging(places.slices.floats())))
             }
         };
-        self.stages.iter().map(stage).sum::<usize>() + self.words.div_ceil(INVOCATIONS) + 4
+        // And a turn of what waits for requests, and one of those who empty words.
+        self.stages.iter().map(stage).sum::<usize>() + all(self.words.div_ceil(INVOCATIONS)) + all(1)
     }
 
     fn write_layer(&self, to: &mut String, layer: &Layer) -> Result {
