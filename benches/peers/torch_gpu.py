@@ -49,6 +49,18 @@ def percentiles(run) -> tuple[float, float, int]:
     return micros[len(micros) // 2], micros[int((len(micros) - 1) * 0.99)], len(micros)
 
 
+def captured(work) -> torch.cuda.CUDAGraph:
+    """`work` as a CUDA graph, after three runs on a stream of their own."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for _ in range(3):
+            work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph
+
+
 def cell(model: Nhits, window: int, rows: int, precision: str) -> str:
     """One line of the table: eager and graph."""
     kind = PRECISIONS[precision]
@@ -83,15 +95,7 @@ def cell(model: Nhits, window: int, rows: int, precision: str) -> str:
         error = float((host_out - expected).abs().max() / expected.abs().max())
         model.float()
         eager = percentiles(timed(step))
-        side = torch.cuda.Stream()
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step()
-        replayed = percentiles(timed(graph.replay))
+        replayed = percentiles(timed(captured(step).replay))
     return (
         f"  batch {rows:>6} {precision}: eager p50 {eager[0]:9.1f} p99 {eager[1]:9.1f} µs, "
         f"graph p50 {replayed[0]:9.1f} p99 {replayed[1]:9.1f} µs (error {error:.1e})"
@@ -114,14 +118,7 @@ def lstm(layers: int, steps: int, inputs: int, units: int) -> str:
             host_out.copy_(head(stack(device_in, state)[0][:, -1]), non_blocking=True)
 
         with torch.inference_mode():
-            side = torch.cuda.Stream()
-            with torch.cuda.stream(side):
-                for _ in range(3):
-                    work()
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                work()
+            graph = captured(work)
 
             def run() -> None:
                 host_in.copy_(fresh[int(time.perf_counter() * 1e6) % 4])
@@ -140,13 +137,12 @@ def product(m: int, n: int, k: int, precision: str) -> str:
     a = torch.rand(m, k, device="cuda", dtype=kind) * 2 - 1
     b = torch.rand(k, n, device="cuda", dtype=kind) * 2 - 1
     count = 64 if m < 4096 or k < 4096 else 12
-    graph = torch.cuda.CUDAGraph()
-    for _ in range(3):
-        a @ b
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
+
+    def products() -> None:
         for _ in range(count):
             a @ b
+
+    graph = captured(products)
     micros = []
     for _ in range(15):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -13,8 +13,9 @@ use crate::{
 
 /// Of models that come without cases: what the shipped ones state.
 const TOLERANCE: f64 = 1e-4;
-/// What matrices of halves, and inputs that are multiplied as such, may make of an answer, as [`CaseReport::err`] counts.
-pub const HALVES_TOLERANCE: f64 = 5e-3;
+/// What matrices of halves, and inputs that are multiplied as such, may make of an answer, as [`CaseReport::err`] counts: of the
+/// reference models at most 1.8e-3 where only matrices are rounded, 5.6e-3 on an H200 (`benches/NOTES.md`).
+pub const HALVES_TOLERANCE: f64 = 1e-2;
 const CASES_MAX: usize = 1 << 16;
 
 /// One stored window.
