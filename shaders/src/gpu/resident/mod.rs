@@ -334,6 +334,10 @@ impl Resident {
     fn follow(&self, desk: &mut MutexGuard<'_, Desk>, within: Duration) -> Result<(), NotServed> {
         let until = Instant::now() + within;
         while desk.state == State::Serves && !desk.is_followed {
+            #[cfg(test)]
+            if desk.is_neglected {
+                return Err(NotServed::Away);
+            }
             if self.shared.bell.wait_until(desk, until).timed_out() {
                 return Err(NotServed::Away);
             }

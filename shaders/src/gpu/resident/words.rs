@@ -309,12 +309,13 @@ mod tests {
     use std::ptr::NonNull;
     use std::time::Duration;
 
-    use super::{EMPTY, Extent, LEFT_AT, Line, OUTPUTS_AT, START_BYTES};
+    use super::{EMPTY, Extent, LEFT_AT, Line, OUTPUTS_AT, SETS, START_BYTES};
     use crate::NotServed;
+    use crate::gpu::flow::stays::EMPTIED_BEHIND;
 
-    /// What a request is told, where the kernel has written these words before: `(place, word)`.
+    /// A line that no kernel listens to.
     #[track_caller]
-    fn check(written: &[(usize, u32)], told: Result<f32, NotServed>) {
+    fn with_line(test: impl FnOnce(&mut Line)) {
         let pair = 0..2;
         let extent =
             Extent { rows_max: 1, row_words: 2, inputs: Vec::from([pair]), out_width: 1, turns_max: 8 };
@@ -323,19 +324,42 @@ mod tests {
             .map(|bytes| vec![0_u128; (bytes as usize).div_ceil(16)]);
         let starts = pieces.each_mut().map(|piece| NonNull::from(piece.as_mut_slice()).cast::<u32>());
         // SAFETY: as large as the extent says, alive until the end, and no kernel is there.
-        let mut line = unsafe { Line::new(extent, starts) };
-        for (at, word) in written {
-            line.heard(*at).store(*word, std::sync::atomic::Ordering::Relaxed);
-        }
-        let mut output = [f32::NAN];
-        let answer = line.ask(1, &[&[1.0, 2.0]], &mut output, Duration::ZERO);
-        assert_eq!(answer.map(|()| output[0]).map_err(super::Silence::told), told, "{written:?}");
+        test(&mut unsafe { Line::new(extent, starts) });
+    }
+
+    /// What a request is told, where the kernel has written these words before: `(place, word)`.
+    #[track_caller]
+    fn check(written: &[(usize, u32)], told: Result<f32, NotServed>) {
+        with_line(|line| {
+            for (at, word) in written {
+                line.heard(*at).store(*word, std::sync::atomic::Ordering::Relaxed);
+            }
+            let mut output = [f32::NAN];
+            let answer = line.ask(1, &[&[1.0, 2.0]], &mut output, Duration::ZERO);
+            assert_eq!(answer.map(|()| output[0]).map_err(super::Silence::told), told, "{written:?}");
+        });
     }
 
     #[test]
     fn an_answer_counts_whatever_else_is_said() {
         check(&[(OUTPUTS_AT, 2.5_f32.to_bits())], Ok(2.5));
         check(&[(OUTPUTS_AT, 2.5_f32.to_bits()), (LEFT_AT, 1)], Ok(2.5));
+    }
+
+    /// A launch that was told to stop may still be emptying words when the next request is there.
+    #[test]
+    fn a_request_behind_a_stop_is_not_where_words_are_emptied() {
+        with_line(|line| {
+            for _ in 0..2 * SETS {
+                line.tell_request(1, &[&[1.0, 2.0]]);
+                let stop = line.request;
+                line.hand_over();
+                let told = line.request;
+                for emptied in [stop - 1, stop].map(|request| request - EMPTIED_BEHIND) {
+                    assert_ne!(told % SETS, emptied % SETS, "request {told}, words of {emptied}");
+                }
+            }
+        });
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! The kernel that stays: it waits for a request, answers it, and waits for the next, until it is told to stop.
 //!
 //! Host and kernel share two pieces of memory. One lies on the device and the host writes it: one control word for each
-//! of four sets, and the sets, whose words are the inputs and results of every row. The other lies with the host: what
-//! the kernel gave up on, and the outputs. Request `n` uses set `n % 4`. Its control word is the number and the count of
+//! of eight sets, and the sets, whose words are the inputs and results of every row. The other lies with the host: what
+//! the kernel gave up on, and the outputs. Request `n` uses set `n % 8`. Its control word is the number and the count of
 //! rows; inputs and outputs are words, and need no other signal. Two launches of the kernel take turns, one behind the
 //! other in a queue; each has a start word of its own, in which the host tells it its first request.
 //!
 //! Who has answered its part of request `n` empties the words of `n - 2`. Nobody needs them: the host asks `n` when all
 //! outputs of `n - 1` are there, and every workgroup with rows has a part in those, behind what it read for `n - 2`. And
-//! nobody has written there yet: the host asks `n + 2`, which uses them, when `n + 1` was answered, in which all who
-//! empty words have a part. A stop empties them as well, for the launch that comes next.
+//! nobody has written there yet: the host asks `n + 6`, which uses them, when `n + 5` was answered, and all who empty
+//! words have a part in every answer. A stop empties them as well, for the launch that comes next. It has a number like a
+//! request but no answer, and the request behind it is told at once, while words of the two before it may not be emptied
+//! yet: with four sets those would be its own.
 //!
 //! A launch that nobody tells anything for long leaves by itself, as if it had been told to stop at the request that it
 //! waits for, and says so. The one behind it runs from then on and waits for its start word: so it hears the host as it
@@ -30,8 +32,10 @@ pub(in crate::gpu) const REQUEST_MASK: u32 = u32::MAX >> ROW_BITS;
 pub(in crate::gpu) const STOP: u32 = (1 << ROW_BITS) - 1;
 /// The same: the host has not said anything.
 const WAITS: u32 = STOP - 1;
-/// Sets of words that take turns.
-pub(in crate::gpu) const SETS: u32 = 4;
+/// Sets of words that take turns: a power of two, as the count of requests wraps.
+pub(in crate::gpu) const SETS: u32 = 8;
+/// How many requests ago the words were used that a request empties.
+pub(in crate::gpu) const EMPTIED_BEHIND: u32 = 2;
 /// Words from one that is polled by itself to the next: lines of the second level cache.
 pub(in crate::gpu) const LINE: usize = 32;
 /// Words before the first set: a control word a set, each on its own line, behind one that is free.
@@ -125,10 +129,11 @@ pub(in crate::gpu) fn empty(set_words: usize) -> String {
     format!(
         "
 fn empty(request: u32, first: u32, all: u32) {{
-    let other = {HEADER}u + (request + 2u) % {SETS}u * {set_words}u;
+    let other = {HEADER}u + (request + {ahead}u) % {SETS}u * {set_words}u;
     for (var at = first; at < {set_words}u; at += all) {{ atomicStore(&results[other + at], EMPTY); }}
 }}
-"
+",
+        ahead = SETS - EMPTIED_BEHIND,
     )
 }
 
