@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peregrine_runtime::Deadline;
 use peregrine_shaders::ModelSpec;
 
-use super::place::{Held, Place};
+use super::place::Held;
 use super::predictor::{Predictor, Tools, Work, gap};
 use super::room::{Inner, Series};
 use super::tick::timestamp;
@@ -81,13 +81,12 @@ impl Series {
     }
 
     /// Has the newest window of every series of a shard forecast that somebody wants.
-    pub(super) fn refresh(&self, place: &Place) {
+    pub(super) fn refresh(&self, held: &mut Held) {
         let inner = &self.inner;
         let now = timestamp(inner.clock.wall());
-        let mut held = place.held.lock();
         let names: Vec<SeriesName> = held.shard.iter().map(|(name, _)| name.clone()).collect();
         for name in names {
-            let wants = inner.wanted(&mut held, &name);
+            let wants = inner.wanted(held, &name);
             let Some(history) = held.shard.get(&name) else { continue };
             for want in &*wants {
                 let Some(spec) = inner.shape(&want.model) else { continue };

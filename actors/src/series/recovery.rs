@@ -69,15 +69,19 @@ impl Series {
                 complete &= self.fetch_from(place, &holder, shard, names, deadline).await;
             }
         }
-        if place.held.lock().shard.fence() > epoch {
-            return;
-        }
-        place.ready.send_replace(epoch);
+        let series_count = {
+            let mut held = place.held.lock();
+            if held.shard.fence() > epoch {
+                return;
+            }
+            place.ready.send_replace(epoch);
+            // What the former owner may not have predicted, or not delivered; before a tick comes, whose window would be
+            // predicted twice.
+            self.refresh(&mut held);
+            held.shard.len()
+        };
         inner.counters.recovered(complete);
-        let series_count = place.held.lock().shard.len();
         info!(shard, epoch, series = series_count, complete, "owns a shard");
-        // What the former owner may not have predicted, or not delivered.
-        self.refresh(place);
     }
 
     /// Asks until there is an answer, the node is gone, or it is too late.

@@ -1,5 +1,6 @@
 //! Series of several nodes in one process: what is acknowledged, what is predicted, and what survives.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -374,6 +375,30 @@ async fn an_acknowledged_tick_survives_the_death_of_its_owner() {
     // And the copy went on.
     let held = nodes[1].1.fetch(c.shard_of(&name("s")), &[name("s")]).unwrap();
     assert_eq!(held[0].first + held[0].ticks.len() as u64 - 1, L as u64 + 6);
+}
+
+/// The window that a shard is taken over with is forecast again, those of the ticks that waited for it once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_fed_to_a_new_owner_is_not_forecast_again() {
+    const ROUNDS: usize = 300;
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    series.want("here", everything());
+    let shard = series.shard_of(&name("a"));
+    series.gained(shard, 1);
+    feed(&series, 1, ticks("a", 0..L)).await;
+    for round in 0..ROUNDS {
+        until("one for each tick and each owner", || hub.predictions().len() == 1 + 2 * round).await;
+        let epoch = 2 + round as u64;
+        series.gained(shard, epoch);
+        feed(&series, epoch, vec![tick("a", L + round as i64)]).await;
+    }
+    until("the last ones", || hub.predictions().len() == 1 + 2 * ROUNDS).await;
+    let mut counts = BTreeMap::<u64, usize>::new();
+    hub.predictions().iter().for_each(|prediction| *counts.entry(prediction.seq).or_default() += 1);
+    let newest = counts.pop_last();
+    assert_eq!(newest, Some((L as u64 + ROUNDS as u64, 1)));
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [2; ROUNDS]);
 }
 
 #[tokio::test]
