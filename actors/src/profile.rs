@@ -1,5 +1,7 @@
 //! What a model is served for, and what follows from it. Plain values in, plain values out.
 
+use std::time::Duration;
+
 use peregrine_shaders::Precision;
 
 use crate::settings::{Placement, Settings};
@@ -48,7 +50,12 @@ pub(crate) struct Terms {
     pub(crate) residence: Residence,
     /// How exactly its matrices are kept, where its network sees normalized numbers.
     pub(crate) precision: Precision,
+    /// Longest that a tick's prediction may be expected to take to be made in the thread that took the tick.
+    pub(crate) in_line_max: Duration,
 }
+
+/// Ticks behind one whose prediction is made in line wait so long at most, unless what was expected was wrong.
+const IN_LINE_MAX: Duration = Duration::from_micros(100);
 
 /// What a device has of a model between its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +108,7 @@ impl Profile {
             placement: settings.placement,
             residence: Residence::Loaded,
             precision: Precision::F32,
+            in_line_max: Duration::ZERO,
         };
         match self {
             Self::Balanced => balanced,
@@ -109,6 +117,7 @@ impl Profile {
                 inline_macs_max: inline_macs_max.saturating_mul(10),
                 gpu_inline_macs_max: inline_macs_max.saturating_mul(10),
                 residence: Residence::Stays,
+                in_line_max: IN_LINE_MAX,
                 ..balanced
             },
             Self::HighThroughput => Terms {
@@ -149,6 +158,8 @@ mod tests {
         let balanced = terms(Profile::Balanced);
         assert!(terms(Profile::UltraLowLatency).rows_max < balanced.rows_max);
         assert!(terms(Profile::UltraLowLatency).gpu_inline_macs_max > 0);
+        let in_line = Profile::ALL.map(|profile| terms(profile).in_line_max > Duration::ZERO);
+        assert_eq!(in_line, [true, false, false, false], "a thread that takes ticks is lent to none else");
         assert!(terms(Profile::HighThroughput).rows_max > balanced.rows_max);
         assert_eq!(terms(Profile::HighThroughput).placement, Placement::Gpu);
         let residence = Profile::ALL.map(|profile| terms(profile).residence);

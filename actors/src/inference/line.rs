@@ -25,7 +25,7 @@ use crate::inference::engine::{Broken, Engine};
 use crate::inference::residents::Residents;
 use crate::inference::speed::Speed;
 use crate::inference::{Job, Order, Outcome};
-use crate::profile::Residence;
+use crate::profile::{Residence, Terms};
 use crate::request::ForecastError;
 use crate::status::{DeviceState, DeviceStatus, nanos};
 
@@ -153,12 +153,7 @@ impl Line {
     }
 
     fn run_inline(&self, job: Job) -> Option<Job> {
-        let terms = &job.served.terms;
-        let macs_max = match self.spec.backend {
-            Backend::Cpu => terms.inline_macs_max,
-            Backend::Gpu => terms.gpu_inline_macs_max,
-        };
-        if job.work() >= macs_max as u64 || self.waiting.load(Ordering::Relaxed) > 0 {
+        if job.work() >= self.inline_macs_max(&job.served.terms) || self.waiting.load(Ordering::Relaxed) > 0 {
             return Some(job);
         }
         let Some(mut engine) = self.engine.try_lock() else { return Some(job) };
@@ -171,6 +166,14 @@ impl Line {
             let _ = self.spec.door.tell(Order::Rebuild(failure.to_string()));
         }
         None
+    }
+
+    /// Below so many multiply-adds a request may run in its caller's thread.
+    fn inline_macs_max(&self, terms: &Terms) -> u64 {
+        match self.spec.backend {
+            Backend::Cpu => terms.inline_macs_max as u64,
+            Backend::Gpu => terms.gpu_inline_macs_max as u64,
+        }
     }
 
     fn enqueue(&self, job: Job) -> Result<(), Refused> {

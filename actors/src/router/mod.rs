@@ -2,6 +2,7 @@
 //!
 //! Knows what it routes to only as a [`Route`]; restarted, it goes on with the table as it was published.
 
+mod in_line;
 mod placement;
 mod releases;
 mod table;
@@ -16,6 +17,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
 use peregrine_runtime::Clock;
 
+pub(crate) use in_line::{Prospect, in_line};
 pub(crate) use placement::{Outlook, prefers_cpu};
 pub(crate) use table::Table;
 

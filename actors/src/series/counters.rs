@@ -16,6 +16,7 @@ pub(super) struct Counters {
     acknowledged: AtomicU64,
     predictions: AtomicU64,
     predict_nanos: AtomicU64,
+    in_line: AtomicU64,
     conflated: AtomicU64,
     failed: AtomicU64,
     recoveries: AtomicU64,
@@ -49,6 +50,8 @@ pub struct SeriesStats {
     pub predictions: u64,
     /// From acceptance of the tick to the prediction, of all predictions together.
     pub predict_nanos: u64,
+    /// Of the predictions, those that were made in the thread that took their tick.
+    pub in_line: u64,
     /// Windows that were skipped because newer ones came before there was time.
     pub conflated: u64,
     /// Windows that could not be forecast.
@@ -83,6 +86,11 @@ impl Counters {
         self.predict_nanos.fetch_add(u64::try_from(nanos).unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// The last was made in the thread that took its tick.
+    pub(super) fn in_line(&self) {
+        self.in_line.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn conflated(&self, windows: u64) {
         self.conflated.fetch_add(windows, Ordering::Relaxed);
     }
@@ -109,6 +117,7 @@ impl Counters {
             acknowledged: read(&self.acknowledged),
             predictions: read(&self.predictions),
             predict_nanos: read(&self.predict_nanos),
+            in_line: read(&self.in_line),
             conflated: read(&self.conflated),
             failed: read(&self.failed),
             recoveries: read(&self.recoveries),

@@ -6,7 +6,8 @@ use peregrine_runtime::Deadline;
 use peregrine_shaders::ModelSpec;
 
 use super::place::Held;
-use super::predictor::{Predictor, Tools, Work, gap};
+use super::predict::{Tools, Work, gap};
+use super::predictor::{Handed, Predictor};
 use super::room::{Inner, Series};
 use super::tick::timestamp;
 use super::wants::Want;
@@ -14,8 +15,15 @@ use super::{History, SeriesName, Tick, Timestamp, Unready};
 use crate::stream::{GapReason, StreamEvent, StreamId};
 
 impl Series {
-    /// What follows from a tick that changed a window.
-    pub(super) fn followed(&self, held: &mut Held, tick: &Tick, seq: u64, accepted_at: Timestamp) {
+    /// What follows from a tick that changed a window; predictions begin when `handed` is answered.
+    pub(super) fn followed(
+        &self,
+        held: &mut Held,
+        tick: &Tick,
+        seq: u64,
+        accepted_at: Timestamp,
+        handed: &mut Handed,
+    ) {
         let inner = &self.inner;
         let wants = inner.wanted(held, &tick.series);
         let Some(history) = held.shard.get(&tick.series) else { return };
@@ -31,7 +39,7 @@ impl Series {
                 Ok(work) => {
                     let is_recorded = tick.trace.is_recorded();
                     let traced = is_recorded.then(|| (tick.trace.child(), inner.clock.now()));
-                    self.predictor(&want.model).submit(Work { traced, ..work });
+                    handed.submit(self.predictor(&want.model), Work { traced, ..work });
                 }
                 // Its stream has not begun, or never will.
                 Err(Unready::Short { .. } | Unready::Several(_)) => {}
@@ -84,6 +92,7 @@ impl Series {
     pub(super) fn refresh(&self, held: &mut Held) {
         let inner = &self.inner;
         let now = timestamp(inner.clock.wall());
+        let mut handed = Handed::default(); // its task is woken when this is dropped
         let names: Vec<SeriesName> = held.shard.iter().map(|(name, _)| name.clone()).collect();
         for name in names {
             let wants = inner.wanted(held, &name);
@@ -91,7 +100,7 @@ impl Series {
             for want in &*wants {
                 let Some(spec) = inner.shape(&want.model) else { continue };
                 if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, now) {
-                    self.predictor(&want.model).submit(work);
+                    handed.submit(self.predictor(&want.model), work);
                 }
             }
         }

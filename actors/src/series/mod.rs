@@ -2,12 +2,14 @@
 
 mod copies;
 mod counters;
+mod desk;
 mod follow;
 mod history;
 mod journal;
 mod parts;
 mod pattern;
 mod place;
+mod predict;
 mod predictor;
 mod recovery;
 mod replay;

@@ -1,255 +1,150 @@
-//! Makes the predictions of one model: windows gather while a batch is under way, and leave together.
+//! Who makes the predictions of one model, and when: the thread that took a tick where nothing waits and the model answers
+//! at once, else a task, for which windows gather while a batch is under way and leave together.
 //!
-//! A queue of windows has an end. A stream that finds it full skips to its newest window once there is room, and says
-//! which numbers it skipped.
+//! One at a time serves a model, in the order in which its windows came: `desk` decides whose turn it is.
 
-use std::collections::{BTreeMap, HashMap};
-use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use peregrine_runtime::{Clock, Deadline};
-use peregrine_shaders::Windows;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tracing::{error, warn};
 
-use super::counters::Counters;
-use super::parts::Outlet;
-use super::tick::{Timestamp, timestamp};
-use super::window::joined;
-use crate::audit::{Position, RowName};
-use crate::release::key_of;
-use crate::request::{Forecast, ForecastError, ForecastRequest, Names, Origin, Priority, Subject};
-use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
-use crate::system::System;
-use crate::trace::{Done, Trace};
-
-/// A window to be forecast, and for whom.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) stream: StreamId,
-    pub(super) nodes: Arc<[Arc<str>]>,
-    pub(super) seq: u64,
-    pub(super) epoch: u64,
-    pub(super) position: u64,
-    pub(super) last: Timestamp,
-    pub(super) accepted_at: Timestamp,
-    /// One row.
-    pub(super) windows: Windows,
-    /// Number of the first window that was skipped before this one.
-    pub(super) skipped_from: Option<u64>,
-    /// The prediction as a piece of its tick, and since when; `None`: the tick is not recorded.
-    pub(super) traced: Option<(Trace, Instant)>,
-}
-
-impl Work {
-    /// By what a release chooses the version that answers.
-    fn key(&self) -> u64 {
-        key_of(self.stream.series.as_str())
-    }
-}
-
-/// What the predictions of one model need.
-pub(super) struct Tools {
-    pub(super) system: System,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) outlet: Arc<dyn Outlet>,
-    pub(super) counters: Arc<Counters>,
-    /// Windows of one batch.
-    pub(super) rows_max: usize,
-    /// Longest that one batch is tried for.
-    pub(super) within: Duration,
-    /// Makes the work of a stream's newest window, for those that skipped; hands it over before another tick comes.
-    pub(super) newest: Newest,
-}
-
-pub(super) type Newest = Box<dyn Fn(&StreamId, &mut dyn FnMut(Option<Work>)) + Send + Sync>;
+use super::desk::{Call, Desk, Next};
+use super::predict::{Tools, Work, serve};
 
 /// The way to the predictions of one model.
 pub(super) struct Predictor {
-    queue: mpsc::Sender<Work>,
-    skipped: Arc<Mutex<HashMap<StreamId, u64>>>,
+    tools: Arc<Tools>,
+    desk: Arc<Mutex<Desk>>,
+    bell: mpsc::Sender<()>,
+    runtime: Handle,
 }
 
 impl Predictor {
-    /// Starts the task that makes them, on the current runtime or that of `runtime`.
-    pub(super) fn start(tools: Tools, queue_max: usize, runtime: &tokio::runtime::Handle) -> Self {
-        let (queue, works) = mpsc::channel(queue_max);
-        let skipped = Arc::<Mutex<HashMap<StreamId, u64>>>::default();
-        runtime.spawn(run(tools, works, Arc::clone(&skipped)));
-        Self { queue, skipped }
+    /// Starts the task that makes them, on `runtime`; it ends when this is dropped.
+    pub(super) fn start(tools: Tools, queue_max: usize, runtime: &Handle) -> Self {
+        let (bell, rung) = mpsc::channel(1);
+        let (tools, desk) = (Arc::new(tools), Arc::new(Mutex::new(Desk::new(queue_max))));
+        runtime.spawn(run(Arc::clone(&tools), Arc::clone(&desk), rung));
+        Self { tools, desk, bell, runtime: runtime.clone() }
     }
 
-    /// Hands a window in; keeps the order of those of one stream if its callers do.
-    pub(super) fn submit(&self, mut work: Work) {
-        let mut skipped = self.skipped.lock();
-        if !skipped.is_empty() && skipped.contains_key(&work.stream) {
-            return; // its newest window is made when there is room
+    /// Hands a window in; keeps the order of those of one stream if its callers do. It waits until somebody calls
+    /// [`Self::answer`] or [`Self::wake`].
+    fn submit(&self, work: Work) {
+        self.desk.lock().push(work);
+    }
+
+    /// Has what was handed in forecast: here and now where that is quick, of which `spent` was so far.
+    fn answer(&self, spent: &mut Duration) {
+        let mut expected = Duration::ZERO;
+        let call = self.desk.lock().call(|work| {
+            let takes = self.tools.system.in_line(&work.stream.model, work.key(), *spent);
+            expected = takes.unwrap_or_default();
+            takes.is_some()
+        });
+        match call {
+            Call::Served => {}
+            Call::Task => self.ring(),
+            Call::InLine(work) => {
+                *spent += expected;
+                self.answer_in_line(*work);
+            }
         }
-        work.skipped_from = None;
-        if let Err(mpsc::error::TrySendError::Full(work)) = self.queue.try_send(work) {
-            skipped.insert(work.stream, work.seq);
+    }
+
+    /// Has what was handed in forecast by the task.
+    fn wake(&self) {
+        if let Call::Task = self.desk.lock().call(|_| false) {
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        // Full: it has been rung and not been heard yet. Closed: the node stops.
+        let _ = self.bell.try_send(());
+    }
+
+    fn answer_in_line(&self, work: Work) {
+        let tools = Arc::clone(&self.tools);
+        let seat = Seat { desk: Arc::clone(&self.desk), bell: self.bell.clone() };
+        let mut turn: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            let _seat = seat;
+            serve(&tools, &mut vec![work]).await;
+        });
+        // What it may wait for is to be waited for there, not in the caller's runtime, which may end first.
+        let _runtime = self.runtime.enter();
+        if turn.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            self.tools.counters.in_line();
+        } else {
+            self.runtime.spawn(turn);
         }
     }
 }
 
-async fn run(tools: Tools, mut works: mpsc::Receiver<Work>, skipped: Arc<Mutex<HashMap<StreamId, u64>>>) {
-    let mut batch = Vec::new();
-    loop {
-        if works.recv_many(&mut batch, tools.rows_max).await == 0 {
-            return; // the room has ended
+/// Held by whoever serves a model in line; given back, the task serves what has gathered meanwhile.
+struct Seat {
+    desk: Arc<Mutex<Desk>>,
+    bell: mpsc::Sender<()>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.desk.lock().leave() {
+            let _ = self.bell.try_send(()); // as `ring`
         }
-        serve(&tools, &mut batch).await;
-        while works.is_empty() {
-            let streams: Vec<StreamId> = skipped.lock().keys().take(tools.rows_max).cloned().collect();
-            if streams.is_empty() {
-                break;
-            }
-            for stream in streams {
-                (tools.newest)(&stream, &mut |work| {
-                    let skipped_from = skipped.lock().remove(&stream);
-                    batch.extend(work.map(|work| Work { skipped_from, ..work }));
-                });
+    }
+}
+
+/// Predictors that were handed windows. Whatever becomes of it, they learn of them.
+#[derive(Default)]
+pub(super) struct Handed {
+    predictors: Vec<Arc<Predictor>>,
+}
+
+impl Handed {
+    /// Hands a window in; its prediction does not begin yet.
+    pub(super) fn submit(&mut self, predictor: Arc<Predictor>, work: Work) {
+        predictor.submit(work);
+        if !self.predictors.iter().any(|known| Arc::ptr_eq(known, &predictor)) {
+            self.predictors.push(predictor);
+        }
+    }
+
+    /// Has the windows forecast, in this thread where that is quick. No lock may be held.
+    pub(super) fn answer(mut self) {
+        let mut spent = Duration::ZERO;
+        while let Some(predictor) = self.predictors.pop() {
+            predictor.answer(&mut spent);
+        }
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.predictors.iter().for_each(|predictor| predictor.wake());
+    }
+}
+
+async fn run(tools: Arc<Tools>, desk: Arc<Mutex<Desk>>, mut rung: mpsc::Receiver<()>) {
+    let mut batch = Vec::new();
+    while rung.recv().await.is_some() {
+        loop {
+            let next = desk.lock().next(tools.rows_max, &mut batch);
+            match next {
+                Next::Nothing => break,
+                Next::Batch => {}
+                Next::Skipped(streams) => streams.iter().for_each(|stream| {
+                    (tools.newest)(stream, &mut |work| {
+                        let skipped_from = desk.lock().forgive(stream);
+                        batch.extend(work.map(|work| Work { skipped_from, ..work }));
+                    });
+                }),
             }
             serve(&tools, &mut batch).await;
         }
     }
-}
-
-/// Where a release lets several versions answer, a series keeps its own: a batch for each.
-async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
-    let version = |work: &Work| tools.system.version_for(&work.stream.model, work.key());
-    if batch.first().and_then(version).is_none() {
-        return serve_together(tools, batch).await;
-    }
-    let mut parts = BTreeMap::<Option<u32>, Vec<Work>>::new();
-    for work in batch.drain(..) {
-        parts.entry(version(&work)).or_default().push(work);
-    }
-    for part in parts.values_mut() {
-        serve_together(tools, part).await;
-    }
-}
-
-/// A panic costs its batch, not the predictions after it.
-async fn serve_together(tools: &Tools, batch: &mut Vec<Work>) {
-    let note = |work: &Work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq);
-    let notes: Vec<_> = batch.iter().map(note).collect();
-    if AssertUnwindSafe(predict(tools, batch)).catch_unwind().await.is_err() {
-        error!(windows = notes.len(), "predictions panicked");
-        batch.clear();
-        for (stream, nodes, seq) in notes {
-            tools.fail(stream, &nodes, seq);
-        }
-    }
-}
-
-async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
-    let deadline = Deadline::after(tools.clock.now(), tools.within);
-    while !batch.is_empty() {
-        let Some(windows) = joined(batch.iter().map(|work| &work.windows)) else {
-            // The model has just changed its shape.
-            return batch.drain(..).for_each(|work| tools.give_up(work));
-        };
-        let model = batch[0].stream.model.to_string();
-        let key = Some(batch[0].key());
-        // What several predictions have in common stands in the trace of the first.
-        let host = batch.iter().find_map(|work| work.traced.as_ref());
-        let trace = host.map(|(span, _)| span.clone()).unwrap_or_default();
-        let origin = Origin { priority: Priority::High, key, trace: trace.clone(), ..Origin::default() };
-        let subject = tools.subject(batch);
-        let request = ForecastRequest { origin, subject, ..ForecastRequest::new(model, windows, deadline) };
-        match tools.system.forecast(request).await {
-            Ok(forecast) => return tools.publish(batch, &forecast, &trace),
-            Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
-                let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
-                tokio::time::sleep(pause.min(deadline.remaining(tools.clock.now()))).await;
-            }
-            // One window spoils no other.
-            Err(ForecastError::NotFinite { row }) if row < batch.len() => tools.give_up(batch.remove(row)),
-            Err(failed) => {
-                warn!(model = &*batch[0].stream.model, windows = batch.len(), error = %failed, trace_id = trace.id(), "no predictions");
-                return batch.drain(..).for_each(|work| tools.give_up(work));
-            }
-        }
-    }
-}
-
-impl Tools {
-    /// What the predictions are called where they are recorded.
-    fn subject(&self, batch: &[Work]) -> Subject {
-        if self.system.audit().is_none() {
-            return Subject::Unnamed;
-        }
-        let row = |work: &Work| RowName {
-            series: work.stream.series.shared(),
-            position: Some(Position { seq: work.seq, epoch: work.epoch }),
-        };
-        Subject::Named(Box::new(Names { rows: batch.iter().map(row).collect(), ..Names::default() }))
-    }
-
-    fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast, host: &Trace) {
-        let made_at = timestamp(self.clock.wall());
-        let backend: Arc<str> = forecast.backend_label().into();
-        let width = forecast.spec.answer_len();
-        for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
-            self.counters.predicted(made_at.0.saturating_sub(work.accepted_at.0));
-            if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
-                self.counters.conflated(work.seq - from);
-                let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);
-                self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
-            }
-            let traced = work.traced.take();
-            let prediction = Prediction {
-                stream: work.stream,
-                seq: work.seq,
-                epoch: work.epoch,
-                position: work.position,
-                last: work.last,
-                accepted_at: work.accepted_at,
-                made_at,
-                spec: Arc::clone(&forecast.spec),
-                version: forecast.version,
-                values: values.into(),
-                backend: Arc::clone(&backend),
-                degraded: forecast.degraded,
-            };
-            let seq = prediction.seq;
-            self.outlet.deliver(&work.nodes, StreamEvent::Prediction(Arc::new(prediction)));
-            if let Some((span, since)) = traced {
-                let links = host.context().filter(|_| span != *host);
-                span.end(|| {
-                    Done::new("prediction", since, self.clock.now())
-                        .linked(links)
-                        .with("peregrine.model", forecast.spec.name.clone())
-                        .with("peregrine.version", forecast.version)
-                        .with("peregrine.backend", backend.to_string())
-                        .with("peregrine.degraded", forecast.degraded)
-                        .with("peregrine.seq", seq)
-                });
-            }
-        }
-    }
-
-    fn give_up(&self, work: Work) {
-        if let Some((span, since)) = &work.traced {
-            span.end(|| {
-                let why = Some(("failed", "the window could not be forecast".to_owned()));
-                Done::new("prediction", *since, self.clock.now()).failed(why)
-            });
-        }
-        self.fail(work.stream, &work.nodes, work.seq);
-    }
-
-    fn fail(&self, stream: StreamId, nodes: &[Arc<str>], seq: u64) {
-        self.counters.failed();
-        self.outlet
-            .deliver(nodes, StreamEvent::Gap(Gap { stream, from: seq, to: seq, reason: GapReason::Failed }));
-    }
-}
-
-pub(super) fn gap(stream: &StreamId, from: u64, to: u64, reason: GapReason) -> Gap {
-    Gap { stream: stream.clone(), from, to, reason }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use peregrine_runtime::Deadline;
 use peregrine_shaders::{ModelSpec, Windows};
 
-use super::predictor::gap;
+use super::predict::gap;
 use super::room::Series;
 use super::tick::timestamp;
 use super::window::joined;

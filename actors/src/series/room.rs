@@ -20,7 +20,7 @@ use super::counters::{Counters, SeriesStats};
 use super::journal::{Journal, JournalEntry, JournalError};
 use super::parts::{Outlet, SeriesParts, SeriesSettings};
 use super::place::Place;
-use super::predictor::Predictor;
+use super::predictor::{Handed, Predictor};
 use super::tick::timestamp;
 use super::wants::Wants;
 use super::{Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError};
@@ -153,7 +153,7 @@ impl Series {
         ready.map_err(|_| FeedError::Deadline)?.map(drop).map_err(|_| FeedError::NotOwner)
     }
 
-    /// Applies ticks and hands their windows to the predictors. Also says which series they were for.
+    /// Applies ticks and has their windows forecast, here where that is quick. Also says which series they were for.
     #[expect(clippy::type_complexity, reason = "one caller, just above")]
     fn apply(
         &self,
@@ -163,6 +163,7 @@ impl Series {
     ) -> Result<(Vec<Result<Effect, TickError>>, HashSet<SeriesName>), FeedError> {
         let inner = &self.inner;
         let accepted_at = timestamp(inner.clock.wall());
+        let mut handed = Handed::default();
         let mut held = place.held.lock();
         if held.shard.fence() > epoch {
             return Err(FeedError::NotOwner);
@@ -173,13 +174,15 @@ impl Series {
             let effect = held.shard.feed(tick, epoch, &inner.settings.limits);
             inner.counters.fed(&effect);
             if let Ok(Effect::Advanced { seq } | Effect::Inserted { seq }) = effect {
-                self.followed(&mut held, tick, seq, accepted_at);
+                self.followed(&mut held, tick, seq, accepted_at, &mut handed);
             }
             if effect.is_ok() && !touched.contains(&tick.series) {
                 touched.insert(tick.series.clone());
             }
             effects.push(effect);
         }
+        drop(held);
+        handed.answer();
         Ok((effects, touched))
     }
 

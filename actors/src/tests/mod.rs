@@ -4,6 +4,7 @@ mod audit;
 mod breakers;
 mod failures;
 mod fake;
+mod in_line;
 mod meters;
 mod models;
 mod placement;

@@ -21,8 +21,8 @@ use crate::{ExecutorFactory, ForecastRequest, Settings, System};
 
 /// Keeps what is delivered to it.
 #[derive(Default)]
-struct Hub {
-    events: Mutex<Vec<(Vec<String>, StreamEvent)>>,
+pub(super) struct Hub {
+    pub(super) events: Mutex<Vec<(Vec<String>, StreamEvent)>>,
     truths: Mutex<Vec<(String, u64, f32)>>,
 }
 
@@ -37,7 +37,7 @@ impl Outlet for Hub {
 }
 
 impl Hub {
-    fn predictions(&self) -> Vec<Arc<Prediction>> {
+    pub(super) fn predictions(&self) -> Vec<Arc<Prediction>> {
         let events = self.events.lock();
         let predictions = events.iter().filter_map(|(_, event)| match event {
             StreamEvent::Prediction(prediction) => Some(Arc::clone(prediction)),
@@ -164,7 +164,7 @@ async fn system() -> System {
     system
 }
 
-fn start(
+pub(super) fn start(
     system: &System,
     hub: &Arc<Hub>,
     journal: Option<Arc<dyn Journal>>,
@@ -182,7 +182,7 @@ fn start(
     Series::start(parts).unwrap()
 }
 
-fn name(name: &str) -> SeriesName {
+pub(super) fn name(name: &str) -> SeriesName {
     SeriesName::new(name).unwrap()
 }
 
@@ -190,7 +190,7 @@ fn value(at: i64) -> f32 {
     ((at * 7919 % 1013) as f32).sin()
 }
 
-fn tick(series: &str, at: i64) -> Tick {
+pub(super) fn tick(series: &str, at: i64) -> Tick {
     Tick {
         series: name(series),
         at: Timestamp(at),
@@ -202,7 +202,7 @@ fn tick(series: &str, at: i64) -> Tick {
     }
 }
 
-fn ticks(series: &str, at: std::ops::Range<i64>) -> Vec<Tick> {
+pub(super) fn ticks(series: &str, at: std::ops::Range<i64>) -> Vec<Tick> {
     at.map(|at| tick(series, at)).collect()
 }
 
@@ -210,7 +210,7 @@ fn soon() -> Deadline {
     Deadline::after(SystemClock.now(), Duration::from_secs(10))
 }
 
-async fn feed(series: &Series, epoch: u64, ticks: Vec<Tick>) -> Vec<Result<Effect, TickError>> {
+pub(super) async fn feed(series: &Series, epoch: u64, ticks: Vec<Tick>) -> Vec<Result<Effect, TickError>> {
     let shard = series.shard_of(&ticks[0].series);
     series.feed(shard, epoch, ticks, soon()).await.unwrap()
 }
@@ -219,11 +219,11 @@ fn stream(series: &str) -> StreamId {
     StreamId { model: MODEL.into(), series: name(series) }
 }
 
-fn everything() -> Vec<(Arc<str>, Pattern)> {
+pub(super) fn everything() -> Vec<(Arc<str>, Pattern)> {
     vec![(MODEL.into(), Pattern::new("*").unwrap())]
 }
 
-const L: i64 = WINDOW as i64;
+pub(super) const L: i64 = WINDOW as i64;
 
 #[tokio::test]
 async fn each_tick_of_a_full_window_is_followed_by_its_forecast() {

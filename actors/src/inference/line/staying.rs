@@ -5,10 +5,21 @@ use peregrine_shaders::{ExecuteError, NotServed};
 use super::Line;
 use crate::inference::engine::Broken;
 use crate::inference::residents::ROWS_MAX;
-use crate::inference::{Job, Outcome};
+use crate::inference::{Job, Outcome, Served};
 use crate::profile::Residence;
 
 impl Line {
+    /// Whether a request of one window would be answered in its caller's thread now.
+    pub(crate) fn answers_at_once(&self, served: &Served) -> bool {
+        if !self.is_up() {
+            return false;
+        }
+        let plan = served.forecaster.plans().next().map(|plan| plan.id);
+        let stays =
+            served.terms.residence == Residence::Stays && plan.is_some_and(|plan| self.residents.has(plan));
+        stays || self.is_idle() && (served.forecaster.row_macs() as u64) < self.inline_macs_max(&served.terms)
+    }
+
     /// Answers a request in its caller's thread, if its model stays; gives it back for the ordinary way if not.
     pub(super) fn run_staying(&self, job: Job) -> Option<Job> {
         let stays = job.served.terms.residence == Residence::Stays && job.windows.rows <= ROWS_MAX;

@@ -1,0 +1,199 @@
+//! Makes the predictions of a batch of windows, and says so where one could not be made.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use peregrine_runtime::{Clock, Deadline};
+use peregrine_shaders::Windows;
+use tracing::{error, warn};
+
+use super::counters::Counters;
+use super::parts::Outlet;
+use super::tick::{Timestamp, timestamp};
+use super::window::joined;
+use crate::audit::{Position, RowName};
+use crate::release::key_of;
+use crate::request::{Forecast, ForecastError, ForecastRequest, Names, Origin, Priority, Subject};
+use crate::stream::{Gap, GapReason, Prediction, StreamEvent, StreamId};
+use crate::system::System;
+use crate::trace::{Done, Trace};
+
+/// A window to be forecast, and for whom.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) stream: StreamId,
+    pub(super) nodes: Arc<[Arc<str>]>,
+    pub(super) seq: u64,
+    pub(super) epoch: u64,
+    pub(super) position: u64,
+    pub(super) last: Timestamp,
+    pub(super) accepted_at: Timestamp,
+    /// One row.
+    pub(super) windows: Windows,
+    /// Number of the first window that was skipped before this one.
+    pub(super) skipped_from: Option<u64>,
+    /// The prediction as a piece of its tick, and since when; `None`: the tick is not recorded.
+    pub(super) traced: Option<(Trace, Instant)>,
+}
+
+impl Work {
+    /// By what a release chooses the version that answers.
+    pub(super) fn key(&self) -> u64 {
+        key_of(self.stream.series.as_str())
+    }
+}
+
+/// What the predictions of one model need.
+pub(super) struct Tools {
+    pub(super) system: System,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) outlet: Arc<dyn Outlet>,
+    pub(super) counters: Arc<Counters>,
+    /// Windows of one batch.
+    pub(super) rows_max: usize,
+    /// Longest that one batch is tried for.
+    pub(super) within: Duration,
+    /// Makes the work of a stream's newest window, for those that skipped; hands it over before another tick comes.
+    pub(super) newest: Newest,
+}
+
+pub(super) type Newest = Box<dyn Fn(&StreamId, &mut dyn FnMut(Option<Work>)) + Send + Sync>;
+
+/// Where a release lets several versions answer, a series keeps its own: a batch for each.
+pub(super) async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
+    let version = |work: &Work| tools.system.version_for(&work.stream.model, work.key());
+    if batch.first().and_then(version).is_none() {
+        return serve_together(tools, batch).await;
+    }
+    let mut parts = BTreeMap::<Option<u32>, Vec<Work>>::new();
+    for work in batch.drain(..) {
+        parts.entry(version(&work)).or_default().push(work);
+    }
+    for part in parts.values_mut() {
+        serve_together(tools, part).await;
+    }
+}
+
+/// A panic costs its batch, not the predictions after it.
+async fn serve_together(tools: &Tools, batch: &mut Vec<Work>) {
+    let note = |work: &Work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq);
+    let notes: Vec<_> = batch.iter().map(note).collect();
+    if AssertUnwindSafe(predict(tools, batch)).catch_unwind().await.is_err() {
+        error!(windows = notes.len(), "predictions panicked");
+        batch.clear();
+        for (stream, nodes, seq) in notes {
+            tools.fail(stream, &nodes, seq);
+        }
+    }
+}
+
+async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
+    let deadline = Deadline::after(tools.clock.now(), tools.within);
+    while !batch.is_empty() {
+        let Some(windows) = joined(batch.iter().map(|work| &work.windows)) else {
+            // The model has just changed its shape.
+            return batch.drain(..).for_each(|work| tools.give_up(work));
+        };
+        let model = batch[0].stream.model.to_string();
+        let key = Some(batch[0].key());
+        // What several predictions have in common stands in the trace of the first.
+        let host = batch.iter().find_map(|work| work.traced.as_ref());
+        let trace = host.map(|(span, _)| span.clone()).unwrap_or_default();
+        let origin = Origin { priority: Priority::High, key, trace: trace.clone(), ..Origin::default() };
+        let subject = tools.subject(batch);
+        let request = ForecastRequest { origin, subject, ..ForecastRequest::new(model, windows, deadline) };
+        match tools.system.forecast(request).await {
+            Ok(forecast) => return tools.publish(batch, &forecast, &trace),
+            Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
+                let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
+                tokio::time::sleep(pause.min(deadline.remaining(tools.clock.now()))).await;
+            }
+            // One window spoils no other.
+            Err(ForecastError::NotFinite { row }) if row < batch.len() => tools.give_up(batch.remove(row)),
+            Err(failed) => {
+                warn!(model = &*batch[0].stream.model, windows = batch.len(), error = %failed, trace_id = trace.id(), "no predictions");
+                return batch.drain(..).for_each(|work| tools.give_up(work));
+            }
+        }
+    }
+}
+
+impl Tools {
+    /// What the predictions are called where they are recorded.
+    fn subject(&self, batch: &[Work]) -> Subject {
+        if self.system.audit().is_none() {
+            return Subject::Unnamed;
+        }
+        let row = |work: &Work| RowName {
+            series: work.stream.series.shared(),
+            position: Some(Position { seq: work.seq, epoch: work.epoch }),
+        };
+        Subject::Named(Box::new(Names { rows: batch.iter().map(row).collect(), ..Names::default() }))
+    }
+
+    fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast, host: &Trace) {
+        let made_at = timestamp(self.clock.wall());
+        let backend: Arc<str> = forecast.backend_label().into();
+        let width = forecast.spec.answer_len();
+        for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
+            self.counters.predicted(made_at.0.saturating_sub(work.accepted_at.0));
+            if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
+                self.counters.conflated(work.seq - from);
+                let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);
+                self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
+            }
+            let traced = work.traced.take();
+            let prediction = Prediction {
+                stream: work.stream,
+                seq: work.seq,
+                epoch: work.epoch,
+                position: work.position,
+                last: work.last,
+                accepted_at: work.accepted_at,
+                made_at,
+                spec: Arc::clone(&forecast.spec),
+                version: forecast.version,
+                values: values.into(),
+                backend: Arc::clone(&backend),
+                degraded: forecast.degraded,
+            };
+            let seq = prediction.seq;
+            self.outlet.deliver(&work.nodes, StreamEvent::Prediction(Arc::new(prediction)));
+            if let Some((span, since)) = traced {
+                let links = host.context().filter(|_| span != *host);
+                span.end(|| {
+                    Done::new("prediction", since, self.clock.now())
+                        .linked(links)
+                        .with("peregrine.model", forecast.spec.name.clone())
+                        .with("peregrine.version", forecast.version)
+                        .with("peregrine.backend", backend.to_string())
+                        .with("peregrine.degraded", forecast.degraded)
+                        .with("peregrine.seq", seq)
+                });
+            }
+        }
+    }
+
+    fn give_up(&self, work: Work) {
+        if let Some((span, since)) = &work.traced {
+            span.end(|| {
+                let why = Some(("failed", "the window could not be forecast".to_owned()));
+                Done::new("prediction", *since, self.clock.now()).failed(why)
+            });
+        }
+        self.fail(work.stream, &work.nodes, work.seq);
+    }
+
+    fn fail(&self, stream: StreamId, nodes: &[Arc<str>], seq: u64) {
+        self.counters.failed();
+        self.outlet
+            .deliver(nodes, StreamEvent::Gap(Gap { stream, from: seq, to: seq, reason: GapReason::Failed }));
+    }
+}
+
+pub(super) fn gap(stream: &StreamId, from: u64, to: u64, reason: GapReason) -> Gap {
+    Gap { stream: stream.clone(), from, to, reason }
+}
