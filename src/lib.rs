@@ -5,6 +5,7 @@
 mod alerts;
 pub mod audit;
 pub mod backends;
+mod busy;
 pub mod catalog;
 pub mod cli;
 mod cluster;

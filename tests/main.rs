@@ -15,6 +15,7 @@ mod harness;
 mod hostile;
 mod hosts;
 mod overview;
+mod path;
 mod releases;
 mod reload;
 mod request_path;

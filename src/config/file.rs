@@ -66,6 +66,8 @@ pub(super) struct ServerFile {
     pub(super) listen: Option<String>,
     /// HTTP worker threads; 0: one per core.
     pub(super) workers: Option<usize>,
+    /// How long a thread that has just had work looks for more before it sleeps; 0s: it sleeps at once.
+    pub(super) busy_poll: Option<WrittenDuration>,
     /// Largest request body.
     pub(super) body_max: Option<WrittenSize>,
     /// Of all bodies that are read or worked on at once; more are answered 429.

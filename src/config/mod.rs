@@ -124,6 +124,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// HTTP worker threads, at least 1.
     pub workers: usize,
+    /// How long workers and the thread of the series look for work after they had some; zero: they do not.
+    pub busy_poll: Duration,
     /// Largest request body; larger ones get 413.
     pub body_bytes_max: usize,
     /// Of all bodies that are read or worked on at once; more get 429.

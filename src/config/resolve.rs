@@ -269,6 +269,7 @@ impl Checker<'_> {
         let listen = self.present("server.listen", written.listen);
         let listen = listen.and_then(|text| self.socket("server.listen", &text));
         let workers = self.cores("server.workers", written.workers);
+        let busy_poll = self.time("server.busy_poll", written.busy_poll, Duration::ZERO..=60 * SECOND);
         let bodies =
             self.within("server.bodies_max", written.bodies_max.map(|WrittenSize(n)| n), 1024..=1 << 40);
         let body = self.within("server.body_max", written.body_max.map(|WrittenSize(n)| n), 1024..=1 << 30);
@@ -292,6 +293,7 @@ impl Checker<'_> {
         Some(ServerConfig {
             listen: listen?,
             workers: workers?,
+            busy_poll: busy_poll?,
             body_bytes_max: body?,
             bodies_bytes_max: bodies?,
             connections_max: connections?,

@@ -50,7 +50,7 @@ fn an_unknown_key_is_named_with_its_place() {
     check(
         "[server]\nlisten = \"[::]:80\"\nlisen = 1\n",
         &[
-            "FILE:3:1: server.lisen: unknown key `lisen`, expected one of `listen`, `workers`, `body_max`, `bodies_max`, \
+            "FILE:3:1: server.lisen: unknown key `lisen`, expected one of `listen`, `workers`, `busy_poll`, `body_max`, `bodies_max`, \
            `connections_max`, `in_flight_max`, `header_timeout`, `keep_alive`, `drain`, \
            `tls_certificate`, `tls_key`",
         ],

@@ -181,6 +181,8 @@ fn series(page: &mut Page, shared: &Shared) {
     );
     let help = "From tick to prediction, of all predictions together.";
     one("peregrine_predictions_seconds_total", "counter", help, seconds);
+    let help = "Of these predictions, those made in the thread that took their tick.";
+    one("peregrine_predictions_in_line_total", "counter", help, count(stats.in_line));
     let help = "Windows skipped because newer ones came before there was time.";
     one("peregrine_predictions_conflated_total", "counter", help, count(stats.conflated));
     let help = "Windows that could not be forecast.";
@@ -188,6 +190,10 @@ fn series(page: &mut Page, shared: &Shared) {
     let help = "Predictions that other nodes wanted and that were lost on the way.";
     let lost = shared.live.lost.load(std::sync::atomic::Ordering::Relaxed);
     one("peregrine_predictions_lost_total", "counter", help, count(lost));
+    let help = "Threads awake for `server.busy_poll`, the work that they did meanwhile included.";
+    one("peregrine_busy_poll_seconds_total", "counter", help, shared.live.looked.time().as_secs_f64());
+    let help = "How often such a thread asked for work.";
+    one("peregrine_busy_poll_turns_total", "counter", help, count(shared.live.looked.turns()));
 }
 
 fn pace_view(pace: &PaceStatus) -> serde_json::Value {

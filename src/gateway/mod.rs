@@ -32,6 +32,7 @@ mod v2;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
@@ -57,6 +58,7 @@ pub(crate) use tls::{Tls, TlsRoom};
 use error::{Problem, ProtocolError, Refusal};
 use meter::Route;
 
+use crate::busy;
 use crate::config::ServerConfig;
 use crate::dashboard;
 
@@ -68,15 +70,29 @@ pub(crate) fn bind(config: &ServerConfig, shared: web::Data<Shared>) -> io::Resu
     let addr = listener.local_addr()?;
     let builder = ServerBuilder::default();
     let stopping = builder.graceful_shutdown_signal();
-    let streams = std::sync::Arc::clone(&shared.stream);
+    let streams = Arc::clone(&shared.stream);
     let stopped = stopping.clone();
     actix_web::rt::spawn(async move {
         stopped.notified().await;
         streams.stop();
     });
     let acceptor = shared.tls.as_ref().map(Tls::acceptor).transpose().map_err(io::Error::other)?;
-    let serving =
-        Serving { shared, stopping, addr, keep_alive: config.keep_alive, patience: config.header_timeout };
+    let serving = Serving {
+        shared,
+        stopping,
+        addr,
+        keep_alive: config.keep_alive,
+        patience: config.header_timeout,
+        busy_poll: config.busy_poll,
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if !config.busy_poll.is_zero() && busy::is_crowded(config.workers, cores) {
+        tracing::warn!(
+            workers = config.workers,
+            cores,
+            "threads that look for work (server.busy_poll) have no core each: set server.workers below the cores"
+        );
+    }
     let builder = builder
         .workers(config.workers)
         .max_concurrent_connections(config.connections_max.div_ceil(config.workers))
@@ -117,6 +133,8 @@ struct Serving {
     keep_alive: Duration,
     /// With a handshake, and with the header of a request.
     patience: Duration,
+    /// How long a worker looks for more work; zero: it does not.
+    busy_poll: Duration,
 }
 
 /// A connection as HTTP takes it.
@@ -126,6 +144,10 @@ impl Serving {
     /// Called by each worker, in its loop, when it starts.
     fn watch_loop(&self) {
         self.shared.loops.watch("gateway", &self.shared.clock);
+        if !self.busy_poll.is_zero() {
+            let (looked, clock) = (Arc::clone(&self.shared.live.looked), self.shared.clock.clone());
+            drop(actix_web::rt::spawn(busy::look(self.busy_poll, looked, clock))); // it ends with its loop
+        }
     }
 
     fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -225,6 +247,7 @@ async fn guarded(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    busy::worked();
     let shared = request.app_data::<web::Data<Shared>>().cloned();
     let route = Route::of(request.path());
     let start = shared.as_ref().map(|shared| shared.clock.now());

@@ -6,6 +6,8 @@ use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::SeriesName;
 use peregrine_actors::stream::{Hub, Prediction, StreamEvent};
 
+use crate::busy;
+
 /// The subscribers of this node, and its scorecard. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Audience {
@@ -21,6 +23,7 @@ impl Audience {
 
     /// A prediction was made by this node, whoever wants it.
     pub(crate) fn predicted(&self, prediction: &Prediction) {
+        busy::worked();
         self.scorecard.predicted(prediction);
     }
 

@@ -31,6 +31,13 @@ impl Local {
 #[async_trait]
 impl Source for Local {
     async fn ticks(&self, ticks: Vec<Tick>, deadline: Deadline) -> Vec<Result<Effect, TickError>> {
+        if let [tick] = &ticks[..] {
+            let shard = self.series.shard_of(&tick.series);
+            return match self.series.feed(shard, self.epoch, ticks, deadline).await {
+                Ok(effects) => effects,
+                Err(failed) => vec![Err(TickError::Unavailable(failed.to_string()))],
+            };
+        }
         let mut by_shard: BTreeMap<u16, (Vec<usize>, Vec<Tick>)> = BTreeMap::new();
         let count = ticks.len();
         for (at, tick) in ticks.into_iter().enumerate() {

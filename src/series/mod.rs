@@ -17,6 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 
 pub(crate) use self::audience::Audience;
 use self::local::{Local, LocalOutlet};
+use crate::busy::{self, Looked};
 use crate::cluster::Joined;
 use crate::cluster::series::{Live, Parts, SeriesError};
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub(crate) struct Started {
     pub(crate) source: Arc<dyn Source>,
     /// Events for other nodes that were lost on the way.
     pub(crate) lost: Arc<AtomicU64>,
+    /// What threads have spent on looking for work before they slept.
+    pub(crate) looked: Arc<Looked>,
     /// Dropped last.
     _thread: Thread,
 }
@@ -54,7 +57,13 @@ pub(crate) fn start(
     audience: Audience,
 ) -> Result<Started, SeriesError> {
     let thread = Thread::start()?;
-    let (system, clock, settings) = (system.clone(), Arc::clone(clock), settings(&current.get()));
+    let (system, clock, config) = (system.clone(), Arc::clone(clock), current.get());
+    let (settings, looked) = (settings(&config), Arc::<Looked>::default());
+    let busy_poll = config.server.busy_poll;
+    if !busy_poll.is_zero() {
+        let look = busy::look(busy_poll, Arc::clone(&looked), Arc::clone(&clock));
+        drop(thread.handle.spawn(look)); // it ends with its thread
+    }
     let Some(joined) = joined else {
         let series = Series::start(SeriesParts {
             settings,
@@ -67,7 +76,7 @@ pub(crate) fn start(
         })?;
         let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let source = Arc::new(Local::own(series.clone(), since.as_secs()));
-        return Ok(Started { series, source, lost: Arc::default(), _thread: thread });
+        return Ok(Started { series, source, lost: Arc::default(), looked, _thread: thread });
     };
     let live = Live::start(Parts {
         cluster: joined.cluster.clone(),
@@ -82,7 +91,7 @@ pub(crate) fn start(
     })?;
     let (series, source, lost) = (live.series.clone(), Arc::clone(&live.source), Arc::clone(&live.lost));
     joined.live = Some(live);
-    Ok(Started { series, source, lost, _thread: thread })
+    Ok(Started { series, source, lost, looked, _thread: thread })
 }
 
 /// What the actors are told.

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A serving node; killed when dropped.
 pub(crate) struct NodeProcess {
@@ -47,6 +48,18 @@ impl NodeProcess {
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the node lives");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<usize>().ok()).expect("a number") / 1024
+    }
+
+    /// Processor time so far, of all threads.
+    pub(crate) fn processor_time(&self) -> Duration {
+        /// Clock ticks of `/proc/PID/stat` a second, on every Linux there is.
+        const TICKS_PER_S: u64 = 100;
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the node lives");
+        let (_, behind_name) = stat.rsplit_once(") ").expect("a name");
+        let ticks =
+            behind_name.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().expect("a number"));
+        Duration::from_millis(ticks.sum::<u64>() * 1000 / TICKS_PER_S)
     }
 
     /// Has it ended?

@@ -15,6 +15,8 @@ use crate::target::Target;
 pub(crate) struct Connection {
     socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
+    /// Who waits for bytes stays awake, for so long.
+    awake: Option<Duration>,
 }
 
 impl AsRawFd for Connection {
@@ -43,7 +45,7 @@ impl Connection {
             }
             tls = Some(session);
         }
-        Ok(Self { socket, tls })
+        Ok(Self { socket, tls, awake: target.busy_poll.then_some(target.timeout) })
     }
 
     /// From now on nothing waits.
@@ -120,7 +122,11 @@ impl Connection {
     /// While it still blocks: more bytes onto `into`.
     pub(crate) fn read_more(&mut self, into: &mut Vec<u8>) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
-        match self.read(&mut buffer)? {
+        let read = match self.awake {
+            Some(timeout) => self.read_awake(&mut buffer, timeout)?,
+            None => self.read(&mut buffer)?,
+        };
+        match read {
             None => Err(ErrorKind::TimedOut.into()),
             Some(0) => Err(ErrorKind::UnexpectedEof.into()),
             Some(count) => {
@@ -128,6 +134,20 @@ impl Connection {
                 Ok(())
             }
         }
+    }
+
+    /// As [`Self::read`] of a socket that blocks, without sleeping.
+    fn read_awake(&mut self, into: &mut [u8], timeout: Duration) -> io::Result<Option<usize>> {
+        self.socket.set_nonblocking(true)?;
+        let until = Instant::now() + timeout;
+        let read = loop {
+            match self.read(into) {
+                Ok(None) if Instant::now() < until => std::hint::spin_loop(),
+                read => break read,
+            }
+        };
+        self.socket.set_nonblocking(false)?;
+        read
     }
 }
 

@@ -160,7 +160,8 @@ impl Driver {
                 break now;
             }
             self.arm()?;
-            self.poll.wait(SWEEP_EVERY / 5, &mut ready)?;
+            let longest = if self.work.target.busy_poll { Duration::ZERO } else { SWEEP_EVERY / 5 };
+            self.poll.wait(longest, &mut ready)?;
             for &(token, writable) in ready.iter().filter(|(token, _)| *token != TIMER) {
                 self.advance(token as usize, writable);
             }
@@ -456,7 +457,9 @@ impl Driver {
         let window = &mut self.window;
         window.span = end - start;
         window.own_cpu = cpu;
-        window.busiest = cpu.as_secs_f64() / window.span.as_secs_f64().max(f64::MIN_POSITIVE);
+        // Of a thread that never sleeps, processor time tells nothing.
+        let busy = if self.work.target.busy_poll { 0.0 } else { cpu.as_secs_f64() };
+        window.busiest = busy / window.span.as_secs_f64().max(f64::MIN_POSITIVE);
         window.connections = self.slots.len();
         window.starved = self.slots.iter().filter(|slot| slot.completions == 0).count();
         window.backlog = self.backlog.len();

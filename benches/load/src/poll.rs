@@ -55,10 +55,11 @@ impl Poll {
         })
     }
 
-    /// Waits for readiness and puts `(token, writable)` into `ready`; readable is assumed and costs one failed read when
+    /// Waits for readiness, of `timeout` zero only looks, and puts `(token, writable)` into `ready`; readable is assumed and costs one failed read when
     /// wrong.
     pub(crate) fn wait(&mut self, timeout: Duration, ready: &mut Vec<(u64, bool)>) -> io::Result<()> {
-        let millis = i32::try_from(timeout.as_millis().saturating_add(1)).unwrap_or(i32::MAX);
+        // Rounded up, or a wait of less than a millisecond would not be one.
+        let millis = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
         let room = i32::try_from(self.events.len()).unwrap_or(i32::MAX);
         // SAFETY: the kernel writes at most `room` events into the buffer, which holds that many.
         let count =

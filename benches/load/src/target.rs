@@ -35,6 +35,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Longest that a connection, a handshake or an answer may take.
     pub timeout: Duration,
+    /// Whoever waits for its answers stays awake: a core each, and no wake-up of the client in what is measured.
+    pub busy_poll: bool,
     pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     key: Option<String>,
 }
@@ -67,7 +69,7 @@ impl Target {
         } else {
             None
         };
-        Ok(Self { authority: parts.authority.to_owned(), address, timeout, tls, key })
+        Ok(Self { authority: parts.authority.to_owned(), address, timeout, busy_poll: false, tls, key })
     }
 
     /// `scheme://authority`.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::measure::{Failures, name, note};
 use super::report::{
-    at_limit, csv_rows, described, failures_json, failures_text, millis, outcome, window_json,
+    at_limit, csv_rows, described, failures_json, failures_text, millis, outcome, print_awake, window_json,
 };
 use super::{CliError, Plan, bar};
 use crate::cli::{print_json, print_table};
@@ -107,6 +107,7 @@ fn print(plan: &Plan, parts: &[Part<'_>; 2]) -> Result<(), CliError> {
     } else {
         print_table(&table(plan, parts, [&whole_a, &whole_b], &ratios))?;
         println!("{verdict}");
+        print_awake(plan);
     }
     for (window, part) in [(&whole_a, a), (&whole_b, b)] {
         outcome([(window, &part.failures)].into_iter())?;

@@ -4,7 +4,7 @@ use peregrine_load::breakdown::breakdown;
 use peregrine_load::recorder::Spread;
 use serde_json::{Map, Value};
 
-use super::report::{described, failures_json, failures_text, millis, spread_json, wrong_count};
+use super::report::{described, failures_json, failures_text, millis, print_awake, spread_json, wrong_count};
 use super::{CliError, Plan, of_usage};
 use crate::cli::{print_json, print_table};
 
@@ -51,6 +51,7 @@ pub(super) fn run(plan: &Plan) -> Result<(), CliError> {
             seen.untold,
             failures_text(&seen.failures)
         );
+        print_awake(plan);
     }
     match (answered, wrong_count(&seen.failures)) {
         (0, _) => Err(CliError::Reported("no request was answered".to_owned())),

@@ -122,6 +122,9 @@ pub(super) struct LoadArgs {
     /// A row for each window
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// The generator's threads stay awake while they wait, a core each: the figures are without the client's wake-ups
+    #[arg(long, conflicts_with = "profiles")]
+    busy_poll: bool,
     /// One request at a time, hop by hop
     #[arg(long, conflicts_with_all = ["profiles", "rate", "concurrency"])]
     breakdown: bool,
@@ -205,7 +208,11 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
     };
     let key = load.key.as_deref().map(key).transpose()?;
     let timeout = seconds("--timeout", load.timeout, 0.01)?;
-    let target = |url: &str| Target::new(url, &trust, key.clone(), timeout).map_err(of_usage);
+    let target = |url: &str| {
+        let mut target = Target::new(url, &trust, key.clone(), timeout).map_err(of_usage)?;
+        target.busy_poll = load.busy_poll;
+        Ok::<_, CliError>(target)
+    };
     let against = load.against.as_deref().map(target).transpose()?;
     let (window, warmup) =
         (seconds("--seconds", args.seconds, 0.05)?, seconds("--warmup", load.warmup, 0.0)?);

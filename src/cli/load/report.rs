@@ -29,6 +29,7 @@ pub(super) fn print(plan: &Plan, levels: &[Measured]) -> Result<(), CliError> {
     } else {
         print_table(&table(plan, levels))?;
         println!("{verdict}");
+        print_awake(plan);
     }
     outcome(levels.iter().map(|level| (&level.figures, &level.failures)))
 }
@@ -47,6 +48,13 @@ pub(super) fn outcome<'a>(parts: impl Iterator<Item = (&'a Window, &'a Failures)
     }
 }
 
+/// Says what the figures are without, where that is so.
+pub(super) fn print_awake(plan: &Plan) {
+    if plan.target.busy_poll {
+        println!("the generator stayed awake (--busy-poll): no wake-up of a client is in these figures");
+    }
+}
+
 /// What was asked of whom.
 pub(super) fn described(plan: &Plan) -> Value {
     json!({
@@ -60,6 +68,7 @@ pub(super) fn described(plan: &Plan) -> Value {
         "stable_percent": plan.stable_percent,
         "stable_percentile": plan.percentile,
         "threads": plan.threads,
+        "busy_poll": plan.target.busy_poll,
         "seed": plan.ask.seed,
     })
 }

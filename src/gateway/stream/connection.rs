@@ -15,6 +15,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::busy;
+
 use super::ws::{CloseReason, Event, GOING_AWAY, Opcode, POLICY, Reader, frame};
 
 /// Of the buffer that all connections of a thread read into.
@@ -294,6 +296,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
                 Poll::Ready(Err(error)) => Err(error),
                 Poll::Ready(Ok(())) if buf.filled().is_empty() => Ok(Heard::End),
                 Poll::Ready(Ok(())) => {
+                    busy::worked();
                     self.silent_ticks = 0;
                     self.hear(buf.filled_mut(), cx);
                     Ok(Heard::Something)

@@ -1,5 +1,8 @@
 //! One way to say things, two ways to write them: JSON text or `MessagePack`.
 
+use std::fmt::Display;
+use std::io::Write as _;
+
 use peregrine_actors::series::Timestamp;
 use peregrine_actors::stream::Encoding;
 
@@ -54,12 +57,12 @@ impl Writer {
     }
 
     pub(super) fn number(&mut self, value: u64) {
-        self.value(|out| out.extend_from_slice(value.to_string().as_bytes()), |out| unsigned(out, value));
+        self.value(|out| shown(out, value), |out| unsigned(out, value));
     }
 
     pub(super) fn fraction(&mut self, value: f64) {
         self.value(
-            |out| out.extend_from_slice(value.to_string().as_bytes()),
+            |out| shown(out, value),
             |out| {
                 out.push(0xCB);
                 out.extend_from_slice(&value.to_be_bytes());
@@ -71,9 +74,7 @@ impl Writer {
     pub(super) fn millis(&mut self, at: Timestamp) {
         let (whole, nanos) = (at.0.div_euclid(1_000_000), at.0.rem_euclid(1_000_000));
         self.value(
-            |out| {
-                out.extend_from_slice(Millis(at).to_string().as_bytes());
-            },
+            |out| shown(out, Millis(at)),
             |out| match u64::try_from(whole) {
                 Ok(whole) if nanos == 0 => unsigned(out, whole),
                 _ => {
@@ -120,6 +121,11 @@ impl Writer {
             }
         }
     }
+}
+
+/// As it is displayed, without a text of its own between.
+fn shown(out: &mut Vec<u8>, value: impl Display) {
+    let _ = write!(out, "{value}"); // a vector takes whatever it is given
 }
 
 /// Of a list or a map.
