@@ -62,7 +62,7 @@ pub enum BackendError {
 pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
     let threads = config.threads;
     let cpu: ExecutorFactory = Arc::new(move || Ok(Box::new(CpuExecutor::new(threads)) as Box<dyn Executor>));
-    let adapter = adapter(config.choice, config.gpu_timeout)?;
+    let adapter = adapter(config.choice, config.gpu_timeout, config.gpu_memory)?;
     let placement = match (config.placement, &adapter) {
         (PlacementChoice::Fastest, _) => Placement::Fastest,
         (PlacementChoice::Gpu, _) => Placement::Gpu,
@@ -88,7 +88,7 @@ pub fn open(
     threads: usize,
     gpu_timeout: Duration,
 ) -> Result<Box<dyn Executor>, BackendError> {
-    match adapter(choice, gpu_timeout)? {
+    match adapter(choice, gpu_timeout, None)? {
         Some(options) => open_adapter(&options),
         None => Ok(Box::new(CpuExecutor::new(threads))),
     }
@@ -110,7 +110,7 @@ pub fn open_all(
     let here = gpu::adapters();
     for (software, adapter) in [(false, AdapterChoice::Hardware), (true, AdapterChoice::Software)] {
         if here.iter().any(|facts| facts.software == software) {
-            all.push(open_adapter(&GpuOptions { adapter, timeout: gpu_timeout })?);
+            all.push(open_adapter(&GpuOptions { adapter, timeout: gpu_timeout, memory: None })?);
         }
     }
     Ok(all)
@@ -122,7 +122,11 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn adapter(choice: BackendChoice, timeout: Duration) -> Result<Option<GpuOptions>, BackendError> {
+fn adapter(
+    choice: BackendChoice,
+    timeout: Duration,
+    memory: Option<u64>,
+) -> Result<Option<GpuOptions>, BackendError> {
     if choice == BackendChoice::Cpu {
         return Ok(None);
     }
@@ -134,10 +138,10 @@ fn adapter(choice: BackendChoice, timeout: Duration) -> Result<Option<GpuOptions
     };
     match choice {
         BackendChoice::Software if has(true) => {
-            Ok(Some(GpuOptions { adapter: AdapterChoice::Software, timeout }))
+            Ok(Some(GpuOptions { adapter: AdapterChoice::Software, timeout, memory }))
         }
         BackendChoice::Software => Err(BackendError::NoSoftware { found: found() }),
-        _ if has(false) => Ok(Some(GpuOptions { adapter: AdapterChoice::Hardware, timeout })),
+        _ if has(false) => Ok(Some(GpuOptions { adapter: AdapterChoice::Hardware, timeout, memory })),
         BackendChoice::Gpu => Err(BackendError::NoHardware { found: found() }),
         BackendChoice::Auto | BackendChoice::Cpu => Ok(None),
     }

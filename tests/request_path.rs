@@ -46,7 +46,7 @@ fn dims(model: &str, windows: &Windows) -> String {
     if model == SEVERAL { format!("{},{SERIES}", len / SERIES) } else { len.to_string() }
 }
 
-fn v2_json(addr: SocketAddr, model: &str, windows: &Windows) -> Vec<f32> {
+fn v2_json(addr: SocketAddr, backend: &str, model: &str, windows: &Windows) -> Vec<f32> {
     let dims = dims(model, windows);
     let tensor = |name: &str, data: &[f32]| {
         format!(
@@ -63,7 +63,7 @@ fn v2_json(addr: SocketAddr, model: &str, windows: &Windows) -> Vec<f32> {
     let json = answer.json();
     assert_eq!(json["id"], "7");
     assert_eq!(json["model_name"], model);
-    assert_eq!(json["parameters"]["backend"], "cpu");
+    assert_eq!(json["parameters"]["backend"], backend);
     let data = json["outputs"][0]["data"].as_array().expect("flat data");
     // Shortest round-trip text of an f32 is read as f64 here; narrowing gives the very f32 back.
     data.iter().map(|n| n.as_f64().expect("a number") as f32).collect()
@@ -101,7 +101,7 @@ fn v2_json_and_binary_give_the_verified_number() {
     for model in MODELS {
         let cases = Cases::read(model);
         let expected = direct(model, &cases.windows);
-        assert_eq!(v2_json(node.addr, model, &cases.windows), expected, "{model} as JSON");
+        assert_eq!(v2_json(node.addr, "cpu", model, &cases.windows), expected, "{model} as JSON");
         assert_eq!(v2_binary(&mut client, model, &cases.windows), expected, "{model} as binary");
         let answer_len = expected.len() / cases.windows.rows;
         for r in 0..cases.windows.rows {
@@ -240,7 +240,7 @@ fn a_model_of_several_series_answers_them_together_and_by_v2_alone() {
     let mut client = Client::connect(node.addr).expect("connects");
     let cases = Cases::read(SEVERAL);
     let expected = direct(SEVERAL, &cases.windows);
-    assert_eq!(v2_json(node.addr, SEVERAL, &cases.windows), expected, "as JSON");
+    assert_eq!(v2_json(node.addr, "cpu", SEVERAL, &cases.windows), expected, "as JSON");
     assert_eq!(v2_binary(&mut client, SEVERAL, &cases.windows), expected, "as binary");
     let answer_len = expected.len() / cases.windows.rows;
     for r in 0..cases.windows.rows {
@@ -271,6 +271,32 @@ fn a_model_of_several_series_answers_them_together_and_by_v2_alone() {
         assert_eq!(answer.status, status, "{path}: {text}");
         assert!(text.contains(words), "{path}: {text}");
     }
+}
+
+#[test]
+fn models_that_do_not_fit_the_device_together_take_turns_there() {
+    let variables = [("PEREGRINE_BACKEND__GPU_MEMORY", "4MiB")];
+    let node = NodeProcess::start_with(&["--backend", "software"], &variables);
+    let memory = || request(node.addr, "GET", "/health/gpu", &[], b"").json()["devices"][0]["memory"].clone();
+    let number =
+        |of: &serde_json::Value, key: &str| of[key].as_u64().unwrap_or_else(|| panic!("{key} of {of}"));
+    let before = number(&memory(), "evictions");
+    for _ in 0..2 {
+        for model in MODELS {
+            let cases = Cases::read(model);
+            let got = v2_json(node.addr, "gpu", model, &cases.windows);
+            let answer_len = got.len() / cases.windows.rows;
+            for (row, got) in got.chunks_exact(answer_len).enumerate() {
+                let error = cases.error(row, got);
+                assert!(error <= TOLERANCE, "{model}, case {row}: {error:e}");
+            }
+            let kept = memory();
+            assert!(number(&kept, "plan_bytes") + number(&kept, "batch_bytes") <= 4 << 20, "{kept}");
+            assert_eq!(number(&kept, "budget_bytes"), 4 << 20);
+        }
+    }
+    assert!(number(&memory(), "evictions") > before, "some left for others: {}", memory());
+    assert_eq!(request(node.addr, "GET", "/health/ready", &[], b"").status, 200);
 }
 
 #[test]

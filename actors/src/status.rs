@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_runtime::{ActorStatus, NodeId, Region};
-use peregrine_shaders::{Backend, ModelSpec, ResidentCounts};
+use peregrine_shaders::{Backend, DeviceMemory, ModelSpec, ResidentCounts};
 
 use crate::breaker::BreakerMode;
 pub use crate::health::DeviceMeter;
@@ -366,6 +366,8 @@ pub struct DeviceStatus {
     pub busy: Duration,
     /// Plans that stay on it between requests.
     pub residents: Vec<ResidentStatus>,
+    /// What its executor keeps in its memory; `None`: it has none of its own, or is down.
+    pub memory: Option<DeviceMemory>,
 }
 
 /// A plan that stays on a device.

@@ -99,6 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("gpu: this machine shows no Vulkan adapter");
         return Ok(());
     }
-    let options = GpuOptions { adapter: AdapterChoice::Any, timeout: Duration::from_secs(20) };
+    let options =
+        GpuOptions { adapter: AdapterChoice::Any, timeout: Duration::from_secs(20), ..GpuOptions::default() };
     check(&mut GpuExecutor::open(&options)?, &plan, &windows, &want)
 }

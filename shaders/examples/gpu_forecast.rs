@@ -159,8 +159,9 @@ fn main() {
     let (software, quick) = (asked("--software"), asked("--quick"));
     let adapter = if software { AdapterChoice::Software } else { AdapterChoice::Hardware };
     let opened = Instant::now();
-    let gpu = GpuExecutor::open(&GpuOptions { adapter, timeout: Duration::from_secs(20) })
-        .unwrap_or_else(|error| panic!("{error}"));
+    let gpu =
+        GpuExecutor::open(&GpuOptions { adapter, timeout: Duration::from_secs(20), ..GpuOptions::default() })
+            .unwrap_or_else(|error| panic!("{error}"));
     println!("{}, opened in {:.0} ms", gpu.device(), opened.elapsed().as_secs_f64() * 1e3);
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse::<f64>().ok());
     let budget = Duration::from_secs_f64(seconds.unwrap_or(if quick { 0.05 } else { 1.5 }));

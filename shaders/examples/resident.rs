@@ -83,7 +83,11 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let asked = |flag: &str| arguments.iter().any(|argument| argument == flag);
     let count = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000_usize);
-    let options = GpuOptions { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(20) };
+    let options = GpuOptions {
+        adapter: AdapterChoice::Hardware,
+        timeout: Duration::from_secs(20),
+        ..GpuOptions::default()
+    };
     let mut gpu = GpuExecutor::open(&options).unwrap_or_else(|error| panic!("{error}"));
     println!("{}", gpu.device());
     for (window, hidden, outputs) in [(512, 512, 96), (168, 256, 120)] {

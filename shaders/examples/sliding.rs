@@ -149,7 +149,11 @@ impl Fixed {
 fn main() {
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(3.0);
     let span = Duration::from_secs_f64(seconds);
-    let options = GpuOptions { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(20) };
+    let options = GpuOptions {
+        adapter: AdapterChoice::Hardware,
+        timeout: Duration::from_secs(20),
+        ..GpuOptions::default()
+    };
     let mut gpu = GpuExecutor::open(&options).unwrap_or_else(|error| panic!("{error}"));
     println!("{}", gpu.device());
     let mut cpu = CpuExecutor::new(4);

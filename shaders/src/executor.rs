@@ -65,6 +65,21 @@ pub struct RunTimes {
     pub device: Option<Duration>,
 }
 
+/// What an executor keeps on its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Plans that are there.
+    pub plans: usize,
+    /// Bytes of their weights and everything else that is theirs.
+    pub plan_bytes: u64,
+    /// Bytes that batches are computed in, which all plans share.
+    pub batch_bytes: u64,
+    /// What both may take; `None`: as much as the driver gives.
+    pub budget_bytes: Option<u64>,
+    /// How often a plan left for others, to come back when it is run.
+    pub evictions: u64,
+}
+
 /// Runs plans on one device. Not shared: one thread owns an executor.
 pub trait Executor: Send {
     /// Which kind of device this is.
@@ -78,6 +93,11 @@ pub trait Executor: Send {
     /// # Errors
     /// When the device refuses or has no room; earlier plans stay usable.
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError>;
+
+    /// What is kept on the device; `None`: it has no memory of its own.
+    fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     /// Whether the times of the runs that follow are noted, which may cost some microseconds each.
     fn observe(&mut self, wanted: bool) {

@@ -121,6 +121,7 @@ mod tests {
             refused: Vec::new(),
             busy: Duration::from_millis(*busy_ms),
             residents: Vec::new(),
+            memory: None,
         };
         Health {
             live: true,

@@ -175,6 +175,9 @@ pub(super) struct BackendFile {
     pub(super) threads: Option<usize>,
     /// A GPU batch that takes longer counts as failed.
     pub(super) gpu_timeout: Option<WrittenDuration>,
+    /// What models and batches may take of a GPU's memory: models that were not asked for longest leave it for others and
+    /// come back when they are asked. 0 B: as much as there is.
+    pub(super) gpu_memory: Option<WrittenSize>,
     /// Which device runs a request when both could.
     pub(super) placement: Option<PlacementChoice>,
     /// May the CPU answer, labelled degraded, when the GPU cannot?

@@ -192,6 +192,8 @@ pub struct BackendConfig {
     pub threads: usize,
     /// A GPU batch that takes longer counts as failed.
     pub gpu_timeout: Duration,
+    /// Bytes that models and batches may take of a GPU's memory; `None`: as much as there is.
+    pub gpu_memory: Option<u64>,
     /// Which device runs a request when both could.
     pub placement: PlacementChoice,
     /// May the CPU answer, labelled degraded, when the GPU cannot?

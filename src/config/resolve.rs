@@ -25,6 +25,8 @@ use super::{
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of a GPU's memory below which no model could be run.
+const GPU_MEMORY_MIN: usize = 1 << 20;
 
 /// A checked configuration that remembers where each value came from.
 #[derive(Clone)]
@@ -309,6 +311,7 @@ impl Checker<'_> {
         let choice = self.present("backend.choice", written.choice);
         let threads = self.cores("backend.threads", written.threads);
         let gpu_timeout = self.time("backend.gpu_timeout", written.gpu_timeout, SECOND / 1000..=SECOND * 600);
+        let gpu_memory = self.gpu_memory(written);
         let placement = self.present("backend.placement", written.placement);
         let fallback = self.present("backend.fallback", written.fallback);
         let resident = self.present("backend.resident", written.resident);
@@ -317,11 +320,21 @@ impl Checker<'_> {
             choice: choice?,
             threads: threads?,
             gpu_timeout: gpu_timeout?,
+            gpu_memory: gpu_memory?,
             placement: placement?,
             fallback: fallback?,
             resident: resident?,
             rest_after: rest_after.map(|after| (!after.is_zero()).then_some(after))?,
         })
+    }
+
+    fn gpu_memory(&mut self, written: &BackendFile) -> Option<Option<u64>> {
+        const KEY: &str = "backend.gpu_memory";
+        let WrittenSize(bytes) = self.present(KEY, written.gpu_memory)?;
+        self.require((bytes == 0 || bytes >= GPU_MEMORY_MIN).then_some(()), KEY, || {
+            format!("less than {} MiB hold no model and its batches", GPU_MEMORY_MIN >> 20)
+        })?;
+        Some((bytes > 0).then_some(bytes as u64))
     }
 
     fn deadline(&mut self, written: &DeadlineFile) -> Option<DeadlineConfig> {

@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
 use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health, Percentiles, ResidentStatus, Vitals};
 use peregrine_runtime::{ActorKind, ActorState, ActorStatus};
-use peregrine_shaders::Backend;
+use peregrine_shaders::{Backend, DeviceMemory};
 use serde_json::{Value, json};
 
 use super::app::unix_millis;
@@ -206,7 +206,19 @@ pub(super) fn device_view(device: &DeviceStatus) -> Value {
         "queue_rows": device.queue_rows,
         "queue_rows_max": device.queue_rows_max,
         "busy_seconds": device.busy.as_secs_f64(),
+        "memory": device.memory.as_ref().map(memory_view),
         "residents": device.residents.iter().map(resident_view).collect::<Vec<_>>(),
+    })
+}
+
+fn memory_view(memory: &DeviceMemory) -> Value {
+    let DeviceMemory { plans, plan_bytes, batch_bytes, budget_bytes, evictions } = memory;
+    json!({
+        "plans": plans,
+        "plan_bytes": plan_bytes,
+        "batch_bytes": batch_bytes,
+        "budget_bytes": budget_bytes,
+        "evictions": evictions,
     })
 }
 

@@ -3,6 +3,7 @@
 //! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
 
 mod alerts;
+mod devices;
 mod form;
 mod releases;
 mod scaler;
@@ -16,9 +17,8 @@ use actix_web::http::header::{ACCEPT, VARY};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::scorecard::{Question, Score, Scorecard};
-use peregrine_actors::{DeviceState, Health, ModelStats, PaceStatus, Percentiles, Placement, ResidentStatus};
+use peregrine_actors::{Health, ModelStats, PaceStatus, Percentiles, Placement};
 use peregrine_runtime::Cluster;
-use peregrine_shaders::ResidentCounts;
 use serde_json::json;
 
 use self::form::Form;
@@ -91,7 +91,7 @@ async fn metrics(shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
     }
     streams(&mut page, &shared);
     let health = shared.system.health();
-    devices(&mut page, &health);
+    devices::all(&mut page, &health);
     trust::queues(&mut page, &health);
     actors(&mut page, &health);
     page.family("peregrine_actors_stuck", "gauge", "Actors that are at one message for two minutes.");
@@ -491,47 +491,6 @@ fn streams(page: &mut Page, shared: &Shared) {
     page.family("peregrine_stream_closed_total", "counter", "Websockets that ended, by why.");
     for (why, count) in stats.ends {
         page.sample("", &[("why", &why)], count);
-    }
-}
-
-fn devices(page: &mut Page, health: &Health) {
-    page.family("peregrine_device_up", "gauge", "1 while the device serves.");
-    for device in &health.devices {
-        let up = u8::from(device.state == DeviceState::Up);
-        page.sample("", &[("backend", &device.backend.name()), ("device", &device.name)], up);
-    }
-    page.family("peregrine_device_busy_seconds_total", "counter", "Computing; its rate is the utilisation.");
-    for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.busy.as_secs_f64());
-    }
-    residents(page, health.devices.iter().flat_map(|device| &device.residents));
-}
-
-/// Plans that stay on a device between requests.
-fn residents<'a>(page: &mut Page, residents: impl Iterator<Item = &'a ResidentStatus> + Clone) {
-    type Read = fn(&ResidentCounts) -> u64;
-    let families: [(&str, &str, &str, Read); 4] = [
-        ("peregrine_resident_up", "gauge", "1 while a plan that stays on its device answers.", |counts| {
-            u64::from(counts.serves)
-        }),
-        ("peregrine_resident_requests_total", "counter", "Requests that such a plan answered.", |counts| {
-            counts.requests
-        }),
-        (
-            "peregrine_resident_handovers_total",
-            "counter",
-            "Launches of its kernel that took over.",
-            |counts| counts.handovers,
-        ),
-        ("peregrine_resident_silences_total", "counter", "Requests that it did not answer.", |counts| {
-            counts.silences
-        }),
-    ];
-    for (name, kind, help, read) in families {
-        page.family(name, kind, help);
-        for resident in residents.clone() {
-            page.sample("", &[("plan", &resident.plan)], read(&resident.counts));
-        }
     }
 }
 

@@ -188,6 +188,7 @@ mod tests {
             refused: Vec::new(),
             busy: Duration::ZERO,
             residents: Vec::new(),
+            memory: None,
         }];
         let mut signals = BTreeMap::new();
         of_now(&health, &mut signals);

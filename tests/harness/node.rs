@@ -49,7 +49,11 @@ impl PowerSwitch {
             if switch.off.load(Ordering::SeqCst) {
                 return Err(ExecuteError::DeviceLost("no power".to_owned()));
             }
-            let options = GpuOptions { adapter: AdapterChoice::Any, timeout: Duration::from_secs(20) };
+            let options = GpuOptions {
+                adapter: AdapterChoice::Any,
+                timeout: Duration::from_secs(20),
+                ..GpuOptions::default()
+            };
             let executor =
                 GpuExecutor::open(&options).map_err(|err| ExecuteError::Refused(err.to_string()))?;
             *switch.current.lock().expect("no holder panics") = Some(executor.kill_switch());

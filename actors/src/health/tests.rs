@@ -63,6 +63,7 @@ fn check_elsewhere(
         refused: Vec::new(),
         busy: Duration::ZERO,
         residents: Vec::new(),
+        memory: None,
     };
     let devices: Vec<_> = devices.iter().map(device).collect();
     let verdict = judge(Findings {

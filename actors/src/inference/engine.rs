@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use peregrine_runtime::Clock;
-use peregrine_shaders::{ExecuteError, Executor, Forecaster, PlanId, RunTimes, Scratch, Windows};
+use peregrine_shaders::{
+    DeviceMemory, ExecuteError, Executor, Forecaster, PlanId, RunTimes, Scratch, Windows,
+};
 
 use crate::inference::ledger::Split;
 use crate::profile::Residence;
@@ -70,6 +72,11 @@ impl Engine {
     /// Of the last run.
     pub(crate) fn observed(&self) -> Option<RunTimes> {
         self.executor.observed()
+    }
+
+    /// What is kept on its device.
+    pub(crate) fn memory(&self) -> Option<DeviceMemory> {
+        self.executor.memory()
     }
 
     /// What it runs on.

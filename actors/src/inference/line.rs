@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use peregrine_runtime::{Address, Clock, Failure};
-use peregrine_shaders::{Backend, Plan, PlanId, Stay, Windows};
+use peregrine_shaders::{Backend, DeviceMemory, Plan, PlanId, Stay, Windows};
 use tokio::sync::watch;
 
 use self::traced::{Ran, TracedBatch};
@@ -53,6 +53,8 @@ pub(crate) struct Line {
     desk: Mutex<Desk>,
     engine: Mutex<Option<Engine>>,
     residents: Residents,
+    /// What the engine keeps on its device, as of its last work.
+    memory: Mutex<Option<DeviceMemory>>,
     state: watch::Sender<DeviceState>,
     name: Mutex<String>,
     accepts: AtomicBool,
@@ -105,6 +107,7 @@ impl Line {
             }),
             engine: Mutex::new(None),
             residents: Residents::new(spec.stay),
+            memory: Mutex::default(),
             state: watch::Sender::new(DeviceState::Starting),
             name: Mutex::new(String::new()),
             accepts: AtomicBool::new(false),
@@ -283,6 +286,7 @@ impl Line {
         if makes_room {
             self.residents.retry(running)?;
         }
+        self.note_memory(Some(running));
         for job in cut.expired {
             job.fail(ForecastError::DeadlineExceeded, now);
         }
@@ -292,7 +296,9 @@ impl Line {
         if !cut.batch.is_empty() {
             let waits = cut.batch.iter().map(|job| now.saturating_duration_since(job.accepted_at));
             let waited = waits.sum::<Duration>() / u32::try_from(cut.batch.len()).unwrap_or(u32::MAX);
-            self.run_batch(&mut engine, cut.batch)?;
+            let ran = self.run_batch(&mut engine, cut.batch);
+            self.note_memory(engine.as_ref());
+            ran?;
             let done = self.spec.clock.now();
             self.desk.lock().batcher.observe(waited, done.saturating_duration_since(now), done);
         }
@@ -308,19 +314,27 @@ impl Line {
 
     /// Brings a plan to the device; a guest only shows that it can be brought.
     pub(crate) fn prepare(&self, plan: &Arc<Plan>, residence: Residence) -> Result<(), Broken> {
-        match self.engine.lock().as_mut() {
-            Some(engine) => {
-                engine.contain(|executor| {
-                    executor.load(plan)?;
-                    if residence == Residence::Guest {
-                        executor.unload(plan.id);
-                    }
-                    Ok(())
-                })?;
-                if residence == Residence::Stays { self.residents.admit(plan, engine) } else { Ok(()) }
+        let mut engine = self.engine.lock();
+        let Some(running) = engine.as_mut() else {
+            return Err(Broken::Panicked("the executor is gone".to_owned()));
+        };
+        let prepared = running.contain(|executor| {
+            executor.load(plan)?;
+            if residence == Residence::Guest {
+                executor.unload(plan.id);
             }
-            None => Err(Broken::Panicked("the executor is gone".to_owned())),
-        }
+            Ok(())
+        });
+        let prepared = match residence {
+            Residence::Stays => prepared.and_then(|()| self.residents.admit(plan, running)),
+            _ => prepared,
+        };
+        self.note_memory(engine.as_ref());
+        prepared
+    }
+
+    fn note_memory(&self, engine: Option<&Engine>) {
+        *self.memory.lock() = engine.and_then(Engine::memory);
     }
 
     /// The weights of a plan are no longer needed.
@@ -340,6 +354,7 @@ impl Line {
             self.end(&broken.to_string());
             return Err(broken);
         }
+        self.note_memory(Some(&engine));
         *self.engine.lock() = Some(engine);
         name.clone_into(&mut self.name.lock());
         self.desk.lock().accepts = true;
@@ -374,6 +389,7 @@ impl Line {
         let planned = closing == Closing::Planned;
         self.up.store(false, Ordering::Release);
         self.residents.clear();
+        self.note_memory(None);
         if let Some(engine) = self.engine.lock().take() {
             engine.discard();
         }
@@ -536,6 +552,7 @@ impl Line {
             refused: Excess::NAMES.into_iter().zip(refused).collect(),
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
             residents: self.residents.status(),
+            memory: *self.memory.lock(),
         }
     }
 }

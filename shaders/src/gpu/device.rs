@@ -112,10 +112,7 @@ impl Device {
         let faults = Arc::new(Faults::default());
         let on_lost = Arc::clone(&faults);
         raw.set_device_lost_callback(move |reason, text| on_lost.lose(&format!("{reason:?} {text}")));
-        let on_error = Arc::clone(&faults);
-        raw.on_uncaptured_error(Arc::new(move |error| {
-            on_error.uncaptured.lock().get_or_insert_with(|| translate(&error));
-        }));
+        faults.hear(&raw);
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
         let lanes = lanes(adapter);
@@ -198,10 +195,7 @@ impl Device {
         let opened = pollster::block_on(self.adapter.request_device(&descriptor));
         let (raw, queue) = opened.map_err(|error| ExecuteError::Refused(error.to_string()))?;
         let apart = Self { raw, queue, faults: Arc::default(), ..self.clone() };
-        let on_error = Arc::clone(&apart.faults);
-        apart.raw.on_uncaptured_error(Arc::new(move |error| {
-            on_error.uncaptured.lock().get_or_insert_with(|| translate(&error));
-        }));
+        apart.faults.hear(&apart.raw);
         apart.guard(|| apart.create(work))
     }
 
@@ -240,6 +234,12 @@ impl Device {
         std::mem::forget((self.raw.clone(), self.queue.clone()));
     }
 
+    /// Has the driver take back what was dropped and is not in use any more.
+    pub(super) fn sweep(&self) {
+        // A device that is lost is told of by whatever is done next.
+        let _ = self.poll(PollType::Poll);
+    }
+
     fn poll(&self, how: PollType) -> Result<(), PollError> {
         self.raw.poll(how).map(|_status| ())
     }
@@ -256,6 +256,14 @@ impl Faults {
     /// Whether nothing is known to be wrong, or about to be: else the next run through the executor tells.
     pub(super) fn is_sound(&self) -> bool {
         !self.damaged.load(Ordering::Relaxed) && self.lost.lock().is_none()
+    }
+
+    /// Notes what no scope catches.
+    fn hear(self: &Arc<Self>, raw: &wgpu::Device) {
+        let faults = Arc::clone(self);
+        raw.on_uncaptured_error(Arc::new(move |error| {
+            faults.uncaptured.lock().get_or_insert_with(|| translate(&error));
+        }));
     }
 
     fn lose(&self, reason: &str) {

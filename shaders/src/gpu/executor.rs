@@ -1,7 +1,5 @@
 //! The executor: loads plans, cuts batches, and carries each chunk to the device and back.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +8,7 @@ use super::device::{Device, KillSwitch};
 use super::flow::Running;
 use super::kernels::Kernels;
 use super::layout::{self, Layout};
+use super::loaded::Loaded;
 use super::mapped::{Copier, Mapped};
 use super::memory::{Arena, Memory, Need};
 use super::params::BatchParams;
@@ -19,7 +18,8 @@ use super::slide::Slider;
 use super::timer::{Stretch, Timer};
 use super::{GpuError, GpuOptions, adapter, narrow};
 use crate::{
-    Backend, BufferId, ExecuteError, Executor, Plan, PlanId, ResidentPlan, RunTimes, SlidingStack, Stay,
+    Backend, BufferId, DeviceMemory, ExecuteError, Executor, Plan, PlanId, ResidentPlan, RunTimes,
+    SlidingStack, Stay,
 };
 
 /// How long the last handle of a device waits for a submission that timed out, before it leaks the device instead.
@@ -34,7 +34,7 @@ pub struct GpuExecutor {
     device: Device,
     kernels: Kernels,
     copier: Copier,
-    plans: HashMap<PlanId, Prepared>,
+    plans: Loaded,
     lanes: [Lane; LANES],
     generation: u64,
     /// Whether the times of runs are noted.
@@ -80,7 +80,7 @@ impl GpuExecutor {
             copier: Copier::new(facts.software),
             device,
             kernels,
-            plans: HashMap::new(),
+            plans: Loaded::new(options.memory),
             lanes: <[Lane; LANES]>::default(),
             generation: 0,
             observes: false,
@@ -176,7 +176,19 @@ impl GpuExecutor {
 
     #[cfg(test)]
     fn resident(&self, plan: PlanId) -> Option<&Resident> {
-        self.plans.get(&plan)?.resident.as_deref()
+        self.plans.get(plan)?.resident.as_deref()
+    }
+
+    /// As if the driver had no memory left, so often.
+    #[cfg(test)]
+    pub(crate) fn refuse_memory(&mut self, times: usize) {
+        self.plans.refusals = times;
+    }
+
+    /// Whether a plan is on the device.
+    #[cfg(test)]
+    pub(crate) fn has(&self, plan: PlanId) -> bool {
+        self.plans.get(plan).is_some()
     }
 
     /// As if the workgroups of the last flow had not run at once.
@@ -189,7 +201,7 @@ impl GpuExecutor {
     /// Whether small batches of a plan go through one dispatch.
     #[cfg(test)]
     pub(crate) fn has_flow(&self, plan: PlanId) -> bool {
-        self.plans.get(&plan).is_some_and(|prepared| prepared.flow.is_some())
+        self.plans.get(plan).is_some_and(|prepared| prepared.flow.is_some())
     }
 
     /// Whether the device has a clock that can be asked.
@@ -219,7 +231,7 @@ impl GpuExecutor {
         inputs: &[&[f32]],
     ) -> Result<(), ExecuteError> {
         self.make_room(id, lane, rows.len())?;
-        let prepared = self.plans.get_mut(&id).expect("a plan is loaded before it is run");
+        let prepared = self.plans.of(id);
         let Lane { memory, in_flight, timer } = &mut self.lanes[lane];
         if self.observes && timer.is_none() {
             *timer = Some(Timer::new(&self.device)?);
@@ -236,8 +248,11 @@ impl GpuExecutor {
         let prepared = &*prepared;
         let memory = &*memory;
         let plan = &prepared.plan;
-        let flow = prepared.flow.as_ref().filter(|_| flows);
-        let is_narrow = !flows && self.kernels.widens(plan, rows.len()).is_some();
+        let way = match prepared.flow.as_ref().filter(|_| flows) {
+            Some(flow) => Way::Flow(flow),
+            None => Way::Layers { widen: self.kernels.widens(plan, rows.len()) },
+        };
+        let is_narrow = matches!(way, Way::Layers { widen: Some(_) });
         let input_floats = plan.inputs.iter().map(|input| plan.width(*input)).sum::<usize>() * rows.len();
         let commands = self.copier.beside(
             input_floats * if is_narrow { size_of::<half::f16>() } else { size_of::<f32>() },
@@ -245,7 +260,7 @@ impl GpuExecutor {
                 true => write_halves(plan, prepared.capacity(lane), memory, rows, inputs, &self.copier),
                 false => write_inputs(plan, prepared.bound(lane).0, memory, rows, inputs, &self.copier),
             },
-            || encode(&self.device, &self.kernels, prepared, flow, memory, lane, rows.len(), timer),
+            || encode(&self.device, &self.kernels, prepared, way, memory, lane, rows.len(), timer),
         );
         *in_flight = Some(self.device.queue.submit([commands]));
         if self.observes {
@@ -314,7 +329,7 @@ impl GpuExecutor {
             return false;
         }
         memory.failed.write(0, &[0; size_of::<u32>()], &self.copier);
-        if let Some(prepared) = self.plans.get_mut(&plan.id) {
+        if let Some(prepared) = self.plans.get_mut(plan.id) {
             prepared.flow = None;
         }
         tracing::warn!(plan = %plan.name, device = %self.label, "workgroups do not run at once, one dispatch a layer from now on");
@@ -323,19 +338,29 @@ impl GpuExecutor {
 
     /// Capacity, memory and bind groups for a chunk; does nothing at steady state.
     fn make_room(&mut self, id: PlanId, lane: usize, rows: usize) -> Result<(), ExecuteError> {
-        let prepared = self.plans.get_mut(&id).expect("a plan is loaded before it is run");
+        let beside = self.batch_bytes();
+        let Self { device, kernels, plans, lanes, generation, .. } = self;
+        let prepared = plans.of(id);
+        let plan = Arc::clone(&prepared.plan);
         let capacity_rows = prepared.capacity_rows(lane, rows);
-        let need = prepared.need(&self.kernels, capacity_rows);
-        let memory = &mut self.lanes[lane].memory;
+        let need = prepared.need(kernels, capacity_rows);
+        let memory = &mut lanes[lane].memory;
         if !memory.as_ref().is_some_and(|memory| memory.holds(need)) {
             let need = memory.as_ref().map_or(need, |memory: &Memory| -> Need { memory.grown(need) });
             // The old buffers go first: both together may not fit.
-            *memory = None;
-            self.generation += 1;
-            *memory = Some(Memory::new(&self.device, need, self.generation)?);
+            let others = beside - memory.take().map_or(0, |memory| memory.bytes());
+            *generation += 1;
+            let made = plans.memory(device, id, || Memory::new(device, need, *generation))?;
+            plans.make_room(device, &plan, others + made.bytes())?;
+            *memory = Some(made);
         }
         let memory = memory.as_ref().expect("made above");
-        prepared.bind(&self.device, &self.kernels, lane, memory, capacity_rows)
+        plans.of(id).bind(device, kernels, lane, memory, capacity_rows)
+    }
+
+    /// Bytes of what batches are computed in.
+    fn batch_bytes(&self) -> u64 {
+        self.lanes.iter().filter_map(|lane| lane.memory.as_ref()).map(Memory::bytes).sum()
     }
 }
 
@@ -349,13 +374,18 @@ impl Executor for GpuExecutor {
     }
 
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError> {
+        let beside = self.batch_bytes();
         let Self { device, kernels, plans, .. } = self;
-        device.guard(|| {
-            if let Entry::Vacant(place) = plans.entry(plan.id) {
-                kernels.prepare(device, plan)?;
-                place.insert(Prepared::new(device, kernels, plan)?);
-            }
-            Ok(())
+        device.guard(|| plans.bring(device, kernels, plan, beside))
+    }
+
+    fn memory(&self) -> Option<DeviceMemory> {
+        Some(DeviceMemory {
+            plans: self.plans.len(),
+            plan_bytes: self.plans.bytes(),
+            batch_bytes: self.batch_bytes(),
+            budget_bytes: self.plans.budget(),
+            evictions: self.plans.evictions(),
         })
     }
 
@@ -375,19 +405,19 @@ impl Executor for GpuExecutor {
 
     fn reside(&mut self, plan: &Arc<Plan>, stay: Stay) -> Result<Arc<dyn ResidentPlan>, ExecuteError> {
         self.load(plan)?;
-        if let Some(resident) = &self.plans[&plan.id].resident {
+        if let Some(resident) = &self.plans.of(plan.id).resident {
             return Ok(Arc::clone(resident) as Arc<dyn ResidentPlan>);
         }
         let device = self.device.clone();
         let program = || Program::of(&device, plan, stay.rows_max);
         let resident = device.guard(|| Resident::start(&device, program()?, stay.rest_after))?;
         let resident = Arc::new(resident);
-        self.plans.get_mut(&plan.id).expect("loaded above").resident = Some(Arc::clone(&resident));
+        self.plans.of(plan.id).resident = Some(Arc::clone(&resident));
         Ok(resident)
     }
 
     fn unload(&mut self, plan: PlanId) {
-        self.plans.remove(&plan);
+        self.plans.remove(plan);
     }
 
     fn run(
@@ -405,7 +435,7 @@ impl Executor for GpuExecutor {
         let started = Instant::now();
         let device = self.device.clone();
         if device.takes_damage() {
-            for prepared in self.plans.values_mut() {
+            for prepared in self.plans.all() {
                 // Its weights are its own.
                 if let Some(resident) = prepared.resident.take() {
                     resident.stop();
@@ -413,7 +443,7 @@ impl Executor for GpuExecutor {
                 prepared.damage(&device.queue);
             }
         }
-        if let Some(resident) = &self.plans[&plan.id].resident
+        if let Some(resident) = &self.plans.of(plan.id).resident
             && rows <= resident.rows_max()
         {
             // What was damaged on purpose was stopped above.
@@ -427,7 +457,7 @@ impl Executor for GpuExecutor {
                 // Left behind by a run that gave up.
                 self.wait(lane, started, self.timeout)?;
             }
-            let chunk_rows_max = self.plans[&plan.id].chunk_rows_max;
+            let chunk_rows_max = self.plans.of(plan.id).chunk_rows_max;
             let mut outputs = output.chunks_mut((chunk_rows_max * output_width).max(1));
             let mut under_way: [Option<(Range<usize>, &mut [f32])>; LANES] = [const { None }; LANES];
             let mut lane = 0;
@@ -517,13 +547,22 @@ fn write_rows(to: &Mapped, at: usize, width: usize, rows: &[f32], copier: &Copie
     }
 }
 
+/// How the rows of a chunk become results.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// In one dispatch.
+    Flow(&'a Running),
+    /// In one dispatch a command, after one an input if it crossed as halves.
+    Layers { widen: Option<&'a wgpu::ComputePipeline> },
+}
+
 /// One dispatch a command, or one in all; copies only where a kernel does not reach what the host sees.
 #[expect(clippy::too_many_arguments, reason = "parts of two owners, borrowed apart")]
 fn encode(
     device: &Device,
     kernels: &Kernels,
     prepared: &Prepared,
-    flow: Option<&Running>,
+    way: Way<'_>,
     memory: &Memory,
     lane: usize,
     rows: usize,
@@ -531,7 +570,6 @@ fn encode(
 ) -> wgpu::CommandBuffer {
     let plan = &prepared.plan;
     let (layout, [groups, widening]) = prepared.bound(lane);
-    let widen = if flow.is_some() { None } else { kernels.widens(plan, rows) };
     let place = |buffer: BufferId| {
         let floats = [layout.base(buffer), rows * layout.stride(buffer)];
         floats.map(|count| (count * size_of::<f32>()) as u64)
@@ -539,7 +577,7 @@ fn encode(
     let mut encoder =
         device.raw.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("batch") });
     if let Arena::Copied { arena, upload } = &memory.arena
-        && widen.is_none()
+        && !matches!(way, Way::Layers { widen: Some(_) })
     {
         let mut at = 0;
         for buffer in &plan.inputs {
@@ -552,21 +590,22 @@ fn encode(
         let timestamp_writes = timer.map(Timer::writes);
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
-        if let Some(flow) = flow {
-            flow.record(&mut pass, rows);
-        } else {
-            if let Some(pipeline) = widen {
-                pass.set_pipeline(pipeline);
-                for (input, group) in plan.inputs.iter().zip(widening) {
-                    pass.set_bind_group(0, group, &[]);
-                    pass.dispatch_workgroups(narrow::workgroups(plan, *input, rows), 1, 1);
+        match way {
+            Way::Flow(flow) => flow.record(&mut pass, rows),
+            Way::Layers { widen } => {
+                if let Some(pipeline) = widen {
+                    pass.set_pipeline(pipeline);
+                    for (input, group) in plan.inputs.iter().zip(widening) {
+                        pass.set_bind_group(0, group, &[]);
+                        pass.dispatch_workgroups(narrow::workgroups(plan, *input, rows), 1, 1);
+                    }
                 }
-            }
-            for (command, group) in plan.commands.iter().zip(groups) {
-                let (pipeline, [columns, rows]) = kernels.of(plan.precision, command, rows);
-                pass.set_pipeline(pipeline);
-                pass.set_bind_group(0, group, &[]);
-                pass.dispatch_workgroups(columns, rows, 1);
+                for (command, group) in plan.commands.iter().zip(groups) {
+                    let (pipeline, [columns, rows]) = kernels.of(plan.precision, command, rows);
+                    pass.set_pipeline(pipeline);
+                    pass.set_bind_group(0, group, &[]);
+                    pass.dispatch_workgroups(columns, rows, 1);
+                }
             }
         }
     }

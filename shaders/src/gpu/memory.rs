@@ -101,6 +101,17 @@ impl Memory {
         })
     }
 
+    /// Bytes of everything.
+    pub(super) fn bytes(&self) -> u64 {
+        let upload = match &self.arena {
+            Arena::Written(_) => 0,
+            Arena::Copied { upload, .. } => upload.buffer.size(),
+        };
+        let halves = self.halves.as_ref().map_or(0, |halves| halves.buffer.size());
+        let small = [&self.batch.buffer, &self.nowhere, &self.failed.buffer].map(wgpu::Buffer::size);
+        self.arena.buffer().size() + upload + self.readback.buffer.size() + halves + small.iter().sum::<u64>()
+    }
+
     pub(super) fn holds(&self, need: Need) -> bool {
         self.size.at_least(need) == self.size
     }

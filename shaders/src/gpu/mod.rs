@@ -13,6 +13,7 @@ mod executor;
 mod flow;
 mod kernels;
 mod layout;
+mod loaded;
 mod mapped;
 mod matrices;
 mod memory;
@@ -44,12 +45,15 @@ pub struct GpuOptions {
     pub adapter: AdapterChoice,
     /// Longest time that one batch may take on the device, from its upload to its read-back.
     pub timeout: Duration,
+    /// Bytes that plans and batches may take on the device; plans that were not run for longest leave for others, and come
+    /// back when they are run. `None`: as much as the driver gives.
+    pub memory: Option<u64>,
 }
 
 impl Default for GpuOptions {
-    /// A real GPU, two seconds.
+    /// A real GPU, two seconds, all of its memory.
     fn default() -> Self {
-        Self { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(2) }
+        Self { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(2), memory: None }
     }
 }
 

@@ -105,8 +105,33 @@ pub(super) fn write(memory: &Memory, at: usize, width: usize, rows: &[f32], copi
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
+    use super::{NarrowParams, WGSL};
+    use crate::gpu::params::BatchParams;
+    use crate::gpu::tests::{members, valid};
+
     #[test]
     fn the_kernel_is_valid() {
-        crate::gpu::tests::valid(super::WGSL);
+        valid(WGSL);
+    }
+
+    #[test]
+    fn its_structs_are_laid_out_as_their_wgsl() {
+        let at = |name: &str, offset: usize| (name.to_owned(), offset);
+        let narrow = [
+            at("to", offset_of!(NarrowParams, to)),
+            at("source", offset_of!(NarrowParams, source)),
+            at("row_vec4s", offset_of!(NarrowParams, row_vec4s)),
+            at("pad_0", offset_of!(NarrowParams, pad_0)),
+        ];
+        assert_eq!(members(WGSL, "Narrow", size_of::<NarrowParams>()), narrow);
+        let batch = [
+            at("row_count", offset_of!(BatchParams, row_count)),
+            at("words_set", offset_of!(BatchParams, words_set)),
+            at("rows_before", offset_of!(BatchParams, rows_before)),
+            at("sink_stride", offset_of!(BatchParams, sink_stride)),
+        ];
+        assert_eq!(members(WGSL, "Batch", size_of::<BatchParams>()), batch);
     }
 }

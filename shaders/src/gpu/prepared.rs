@@ -45,16 +45,27 @@ struct Bound {
     widening: Vec<wgpu::BindGroup>,
 }
 
-impl Prepared {
-    /// Uploads the weights; refuses what no batch could ever run.
-    pub(super) fn new(device: &Device, kernels: &Kernels, plan: &Arc<Plan>) -> Result<Self, ExecuteError> {
+/// What a plan takes on a device.
+pub(super) struct Fit {
+    chunk_rows_max: usize,
+    map: WeightMap,
+    param_stride: usize,
+    param_bytes: u64,
+}
+
+impl Fit {
+    /// Refuses what no batch could ever run. The plans of the device have `budget` bytes in all: a lane's arena may take an
+    /// eighth of it.
+    pub(super) fn of(device: &Device, plan: &Plan, budget: Option<u64>) -> Result<Self, ExecuteError> {
         let limits = &device.limits;
         let no_room = |what: &str| ExecuteError::OutOfMemory(format!("plan `{}`: {what}", plan.name));
-        let binding_bytes_max =
-            usize::try_from(limits.max_storage_buffer_binding_size.min(limits.max_buffer_size))
-                .unwrap_or(usize::MAX);
-        let chunk_rows_max = layout::chunk_rows_max(plan, binding_bytes_max)
-            .ok_or_else(|| no_room("the buffers of one row exceed a binding"))?;
+        let binding_bytes_max = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        let arena_bytes_max = budget.map_or(binding_bytes_max, |budget| binding_bytes_max.min(budget / 8));
+        let [binding_bytes_max, arena_bytes_max] =
+            [binding_bytes_max, arena_bytes_max].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let chunk_rows_max = layout::chunk_rows_max(plan, arena_bytes_max).ok_or_else(|| {
+            no_room("the buffers of one row exceed a binding, or an eighth of what plans may take")
+        })?;
         let groups_max = limits.max_compute_workgroups_per_dimension as usize;
         let fits = |rows| {
             let mut all = plan.commands.iter().flat_map(|command| workgroups(command, rows));
@@ -81,22 +92,44 @@ impl Prepared {
             return Err(no_room("the weights exceed a buffer"));
         }
         let param_stride = PARAM_BYTES.next_multiple_of(limits.min_uniform_buffer_offset_alignment as usize);
+        let param_bytes = (LANES * blocks(plan).max(1) * param_stride) as u64;
+        Ok(Self { chunk_rows_max, map, param_stride, param_bytes })
+    }
+
+    /// Bytes of the weights and parameters.
+    pub(super) fn bytes(&self) -> u64 {
+        self.weight_bytes() + self.param_bytes
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.map.bytes.max(16) as u64
+    }
+}
+
+impl Prepared {
+    /// Uploads the weights.
+    pub(super) fn new(
+        device: &Device,
+        kernels: &Kernels,
+        plan: &Arc<Plan>,
+        fit: Fit,
+    ) -> Result<Self, ExecuteError> {
         let (weights, params) = device.create(|raw| {
             let weights = raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("weights"),
-                size: map.bytes.max(16) as u64,
+                size: fit.weight_bytes(),
                 usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: true,
             });
             let params = raw.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("params"),
-                size: (LANES * blocks(plan).max(1) * param_stride) as u64,
+                size: fit.param_bytes,
                 usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
             (weights, params)
         })?;
-        fill(&weights, &map, plan)?;
+        fill(&weights, &fit.map, plan)?;
         let plan = Arc::clone(plan);
         let sinks = sinks(&plan);
         let bound = [const { None }; LANES];
@@ -112,6 +145,7 @@ impl Prepared {
                 None
             }
         });
+        let Fit { chunk_rows_max, map, param_stride, .. } = fit;
         Ok(Self {
             plan,
             chunk_rows_max,
@@ -124,6 +158,13 @@ impl Prepared {
             resident: None,
             bound,
         })
+    }
+
+    /// Bytes that it takes on the device, batches aside.
+    pub(super) fn bytes(&self) -> u64 {
+        let flow = self.flow.as_ref().map_or(0, Running::bytes);
+        let resident = self.resident.as_ref().map_or(0, |resident| resident.bytes());
+        self.weights.size() + self.params.size() + flow + resident
     }
 
     /// Flips bits of the weights that the device holds: a fault.

@@ -201,6 +201,11 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
 /// Names and offsets of a WGSL struct's members; asserts that it is `bytes` long.
 fn reflect(stem: &str, name: &str, bytes: usize) -> Vec<(String, usize)> {
     let (_, source) = SOURCES.iter().find(|(known, _)| *known == stem).unwrap();
+    members(source, name, bytes)
+}
+
+/// The same of any WGSL.
+pub(super) fn members(source: &str, name: &str, bytes: usize) -> Vec<(String, usize)> {
     let module = naga::front::wgsl::parse_str(source).unwrap();
     let (_, ty) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some(name)).unwrap();
     let naga::TypeInner::Struct { members, span } = &ty.inner else { panic!("{name} is no struct") };

@@ -159,6 +159,92 @@ fn a_flow_gives_the_bits_of_its_layers() {
     assert!(!executor.has_flow(all.plan.id), "a flow that failed is not tried again");
 }
 
+/// Models of the same size, and the bytes of one of them with the memory of its batches.
+fn alike(count: u64) -> (Vec<Case>, [u64; 2]) {
+    let cases: Vec<Case> = (0..count).map(|_| Case::nhits(3)).collect();
+    let mut executor = open();
+    run_guarded(&mut executor, &cases[0]);
+    let memory = executor.memory().expect("a device has memory");
+    assert_eq!((memory.plans, memory.evictions, memory.budget_bytes), (1, 0, None));
+    (cases, [memory.plan_bytes, memory.batch_bytes])
+}
+
+#[test]
+fn plans_that_were_not_run_for_longest_leave_for_others_and_come_back() {
+    let (cases, [plan, batches]) = alike(3);
+    let budget = 2 * plan + batches + plan / 2;
+    let mut executor = open_within(Some(budget));
+    let expected: Vec<_> = cases.iter().map(|case| with_shared(|shared| run_guarded(shared, case))).collect();
+    // Which is run, and which of the others is there then.
+    for (run, other) in
+        [(0, None), (1, Some(0)), (0, Some(1)), (2, Some(0)), (1, Some(2)), (1, Some(2)), (0, Some(1))]
+    {
+        assert_eq!(bits(&run_guarded(&mut executor, &cases[run])), bits(&expected[run]));
+        let here = |index: &usize| executor.has(cases[*index].plan.id);
+        let expected: Vec<usize> = (0..3).filter(|index| *index == run || Some(*index) == other).collect();
+        assert_eq!((0..3).filter(here).collect::<Vec<_>>(), expected, "after a run of {run}");
+        let memory = executor.memory().expect("a device has memory");
+        assert!(memory.plan_bytes + memory.batch_bytes <= budget, "{memory:?} of {budget}");
+    }
+    assert_eq!(executor.memory().map(|memory| memory.evictions), Some(3));
+}
+
+#[test]
+fn a_large_batch_has_plans_leave_and_is_cut_to_what_there_is() {
+    let (cases, [plan, batches]) = alike(2);
+    let large = Case::nhits(3000);
+    let expected = with_shared(|shared| run_guarded(shared, &large));
+    let budget = 3 * plan + 4 * batches;
+    let mut executor = open_within(Some(budget));
+    cases.iter().for_each(|case| drop(run_guarded(&mut executor, case)));
+    assert_eq!(bits(&run_guarded(&mut executor, &large)), bits(&expected));
+    let memory = executor.memory().expect("a device has memory");
+    assert!(memory.plan_bytes + memory.batch_bytes <= budget, "{memory:?} of {budget}");
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_refused_and_nobody_leaves_for_it() {
+    let (cases, [plan, batches]) = alike(2);
+    let mut executor = open_within(Some(plan + batches + plan / 2));
+    run_guarded(&mut executor, &cases[0]);
+    let shape = LinearShape {
+        k: 2048,
+        n: (2 * plan / 2048 / 4) as usize,
+        init: Init::Bias,
+        activation: Activation::Relu,
+        masked: false,
+    };
+    let wide = Case::linear(shape, 1);
+    let refused = run(&mut executor, &wide);
+    assert!(
+        matches!(&refused, Err(ExecuteError::OutOfMemory(why)) if why.contains("configuration")),
+        "{refused:?}"
+    );
+    assert!(executor.has(cases[0].plan.id) && !executor.has(wide.plan.id));
+    run_guarded(&mut executor, &cases[1]);
+    assert!(!executor.has(cases[0].plan.id), "for one that fits");
+}
+
+#[test]
+fn plans_leave_while_the_driver_has_no_memory_left() {
+    let cases: Vec<Case> = (0..4).map(|_| Case::nhits(3)).collect();
+    let expected = with_shared(|shared| run_guarded(shared, &cases[0]));
+    let mut executor = open();
+    cases[..3].iter().for_each(|case| executor.load(&case.plan).expect("there is room"));
+    executor.refuse_memory(2);
+    executor.load(&cases[3].plan).expect("two have left");
+    let here = |index: &usize| executor.has(cases[*index].plan.id);
+    assert_eq!((0..4).filter(here).collect::<Vec<_>>(), [2, 3]);
+    // The memory of a batch, for which everybody else leaves.
+    executor.refuse_memory(1);
+    assert_eq!(bits(&run_guarded(&mut executor, &cases[2])), bits(&expected));
+    assert!(!executor.has(cases[3].plan.id));
+    executor.refuse_memory(2);
+    let refused = executor.load(&cases[0].plan);
+    assert!(matches!(refused, Err(ExecuteError::OutOfMemory(_))), "{refused:?}");
+    executor.load(&cases[0].plan).expect("there is room again");
+}
+
 #[test]
 fn a_batch_of_no_rows_is_no_work() {
     with_shared(|executor| assert!(run_guarded(executor, &Case::nhits(0)).is_empty()));
@@ -236,7 +322,12 @@ fn with_shared<T>(work: impl FnOnce(&mut GpuExecutor) -> T) -> T {
 }
 
 fn open() -> GpuExecutor {
-    GpuExecutor::open(&GpuOptions { adapter: AdapterChoice::Any, timeout: TIMEOUT })
+    open_within(None)
+}
+
+/// Whose plans and batches take so many bytes.
+fn open_within(memory: Option<u64>) -> GpuExecutor {
+    GpuExecutor::open(&GpuOptions { adapter: AdapterChoice::Any, timeout: TIMEOUT, memory })
         .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
 }
 

@@ -177,6 +177,24 @@ pub(super) fn until(condition: impl Fn() -> bool, what: &str) {
 }
 
 #[test]
+fn a_plan_that_stays_leaves_for_nobody() {
+    let _alone = alone();
+    let cases = [Case::stacks(1), Case::stacks(1), Case::stacks(1)];
+    let mut executor = open_solo();
+    for case in &cases {
+        executor.load(&case.plan).unwrap();
+    }
+    executor.reside(&cases[0].plan, for_ever(1)).unwrap();
+    let before = executor.memory().unwrap();
+    executor.unload(cases[1].plan.id);
+    let without = executor.memory().unwrap();
+    assert!(before.plan_bytes - without.plan_bytes < without.plan_bytes / 2, "what stays counts as well");
+    executor.refuse_memory(1);
+    executor.load(&cases[1].plan).unwrap();
+    assert!(executor.has(cases[0].plan.id) && !executor.has(cases[2].plan.id));
+}
+
+#[test]
 fn a_plan_of_other_layers_does_not_stay() {
     let _alone = alone();
     let case = Case::pool(168, 2, 24, crate::PoolMode::Mean, 3);
@@ -219,7 +237,11 @@ pub(super) fn for_ever(rows_max: usize) -> Stay {
 }
 
 pub(super) fn open() -> GpuExecutor {
-    let options = GpuOptions { adapter: AdapterChoice::Software, timeout: Duration::from_secs(60) };
+    let options = GpuOptions {
+        adapter: AdapterChoice::Software,
+        timeout: Duration::from_secs(60),
+        ..GpuOptions::default()
+    };
     GpuExecutor::open(&options)
         .unwrap_or_else(|error| panic!("kernel tests need a software Vulkan adapter: {error}"))
 }

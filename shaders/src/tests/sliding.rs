@@ -130,7 +130,11 @@ fn slider(stack: &Arc<SlidingStack>) -> Slider {
 }
 
 fn open() -> GpuExecutor {
-    let options = GpuOptions { adapter: AdapterChoice::Software, timeout: Duration::from_secs(60) };
+    let options = GpuOptions {
+        adapter: AdapterChoice::Software,
+        timeout: Duration::from_secs(60),
+        ..GpuOptions::default()
+    };
     let mut executor = GpuExecutor::open(&options)
         .unwrap_or_else(|error| panic!("kernel tests need a software Vulkan adapter: {error}"));
     executor.set_solo_residents();

@@ -76,6 +76,11 @@ impl Running {
         Ok(Self { flow, pipelines, weights, places, results, bound: None, set: 0, rows_before: 0 })
     }
 
+    /// Bytes that it takes on the device.
+    pub(in crate::gpu) fn bytes(&self) -> u64 {
+        [&self.weights, &self.places, &self.results].map(wgpu::Buffer::size).iter().sum()
+    }
+
     /// Flips bits of the weights that the device holds: a fault.
     pub(in crate::gpu) fn damage(&self, queue: &wgpu::Queue) {
         let mut packed = self.flow.pack();

@@ -109,6 +109,11 @@ impl Launcher {
         Ok(this)
     }
 
+    /// Bytes of all pieces.
+    pub(super) fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.bytes).sum()
+    }
+
     /// What only the kernel knows is zeros again. No launch is under way.
     pub(super) fn forget(&mut self) {
         assert_eq!(self.under_way, 0, "no launch knows anything");

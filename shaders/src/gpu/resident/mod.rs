@@ -68,6 +68,7 @@ pub(super) struct Resident {
     keeper: Mutex<Option<JoinHandle<()>>>,
     faults: Arc<Faults>,
     rows_max: usize,
+    bytes: u64,
 }
 
 struct Shared {
@@ -203,6 +204,7 @@ impl Resident {
         let side = Some(device.sides.take(workgroups).ok_or_else(none)?);
         let side = Taken { side, workgroups, sides: device.sides.clone() };
         let mut launcher = Launcher::new(device, side, &program)?;
+        let bytes = launcher.bytes();
         let Program { name, extent, solo, .. } = program;
         let rows_max = extent.rows_max;
         // SAFETY: the launcher has pieces of these bytes until it is dropped, which is when the keeper ends, after which
@@ -240,7 +242,12 @@ impl Resident {
                 move || keeper::keep(&shared, launcher, &name)
             })
             .map_err(|error| ExecuteError::Refused(format!("no thread for a resident kernel: {error}")))?;
-        Ok(Self { shared, keeper: Mutex::new(Some(keeper)), faults: device.faults(), rows_max })
+        Ok(Self { shared, keeper: Mutex::new(Some(keeper)), faults: device.faults(), rows_max, bytes })
+    }
+
+    /// Bytes that it takes on the device and of the host's memory that the device reaches.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Ends the kernel, for good.

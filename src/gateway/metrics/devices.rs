@@ -1,0 +1,79 @@
+//! Devices of this node as metrics: whether they serve, what they keep in their memory, and what stays on them.
+
+use peregrine_actors::{DeviceState, Health, ResidentStatus};
+use peregrine_shaders::{DeviceMemory, ResidentCounts};
+
+use super::Page;
+
+pub(super) fn all(page: &mut Page, health: &Health) {
+    page.family("peregrine_device_up", "gauge", "1 while the device serves.");
+    for device in &health.devices {
+        let up = u8::from(device.state == DeviceState::Up);
+        page.sample("", &[("backend", &device.backend.name()), ("device", &device.name)], up);
+    }
+    page.family("peregrine_device_busy_seconds_total", "counter", "Computing; its rate is the utilisation.");
+    for device in &health.devices {
+        page.sample("", &[("backend", &device.backend.name())], device.busy.as_secs_f64());
+    }
+    memory(page, health);
+    residents(page, health.devices.iter().flat_map(|device| &device.residents));
+}
+
+/// Plans that stay on a device between requests.
+fn residents<'a>(page: &mut Page, residents: impl Iterator<Item = &'a ResidentStatus> + Clone) {
+    type Read = fn(&ResidentCounts) -> u64;
+    let families: [(&str, &str, &str, Read); 4] = [
+        ("peregrine_resident_up", "gauge", "1 while a plan that stays on its device answers.", |counts| {
+            u64::from(counts.serves)
+        }),
+        ("peregrine_resident_requests_total", "counter", "Requests that such a plan answered.", |counts| {
+            counts.requests
+        }),
+        (
+            "peregrine_resident_handovers_total",
+            "counter",
+            "Launches of its kernel that took over.",
+            |counts| counts.handovers,
+        ),
+        ("peregrine_resident_silences_total", "counter", "Requests that it did not answer.", |counts| {
+            counts.silences
+        }),
+    ];
+    for (name, kind, help, read) in families {
+        page.family(name, kind, help);
+        for resident in residents.clone() {
+            page.sample("", &[("plan", &resident.plan)], read(&resident.counts));
+        }
+    }
+}
+
+/// What executors keep in the memory of their devices. Those without any of their own are left out.
+fn memory(page: &mut Page, health: &Health) {
+    type Read = fn(&DeviceMemory) -> Option<u64>;
+    let families: [(&str, &str, &str, Read); 5] = [
+        ("peregrine_device_plans", "gauge", "Plans whose weights are on the device.", |memory| {
+            Some(memory.plans as u64)
+        }),
+        ("peregrine_device_plan_bytes", "gauge", "What they take of its memory.", |memory| {
+            Some(memory.plan_bytes)
+        }),
+        ("peregrine_device_batch_bytes", "gauge", "What batches take of it.", |memory| {
+            Some(memory.batch_bytes)
+        }),
+        ("peregrine_device_budget_bytes", "gauge", "What both may take.", |memory| memory.budget_bytes),
+        (
+            "peregrine_device_evictions_total",
+            "counter",
+            "Plans that left the device for others, to come back when they are run.",
+            |memory| Some(memory.evictions),
+        ),
+    ];
+    let kept = || health.devices.iter().filter_map(|device| Some((device.backend.name(), device.memory?)));
+    for (name, kind, help, read) in families {
+        page.family(name, kind, help);
+        for (backend, memory) in kept() {
+            let Some(value) = read(&memory) else { continue };
+            page.sample("", &[("backend", &backend)], value);
+        }
+    }
+}
