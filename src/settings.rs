@@ -8,7 +8,9 @@ use peregrine_actors::{
 use peregrine_shaders::Precision;
 
 use crate::cluster;
-use crate::config::{Config, ModeChoice, ModelsConfig, PrecisionChoice, ProfileChoice, WorkloadChoice};
+use crate::config::{
+    Config, FallbackChoice, ModeChoice, ModelsConfig, PrecisionChoice, ProfileChoice, WorkloadChoice,
+};
 use crate::memory;
 
 /// The part of the configuration that the actors are told.
@@ -43,7 +45,11 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
             ModeChoice::MetricsOnly => BreakerMode::MetricsOnly,
         },
         checks: CheckLimits { every: breaker.check_every, drift_max: breaker.drift_max },
-        policy: if config.backend.fallback { FallbackPolicy::Allow } else { FallbackPolicy::Never },
+        fallback: fallback(config.backend.fallback),
+        fallback_by_model: {
+            let written = config.backend.fallbacks.iter();
+            written.map(|(model, choice)| (model.clone(), fallback(*choice))).collect()
+        },
         resident: config.backend.resident,
         rest_after: config.backend.rest_after,
         placement,
@@ -57,6 +63,14 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
         default_deadline: config.deadline.default,
         routing: cluster::routing(config),
         ..Settings::default()
+    }
+}
+
+fn fallback(choice: FallbackChoice) -> FallbackPolicy {
+    match choice {
+        FallbackChoice::Never => FallbackPolicy::Never,
+        FallbackChoice::Allow => FallbackPolicy::Allow,
+        FallbackChoice::Prefer => FallbackPolicy::Prefer,
     }
 }
 

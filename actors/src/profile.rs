@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peregrine_shaders::Precision;
 
-use crate::settings::{Placement, Settings};
+use crate::settings::{FallbackPolicy, Placement, Settings};
 
 /// What matters most about a model's forecasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub(crate) struct Terms {
     pub(crate) gpu_inline_macs_max: usize,
     /// Which of two healthy devices runs a request.
     pub(crate) placement: Placement,
+    /// What happens when the GPU cannot serve.
+    pub(crate) fallback: FallbackPolicy,
     /// What a device has of it between its requests.
     pub(crate) residence: Residence,
     /// How exactly its matrices are kept, where its network sees normalized numbers.
@@ -106,6 +108,7 @@ impl Profile {
             inline_macs_max,
             gpu_inline_macs_max: 0,
             placement: settings.placement,
+            fallback: settings.fallback,
             residence: Residence::Loaded,
             precision: Precision::F32,
             in_line_max: Duration::ZERO,

@@ -23,7 +23,9 @@ pub struct Settings {
     /// How answers of a GPU are checked.
     pub checks: CheckLimits,
     /// What happens when the GPU cannot serve.
-    pub policy: FallbackPolicy,
+    pub fallback: FallbackPolicy,
+    /// The same for single models.
+    pub fallback_by_model: BTreeMap<String, FallbackPolicy>,
     /// Which device runs a request when both could.
     pub placement: Placement,
     /// The same for single models, whatever their profile says.
@@ -75,6 +77,17 @@ pub struct RoutingSettings {
 }
 
 impl Settings {
+    /// What happens to a model's requests when the GPU cannot serve.
+    #[must_use]
+    pub fn fallback_of(&self, model: &str) -> FallbackPolicy {
+        self.fallback_by_model.get(model).copied().unwrap_or(self.fallback)
+    }
+
+    /// Whether the CPU stands in for the GPU, for any model.
+    pub(crate) fn falls_back(&self) -> bool {
+        self.fallback.falls_back() || self.fallback_by_model.values().any(|policy| policy.falls_back())
+    }
+
     /// How exactly the owner wants a model's matrices, whatever its profile says.
     pub(crate) fn precision_of(&self, model: &str) -> Option<Precision> {
         self.precision_by_model.get(model).copied().unwrap_or(self.precision)
@@ -108,10 +121,18 @@ impl Default for RoutingSettings {
 /// Whether the CPU may stand in for a GPU that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FallbackPolicy {
-    /// No: the caller is told that the model is unavailable.
+    /// No: another node's GPU answers, or the caller is told that the model is unavailable.
     Never,
-    /// Yes, labelled degraded.
+    /// Yes, labelled degraded, unless another node's GPU is expected to answer before it.
     Allow,
+    /// Yes, labelled degraded, before any other node is asked.
+    Prefer,
+}
+
+impl FallbackPolicy {
+    pub(crate) fn falls_back(self) -> bool {
+        self != Self::Never
+    }
 }
 
 /// What models are served for, by name.
@@ -149,7 +170,8 @@ impl Default for Settings {
             breaker: BreakerLimits::default(),
             breaker_mode: BreakerMode::Auto,
             checks: CheckLimits::default(),
-            policy: FallbackPolicy::Allow,
+            fallback: FallbackPolicy::Allow,
+            fallback_by_model: BTreeMap::new(),
             placement: Placement::Gpu,
             placement_by_model: BTreeMap::new(),
             profiles: Profiles::default(),

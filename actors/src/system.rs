@@ -25,7 +25,7 @@ use crate::inference::{ExecutorFactory, Job, Ledger, Line, Refused, Ticket};
 use crate::remote::Remote;
 use crate::request::{Forecast, ForecastError, ForecastRequest};
 use crate::router::{Outlook, Route, prefers_cpu};
-use crate::settings::{FallbackPolicy, Placement, Settings};
+use crate::settings::{Placement, Settings};
 use crate::status::{DeviceState, ModelStatus};
 use crate::supervisor::{self, Started};
 use crate::trace::SpanSink;
@@ -217,15 +217,11 @@ impl System {
             },
             None => job,
         };
-        match inner.settings.policy {
-            FallbackPolicy::Allow => submit(
-                &inner.rooms.cpu,
-                &route.cpu,
-                Job { degraded: true, ticket: None, ..job },
-                (now, resort),
-            ),
-            FallbackPolicy::Never => Err(NotHere::with(Some(job.windows))(refusal(gpu, &route.gpu, now))),
+        if !route.served.terms.fallback.falls_back() {
+            return Err(NotHere::with(Some(job.windows))(refusal(gpu, &route.gpu, now)));
         }
+        let job = Job { degraded: true, ticket: None, ..job };
+        submit(&inner.rooms.cpu, &route.cpu, job, (now, resort))
     }
 
     /// Notes in the model's ledger that a request has failed, if that was not done where it did.

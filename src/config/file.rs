@@ -180,8 +180,10 @@ pub(super) struct BackendFile {
     pub(super) gpu_memory: Option<WrittenSize>,
     /// Which device runs a request when both could.
     pub(super) placement: Option<PlacementChoice>,
-    /// May the CPU answer, labelled degraded, when the GPU cannot?
-    pub(super) fallback: Option<bool>,
+    /// Who answers when the GPU cannot, unless `fallbacks` says otherwise.
+    pub(super) fallback: Option<FallbackChoice>,
+    /// The same by model name.
+    pub(super) fallbacks: Option<BTreeMap<String, FallbackChoice>>,
     /// Do models of the profile `ultra_low_latency` stay on the GPU between requests, where they can? Another process on
     /// the same GPU then waits a quarter of a second for each of its turns.
     pub(super) resident: Option<bool>,
@@ -215,6 +217,18 @@ impl BackendChoice {
             Self::Software => "software",
         }
     }
+}
+
+/// Who answers when the GPU cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FallbackChoice {
+    /// The GPU of another node, or nobody
+    Never,
+    /// The GPU of another node where that is expected to be sooner, else the CPU, labelled degraded
+    Allow,
+    /// The CPU, labelled degraded, before another node is asked
+    Prefer,
 }
 
 /// Which device runs a request when both could.

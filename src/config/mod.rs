@@ -50,8 +50,8 @@ pub use cluster::{
 pub use cluster_file::{DeviceChoice, PreferChoice, RoleChoice};
 pub use error::{ConfigError, Mistake};
 pub use file::{
-    BackendChoice, DurabilityChoice, LogFormat, PlacementChoice, PrecisionChoice, ProfileChoice,
-    WorkloadChoice, schema,
+    BackendChoice, DurabilityChoice, FallbackChoice, LogFormat, PlacementChoice, PrecisionChoice,
+    ProfileChoice, WorkloadChoice, schema,
 };
 pub(crate) use layers::key_of;
 pub use layers::{Leaf, Origin, Overrides, Sources};
@@ -196,8 +196,10 @@ pub struct BackendConfig {
     pub gpu_memory: Option<u64>,
     /// Which device runs a request when both could.
     pub placement: PlacementChoice,
-    /// May the CPU answer, labelled degraded, when the GPU cannot?
-    pub fallback: bool,
+    /// Who answers when the GPU cannot.
+    pub fallback: FallbackChoice,
+    /// By model name.
+    pub fallbacks: BTreeMap<String, FallbackChoice>,
     /// Do models that are served for the time of a single request stay on the GPU between requests?
     pub resident: bool,
     /// After so long without a request they rest; `None`: never.

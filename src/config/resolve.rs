@@ -323,6 +323,7 @@ impl Checker<'_> {
             gpu_memory: gpu_memory?,
             placement: placement?,
             fallback: fallback?,
+            fallbacks: written.fallbacks.clone().unwrap_or_default(),
             resident: resident?,
             rest_after: rest_after.map(|after| (!after.is_zero()).then_some(after))?,
         })

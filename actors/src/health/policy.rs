@@ -5,7 +5,6 @@
 use peregrine_shaders::Backend;
 
 use super::steady::Now;
-use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, DeviceStatus};
 
 /// What the verdict is made from.
@@ -18,7 +17,8 @@ pub(crate) struct Findings<'a> {
     pub(crate) models_elsewhere: bool,
     pub(crate) devices: &'a [DeviceStatus],
     pub(crate) open_breakers: usize,
-    pub(crate) policy: FallbackPolicy,
+    /// Whether the CPU stands in for the GPU.
+    pub(crate) falls_back: bool,
 }
 
 /// The verdict.
@@ -45,10 +45,10 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
     missing(no_model, Now::Closed, "no model is ready");
     let up = |backend| findings.devices.iter().any(|d| d.backend == backend && d.state == DeviceState::Up);
     let wants_gpu = findings.devices.iter().any(|device| device.backend == Backend::Gpu);
-    let serves = match (wants_gpu, findings.policy) {
+    let serves = match (wants_gpu, findings.falls_back) {
         (false, _) => up(Backend::Cpu),
-        (true, FallbackPolicy::Allow) => up(Backend::Gpu) || up(Backend::Cpu),
-        (true, FallbackPolicy::Never) => up(Backend::Gpu),
+        (true, true) => up(Backend::Gpu) || up(Backend::Cpu),
+        (true, false) => up(Backend::Gpu),
     };
     missing(!serves && !findings.models_elsewhere, Now::NotReady, "no device serves");
     for device in findings.devices {

@@ -73,7 +73,7 @@ fn check_elsewhere(
         models_elsewhere,
         devices: &devices,
         open_breakers: 0,
-        policy,
+        falls_back: policy.falls_back(),
     });
     assert!(verdict.live);
     assert_eq!(verdict.now == Now::Ready, expected.0);

@@ -487,7 +487,7 @@ impl Line {
                 self.busy_ns.fetch_add(nanos(split.total()), Ordering::Relaxed);
                 let outcome = Outcome::Finished { took: split.total() };
                 // Whether a probe went well is known once its answer has been checked.
-                let probes = match self.checks() {
+                let probes = match self.checks(&served) {
                     true => jobs.iter().filter(|job| job.ticket.is_some()).count(),
                     false => settle_tickets(&mut jobs, outcome),
                 };
@@ -501,22 +501,21 @@ impl Line {
         }
     }
 
-    /// Gives requests that this device accepted to the spare one, or tells their callers.
-    fn hand_over(&self, mut jobs: Vec<Job>, why: &str) {
-        if jobs.is_empty() {
-            return;
+    /// Gives requests that this device accepted to the spare one where their models may be answered there, or tells their
+    /// callers.
+    fn hand_over(&self, jobs: Vec<Job>, why: &str) {
+        let (mut moved, left): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| self.spare_for(&job.served).is_some());
+        let now = self.spec.clock.now();
+        for job in left {
+            job.fail(ForecastError::unavailable(why), now);
         }
-        if let Some(spare) = &self.spec.spare {
-            for job in &mut jobs {
+        if let Some(spare) = self.spec.spare.as_ref().filter(|_| !moved.is_empty()) {
+            for job in &mut moved {
                 job.degraded = true;
                 job.ticket = None;
             }
-            spare.adopt(jobs);
-        } else {
-            let now = self.spec.clock.now();
-            for job in jobs {
-                job.fail(ForecastError::unavailable(why), now);
-            }
+            spare.adopt(moved);
         }
     }
 

@@ -19,7 +19,7 @@ use crate::breaker::{Breaker, BreakerMail, Gates};
 use crate::health::{Health, HealthParts, Latest, LatestMeters, MeterReader, Meters, Sample};
 use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order, RESIDENT_ROWS_MAX};
 use crate::router::{Published, Router, RouterMail, Scores, Table};
-use crate::settings::{FallbackPolicy, Settings};
+use crate::settings::Settings;
 
 /// Names of the actors, as snapshots and injected faults know them.
 pub(crate) const ROUTER: &str = "router";
@@ -100,7 +100,7 @@ pub(crate) fn start(
         line
     };
     let cpu = device(CPU, Backend::Cpu, cpu, None);
-    let spare = (settings.policy == FallbackPolicy::Allow).then(|| Arc::clone(&cpu));
+    let spare = settings.falls_back().then(|| Arc::clone(&cpu));
     let gpu = gpu.map(|factory| device(GPU, Backend::Gpu, factory, spare));
 
     let vitals: Latest = Arc::new(ArcSwapOption::empty());

@@ -181,7 +181,7 @@ impl System {
         let asked = Arc::new(RemoteForecast {
             model: request.model.clone(),
             version: Some(route.status.version),
-            may_degrade: !away.needs_gpu && self.inner.settings.policy == FallbackPolicy::Allow,
+            may_degrade: !away.needs_gpu && route.served.terms.fallback.falls_back(),
             windows: Some(std::mem::take(&mut request.windows)),
         });
         match remote.forecast(Arc::clone(&asked), away.need(), deadline, &request.origin.trace).await {
@@ -222,7 +222,7 @@ impl System {
             let asked = Arc::new(RemoteForecast {
                 model: asks.model.clone(),
                 version: Some(route.status.version),
-                may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
+                may_degrade: route.served.terms.fallback.falls_back(),
                 windows: Some(windows),
             });
             if let Ok(answer) =
@@ -260,10 +260,11 @@ impl System {
             None => {}
         }
         self.check_time(deadline, now)?;
+        let may_degrade = self.inner.settings.fallback_of(&request.model).falls_back();
         let asked = Arc::new(RemoteForecast {
             model: request.model,
             version,
-            may_degrade: self.inner.settings.policy == FallbackPolicy::Allow,
+            may_degrade,
             windows: Some(request.windows),
         });
         match remote.forecast(Arc::clone(&asked), LAST, deadline, &request.origin.trace).await {
@@ -290,7 +291,8 @@ impl System {
         let rooms = &self.inner.rooms;
         let key = (request.model.as_str(), Some(route.status.version));
         let rows = request.windows.rows;
-        let falls_back = rooms.gpu.is_none() || self.inner.settings.policy == FallbackPolicy::Allow;
+        let fallback = route.served.terms.fallback;
+        let falls_back = rooms.gpu.is_none() || fallback.falls_back();
         if remote.is_preferred(&request.model) {
             let falls_back = falls_back || self.gpu_serves(route, now);
             remote.prospect(key, rows, false, request.deadline, now)?;
@@ -299,9 +301,13 @@ impl System {
         if self.gpu_serves(route, now) || route.served.terms.placement == Placement::Cpu {
             return None;
         }
+        let cpu_serves = falls_back && rooms.cpu.is_up() && route.cpu.is_closed();
+        if cpu_serves && fallback == FallbackPolicy::Prefer {
+            return None;
+        }
         let prospect = remote.prospect(key, rows, true, request.deadline, now)?;
         let away = Away { needs_gpu: true, falls_back };
-        if !(falls_back && rooms.cpu.is_up() && route.cpu.is_closed()) {
+        if !cpu_serves {
             return Some(away);
         }
         // What the CPU takes is found out here before anybody is asked.

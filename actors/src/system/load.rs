@@ -12,7 +12,6 @@ use crate::breaker::{Gate, GateSpec, Mend};
 use crate::inference::{Judge, Judges, Ledger, Line, Order, Pace, Paces, Sampler, Served};
 use crate::profile::{Residence, Terms};
 use crate::router::{Route, Routed, RouterMail};
-use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
 
 /// Why a model was not loaded.
@@ -105,8 +104,8 @@ impl System {
 
     /// Every device that is up must take the model, and those that must serve have to be up.
     async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
-        let residence = self.terms(&forecaster.spec().name).residence;
-        let falls_back = self.inner.settings.policy == FallbackPolicy::Allow;
+        let Terms { residence, fallback, .. } = self.terms(&forecaster.spec().name);
+        let falls_back = fallback.falls_back();
         for line in self.lines() {
             let backend = line.backend();
             let is_gpu = backend == Backend::Gpu;
@@ -169,6 +168,7 @@ impl System {
         if let Some(placement) = settings.placement_by_model.get(model) {
             terms.placement = *placement;
         }
+        terms.fallback = settings.fallback_of(model);
         terms
     }
 

@@ -148,7 +148,7 @@ impl System {
             models_elsewhere: inner.remote.get().is_some_and(|remote| remote.peers.serve_anything()),
             devices: &devices,
             open_breakers: open,
-            policy: inner.settings.policy,
+            falls_back: inner.settings.falls_back(),
         });
         let now = inner.clock.now();
         let (ready, started) = {

@@ -6,7 +6,7 @@ use peregrine_runtime::{ActorState, Deadline};
 use peregrine_shaders::{Backend, ExecuteError};
 
 use super::fake::Mode;
-use super::{Rig, constant, ramp, until};
+use super::{MODEL, Rig, constant, ramp, until};
 use crate::{BreakerState, DeviceState, FallbackPolicy, ForecastError};
 
 const GPU: usize = 1;
@@ -114,7 +114,7 @@ async fn a_panicking_gpu_loses_no_request_and_is_rebuilt() {
 
 #[tokio::test]
 async fn without_fallback_a_failing_gpu_is_said_to_be_unavailable() {
-    let rig = Rig::gpu(|settings| settings.policy = FallbackPolicy::Never).await;
+    let rig = Rig::gpu(|settings| settings.fallback = FallbackPolicy::Never).await;
     assert!(rig.system.health().ready);
     rig.gpu.set(Mode::Gone);
     assert!(matches!(rig.ask().await, Err(ForecastError::Unavailable { .. })));
@@ -127,6 +127,37 @@ async fn without_fallback_a_failing_gpu_is_said_to_be_unavailable() {
     let health = rig.system.health();
     assert!(!health.ready && !health.reasons.is_empty(), "not at once either: {:?}", health.reasons);
     rig.recover("it is ready again", || rig.system.health().ready).await;
+}
+
+#[tokio::test]
+async fn one_model_may_be_kept_off_the_cpu_where_others_fall_back() {
+    let rig = Rig::gpu(|settings| {
+        settings.fallback_by_model.insert(MODEL.to_owned(), FallbackPolicy::Never);
+    })
+    .await;
+    rig.gpu.set(Mode::NanForConstant);
+    let answer = rig.begin(constant()).await.unwrap();
+    assert!(matches!(answer, Err(ForecastError::NotFinite { row: 0 })), "nobody else is asked: {answer:?}");
+    rig.gpu.set(Mode::Gone);
+    assert!(matches!(rig.ask().await, Err(ForecastError::Unavailable { .. })), "what the device had");
+    until("the gpu is down", || !gpu_is_up(&rig)).await;
+    assert!(matches!(rig.ask().await, Err(ForecastError::Unavailable { .. })), "what finds no device");
+    assert_eq!(rig.cpu.entered(), 0);
+    assert!(rig.system.health().ready, "for the other models");
+    rig.gpu.set(Mode::Good);
+    rig.recover("the gpu answers again", || gpu_is_up(&rig)).await;
+}
+
+#[tokio::test]
+async fn one_model_may_fall_back_where_others_do_not() {
+    let rig = Rig::gpu(|settings| {
+        settings.fallback = FallbackPolicy::Never;
+        settings.fallback_by_model.insert(MODEL.to_owned(), FallbackPolicy::Allow);
+    })
+    .await;
+    rig.gpu.set(Mode::Gone);
+    let forecast = rig.ask().await.unwrap();
+    assert_eq!((forecast.backend, forecast.degraded), (Backend::Cpu, true));
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ async fn a_device_that_has_become_slow_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_failure_in_line_is_told_as_a_gap_and_holds_up_nothing() {
-    let (rig, hub, series) = staying(|settings| settings.policy = crate::FallbackPolicy::Never).await;
+    let (rig, hub, series) = staying(|settings| settings.fallback = crate::FallbackPolicy::Never).await;
     rig.gpu.set_staying(Staying::Not(NotServed::Silent));
     rig.gpu.set(Mode::Panic);
     feed(&series, 9, ticks("a", 0..L)).await;

@@ -242,9 +242,31 @@ async fn what_is_full_here_is_answered_there() {
 }
 
 #[tokio::test]
+async fn a_model_that_prefers_the_cpu_here_asks_no_other_gpu() {
+    for (fallback, is_here) in [(FallbackPolicy::Allow, false), (FallbackPolicy::Prefer, true)] {
+        let here = Rig::gpu(|settings| {
+            settings.fallback_by_model.insert(MODEL.to_owned(), fallback);
+        })
+        .await;
+        let there = Rig::gpu(|_| {}).await;
+        let (out, _) = join(&here, Some(&there), NO_WAY);
+        here.cpu.set(Mode::Slow(Duration::from_millis(20)));
+        here.gpu.set(Mode::Gone);
+        assert!(here.ask().await.unwrap().degraded, "the device had it");
+        until("the gpu is down", || !here.system.health().reasons.is_empty()).await;
+        for _ in 0..4 {
+            here.ask().await.unwrap();
+        }
+        let forecast = here.ask().await.unwrap();
+        assert_eq!(forecast.served_by == ServedBy::Here, is_here, "{fallback:?}");
+        assert_eq!((forecast.degraded, out.lock().is_empty()), (is_here, is_here), "{fallback:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_fallback_another_gpu_answers_or_nobody() {
     for other_is_there in [true, false] {
-        let here = Rig::gpu(|settings| settings.policy = FallbackPolicy::Never).await;
+        let here = Rig::gpu(|settings| settings.fallback = FallbackPolicy::Never).await;
         let there = Rig::gpu(|_| {}).await;
         join(&here, other_is_there.then_some(&there), NO_WAY);
         here.gpu.set(Mode::Fail(ExecuteError::Timeout { millis: 5 }));

@@ -66,7 +66,7 @@ impl Line {
                     };
                     ready.push((slot, forecast));
                 }
-                Fate::NotFinite { .. } if self.spec.spare.is_some() => {
+                Fate::NotFinite { .. } if self.spare_for(&served).is_some() => {
                     job.suspect = true;
                     doubted.push(job);
                 }
@@ -83,14 +83,19 @@ impl Line {
         self.hand_over(unconfirmed, "its answer is to be confirmed");
     }
 
-    /// Whether answers of this device are compared with those of a spare one.
-    pub(super) fn checks(&self) -> bool {
-        self.spec.spare.is_some() && !self.spec.checks.every.is_zero()
+    /// Where a model's requests go when this device fails, if they may.
+    pub(super) fn spare_for(&self, served: &Served) -> Option<&Arc<Line>> {
+        self.spec.spare.as_ref().filter(|_| served.terms.fallback.falls_back())
+    }
+
+    /// Whether a model's answers of this device are compared with those of a spare one.
+    pub(super) fn checks(&self, served: &Served) -> bool {
+        self.spare_for(served).is_some() && !self.spec.checks.every.is_zero()
     }
 
     /// The request of a batch, and its row, whose answer is to be checked.
     fn sample(&self, served: &Served, jobs: &[Job], fates: &[Fate], now: Instant) -> Option<(usize, usize)> {
-        if !self.checks() {
+        if !self.checks(served) {
             return None;
         }
         let rows = jobs.iter().map(|job| job.windows.rows);
@@ -114,7 +119,7 @@ impl Line {
 
     /// Lets the spare device compute one row of an answer again, if it has time.
     fn confirm(&self, job: &Job, row: usize, values: &[f32], took: Duration, now: Instant) {
-        let Some(spare) = &self.spec.spare else { return };
+        let Some(spare) = self.spare_for(&job.served) else { return };
         let len = job.served.forecaster.spec().answer_len();
         let check = Check { values: values[row * len..][..len].to_vec(), ticket: None, took };
         let copy = Job {
