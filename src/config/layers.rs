@@ -297,6 +297,10 @@ fn misfit(path: &[String], value: &Value) -> Option<Misfit> {
         .fold(value.clone(), |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
     let error = ConfigFile::deserialize(alone).err()?;
     let message = error.message().to_owned();
+    if message.contains("unit variant, expected string only") && !value.is_str() {
+        // Names no word: told as if it had been one that is not known.
+        return misfit(path, &Value::String(value.to_string()));
+    }
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
     let depth = unknown.and_then(|name| path.iter().position(|key| key == name));
     let plain = [("unknown field", "unknown key"), ("expected usize", "expected a whole number from 0 up")];

@@ -7,6 +7,22 @@ use std::time::Duration;
 use super::*;
 
 #[test]
+fn what_is_not_among_the_words_of_a_choice_is_told_them() {
+    const WORDS: &str = "expected one of `never`, `allow`, `prefer`";
+    for (written, told) in [("\"sometimes\"", "sometimes"), ("true", "true"), ("3", "3")] {
+        let want = format!("FILE:2:12: backend.fallback: unknown variant `{told}`, {WORDS}");
+        check(&format!("[backend]\nfallback = {written}\n"), &[&want]);
+    }
+    let config = resolved("[backend]\nfallback = \"prefer\"\nfallbacks = { m = \"never\" }\n");
+    assert_eq!(config.backend.fallback, FallbackChoice::Prefer);
+    assert_eq!(config.backend.fallbacks.get("m"), Some(&FallbackChoice::Never));
+    assert_eq!(resolved("[backend]\ngpu_memory = \"0B\"\n").backend.gpu_memory, None);
+    assert_eq!(resolved("[backend]\ngpu_memory = \"2GiB\"\n").backend.gpu_memory, Some(2 << 30));
+    let small = "FILE:2:14: backend.gpu_memory: less than 1 MiB hold no model and its batches";
+    check("[backend]\ngpu_memory = \"1KiB\"\n", &[small]);
+}
+
+#[test]
 fn the_built_in_configuration_is_complete_and_right() {
     let config = resolve(&Sources::default()).unwrap().config;
     assert_eq!(config.server.listen, "127.0.0.1:8080".parse().unwrap());
