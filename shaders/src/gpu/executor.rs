@@ -1,5 +1,8 @@
 //! The executor: loads plans, cuts batches, and carries each chunk to the device and back.
 
+#[cfg(test)]
+mod testing;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -105,121 +108,6 @@ impl GpuExecutor {
     /// [`ExecuteError::Refused`] where the device or the stack does not allow it; what the driver says otherwise.
     pub fn slide(&self, stack: &Arc<SlidingStack>) -> Result<Slider, ExecuteError> {
         self.device.guard(|| Slider::start(&self.device, stack))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = timeout;
-    }
-
-    /// As if the host could not write into the device's memory.
-    #[cfg(test)]
-    pub(crate) fn set_copied(&mut self) {
-        self.device.host_reaches_device = false;
-    }
-
-    /// Small batches by one workgroup, in one dispatch.
-    #[cfg(test)]
-    pub(crate) fn set_solo_flows(&mut self) {
-        self.device.flows = super::device::Flows::Solo;
-    }
-
-    /// One workgroup that stays, on wgpu's own queue: nothing else may run on the device meanwhile.
-    #[cfg(test)]
-    pub(crate) fn set_solo_residents(&mut self) {
-        self.set_solo_flows();
-        self.device.sides = super::resident::Sides::of_wgpu();
-    }
-
-    /// What a plan that stays has done.
-    #[cfg(test)]
-    pub(crate) fn resident_counts(&self, plan: PlanId) -> Option<crate::ResidentCounts> {
-        Some(self.resident(plan)?.counts())
-    }
-
-    /// Asks a plan that stays, and nobody else.
-    #[cfg(test)]
-    pub(crate) fn ask_resident(&self, case: &crate::tests::Case) -> Result<(), crate::NotServed> {
-        let mut output = vec![0.0; case.plan.width(case.plan.output)];
-        let resident = self.resident(case.plan.id).expect("it stays");
-        resident.ask(1, &case.input_slices(), &mut output, Duration::ZERO)
-    }
-
-    /// As if the answer of a plan that stays had not come in time.
-    #[cfg(test)]
-    pub(crate) fn miss_resident(&self, case: &crate::tests::Case) {
-        self.resident(case.plan.id).expect("it stays").miss(1, &case.input_slices());
-    }
-
-    #[cfg(test)]
-    pub(crate) fn resident_serves(&self, plan: PlanId) -> bool {
-        self.resident(plan).is_some_and(|resident| resident.counts().serves)
-    }
-
-    /// Whether it is silent and waits to be launched again.
-    #[cfg(test)]
-    pub(crate) fn resident_rests(&self, plan: PlanId) -> bool {
-        self.resident(plan).is_some_and(Resident::rests)
-    }
-
-    /// As if nobody looked after the launches of a plan that stays.
-    #[cfg(test)]
-    pub(crate) fn neglect_resident(&self, plan: PlanId, is_neglected: bool) {
-        self.resident(plan).expect("it stays").neglect(is_neglected);
-    }
-
-    /// Launches of a plan that stays that have left by themselves.
-    #[cfg(test)]
-    pub(crate) fn resident_left(&self, plan: PlanId) -> usize {
-        self.resident(plan).expect("it stays").left()
-    }
-
-    #[cfg(test)]
-    fn resident(&self, plan: PlanId) -> Option<&Resident> {
-        self.plans.get(plan)?.resident.as_deref()
-    }
-
-    /// As if the driver had no memory left, so often.
-    #[cfg(test)]
-    pub(crate) fn refuse_memory(&mut self, times: usize) {
-        self.plans.refusals = times;
-    }
-
-    /// Whether a plan is on the device.
-    #[cfg(test)]
-    pub(crate) fn has(&self, plan: PlanId) -> bool {
-        self.plans.get(plan).is_some()
-    }
-
-    /// As if the workgroups of the last flow had not run at once.
-    #[cfg(test)]
-    pub(crate) fn fail_flow(&mut self) {
-        let memory = self.lanes[0].memory.as_ref().expect("a flow was run");
-        memory.failed.write(0, &[1], &self.copier);
-    }
-
-    /// Whether small batches of a plan go through one dispatch.
-    #[cfg(test)]
-    pub(crate) fn has_flow(&self, plan: PlanId) -> bool {
-        self.plans.get(plan).is_some_and(|prepared| prepared.flow.is_some())
-    }
-
-    /// Whether the device has a clock that can be asked.
-    #[cfg(test)]
-    pub(crate) fn has_clock(&self) -> bool {
-        self.device.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
-    }
-
-    /// Inputs of every batch cross as halves, where the plan keeps such.
-    #[cfg(test)]
-    pub(crate) fn set_narrow(&mut self) {
-        self.kernels.narrows_always = true;
-    }
-
-    /// Every layer by one variant, whatever the number of rows.
-    #[cfg(test)]
-    pub(crate) fn force_variant(&mut self, index: usize) {
-        self.kernels.forced = Some(super::variants::Variant::ALL[index]);
     }
 
     /// Sends the rows of a chunk on their way through a lane that is free.

@@ -1,0 +1,107 @@
+//! What tests see of an executor, and do to it.
+
+use std::time::Duration;
+
+use super::GpuExecutor;
+use crate::gpu::device::Flows;
+use crate::gpu::resident::{Resident, Sides};
+use crate::gpu::variants::Variant;
+use crate::{PlanId, ResidentPlan};
+
+impl GpuExecutor {
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// As if the host could not write into the device's memory.
+    pub(crate) fn set_copied(&mut self) {
+        self.device.host_reaches_device = false;
+    }
+
+    /// Small batches by one workgroup, in one dispatch.
+    pub(crate) fn set_solo_flows(&mut self) {
+        self.device.flows = Flows::Solo;
+    }
+
+    /// One workgroup that stays, on wgpu's own queue: nothing else may run on the device meanwhile.
+    pub(crate) fn set_solo_residents(&mut self) {
+        self.set_solo_flows();
+        self.device.sides = Sides::of_wgpu();
+    }
+
+    /// What a plan that stays has done.
+    pub(crate) fn resident_counts(&self, plan: PlanId) -> Option<crate::ResidentCounts> {
+        Some(self.resident(plan)?.counts())
+    }
+
+    /// Asks a plan that stays, and nobody else.
+    pub(crate) fn ask_resident(&self, case: &crate::tests::Case) -> Result<(), crate::NotServed> {
+        let mut output = vec![0.0; case.plan.width(case.plan.output)];
+        let resident = self.resident(case.plan.id).expect("it stays");
+        resident.ask(1, &case.input_slices(), &mut output, Duration::ZERO)
+    }
+
+    /// As if the answer of a plan that stays had not come in time.
+    pub(crate) fn miss_resident(&self, case: &crate::tests::Case) {
+        self.resident(case.plan.id).expect("it stays").miss(1, &case.input_slices());
+    }
+
+    pub(crate) fn resident_serves(&self, plan: PlanId) -> bool {
+        self.resident(plan).is_some_and(|resident| resident.counts().serves)
+    }
+
+    /// Whether it is silent and waits to be launched again.
+    pub(crate) fn resident_rests(&self, plan: PlanId) -> bool {
+        self.resident(plan).is_some_and(Resident::rests)
+    }
+
+    /// As if nobody looked after the launches of a plan that stays.
+    pub(crate) fn neglect_resident(&self, plan: PlanId, is_neglected: bool) {
+        self.resident(plan).expect("it stays").neglect(is_neglected);
+    }
+
+    /// Launches of a plan that stays that have left by themselves.
+    pub(crate) fn resident_left(&self, plan: PlanId) -> usize {
+        self.resident(plan).expect("it stays").left()
+    }
+
+    fn resident(&self, plan: PlanId) -> Option<&Resident> {
+        self.plans.get(plan)?.resident.as_deref()
+    }
+
+    /// As if the driver had no memory left, so often.
+    pub(crate) fn refuse_memory(&mut self, times: usize) {
+        self.plans.refusals = times;
+    }
+
+    /// Whether a plan is on the device.
+    pub(crate) fn has(&self, plan: PlanId) -> bool {
+        self.plans.get(plan).is_some()
+    }
+
+    /// As if the workgroups of the last flow had not run at once.
+    pub(crate) fn fail_flow(&mut self) {
+        let memory = self.lanes[0].memory.as_ref().expect("a flow was run");
+        memory.failed.write(0, &[1], &self.copier);
+    }
+
+    /// Whether small batches of a plan go through one dispatch.
+    pub(crate) fn has_flow(&self, plan: PlanId) -> bool {
+        self.plans.get(plan).is_some_and(|prepared| prepared.flow.is_some())
+    }
+
+    /// Whether the device has a clock that can be asked.
+    pub(crate) fn has_clock(&self) -> bool {
+        self.device.raw.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Inputs of every batch cross as halves, where the plan keeps such.
+    pub(crate) fn set_narrow(&mut self) {
+        self.kernels.narrows_always = true;
+    }
+
+    /// Every layer by one variant, whatever the number of rows.
+    pub(crate) fn force_variant(&mut self, index: usize) {
+        self.kernels.forced = Some(Variant::ALL[index]);
+    }
+}
