@@ -23,7 +23,8 @@ export const start = (refused) => {
   const dialog = byId('release-dialog');
   byId('release-close').addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', () => {
-    [open, orders] = [null, null];
+    // Told some time after it was closed: it may be open again, for another model.
+    if (!dialog.open) [open, orders] = [null, null];
   });
   byId('release-body').addEventListener('click', (event) => {
     const order = event.target.closest('button')?.dataset;
@@ -100,7 +101,7 @@ const read = async (name) => {
 };
 
 const show = (name) => {
-  open = name;
+  [open, orders] = [name, null];
   say(byId('release-title'), `Versions of ${name}`);
   say(byId('release-wrong'), '');
   paint();
@@ -159,6 +160,7 @@ const ORDERS = {
 
 // Nothing that changes who answers is done by one click.
 const confirm = (order) => {
+  const name = open;
   const [sentence, body] = ORDERS[order.order](order);
   orders = order;
   const act = make('button', { type: 'button', class: 'main' }, NAMES[order.order]);
@@ -173,16 +175,17 @@ const confirm = (order) => {
     act.disabled = true;
     say(byId('release-wrong'), '');
     try {
-      const { release } = await ask(`v1/models/${encodeURIComponent(open)}/${order.order}`, body);
-      if (release) releases.set(open, release);
-      else releases.delete(open);
+      const { release } = await ask(`v1/models/${encodeURIComponent(name)}/${order.order}`, body);
+      if (release) releases.set(name, release);
+      else releases.delete(name);
       say(byId('said'), `Done: ${sentence}`);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       say(byId('release-wrong'), error.message);
       if (error.wantsKey) told(error);
     }
+    if (orders !== order) return; // the dialog is about something else by now
     orders = null;
-    if (open) paint();
+    paint();
   });
 };
