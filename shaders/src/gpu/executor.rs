@@ -238,7 +238,7 @@ impl GpuExecutor {
             // The old buffers go first: both together may not fit.
             let others = beside - memory.take().map_or(0, |memory| memory.bytes());
             *generation += 1;
-            let made = plans.memory(device, id, || Memory::new(device, need, *generation))?;
+            let made = plans.granted(device, id, || Memory::new(device, need, *generation))?;
             plans.make_room(device, &plan, others + made.bytes())?;
             *memory = Some(made);
         }

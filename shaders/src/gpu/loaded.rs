@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use super::device::Device;
 use super::kernels::Kernels;
-use super::memory::Memory;
 use super::prepared::{Fit, Prepared};
 use crate::{ExecuteError, Plan, PlanId};
 
 #[derive(Default)]
 pub(super) struct Loaded {
     plans: HashMap<PlanId, Prepared>,
-    /// When each was run last, counted in runs.
-    run_at: HashMap<PlanId, u64>,
     runs: u64,
     /// Bytes of all plans and batches; `None`: what the driver gives.
     budget: Option<u64>,
@@ -58,7 +55,6 @@ impl Loaded {
 
     pub(super) fn remove(&mut self, plan: PlanId) {
         self.plans.remove(&plan);
-        self.run_at.remove(&plan);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -88,37 +84,22 @@ impl Loaded {
         beside: u64,
     ) -> Result<(), ExecuteError> {
         self.runs += 1;
-        self.run_at.insert(plan.id, self.runs);
-        if self.plans.contains_key(&plan.id) {
+        if let Some(prepared) = self.plans.get_mut(&plan.id) {
+            prepared.run_at = self.runs;
             return Ok(());
         }
-        let brought = self.bring_new(device, kernels, plan, beside);
-        if brought.is_err() {
-            self.remove(plan.id);
-        }
-        brought
-    }
-
-    fn bring_new(
-        &mut self,
-        device: &Device,
-        kernels: &mut Kernels,
-        plan: &Arc<Plan>,
-        beside: u64,
-    ) -> Result<(), ExecuteError> {
-        let bytes = Fit::of(device, plan, self.budget)?.bytes();
-        self.make_room(device, plan, beside + bytes)?;
+        let fit = Fit::of(device, plan, self.budget)?;
+        self.make_room(device, plan, beside + fit.bytes())?;
         kernels.prepare(device, plan)?;
-        let prepared = loop {
-            let fit = Fit::of(device, plan, self.budget)?;
-            match self.granted(|| Prepared::new(device, kernels, plan, fit)) {
-                Err(ExecuteError::OutOfMemory(_)) if self.evict(device, plan.id, 1) => {}
-                made => break made?,
-            }
-        };
+        let mut prepared = self.granted(device, plan.id, || Prepared::new(device, kernels, plan, &fit))?;
+        prepared.run_at = self.runs;
         self.plans.insert(plan.id, prepared);
         // A single dispatch has weights of its own, if it came to be.
-        self.make_room(device, plan, beside)
+        let fits = self.make_room(device, plan, beside);
+        if fits.is_err() {
+            self.remove(plan.id);
+        }
+        fits
     }
 
     /// Has plans leave until `plan`, whose own bytes count once it is there, fits the budget beside `more` bytes.
@@ -140,7 +121,7 @@ impl Loaded {
         let tenant = |(id, prepared): (&PlanId, &Prepared)| Tenant {
             plan: *id,
             bytes: prepared.bytes(),
-            run_at: self.run_at.get(id).copied().unwrap_or_default(),
+            run_at: prepared.run_at,
         };
         let Some(leave) = leaving(self.plans.iter().filter(may_leave).map(tenant).collect(), bytes) else {
             return false;
@@ -155,23 +136,26 @@ impl Loaded {
         true
     }
 
-    /// The memory of a lane, made anew; plans but for one leave while the driver has none left.
-    pub(super) fn memory(
+    /// What the driver makes; plans but for one leave while it has no memory left.
+    pub(super) fn granted<T>(
         &mut self,
         device: &Device,
         but: PlanId,
-        make: impl Fn() -> Result<Memory, ExecuteError>,
-    ) -> Result<Memory, ExecuteError> {
+        make: impl Fn() -> Result<T, ExecuteError>,
+    ) -> Result<T, ExecuteError> {
         loop {
-            match self.granted(&make) {
+            match self.unless_refused(&make) {
                 Err(ExecuteError::OutOfMemory(_)) if self.evict(device, but, 1) => {}
                 made => return made,
             }
         }
     }
 
-    /// What the driver makes, unless a test has it refuse.
-    fn granted<T>(&mut self, make: impl FnOnce() -> Result<T, ExecuteError>) -> Result<T, ExecuteError> {
+    /// What is made, unless a test has it refused.
+    fn unless_refused<T>(
+        &mut self,
+        make: impl FnOnce() -> Result<T, ExecuteError>,
+    ) -> Result<T, ExecuteError> {
         #[cfg(test)]
         if self.refusals > 0 {
             self.refusals -= 1;

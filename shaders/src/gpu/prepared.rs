@@ -31,6 +31,8 @@ pub(super) struct Prepared {
     pub(super) flow: Option<Running>,
     /// For small batches before all else; owns its queue, its weights and its words.
     pub(super) resident: Option<Arc<Resident>>,
+    /// When it was run last, counted in runs of the device.
+    pub(super) run_at: u64,
     /// By lane.
     bound: [Option<Bound>; LANES],
 }
@@ -112,7 +114,7 @@ impl Prepared {
         device: &Device,
         kernels: &Kernels,
         plan: &Arc<Plan>,
-        fit: Fit,
+        fit: &Fit,
     ) -> Result<Self, ExecuteError> {
         let (weights, params) = device.create(|raw| {
             let weights = raw.create_buffer(&wgpu::BufferDescriptor {
@@ -145,17 +147,18 @@ impl Prepared {
                 None
             }
         });
-        let Fit { chunk_rows_max, map, param_stride, .. } = fit;
+        let Fit { chunk_rows_max, param_stride, .. } = *fit;
         Ok(Self {
             plan,
             chunk_rows_max,
             sinks,
-            map,
+            map: fit.map.clone(),
             weights,
             params,
             param_stride,
             flow,
             resident: None,
+            run_at: 0,
             bound,
         })
     }

@@ -20,7 +20,7 @@ pub(super) struct Span {
 }
 
 /// Spans by command; constants that several commands share lie there once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct WeightMap {
     /// `None` for a command without constants.
     pub(super) spans: Vec<Option<Span>>,
