@@ -286,22 +286,23 @@ impl Line {
         if makes_room {
             self.residents.retry(running)?;
         }
-        self.note_memory(Some(running));
         for job in cut.expired {
             job.fail(ForecastError::DeadlineExceeded, now);
         }
         for job in cut.abandoned {
             job.served.ledger.abandoned(1);
         }
+        let mut ran = Ok(());
         if !cut.batch.is_empty() {
             let waits = cut.batch.iter().map(|job| now.saturating_duration_since(job.accepted_at));
             let waited = waits.sum::<Duration>() / u32::try_from(cut.batch.len()).unwrap_or(u32::MAX);
-            let ran = self.run_batch(&mut engine, cut.batch);
-            self.note_memory(engine.as_ref());
-            ran?;
-            let done = self.spec.clock.now();
-            self.desk.lock().batcher.observe(waited, done.saturating_duration_since(now), done);
+            ran = self.run_batch(&mut engine, cut.batch).inspect(|()| {
+                let done = self.spec.clock.now();
+                self.desk.lock().batcher.observe(waited, done.saturating_duration_since(now), done);
+            });
         }
+        self.note_memory(engine.as_ref());
+        ran?;
         Ok(!idle)
     }
 
