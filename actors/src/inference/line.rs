@@ -166,7 +166,7 @@ impl Line {
         if let Err(failure) = self.run_batch(&mut engine, vec![job]) {
             drop(engine);
             // Full: the actor has something to do already and will find the executor missing.
-            let _ = self.spec.door.tell(Order::Rebuild(failure.to_string()));
+            let _ = self.spec.door.tell(Order::Lost(failure.to_string()));
         }
         None
     }
@@ -304,6 +304,11 @@ impl Line {
         self.note_memory(engine.as_ref());
         ran?;
         Ok(!idle)
+    }
+
+    /// Waits for whoever uses it.
+    pub(crate) fn has_executor(&self) -> bool {
+        self.engine.lock().is_some()
     }
 
     /// True if the actor may sleep: the next request will wake it.

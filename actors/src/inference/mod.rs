@@ -50,7 +50,9 @@ pub(crate) enum Order {
     Wake,
     /// Bring a model to the device; of a guest, only find out that its weights fit.
     Prepare { plan: Arc<Plan>, residence: Residence },
-    /// The executor broke in a caller's thread.
+    /// The executor broke in a caller's thread. The actor may have found out by itself: then its successor reads this.
+    Lost(String),
+    /// The executor answers wrongly.
     Rebuild(String),
 }
 
@@ -90,7 +92,8 @@ impl Device {
                     if fatal { Err(why.into()) } else { Ok(()) }
                 }
             },
-            Order::Rebuild(why) => Err(why.into()),
+            Order::Lost(_) if self.line.has_executor() => Ok(()),
+            Order::Lost(why) | Order::Rebuild(why) => Err(why.into()),
         }
     }
 }

@@ -224,6 +224,31 @@ async fn a_panic_in_the_callers_thread_is_contained() {
     assert_eq!(cpu.restarts, 1);
 }
 
+/// The actor finds the executor gone before it is told so; the next one, which has an executor, is told it then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_actor_is_told_of_a_lost_executor_does_not_cost_the_next_one() {
+    let rig = Rig::cpu(|settings| settings.inline_macs_max = usize::MAX).await;
+    rig.cpu.set(Mode::Hang);
+    let begin = || {
+        let (system, mut patient) = (rig.system.clone(), rig.request(ramp(1)));
+        patient.deadline = Deadline::after(patient.deadline.instant(), Duration::from_secs(3600));
+        tokio::spawn(async move { system.forecast(patient).await })
+    };
+    let inline = begin();
+    until("it runs in its caller's thread", || rig.cpu.entered() == 1).await;
+    let next = begin();
+    let told = || {
+        rig.system.tree().snapshot().into_iter().find(|actor| &*actor.name == "inference-cpu").unwrap().depth
+    };
+    until("the actor is awake and waits for the executor", || rig.queued(0) == 1 && told() == 0).await;
+    rig.cpu.set(Mode::Panic);
+    assert!(matches!(inline.await.unwrap(), Err(ForecastError::Unavailable { .. })));
+    rig.cpu.set(Mode::Good);
+    rig.recover("the next one is answered", || next.is_finished()).await;
+    next.await.unwrap().unwrap();
+    assert_eq!(rig.cpu.built(), 2);
+}
+
 #[tokio::test]
 async fn a_stopped_system_has_answered_what_it_accepted() {
     let rig = Rig::gpu(|_| {}).await;
