@@ -110,7 +110,7 @@ pub fn open_all(
     let here = gpu::adapters();
     for (software, adapter) in [(false, AdapterChoice::Hardware), (true, AdapterChoice::Software)] {
         if here.iter().any(|facts| facts.software == software) {
-            all.push(open_adapter(&GpuOptions { adapter, timeout: gpu_timeout, memory: None })?);
+            all.push(open_adapter(&GpuOptions { adapter, timeout: gpu_timeout, ..GpuOptions::default() })?);
         }
     }
     Ok(all)
@@ -137,11 +137,19 @@ fn adapter(
         names => names.join(", "),
     };
     match choice {
-        BackendChoice::Software if has(true) => {
-            Ok(Some(GpuOptions { adapter: AdapterChoice::Software, timeout, memory }))
-        }
+        BackendChoice::Software if has(true) => Ok(Some(GpuOptions {
+            adapter: AdapterChoice::Software,
+            timeout,
+            memory,
+            ..GpuOptions::default()
+        })),
         BackendChoice::Software => Err(BackendError::NoSoftware { found: found() }),
-        _ if has(false) => Ok(Some(GpuOptions { adapter: AdapterChoice::Hardware, timeout, memory })),
+        _ if has(false) => Ok(Some(GpuOptions {
+            adapter: AdapterChoice::Hardware,
+            timeout,
+            memory,
+            ..GpuOptions::default()
+        })),
         BackendChoice::Gpu => Err(BackendError::NoHardware { found: found() }),
         BackendChoice::Auto | BackendChoice::Cpu => Ok(None),
     }

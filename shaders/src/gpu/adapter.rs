@@ -41,6 +41,8 @@ pub struct AdapterFacts {
     pub kind: AdapterKind,
     /// Whether a CPU plays the device.
     pub software: bool,
+    /// Where it sits on the bus, e.g. `0000:01:00.0`; empty: its driver does not say.
+    pub pci: String,
 }
 
 /// Every Vulkan adapter of this machine; empty when there is no Vulkan.
@@ -49,28 +51,44 @@ pub fn adapters() -> Vec<AdapterFacts> {
     list(&instance()).iter().map(facts).collect()
 }
 
-/// Opens the adapter that `choice` asks for.
-pub(super) fn find(choice: AdapterChoice) -> Result<(wgpu::Adapter, AdapterFacts), GpuError> {
+impl AdapterChoice {
+    /// Places in `shown` of the devices that are meant: all acceptable adapters of the best kind there is, in the order in
+    /// which Vulkan shows them. A device that two drivers show is one, of the first of them.
+    #[must_use]
+    pub fn among(self, shown: &[AdapterFacts]) -> Vec<usize> {
+        let acceptable = |facts: &AdapterFacts| match self {
+            Self::Hardware => !facts.software,
+            Self::Software => facts.software,
+            Self::Any => true,
+        };
+        let best = shown.iter().filter(|facts| acceptable(facts)).map(|facts| facts.kind).min();
+        let shown_before = |at: usize| {
+            !shown[at].pci.is_empty() && shown[..at].iter().any(|other| other.pci == shown[at].pci)
+        };
+        let meant =
+            |at: &usize| acceptable(&shown[*at]) && Some(shown[*at].kind) == best && !shown_before(*at);
+        (0..shown.len()).filter(meant).collect()
+    }
+}
+
+/// Opens one of the adapters that `choice` asks for.
+pub(super) fn find(choice: AdapterChoice, index: usize) -> Result<(wgpu::Adapter, AdapterFacts), GpuError> {
     let instance = instance();
     let mut shown = list(&instance);
     if shown.is_empty() {
         return Err(if has_vulkan(&instance) { GpuError::NoAdapter } else { GpuError::NoVulkan });
     }
     let all: Vec<AdapterFacts> = shown.iter().map(facts).collect();
-    let index = choose(&all, choice)?;
-    Ok((shown.swap_remove(index), all[index].clone()))
+    let at = choose(&all, choice, index)?;
+    Ok((shown.swap_remove(at), all[at].clone()))
 }
 
-/// Index of the best acceptable adapter; among equals the first that Vulkan shows.
-pub(super) fn choose(shown: &[AdapterFacts], choice: AdapterChoice) -> Result<usize, GpuError> {
-    let acceptable = |facts: &AdapterFacts| match choice {
-        AdapterChoice::Hardware => !facts.software,
-        AdapterChoice::Software => facts.software,
-        AdapterChoice::Any => true,
-    };
-    let candidates = shown.iter().enumerate().filter(|(_, facts)| acceptable(facts));
+/// Place in `shown` of the device that is the `index`th of those that are meant.
+pub(super) fn choose(shown: &[AdapterFacts], choice: AdapterChoice, index: usize) -> Result<usize, GpuError> {
+    let meant = choice.among(shown);
     let names = || shown.iter().map(|facts| facts.name.clone()).collect();
-    candidates.min_by_key(|(_, facts)| facts.kind).map(|(index, _)| index).ok_or_else(|| match choice {
+    meant.get(index).copied().ok_or_else(|| match choice {
+        _ if !meant.is_empty() => GpuError::TooFew { index, count: meant.len() },
         AdapterChoice::Hardware if !shown.is_empty() => GpuError::OnlySoftware { names: names() },
         AdapterChoice::Software if !shown.is_empty() => GpuError::OnlyHardware { names: names() },
         AdapterChoice::Hardware | AdapterChoice::Software | AdapterChoice::Any => GpuError::NoAdapter,
@@ -110,5 +128,6 @@ fn facts(adapter: &wgpu::Adapter) -> AdapterFacts {
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         kind,
         software: kind == AdapterKind::Software,
+        pci: info.device_pci_bus_id,
     }
 }

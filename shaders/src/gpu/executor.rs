@@ -70,7 +70,7 @@ impl GpuExecutor {
     /// # Errors
     /// See [`GpuError`].
     pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
-        let (adapter, facts) = adapter::find(options.adapter)?;
+        let (adapter, facts) = adapter::find(options.adapter, options.index)?;
         let device = Device::open(&adapter, &facts)?;
         let kernels = Kernels::compile(&device).map_err(|error| GpuError::KernelRefused {
             adapter: facts.name.clone(),

@@ -43,6 +43,8 @@ pub use slide::Slider;
 pub struct GpuOptions {
     /// Which adapters are acceptable.
     pub adapter: AdapterChoice,
+    /// Which of the devices that are meant, as [`AdapterChoice::among`] has them.
+    pub index: usize,
     /// Longest time that one batch may take on the device, from its upload to its read-back.
     pub timeout: Duration,
     /// Bytes that plans and batches may take on the device; plans that were not run for longest leave for others, and come
@@ -51,9 +53,9 @@ pub struct GpuOptions {
 }
 
 impl Default for GpuOptions {
-    /// A real GPU, two seconds, all of its memory.
+    /// The first real GPU, two seconds, all of its memory.
     fn default() -> Self {
-        Self { adapter: AdapterChoice::Hardware, timeout: Duration::from_secs(2), memory: None }
+        Self { adapter: AdapterChoice::Hardware, index: 0, timeout: Duration::from_secs(2), memory: None }
     }
 }
 
@@ -79,6 +81,16 @@ pub enum GpuError {
     OnlyHardware {
         /// What Vulkan shows.
         names: Vec<String>,
+    },
+    /// A device of the best kind was asked for that is not there, or not any more.
+    #[error(
+        "there is no device {index} among the {count} of the best kind: ask for fewer, or give this machine more"
+    )]
+    TooFew {
+        /// Its place among them, from 0.
+        index: usize,
+        /// Those that are there.
+        count: usize,
     },
     /// The driver did not open the adapter.
     #[error("`{adapter}` did not open: {reason}; update its driver, or serve from cpu")]

@@ -38,15 +38,40 @@ fn any_prefers_the_strongest_hardware() {
     check_choice(&[], Hardware, &Err(GpuError::NoAdapter));
 }
 
+#[test]
+fn several_devices_of_the_best_kind_are_equals() {
+    let shown = facts(&[Llvmpipe, Discrete, Integrated, Discrete]);
+    assert_eq!(
+        [Hardware, Any, Software].map(|choice| choice.among(&shown)),
+        [vec![1, 3], vec![1, 3], vec![0]]
+    );
+    assert_eq!(choose(&shown, Hardware, 1), Ok(3));
+    assert_eq!(choose(&shown, Hardware, 2), Err(GpuError::TooFew { index: 2, count: 2 }));
+}
+
+#[test]
+fn a_device_that_two_drivers_show_is_one() {
+    let mut shown = facts(&[Discrete, Discrete, Discrete, Discrete]);
+    for (facts, pci) in shown.iter_mut().zip(["0000:01:00.0", "0000:02:00.0", "0000:01:00.0", ""]) {
+        pci.clone_into(&mut facts.pci);
+    }
+    assert_eq!(Hardware.among(&shown), [0, 1, 3], "whose place is not known may be any");
+}
+
 #[track_caller]
 fn check_choice(shown: &[AdapterKind], choice: AdapterChoice, expected: &Result<usize, GpuError>) {
-    let facts = shown.iter().map(|&kind| AdapterFacts {
+    assert_eq!(&choose(&facts(shown), choice, 0), expected);
+}
+
+fn facts(kinds: &[AdapterKind]) -> Vec<AdapterFacts> {
+    let facts = kinds.iter().map(|&kind| AdapterFacts {
         name: format!("{kind:?}"),
         driver: String::new(),
         kind,
         software: kind == Llvmpipe,
+        pci: String::new(),
     });
-    assert_eq!(&choose(&facts.collect::<Vec<_>>(), choice), expected);
+    facts.collect()
 }
 
 fn names(kinds: &[AdapterKind]) -> Vec<String> {

@@ -327,8 +327,13 @@ fn open() -> GpuExecutor {
 
 /// Whose plans and batches take so many bytes.
 fn open_within(memory: Option<u64>) -> GpuExecutor {
-    GpuExecutor::open(&GpuOptions { adapter: AdapterChoice::Any, timeout: TIMEOUT, memory })
-        .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
+    GpuExecutor::open(&GpuOptions {
+        adapter: AdapterChoice::Any,
+        timeout: TIMEOUT,
+        memory,
+        ..GpuOptions::default()
+    })
+    .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
 }
 
 fn run(executor: &mut GpuExecutor, case: &Case) -> Result<(), ExecuteError> {
