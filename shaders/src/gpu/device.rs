@@ -1,6 +1,7 @@
 //! One open device and its faults: turns everything that wgpu reports, or panics with, into an [`ExecuteError`].
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 
+use super::compiler::Compiler;
 use super::resident::{self, Sides};
 use super::{AdapterFacts, AdapterKind, GpuError};
 use super::{mapped, matrices};
@@ -31,7 +33,11 @@ pub(super) struct Device {
     pub(super) products: Option<Products>,
     /// Queues that nobody uses yet.
     pub(super) sides: Sides,
+    pub(super) compiler: Arc<Compiler>,
     adapter: wgpu::Adapter,
+    facts: AdapterFacts,
+    /// Where what the driver makes of kernels is kept.
+    kernels: Option<PathBuf>,
     faults: Arc<Faults>,
     spin: Duration,
 }
@@ -93,7 +99,12 @@ pub(super) struct Faults {
 }
 
 impl Device {
-    pub(super) fn open(adapter: &wgpu::Adapter, facts: &AdapterFacts) -> Result<Self, GpuError> {
+    /// What the driver makes of kernels is kept in the folder.
+    pub(super) fn open(
+        adapter: &wgpu::Adapter,
+        facts: &AdapterFacts,
+        kernels: Option<&Path>,
+    ) -> Result<Self, GpuError> {
         let refused = |reason: String| GpuError::DeviceRefused { adapter: facts.name.clone(), reason };
         let products = products(adapter);
         let descriptor = describe(adapter, products);
@@ -115,6 +126,7 @@ impl Device {
         faults.hear(&raw);
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
+        let compiler = Compiler::new(&raw, facts, kernels);
         let lanes = lanes(adapter);
         Ok(Self {
             raw,
@@ -125,7 +137,10 @@ impl Device {
             lanes,
             products,
             sides,
+            compiler: Arc::new(compiler),
             adapter: adapter.clone(),
+            facts: facts.clone(),
+            kernels: kernels.map(Path::to_owned),
             faults,
             spin,
         })
@@ -190,13 +205,17 @@ impl Device {
     }
 
     /// Makes on another device of the adapter what may break it, and gives it back.
-    pub(super) fn try_apart<T>(&self, work: impl FnOnce(&wgpu::Device) -> T) -> Result<T, ExecuteError> {
+    pub(super) fn try_apart<T>(
+        &self,
+        work: impl FnOnce(&wgpu::Device, &Compiler) -> T,
+    ) -> Result<T, ExecuteError> {
         let descriptor = describe(&self.adapter, self.products);
         let opened = pollster::block_on(self.adapter.request_device(&descriptor));
         let (raw, queue) = opened.map_err(|error| ExecuteError::Refused(error.to_string()))?;
-        let apart = Self { raw, queue, faults: Arc::default(), ..self.clone() };
+        let compiler = Arc::new(Compiler::new(&raw, &self.facts, self.kernels.as_deref()));
+        let apart = Self { raw, queue, compiler, faults: Arc::default(), ..self.clone() };
         apart.faults.hear(&apart.raw);
-        apart.guard(|| apart.create(work))
+        apart.guard(|| apart.create(|raw| work(raw, &apart.compiler)))
     }
 
     /// Waits until `submission` is done, until `timeout` after `started` at most. The device is polled for a while
@@ -273,8 +292,9 @@ impl Faults {
 
 /// What a device is opened with.
 fn describe(adapter: &wgpu::Adapter, products: Option<Products>) -> wgpu::DeviceDescriptor<'static> {
-    // For runs that are observed; the others do without.
-    let mut required_features = adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+    // For runs that are observed, and for starts that come after another.
+    let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+    let mut required_features = adapter.features() & wanted;
     let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
     if products.is_some() {
         required_features |= PRODUCTS;

@@ -71,11 +71,12 @@ impl GpuExecutor {
     /// See [`GpuError`].
     pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
         let (adapter, facts) = adapter::find(options.adapter, options.index)?;
-        let device = Device::open(&adapter, &facts)?;
+        let device = Device::open(&adapter, &facts, options.kernels.as_deref())?;
         let kernels = Kernels::compile(&device).map_err(|error| GpuError::KernelRefused {
             adapter: facts.name.clone(),
             reason: error.to_string(),
         })?;
+        device.compiler.keep();
         tracing::info!(adapter = %facts.name, driver = %facts.driver, software = facts.software, "device opened");
         Ok(Self {
             label: format!("{} ({})", facts.name, facts.driver),

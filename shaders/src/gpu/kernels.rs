@@ -1,5 +1,6 @@
 //! The compiled kernels and their bindings, made once per device.
 
+use super::compiler::Compiler;
 use super::device::{Device, Products};
 use super::narrow;
 use super::params::PARAM_BYTES;
@@ -70,7 +71,7 @@ type Linears = [wgpu::ComputePipeline; Variant::ALL.len()];
 
 impl Kernels {
     pub(super) fn compile(device: &Device) -> Result<Self, ExecuteError> {
-        device.guard(|| device.create(Self::make))
+        device.guard(|| device.create(|raw| Self::make(raw, &device.compiler)))
     }
 
     /// Compiles what only some plans need.
@@ -80,8 +81,10 @@ impl Kernels {
             Precision::F16 => {
                 let layout = &self.halved;
                 if self.halves.is_none() {
-                    let made =
-                        device.create(|raw| Weighted::new(raw, layout, &self.weighted, halves_of(device)))?;
+                    let arithmetic = halves_of(device);
+                    let made = device.create(|raw| {
+                        Weighted::new(raw, &device.compiler, layout, &self.weighted, arithmetic)
+                    })?;
                     self.halves = Some(made);
                 }
                 (self.halves.as_mut().expect("made just now"), layout)
@@ -93,7 +96,8 @@ impl Kernels {
         };
         if weighted.general.is_none() && plan.commands.iter().any(needs) {
             let arithmetic = weighted.arithmetic;
-            weighted.general = Some(device.create(|raw| linears(raw, layout, false, arithmetic))?);
+            weighted.general =
+                Some(device.create(|raw| linears(raw, &device.compiler, layout, false, arithmetic))?);
         }
         Ok(())
     }
@@ -151,47 +155,50 @@ impl Kernels {
         Variant::choose(linear, rows, arithmetic)
     }
 
-    fn make(device: &wgpu::Device) -> Self {
-        let weighted = bindings(device, Bindings::Weighted);
-        let weightless = bindings(device, Bindings::Weightless);
+    fn make(raw: &wgpu::Device, compiler: &Compiler) -> Self {
+        let weighted = bindings(raw, Bindings::Weighted);
+        let weightless = bindings(raw, Bindings::Weightless);
         let [_linear, sources @ .., _recurrent] = SOURCES;
-        let [pool, moves, affine, layer_norm, attention] =
-            sources.map(|(stem, source)| module(device, stem, source));
+        let [pool, moves, affine, layer_norm, attention] = sources.map(|(stem, source)| {
+            let bindings = if has_weights(stem) { &weighted } else { &weightless };
+            compiler.pipeline(raw, stem, source, bindings)
+        });
         Self {
-            singles: Weighted::new(device, &weighted, &weighted, Arithmetic::Single),
+            singles: Weighted::new(raw, compiler, &weighted, &weighted, Arithmetic::Single),
             halves: None,
             #[cfg(test)]
             narrows_always: false,
             #[cfg(test)]
             forced: None,
-            pool: pipeline(device, &pool, "pool", &weightless),
-            moves: pipeline(device, &moves, "moves", &weightless),
-            affine: pipeline(device, &affine, "affine", &weighted),
-            layer_norm: pipeline(device, &layer_norm, "layer_norm", &weighted),
-            attention: pipeline(device, &attention, "attention", &weightless),
+            pool,
+            moves,
+            affine,
+            layer_norm,
+            attention,
             weighted,
-            halved: bindings(device, Bindings::Halved),
+            halved: bindings(raw, Bindings::Halved),
             weightless,
-            flow: bindings(device, Bindings::Flow),
+            flow: bindings(raw, Bindings::Flow),
         }
     }
 }
 
 impl Weighted {
     fn new(
-        device: &wgpu::Device,
+        raw: &wgpu::Device,
+        compiler: &Compiler,
         of_layers: &wgpu::BindGroupLayout,
         of_recurrent: &wgpu::BindGroupLayout,
         arithmetic: Arithmetic,
     ) -> Self {
         let [.., (stem, source)] = SOURCES;
-        let recurrent = module(device, stem, &variants::recurrent(source, arithmetic));
+        let recurrent = variants::recurrent(source, arithmetic);
         Self {
             arithmetic,
-            plain: linears(device, of_layers, true, arithmetic),
+            plain: linears(raw, compiler, of_layers, true, arithmetic),
             general: None,
-            recurrent: pipeline(device, &recurrent, stem, of_recurrent),
-            widen: (arithmetic != Arithmetic::Single).then(|| narrow::pipeline(device, of_recurrent)),
+            recurrent: compiler.pipeline(raw, stem, &recurrent, of_recurrent),
+            widen: (arithmetic != Arithmetic::Single).then(|| narrow::pipeline(raw, compiler, of_recurrent)),
         }
     }
 }
@@ -201,9 +208,9 @@ impl Weighted {
 fn halves_of(device: &Device) -> Arithmetic {
     let Some(Products { lanes, .. }) = device.products else { return Arithmetic::Half };
     let arithmetic = Arithmetic::Matrices { lanes };
-    let tried = device.try_apart(|raw| {
+    let tried = device.try_apart(|raw, compiler| {
         let layout = bindings(raw, Bindings::Halved);
-        [true, false].map(|plain| linears(raw, &layout, plain, arithmetic))
+        [true, false].map(|plain| linears(raw, compiler, &layout, plain, arithmetic))
     });
     match tried {
         Ok(_) => arithmetic,
@@ -231,51 +238,21 @@ pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
     }
 }
 
+/// Whether a kernel reads constants, of those that are made once.
+fn has_weights(stem: &str) -> bool {
+    matches!(stem, "affine" | "layer_norm")
+}
+
 fn linears(
-    device: &wgpu::Device,
+    raw: &wgpu::Device,
+    compiler: &Compiler,
     bindings: &wgpu::BindGroupLayout,
     plain: bool,
     arithmetic: Arithmetic,
 ) -> Linears {
     Variant::ALL.map(|variant| {
         let entry_point = variant.entry_point(arithmetic);
-        let module = module(device, entry_point, &variant.wgsl(plain, arithmetic));
-        pipeline(device, &module, entry_point, bindings)
-    })
-}
-
-pub(super) fn module(device: &wgpu::Device, stem: &str, source: &str) -> wgpu::ShaderModule {
-    let descriptor =
-        wgpu::ShaderModuleDescriptor { label: Some(stem), source: wgpu::ShaderSource::Wgsl(source.into()) };
-    // SAFETY: the kernels are ours, validated when they are built or, where they are written for a plan, by tests. Every loop counts up to a bound that is a constant
-    // or a width from the parameters; workgroup memory is indexed by local ids, constants, or units that `Prepared`
-    // holds below its size, or slices, of which no layer has more than there is room for; arena and weights are indexed behind guards against the row count and the widths, and no
-    // kernel divides by a zero: every count and period is asserted positive by the plan.
-    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
-}
-
-pub(super) fn pipeline(
-    device: &wgpu::Device,
-    module: &wgpu::ShaderModule,
-    entry_point: &str,
-    bindings: &wgpu::BindGroupLayout,
-) -> wgpu::ComputePipeline {
-    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(entry_point),
-        bind_group_layouts: &[Some(bindings)],
-        immediate_size: 0,
-    });
-    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(entry_point),
-        layout: Some(&layout),
-        module,
-        entry_point: Some(entry_point),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &[],
-            // Every cell is written before it is read.
-            zero_initialize_workgroup_memory: false,
-        },
-        cache: None,
+        compiler.pipeline(raw, entry_point, &variant.wgsl(plain, arithmetic), bindings)
     })
 }
 

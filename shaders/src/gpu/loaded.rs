@@ -93,6 +93,7 @@ impl Loaded {
         kernels.prepare(device, plan)?;
         let mut prepared = self.granted(device, plan.id, || Prepared::new(device, kernels, plan, &fit))?;
         prepared.run_at = self.runs;
+        device.compiler.keep();
         self.plans.insert(plan.id, prepared);
         // A single dispatch has weights of its own, if it came to be.
         let fits = self.make_room(device, plan, beside);

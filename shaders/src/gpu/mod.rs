@@ -8,9 +8,11 @@
 
 mod adapter;
 mod cells;
+mod compiler;
 mod device;
 mod executor;
 mod flow;
+mod kept;
 mod kernels;
 mod layout;
 mod loaded;
@@ -31,6 +33,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use adapter::{AdapterChoice, AdapterFacts, AdapterKind, adapters};
@@ -39,7 +42,7 @@ pub use executor::GpuExecutor;
 pub use slide::Slider;
 
 /// How a device is opened and how long it may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// Which adapters are acceptable.
     pub adapter: AdapterChoice,
@@ -50,12 +53,16 @@ pub struct GpuOptions {
     /// Bytes that plans and batches may take on the device; plans that were not run for longest leave for others, and come
     /// back when they are run. `None`: as much as the driver gives.
     pub memory: Option<u64>,
+    /// Folder for what the driver makes of kernels, so that the next start need not compile them: up to a second for each
+    /// model. It is made when needed, and belongs to the owner of the process alone. `None`: nothing is kept.
+    pub kernels: Option<PathBuf>,
 }
 
 impl Default for GpuOptions {
-    /// The first real GPU, two seconds, all of its memory.
+    /// The first real GPU, two seconds, all of its memory; nothing is kept.
     fn default() -> Self {
-        Self { adapter: AdapterChoice::Hardware, index: 0, timeout: Duration::from_secs(2), memory: None }
+        let timeout = Duration::from_secs(2);
+        Self { adapter: AdapterChoice::Hardware, index: 0, timeout, memory: None, kernels: None }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use super::kernels;
+use super::compiler::Compiler;
 use super::layout::{self, Layout};
 use super::mapped::Copier;
 use super::memory::Memory;
@@ -79,8 +79,12 @@ pub(super) fn params(plan: &Plan, layout: &Layout, capacity_rows: usize) -> Vec<
     plan.inputs.iter().map(each).collect()
 }
 
-pub(super) fn pipeline(device: &wgpu::Device, bindings: &wgpu::BindGroupLayout) -> wgpu::ComputePipeline {
-    kernels::pipeline(device, &kernels::module(device, "widen", WGSL), "widen", bindings)
+pub(super) fn pipeline(
+    raw: &wgpu::Device,
+    compiler: &Compiler,
+    bindings: &wgpu::BindGroupLayout,
+) -> wgpu::ComputePipeline {
+    compiler.pipeline(raw, "widen", WGSL, bindings)
 }
 
 /// Workgroups for one input.

@@ -7,6 +7,7 @@ mod affine;
 mod attention;
 mod cases;
 mod gpu;
+mod kept;
 mod layer_norm;
 mod linear;
 mod moves;

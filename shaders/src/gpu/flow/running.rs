@@ -2,7 +2,7 @@
 
 use super::{Flow, GROUP_ROWS, ROWS_MAX};
 use crate::gpu::device::Device;
-use crate::gpu::kernels::{self, Kernels};
+use crate::gpu::kernels::Kernels;
 use crate::gpu::layout::Layout;
 use crate::gpu::memory::Memory;
 use crate::gpu::params::BatchParams;
@@ -45,10 +45,8 @@ impl Running {
                     mapped_at_creation,
                 })
             };
-            let pipelines = GROUP_ROWS.map(|rows| {
-                let module = kernels::module(raw, "flow", &flow.wgsl(rows));
-                kernels::pipeline(raw, &module, "flow", &kernels.flow)
-            });
+            let pipelines =
+                GROUP_ROWS.map(|rows| device.compiler.pipeline(raw, "flow", &flow.wgsl(rows), &kernels.flow));
             (
                 pipelines,
                 buffer(

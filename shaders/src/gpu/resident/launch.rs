@@ -12,6 +12,7 @@ use wgpu::hal::api::Vulkan;
 use super::{Program, Taken};
 use crate::ExecuteError;
 use crate::gpu::device::Device;
+use crate::gpu::kept::Kept;
 use crate::gpu::mapped::{self, Place};
 
 use super::words::START_BYTES;
@@ -104,7 +105,8 @@ impl Launcher {
         // SAFETY: fresh memory of at least this many bytes; no kernel is launched yet.
         unsafe { target.as_ptr().copy_from_nonoverlapping(program.weights.as_ptr(), program.weights.len()) };
         // SAFETY: `this` is fresh, and its drop frees what a failure leaves.
-        unsafe { this.build(at.family, &spirv, program.workgroups) }.map_err(refused)?;
+        unsafe { this.build(at.family, &spirv, program.workgroups, device.compiler.stays()) }
+            .map_err(refused)?;
         this.forget();
         Ok(this)
     }
@@ -180,7 +182,13 @@ impl Launcher {
 
     /// # Safety
     /// Called once, on a launcher that has its pieces.
-    unsafe fn build(&mut self, family: u32, spirv: &[u32], [x, y]: [u32; 2]) -> Result<(), vk::Result> {
+    unsafe fn build(
+        &mut self,
+        family: u32,
+        spirv: &[u32],
+        [x, y]: [u32; 2],
+        kept: Option<&Kept>,
+    ) -> Result<(), vk::Result> {
         let raw = &self.raw;
         let storage = vk::DescriptorType::STORAGE_BUFFER;
         let count = u32::try_from(self.pieces.len()).expect("a handful");
@@ -226,9 +234,9 @@ impl Launcher {
                 .module(module)
                 .name(c"flow");
             let info = vk::ComputePipelineCreateInfo::default().stage(stage).layout(self.layout);
-            let made = raw.create_compute_pipelines(vk::PipelineCache::null(), &[info], None);
+            let made = compile(raw, info, kept);
             raw.destroy_shader_module(module, None);
-            self.pipeline = made.map_err(|(_, error)| error)?[0];
+            self.pipeline = made?;
             let info = vk::CommandPoolCreateInfo::default().queue_family_index(family);
             self.pool = raw.create_command_pool(&info, None)?;
             let info =
@@ -280,6 +288,32 @@ impl Drop for Launcher {
                 self.raw.free_memory(piece.memory, None);
             }
         }
+    }
+}
+
+/// A kernel as the driver made it before, or makes it now and is kept.
+///
+/// # Safety
+/// What `info` names is of this device and lives.
+unsafe fn compile(
+    raw: &ash::Device,
+    info: vk::ComputePipelineCreateInfo<'_>,
+    kept: Option<&Kept>,
+) -> Result<vk::Pipeline, vk::Result> {
+    let data = kept.and_then(Kept::read).unwrap_or_default();
+    // SAFETY: by the caller's word. What was kept came from the same driver, whole and written by nobody else, and the
+    // driver looks at the head that it wrote itself.
+    unsafe {
+        let cache = vk::PipelineCacheCreateInfo::default().initial_data(&data);
+        let cache = raw.create_pipeline_cache(&cache, None)?;
+        let made = raw.create_compute_pipelines(cache, &[info], None);
+        if let (Ok(_), Some(kept)) = (&made, kept)
+            && let Ok(data) = raw.get_pipeline_cache_data(cache)
+        {
+            kept.write(&data);
+        }
+        raw.destroy_pipeline_cache(cache, None);
+        made.map(|made| made[0]).map_err(|(_, error)| error)
     }
 }
 
