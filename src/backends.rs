@@ -2,6 +2,8 @@
 //!
 //! The only place of the shell that opens a device; it does not run anything on one.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{self, AdapterChoice, GpuError, GpuExecutor, GpuOptions};
 use peregrine_shaders::{ExecuteError, Executor};
 
-use crate::config::{BackendChoice, BackendConfig, PlacementChoice};
+use crate::config::{BackendChoice, BackendConfig, KernelCache, PlacementChoice};
 use crate::nvml;
 
 /// What a node is started with.
@@ -63,6 +65,10 @@ pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
     let threads = config.threads;
     let cpu: ExecutorFactory = Arc::new(move || Ok(Box::new(CpuExecutor::new(threads)) as Box<dyn Executor>));
     let adapter = adapter(config.choice, config.gpu_timeout, config.gpu_memory)?;
+    let adapter = adapter.map(|options| {
+        let kernels = kernel_folder(&config.kernel_cache, options.adapter, |name| std::env::var_os(name));
+        GpuOptions { kernels, ..options }
+    });
     let placement = match (config.placement, &adapter) {
         (PlacementChoice::Fastest, _) => Placement::Fastest,
         (PlacementChoice::Gpu, _) => Placement::Gpu,
@@ -155,6 +161,24 @@ fn adapter(
     }
 }
 
+/// The user's folder of caches is where the XDG base directory specification has it.
+fn kernel_folder(
+    cache: &KernelCache,
+    adapter: AdapterChoice,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    match cache {
+        KernelCache::None => None,
+        KernelCache::Folder(folder) => Some(folder.clone()),
+        KernelCache::Auto if adapter == AdapterChoice::Software => None,
+        KernelCache::Auto => {
+            let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+            Some(caches.join("peregrine").join("kernels"))
+        }
+    }
+}
+
 fn gpu_factory(options: GpuOptions) -> ExecutorFactory {
     Arc::new(move || match GpuExecutor::open(&options) {
         Ok(executor) => Ok(Box::new(executor) as Box<dyn Executor>),
@@ -170,5 +194,42 @@ fn open_adapter(options: &GpuOptions) -> Result<Box<dyn Executor>, BackendError>
     match GpuExecutor::open(options) {
         Ok(executor) => Ok(Box::new(executor)),
         Err(source) => Err(BackendError::Open { kind, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(cache: KernelCache, adapter: AdapterChoice, variables: &[(&str, &str)], expected: Option<&str>) {
+        let variable = |wanted: &str| {
+            variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| OsString::from(value))
+        };
+        assert_eq!(
+            kernel_folder(&cache, adapter, variable),
+            expected.map(PathBuf::from),
+            "{cache:?}, {variables:?}"
+        );
+    }
+
+    #[test]
+    fn kernels_are_kept_where_the_user_keeps_caches_or_where_it_is_said() {
+        use AdapterChoice::{Hardware, Software};
+        let home = ("HOME", "/home/ana");
+        check(KernelCache::Auto, Hardware, &[home], Some("/home/ana/.cache/peregrine/kernels"));
+        check(KernelCache::Auto, Hardware, &[home, ("XDG_CACHE_HOME", "/c")], Some("/c/peregrine/kernels"));
+        check(
+            KernelCache::Auto,
+            Hardware,
+            &[home, ("XDG_CACHE_HOME", "")],
+            Some("/home/ana/.cache/peregrine/kernels"),
+        );
+        check(KernelCache::Auto, Hardware, &[], None);
+        check(KernelCache::Auto, Software, &[home], None);
+        check(KernelCache::None, Hardware, &[home], None);
+        let folder = || KernelCache::Folder(PathBuf::from("/data/kernels"));
+        check(folder(), Hardware, &[], Some("/data/kernels"));
+        check(folder(), Software, &[home], Some("/data/kernels"));
     }
 }

@@ -178,6 +178,9 @@ pub(super) struct BackendFile {
     /// What models and batches may take of a GPU's memory: models that were not asked for longest leave it for others and
     /// come back when they are asked. 0 B: as much as there is.
     pub(super) gpu_memory: Option<WrittenSize>,
+    /// Where what the driver made of kernels is kept, so that the next start need not compile them: a folder, "auto" or
+    /// "". Auto: `peregrine/kernels` in the user's folder of caches, for a hardware GPU.
+    pub(super) kernel_cache: Option<String>,
     /// Which device runs a request when both could.
     pub(super) placement: Option<PlacementChoice>,
     /// Who answers when the GPU cannot, unless `fallbacks` says otherwise.

@@ -194,6 +194,8 @@ pub struct BackendConfig {
     pub gpu_timeout: Duration,
     /// Bytes that models and batches may take of a GPU's memory; `None`: as much as there is.
     pub gpu_memory: Option<u64>,
+    /// Where what the driver made of kernels is kept.
+    pub kernel_cache: KernelCache,
     /// Which device runs a request when both could.
     pub placement: PlacementChoice,
     /// Who answers when the GPU cannot.
@@ -204,6 +206,27 @@ pub struct BackendConfig {
     pub resident: bool,
     /// After so long without a request they rest; `None`: never.
     pub rest_after: Option<Duration>,
+}
+
+/// Where what a driver made of kernels is kept, so that the next start need not compile them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelCache {
+    /// Nowhere.
+    None,
+    /// In the user's folder of caches, if there is one; for a hardware GPU.
+    Auto,
+    /// In this folder.
+    Folder(PathBuf),
+}
+
+impl KernelCache {
+    fn of(written: &str) -> Self {
+        match written {
+            "" => Self::None,
+            "auto" => Self::Auto,
+            folder => Self::Folder(PathBuf::from(folder)),
+        }
+    }
 }
 
 /// How long a request may take.

@@ -19,8 +19,8 @@ use super::secret::{REDACTED, is_secret};
 use super::units::{WrittenDuration, WrittenSize};
 use super::{
     BackendChoice, BackendConfig, Config, ConfigError, DataConfig, DeadlineConfig, DemoConfig, Durability,
-    JournalConfig, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig, StreamConfig,
-    TlsConfig, paths,
+    JournalConfig, KernelCache, Leaf, LogConfig, Mistake, ModelsConfig, NodeConfig, Origin, ServerConfig,
+    StreamConfig, TlsConfig, paths,
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -312,6 +312,7 @@ impl Checker<'_> {
         let threads = self.cores("backend.threads", written.threads);
         let gpu_timeout = self.time("backend.gpu_timeout", written.gpu_timeout, SECOND / 1000..=SECOND * 600);
         let gpu_memory = self.gpu_memory(written);
+        let kernel_cache = self.present("backend.kernel_cache", written.kernel_cache.clone());
         let placement = self.present("backend.placement", written.placement);
         let fallback = self.present("backend.fallback", written.fallback);
         let resident = self.present("backend.resident", written.resident);
@@ -321,6 +322,7 @@ impl Checker<'_> {
             threads: threads?,
             gpu_timeout: gpu_timeout?,
             gpu_memory: gpu_memory?,
+            kernel_cache: KernelCache::of(&kernel_cache?),
             placement: placement?,
             fallback: fallback?,
             fallbacks: written.fallbacks.clone().unwrap_or_default(),
