@@ -1,18 +1,27 @@
-//! Compiles kernels, and keeps what the driver made of them: that takes it up to a second for the kernel of one model, and
-//! milliseconds to read it back.
+//! Compiles kernels, and keeps what came of them: in this process the pipelines, on disk what the driver made. A driver
+//! takes up to a second for the kernel of one model, and its translation from WGSL a tenth of that.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use super::AdapterFacts;
+use super::device::Device;
 use super::kept::Kept;
+use crate::ExecuteError;
+
+/// Pipelines that are kept for plans that come back, and for others with the same layers.
+const PIPELINES_MAX: usize = 256;
 
 /// Of one device.
 pub(super) struct Compiler {
-    /// `None`: nothing is kept.
+    /// By the digest of their source.
+    pipelines: Mutex<HashMap<[u8; 32], wgpu::ComputePipeline>>,
+    /// `None`: nothing is kept on disk.
     cache: Option<Cache>,
     /// The same for kernels that stay, which are compiled below wgpu.
     stays: Option<Kept>,
@@ -21,18 +30,20 @@ pub(super) struct Compiler {
 struct Cache {
     made: wgpu::PipelineCache,
     kept: Kept,
-    news: Mutex<News>,
+    /// Whether something was compiled since it was kept last.
+    has_news: AtomicBool,
 }
 
-/// What was compiled, by the hash of its source, and whether all of it was kept.
-#[derive(Default)]
-struct News {
-    known: HashSet<u64>,
-    is_kept: bool,
+/// A kernel to be compiled.
+pub(super) struct Source<'a> {
+    /// Of its entry point.
+    pub(super) name: &'a str,
+    pub(super) wgsl: String,
+    pub(super) bindings: &'a wgpu::BindGroupLayout,
 }
 
 impl Compiler {
-    /// With what lies in `folder` for such a device; `None`: nothing is kept.
+    /// With what lies in `folder` for such a device; `None`: nothing is kept on disk.
     pub(super) fn new(raw: &wgpu::Device, facts: &AdapterFacts, folder: Option<&Path>) -> Self {
         let folder = folder.filter(|_| raw.features().contains(wgpu::Features::PIPELINE_CACHE));
         let name = file_name(&facts.name);
@@ -48,24 +59,49 @@ impl Compiler {
             // SAFETY: what was read was written by `keep`, by the same driver and build: `Kept` sees to it that it is whole
             // and that nobody but the owner of this process may have written it.
             let made = unsafe { raw.create_pipeline_cache(&descriptor) };
-            Cache { made, kept, news: Mutex::new(News { is_kept: true, ..News::default() }) }
+            Cache { made, kept, has_news: AtomicBool::new(false) }
         });
         let stays = folder.map(|folder| Kept::new(folder, &format!("{name}.stays"), &maker));
-        Self { cache, stays }
+        Self { pipelines: Mutex::default(), cache, stays }
     }
 
-    /// The kernel whose entry point has this name.
-    pub(super) fn pipeline(
+    /// Kernels, in the order of their sources. Most of what a driver does for one it can do beside others.
+    pub(super) fn pipelines<const N: usize>(
         &self,
-        raw: &wgpu::Device,
-        name: &str,
-        source: &str,
-        bindings: &wgpu::BindGroupLayout,
-    ) -> wgpu::ComputePipeline {
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(name),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
+        device: &Device,
+        sources: [Source<'_>; N],
+    ) -> Result<[wgpu::ComputePipeline; N], ExecuteError> {
+        let made: Vec<_> = thread::scope(|scope| {
+            let one = |source| move || device.unpanicked(|| self.pipeline(device, &source));
+            let threads = sources.map(|source| scope.spawn(one(source)));
+            threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
+        });
+        let mut made = made.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
+        Ok(std::array::from_fn(|_| made.next().expect("as many as there are sources")))
+    }
+
+    fn pipeline(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
+        let digest = Sha256::digest(&source.wgsl).into();
+        if let Some(known) = self.pipelines.lock().get(&digest) {
+            return Ok(known.clone());
+        }
+        let pipeline = device.create(|raw| self.compile(raw, source))?;
+        let mut pipelines = self.pipelines.lock();
+        if pipelines.len() >= PIPELINES_MAX {
+            pipelines.clear();
+        }
+        pipelines.insert(digest, pipeline.clone());
+        if let Some(Cache { has_news, .. }) = &self.cache {
+            has_news.store(true, Ordering::Relaxed);
+        }
+        Ok(pipeline)
+    }
+
+    fn compile(&self, raw: &wgpu::Device, source: &Source<'_>) -> wgpu::ComputePipeline {
+        let Source { name, wgsl, bindings } = source;
+        let label = Some(*name);
+        let wgsl = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgsl };
         // SAFETY: the kernels are ours, validated when they are built or, where they are written for a plan, by tests. Every
         // loop counts up to a bound that is a constant or a width from the parameters; workgroup memory is indexed by local
         // ids, constants, or units that `Prepared` holds below its size, or slices, of which no layer has more than there
@@ -74,38 +110,30 @@ impl Compiler {
         let module =
             unsafe { raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
         let layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(name),
-            bind_group_layouts: &[Some(bindings)],
+            label,
+            bind_group_layouts: &[Some(*bindings)],
             immediate_size: 0,
         });
-        let pipeline = raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(name),
+        raw.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
             layout: Some(&layout),
             module: &module,
-            entry_point: Some(name),
+            entry_point: Some(*name),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &[],
                 // Every cell is written before it is read.
                 zero_initialize_workgroup_memory: false,
             },
             cache: self.cache.as_ref().map(|cache| &cache.made),
-        });
-        if let Some(Cache { news, .. }) = &self.cache {
-            let mut hasher = DefaultHasher::new();
-            source.hash(&mut hasher);
-            let news = &mut *news.lock();
-            if news.known.insert(hasher.finish()) {
-                news.is_kept = false;
-            }
-        }
-        pipeline
+        })
     }
 
     /// Writes down what was compiled since, if anything was.
     pub(super) fn keep(&self) {
-        let Some(Cache { made, kept, news }) = &self.cache else { return };
-        let was_kept = std::mem::replace(&mut news.lock().is_kept, true);
-        if !was_kept && let Some(data) = made.get_data() {
+        let Some(Cache { made, kept, has_news }) = &self.cache else { return };
+        if has_news.swap(false, Ordering::Relaxed)
+            && let Some(data) = made.get_data()
+        {
             kept.write(&data);
         }
     }

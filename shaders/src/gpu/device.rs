@@ -180,7 +180,10 @@ impl Device {
     }
 
     /// A panic inside wgpu is how it answers a device that dies under a poll.
-    fn unpanicked<T>(&self, work: impl FnOnce() -> Result<T, ExecuteError>) -> Result<T, ExecuteError> {
+    pub(super) fn unpanicked<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, ExecuteError>,
+    ) -> Result<T, ExecuteError> {
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text =
@@ -207,7 +210,7 @@ impl Device {
     /// Makes on another device of the adapter what may break it, and gives it back.
     pub(super) fn try_apart<T>(
         &self,
-        work: impl FnOnce(&wgpu::Device, &Compiler) -> T,
+        work: impl FnOnce(&Self) -> Result<T, ExecuteError>,
     ) -> Result<T, ExecuteError> {
         let descriptor = describe(&self.adapter, self.products);
         let opened = pollster::block_on(self.adapter.request_device(&descriptor));
@@ -215,7 +218,7 @@ impl Device {
         let compiler = Arc::new(Compiler::new(&raw, &self.facts, self.kernels.as_deref()));
         let apart = Self { raw, queue, compiler, faults: Arc::default(), ..self.clone() };
         apart.faults.hear(&apart.raw);
-        apart.guard(|| apart.create(|raw| work(raw, &apart.compiler)))
+        apart.guard(|| work(&apart))
     }
 
     /// Waits until `submission` is done, until `timeout` after `started` at most. The device is polled for a while

@@ -1,6 +1,6 @@
 //! The compiled kernels and their bindings, made once per device.
 
-use super::compiler::Compiler;
+use super::compiler::Source;
 use super::device::{Device, Products};
 use super::narrow;
 use super::params::PARAM_BYTES;
@@ -71,7 +71,7 @@ type Linears = [wgpu::ComputePipeline; Variant::ALL.len()];
 
 impl Kernels {
     pub(super) fn compile(device: &Device) -> Result<Self, ExecuteError> {
-        device.guard(|| device.create(|raw| Self::make(raw, &device.compiler)))
+        device.guard(|| Self::make(device))
     }
 
     /// Compiles what only some plans need.
@@ -82,10 +82,7 @@ impl Kernels {
                 let layout = &self.halved;
                 if self.halves.is_none() {
                     let arithmetic = halves_of(device);
-                    let made = device.create(|raw| {
-                        Weighted::new(raw, &device.compiler, layout, &self.weighted, arithmetic)
-                    })?;
-                    self.halves = Some(made);
+                    self.halves = Some(Weighted::new(device, layout, &self.weighted, arithmetic)?);
                 }
                 (self.halves.as_mut().expect("made just now"), layout)
             }
@@ -96,8 +93,7 @@ impl Kernels {
         };
         if weighted.general.is_none() && plan.commands.iter().any(needs) {
             let arithmetic = weighted.arithmetic;
-            weighted.general =
-                Some(device.create(|raw| linears(raw, &device.compiler, layout, false, arithmetic))?);
+            weighted.general = Some(linears(device, layout, false, arithmetic)?);
         }
         Ok(())
     }
@@ -155,16 +151,18 @@ impl Kernels {
         Variant::choose(linear, rows, arithmetic)
     }
 
-    fn make(raw: &wgpu::Device, compiler: &Compiler) -> Self {
-        let weighted = bindings(raw, Bindings::Weighted);
-        let weightless = bindings(raw, Bindings::Weightless);
+    fn make(device: &Device) -> Result<Self, ExecuteError> {
+        let kinds = [Bindings::Weighted, Bindings::Halved, Bindings::Weightless, Bindings::Flow];
+        let [weighted, halved, weightless, flow] =
+            device.create(|raw| kinds.map(|kind| bindings(raw, kind)))?;
         let [_linear, sources @ .., _recurrent] = SOURCES;
-        let [pool, moves, affine, layer_norm, attention] = sources.map(|(stem, source)| {
-            let bindings = if has_weights(stem) { &weighted } else { &weightless };
-            compiler.pipeline(raw, stem, source, bindings)
+        let sources = sources.map(|(name, wgsl)| {
+            let bindings = if has_weights(name) { &weighted } else { &weightless };
+            Source { name, wgsl: wgsl.to_owned(), bindings }
         });
-        Self {
-            singles: Weighted::new(raw, compiler, &weighted, &weighted, Arithmetic::Single),
+        let [pool, moves, affine, layer_norm, attention] = device.compiler.pipelines(device, sources)?;
+        Ok(Self {
+            singles: Weighted::new(device, &weighted, &weighted, Arithmetic::Single)?,
             halves: None,
             #[cfg(test)]
             narrows_always: false,
@@ -176,30 +174,30 @@ impl Kernels {
             layer_norm,
             attention,
             weighted,
-            halved: bindings(raw, Bindings::Halved),
+            halved,
             weightless,
-            flow: bindings(raw, Bindings::Flow),
-        }
+            flow,
+        })
     }
 }
 
 impl Weighted {
     fn new(
-        raw: &wgpu::Device,
-        compiler: &Compiler,
+        device: &Device,
         of_layers: &wgpu::BindGroupLayout,
         of_recurrent: &wgpu::BindGroupLayout,
         arithmetic: Arithmetic,
-    ) -> Self {
-        let [.., (stem, source)] = SOURCES;
-        let recurrent = variants::recurrent(source, arithmetic);
-        Self {
-            arithmetic,
-            plain: linears(raw, compiler, of_layers, true, arithmetic),
-            general: None,
-            recurrent: compiler.pipeline(raw, stem, &recurrent, of_recurrent),
-            widen: (arithmetic != Arithmetic::Single).then(|| narrow::pipeline(raw, compiler, of_recurrent)),
-        }
+    ) -> Result<Self, ExecuteError> {
+        let [.., (name, wgsl)] = SOURCES;
+        let wgsl = variants::recurrent(wgsl, arithmetic);
+        let [recurrent] =
+            device.compiler.pipelines(device, [Source { name, wgsl, bindings: of_recurrent }])?;
+        let widen = match arithmetic {
+            Arithmetic::Single => None,
+            Arithmetic::Half | Arithmetic::Matrices { .. } => Some(narrow::pipeline(device, of_recurrent)?),
+        };
+        let plain = linears(device, of_layers, true, arithmetic)?;
+        Ok(Self { arithmetic, plain, general: None, recurrent, widen })
     }
 }
 
@@ -208,9 +206,9 @@ impl Weighted {
 fn halves_of(device: &Device) -> Arithmetic {
     let Some(Products { lanes, .. }) = device.products else { return Arithmetic::Half };
     let arithmetic = Arithmetic::Matrices { lanes };
-    let tried = device.try_apart(|raw, compiler| {
-        let layout = bindings(raw, Bindings::Halved);
-        [true, false].map(|plain| linears(raw, compiler, &layout, plain, arithmetic))
+    let tried = device.try_apart(|apart| {
+        let layout = apart.create(|raw| bindings(raw, Bindings::Halved))?;
+        [true, false].into_iter().try_for_each(|plain| linears(apart, &layout, plain, arithmetic).map(drop))
     });
     match tried {
         Ok(_) => arithmetic,
@@ -244,16 +242,17 @@ fn has_weights(stem: &str) -> bool {
 }
 
 fn linears(
-    raw: &wgpu::Device,
-    compiler: &Compiler,
+    device: &Device,
     bindings: &wgpu::BindGroupLayout,
     plain: bool,
     arithmetic: Arithmetic,
-) -> Linears {
-    Variant::ALL.map(|variant| {
-        let entry_point = variant.entry_point(arithmetic);
-        compiler.pipeline(raw, entry_point, &variant.wgsl(plain, arithmetic), bindings)
-    })
+) -> Result<Linears, ExecuteError> {
+    let sources = Variant::ALL.map(|variant| Source {
+        name: variant.entry_point(arithmetic),
+        wgsl: variant.wgsl(plain, arithmetic),
+        bindings,
+    });
+    device.compiler.pipelines(device, sources)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,11 +5,12 @@
 
 use half::f16;
 
-use super::compiler::Compiler;
+use super::compiler::Source;
+use super::device::Device;
 use super::layout::{self, Layout};
 use super::mapped::Copier;
 use super::memory::Memory;
-use crate::{BufferId, Plan, halves};
+use crate::{BufferId, ExecuteError, Plan, halves};
 
 const INVOCATIONS: usize = 256;
 /// Each invocation goes on to the next vector that nobody has.
@@ -80,11 +81,12 @@ pub(super) fn params(plan: &Plan, layout: &Layout, capacity_rows: usize) -> Vec<
 }
 
 pub(super) fn pipeline(
-    raw: &wgpu::Device,
-    compiler: &Compiler,
+    device: &Device,
     bindings: &wgpu::BindGroupLayout,
-) -> wgpu::ComputePipeline {
-    compiler.pipeline(raw, "widen", WGSL, bindings)
+) -> Result<wgpu::ComputePipeline, ExecuteError> {
+    let source = Source { name: "widen", wgsl: WGSL.to_owned(), bindings };
+    let [widen] = device.compiler.pipelines(device, [source])?;
+    Ok(widen)
 }
 
 /// Workgroups for one input.

@@ -1,6 +1,7 @@
 //! A flow on its device: pipelines, weights, and the words that results travel by.
 
 use super::{Flow, GROUP_ROWS, ROWS_MAX};
+use crate::gpu::compiler::Source;
 use crate::gpu::device::Device;
 use crate::gpu::kernels::Kernels;
 use crate::gpu::layout::Layout;
@@ -35,7 +36,10 @@ impl Running {
         use wgpu::BufferUsages as Usage;
         let packed = flow.pack();
         let results_bytes = 2 * ROWS_MAX * flow.words * size_of::<u32>();
-        let (pipelines, weights, places, results) = device.create(|raw| {
+        let sources =
+            GROUP_ROWS.map(|rows| Source { name: "flow", wgsl: flow.wgsl(rows), bindings: &kernels.flow });
+        let pipelines = device.compiler.pipelines(device, sources)?;
+        let (weights, places, results) = device.create(|raw| {
             let buffer = |label, bytes: usize, usage, mapped_at_creation| {
                 let size = bytes.max(16) as u64;
                 raw.create_buffer(&wgpu::BufferDescriptor {
@@ -45,10 +49,7 @@ impl Running {
                     mapped_at_creation,
                 })
             };
-            let pipelines =
-                GROUP_ROWS.map(|rows| device.compiler.pipeline(raw, "flow", &flow.wgsl(rows), &kernels.flow));
             (
-                pipelines,
                 buffer(
                     "flow weights",
                     size_of_val(packed.as_slice()),
