@@ -366,7 +366,7 @@ pub struct DeviceStatus {
     pub busy: Duration,
     /// Plans that stay on it between requests.
     pub residents: Vec<ResidentStatus>,
-    /// What its executor keeps in its memory; `None`: it has none of its own, or is down.
+    /// What its executor keeps in its memory; `None`: it does not count, or is down.
     pub memory: Option<DeviceMemory>,
 }
 

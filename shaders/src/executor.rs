@@ -70,7 +70,7 @@ pub struct RunTimes {
 pub struct DeviceMemory {
     /// Plans that are there.
     pub plans: usize,
-    /// Bytes of their weights and everything else that is theirs.
+    /// Bytes of their weights, as this executor keeps them, and everything else that is theirs.
     pub plan_bytes: u64,
     /// Bytes that batches are computed in, which all plans share.
     pub batch_bytes: u64,
@@ -94,7 +94,7 @@ pub trait Executor: Send {
     /// When the device refuses or has no room; earlier plans stay usable.
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError>;
 
-    /// What is kept on the device; `None`: it has no memory of its own.
+    /// What is kept on the device, by the CPU in the memory of the host; `None`: it does not count.
     fn memory(&self) -> Option<DeviceMemory> {
         None
     }

@@ -5,12 +5,16 @@
 //! `+0` at the end makes `−0` into `+0`; therefore the one-row kernel may leave out inputs that are zero, which
 //! after a ReLU are about half, and with them half of the weights that would have to be fetched.
 
+use half::f16;
+
 use super::activation;
 use super::pack::Packed;
+use super::rows::Rows;
 #[cfg(target_arch = "x86_64")]
 use super::simd::x86;
 use super::simd::{Lanes, Plain, Simd};
-use crate::Activation;
+use super::weight::Weight;
+use crate::{Activation, Precision};
 
 /// Input columns in one pass over a panel: a panel of this height stays in the second-level cache.
 const PASS_COLUMNS: usize = 1024;
@@ -34,13 +38,6 @@ pub(crate) struct Layer<'p> {
     pub(crate) mask: Option<Rows<*const f32>>,
     pub(crate) accumulate: bool,
     pub(crate) activation: Activation,
-}
-
-/// Where the first row starts and how far it is to the next.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<P> {
-    pub(crate) ptr: P,
-    pub(crate) stride: usize,
 }
 
 /// Memory that kernels need besides the layer's own.
@@ -71,7 +68,13 @@ impl Scratch {
     ///
     /// # Safety
     /// `block` has `rows` rows of `columns` columns.
-    unsafe fn enter_edge(&mut self, block: Block, rows: usize, columns: usize, stride: usize) -> Block {
+    unsafe fn enter_edge<W: Weight>(
+        &mut self,
+        block: Block<W>,
+        rows: usize,
+        columns: usize,
+        stride: usize,
+    ) -> Block<W> {
         assert!(rows * stride <= EDGE_FLOATS && columns <= stride, "the edge fits its scratch");
         let (dst, mask) = (self.edge.as_mut_ptr(), self.edge_mask.as_mut_ptr());
         for row in 0..rows {
@@ -91,7 +94,7 @@ impl Scratch {
     ///
     /// # Safety
     /// As there.
-    unsafe fn leave_edge(&self, block: Block, rows: usize, columns: usize, stride: usize) {
+    unsafe fn leave_edge<W: Weight>(&self, block: Block<W>, rows: usize, columns: usize, stride: usize) {
         for row in 0..rows {
             // SAFETY: the caller's row has `columns` floats, and so has a row of the scratch.
             unsafe {
@@ -116,12 +119,22 @@ pub(crate) unsafe fn run(simd: Simd, layer: &Layer<'_>, scratch: &mut Scratch) {
     debug_assert_eq!(layer.packed.panel_width, simd.panel_width());
     // SAFETY: handed on to the caller.
     unsafe {
+        match layer.packed.precision {
+            Precision::F32 => run_kept::<f32>(simd, layer, scratch),
+            Precision::F16 => run_kept::<f16>(simd, layer, scratch),
+        }
+    }
+}
+
+unsafe fn run_kept<W: Weight>(simd: Simd, layer: &Layer<'_>, scratch: &mut Scratch) {
+    // SAFETY: handed on to the caller.
+    unsafe {
         match simd {
-            Simd::Portable => run_level::<Plain>(simd, layer, scratch),
+            Simd::Portable => run_level::<Plain, W>(simd, layer, scratch),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx2 => run_avx2(layer, scratch),
+            Simd::Avx2 => run_avx2::<W>(layer, scratch),
             #[cfg(target_arch = "x86_64")]
-            Simd::Avx512 => run_avx512(layer, scratch),
+            Simd::Avx512 => run_avx512::<W>(layer, scratch),
             #[cfg(not(target_arch = "x86_64"))]
             Simd::Avx2 | Simd::Avx512 => unreachable!("not a level of this machine"),
         }
@@ -129,17 +142,17 @@ pub(crate) unsafe fn run(simd: Simd, layer: &Layer<'_>, scratch: &mut Scratch) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2(layer: &Layer<'_>, scratch: &mut Scratch) {
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn run_avx2<W: Weight>(layer: &Layer<'_>, scratch: &mut Scratch) {
     // SAFETY: handed on to the caller.
-    unsafe { run_level::<x86::Avx2>(Simd::Avx2, layer, scratch) }
+    unsafe { run_level::<x86::Avx2, W>(Simd::Avx2, layer, scratch) }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn run_avx512(layer: &Layer<'_>, scratch: &mut Scratch) {
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn run_avx512<W: Weight>(layer: &Layer<'_>, scratch: &mut Scratch) {
     // SAFETY: handed on to the caller.
-    unsafe { run_level::<x86::Avx512>(Simd::Avx512, layer, scratch) }
+    unsafe { run_level::<x86::Avx512, W>(Simd::Avx512, layer, scratch) }
 }
 
 /// What a sum starts from.
@@ -163,19 +176,19 @@ enum Finish {
 
 /// A block of rows × panels: pointers to its first cells.
 #[derive(Clone, Copy)]
-struct Block {
+struct Block<W> {
     inputs: usize,
     src: Rows<*const f32>,
     dst: Rows<*mut f32>,
     mask: Option<Rows<*const f32>>,
-    panels: Rows<*const f32>,
+    panels: Rows<*const W>,
     bias: *const f32,
     start: Start,
     finish: Finish,
 }
 
 #[inline(always)]
-unsafe fn run_level<V: Lanes>(simd: Simd, layer: &Layer<'_>, scratch: &mut Scratch) {
+unsafe fn run_level<V: Lanes, W: Weight>(simd: Simd, layer: &Layer<'_>, scratch: &mut Scratch) {
     let packed = layer.packed;
     let (in_kernel, after) = match layer.activation {
         Activation::Identity => (Finish::Identity, None),
@@ -204,8 +217,10 @@ unsafe fn run_level<V: Lanes>(simd: Simd, layer: &Layer<'_>, scratch: &mut Scrat
                 let panel_count = even_share(packed.panel_count, group_count, group);
                 let column = panel * packed.panel_width;
                 let panel_stride = packed.in_width * packed.panel_width;
-                let panels =
-                    packed.panels().as_ptr().add(panel * panel_stride + first_input * packed.panel_width);
+                let panels = packed
+                    .panels::<W>()
+                    .as_ptr()
+                    .add(panel * panel_stride + first_input * packed.panel_width);
                 let mut row = 0;
                 for index in 0..block_count {
                     let rows = even_share(layer.rows, block_count, index);
@@ -229,7 +244,7 @@ unsafe fn run_level<V: Lanes>(simd: Simd, layer: &Layer<'_>, scratch: &mut Scrat
                     let inside =
                         if is_edge { scratch.enter_edge(block, rows, columns, stride) } else { block };
                     // One call for both: the kernels are inlined here.
-                    kernel::<V>(rows, panel_count, &inside, &scratch.terms, terms);
+                    kernel::<V, W>(rows, panel_count, &inside, &scratch.terms, terms);
                     if is_edge {
                         scratch.leave_edge(block, rows, columns, stride);
                     }
@@ -293,37 +308,43 @@ unsafe fn gather<V: Lanes>(packed: &Packed, src: *const f32, inputs: usize, scra
 
 /// Picks the kernel made for this number of rows and panels.
 #[inline(always)]
-unsafe fn kernel<V: Lanes>(rows: usize, panels: usize, block: &Block, terms: &[Term], count: usize) {
+unsafe fn kernel<V: Lanes, W: Weight>(
+    rows: usize,
+    panels: usize,
+    block: &Block<W>,
+    terms: &[Term],
+    count: usize,
+) {
     // SAFETY: handed on to the caller.
     unsafe {
         match (rows, panels) {
-            (1, 1) if count > 0 => one_row::<V, 1>(block, terms, count),
-            (1, 2) if count > 0 => one_row::<V, 2>(block, terms, count),
-            (1, 3) if count > 0 => one_row::<V, 3>(block, terms, count),
-            (1, 4) if count > 0 => one_row::<V, 4>(block, terms, count),
-            (1, 1) => many_rows::<V, 1, 1>(block),
-            (1, 2) => many_rows::<V, 1, 2>(block),
-            (1, 3) => many_rows::<V, 1, 3>(block),
-            (1, 4) => many_rows::<V, 1, 4>(block),
-            (2, 1) => many_rows::<V, 2, 1>(block),
-            (2, 2) => many_rows::<V, 2, 2>(block),
-            (2, 3) => many_rows::<V, 2, 3>(block),
-            (2, 4) if V::LEN == 16 => many_rows::<V, 2, 4>(block),
-            (3, 1) => many_rows::<V, 3, 1>(block),
-            (3, 2) => many_rows::<V, 3, 2>(block),
-            (3, 3) if V::LEN == 16 => many_rows::<V, 3, 3>(block),
-            (4, 1) => many_rows::<V, 4, 1>(block),
-            (4, 2) if V::LEN == 16 => many_rows::<V, 4, 2>(block),
-            (5, 1) => many_rows::<V, 5, 1>(block),
-            (5, 2) if V::LEN == 16 => many_rows::<V, 5, 2>(block),
-            (6, 1) => many_rows::<V, 6, 1>(block),
-            (6, 2) if V::LEN == 16 => many_rows::<V, 6, 2>(block),
-            (7, 1) if V::LEN == 16 => many_rows::<V, 7, 1>(block),
-            (8, 1) if V::LEN == 16 => many_rows::<V, 8, 1>(block),
-            (9, 1) if V::LEN == 16 => many_rows::<V, 9, 1>(block),
-            (10, 1) if V::LEN == 16 => many_rows::<V, 10, 1>(block),
-            (11, 1) if V::LEN == 16 => many_rows::<V, 11, 1>(block),
-            (12, 1) if V::LEN == 16 => many_rows::<V, 12, 1>(block),
+            (1, 1) if count > 0 => one_row::<V, W, 1>(block, terms, count),
+            (1, 2) if count > 0 => one_row::<V, W, 2>(block, terms, count),
+            (1, 3) if count > 0 => one_row::<V, W, 3>(block, terms, count),
+            (1, 4) if count > 0 => one_row::<V, W, 4>(block, terms, count),
+            (1, 1) => many_rows::<V, W, 1, 1>(block),
+            (1, 2) => many_rows::<V, W, 1, 2>(block),
+            (1, 3) => many_rows::<V, W, 1, 3>(block),
+            (1, 4) => many_rows::<V, W, 1, 4>(block),
+            (2, 1) => many_rows::<V, W, 2, 1>(block),
+            (2, 2) => many_rows::<V, W, 2, 2>(block),
+            (2, 3) => many_rows::<V, W, 2, 3>(block),
+            (2, 4) if V::LEN == 16 => many_rows::<V, W, 2, 4>(block),
+            (3, 1) => many_rows::<V, W, 3, 1>(block),
+            (3, 2) => many_rows::<V, W, 3, 2>(block),
+            (3, 3) if V::LEN == 16 => many_rows::<V, W, 3, 3>(block),
+            (4, 1) => many_rows::<V, W, 4, 1>(block),
+            (4, 2) if V::LEN == 16 => many_rows::<V, W, 4, 2>(block),
+            (5, 1) => many_rows::<V, W, 5, 1>(block),
+            (5, 2) if V::LEN == 16 => many_rows::<V, W, 5, 2>(block),
+            (6, 1) => many_rows::<V, W, 6, 1>(block),
+            (6, 2) if V::LEN == 16 => many_rows::<V, W, 6, 2>(block),
+            (7, 1) if V::LEN == 16 => many_rows::<V, W, 7, 1>(block),
+            (8, 1) if V::LEN == 16 => many_rows::<V, W, 8, 1>(block),
+            (9, 1) if V::LEN == 16 => many_rows::<V, W, 9, 1>(block),
+            (10, 1) if V::LEN == 16 => many_rows::<V, W, 10, 1>(block),
+            (11, 1) if V::LEN == 16 => many_rows::<V, W, 11, 1>(block),
+            (12, 1) if V::LEN == 16 => many_rows::<V, W, 12, 1>(block),
             _ => unreachable!("no kernel for {rows} rows × {panels} panels"),
         }
     }
@@ -333,16 +354,16 @@ type Sums<V, const M: usize, const P: usize> = [[[V; 2]; P]; M];
 
 /// Sums of `M` rows × `P` panels, all in registers.
 #[inline(always)]
-unsafe fn many_rows<V: Lanes, const M: usize, const P: usize>(block: &Block) {
+unsafe fn many_rows<V: Lanes, W: Weight, const M: usize, const P: usize>(block: &Block<W>) {
     // SAFETY: the block's ranges, and instructions that the caller enabled.
     unsafe {
-        let mut sums = begin::<V, M, P>(block);
+        let mut sums = begin::<V, W, M, P>(block);
         let mut weights_at = block.panels.ptr;
         for i in 0..block.inputs {
             let mut weights = [[V::splat(0.0); 2]; P];
             for (p, pair) in weights.iter_mut().enumerate() {
                 for (v, vector) in pair.iter_mut().enumerate() {
-                    *vector = V::load(weights_at.add(p * block.panels.stride + v * V::LEN));
+                    *vector = W::load(weights_at.add(p * block.panels.stride + v * V::LEN));
                 }
             }
             for (m, row) in sums.iter_mut().enumerate() {
@@ -361,11 +382,11 @@ unsafe fn many_rows<V: Lanes, const M: usize, const P: usize>(block: &Block) {
 
 /// Sums of one row × `P` panels over the inputs that are not zero.
 #[inline(always)]
-unsafe fn one_row<V: Lanes, const P: usize>(block: &Block, terms: &[Term], count: usize) {
+unsafe fn one_row<V: Lanes, W: Weight, const P: usize>(block: &Block<W>, terms: &[Term], count: usize) {
     let terms = &terms[..count + PREFETCH_INPUTS];
     // SAFETY: the block's ranges, and instructions that the caller enabled; a prefetch may go anywhere.
     unsafe {
-        let mut sums = begin::<V, 1, P>(block);
+        let mut sums = begin::<V, W, 1, P>(block);
         for t in 0..count {
             let term = *terms.get_unchecked(t);
             let ahead = terms.get_unchecked(t + PREFETCH_INPUTS).offset as usize;
@@ -373,9 +394,9 @@ unsafe fn one_row<V: Lanes, const P: usize>(block: &Block, terms: &[Term], count
             let input = V::splat(term.value);
             for (p, pair) in sums[0].iter_mut().enumerate() {
                 let panel = p * block.panels.stride;
-                V::prefetch(block.panels.ptr.wrapping_add(panel + ahead));
+                V::prefetch(block.panels.ptr.wrapping_add(panel + ahead).cast());
                 for (v, sum) in pair.iter_mut().enumerate() {
-                    *sum = V::load(weights.add(panel + v * V::LEN)).mul_add(input, *sum);
+                    *sum = W::load::<V>(weights.add(panel + v * V::LEN)).mul_add(input, *sum);
                 }
             }
         }
@@ -384,7 +405,7 @@ unsafe fn one_row<V: Lanes, const P: usize>(block: &Block, terms: &[Term], count
 }
 
 #[inline(always)]
-unsafe fn begin<V: Lanes, const M: usize, const P: usize>(block: &Block) -> Sums<V, M, P> {
+unsafe fn begin<V: Lanes, W: Weight, const M: usize, const P: usize>(block: &Block<W>) -> Sums<V, M, P> {
     // SAFETY: the block's ranges, and instructions that the caller enabled.
     unsafe {
         let mut sums = [[[V::splat(0.0); 2]; P]; M];
@@ -407,7 +428,10 @@ unsafe fn begin<V: Lanes, const M: usize, const P: usize>(block: &Block) -> Sums
 }
 
 #[inline(always)]
-unsafe fn end<V: Lanes, const M: usize, const P: usize>(block: &Block, mut sums: Sums<V, M, P>) {
+unsafe fn end<V: Lanes, W: Weight, const M: usize, const P: usize>(
+    block: &Block<W>,
+    mut sums: Sums<V, M, P>,
+) {
     // SAFETY: the block's ranges, and instructions that the caller enabled.
     unsafe {
         match block.finish {
@@ -436,40 +460,5 @@ unsafe fn end<V: Lanes, const M: usize, const P: usize>(block: &Block, mut sums:
 fn each<V: Lanes, const M: usize, const P: usize>(sums: &mut Sums<V, M, P>, f: impl Fn(V) -> V) {
     for sum in sums.iter_mut().flatten().flatten() {
         *sum = f(*sum);
-    }
-}
-
-impl<P> Rows<P> {
-    const fn moved(&self, row: usize, column: usize) -> usize {
-        row * self.stride + column
-    }
-}
-
-impl Rows<*const f32> {
-    /// The same rows seen from another cell.
-    ///
-    /// # Safety
-    /// The cell lies inside the memory that the rows came from.
-    #[inline(always)]
-    pub(crate) unsafe fn at(self, row: usize, column: usize) -> Self {
-        // SAFETY: handed on to the caller.
-        Self { ptr: unsafe { self.ptr.add(self.moved(row, column)) }, ..self }
-    }
-}
-
-impl Rows<*mut f32> {
-    /// For reading.
-    pub(crate) const fn as_const(self) -> Rows<*const f32> {
-        Rows { ptr: self.ptr.cast_const(), stride: self.stride }
-    }
-
-    /// The same rows seen from another cell.
-    ///
-    /// # Safety
-    /// The cell lies inside the memory that the rows came from.
-    #[inline(always)]
-    pub(crate) unsafe fn at(self, row: usize, column: usize) -> Self {
-        // SAFETY: handed on to the caller.
-        Self { ptr: unsafe { self.ptr.add(self.moved(row, column)) }, ..self }
     }
 }

@@ -15,7 +15,9 @@ mod pack;
 mod pool;
 mod prepared;
 mod recurrent;
+mod rows;
 mod simd;
+mod weight;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use parking_lot::Mutex;
 use prepared::{Prepared, Workspace};
 pub use simd::Simd;
 
-use crate::{Backend, ExecuteError, Executor, Plan, PlanId};
+use crate::{Backend, DeviceMemory, ExecuteError, Executor, Plan, PlanId};
 
 /// Multiply-adds below which waking a second thread costs more than it brings.
 const PARALLEL_MACS_MIN: usize = 4_000_000;
@@ -80,6 +82,13 @@ impl Executor for CpuExecutor {
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError> {
         self.plans.entry(plan.id).or_insert_with(|| Prepared::new(plan, self.simd));
         Ok(())
+    }
+
+    /// In the host's memory: packed matrices and biases, and what one batch after the other is computed in.
+    fn memory(&self) -> Option<DeviceMemory> {
+        let plan_bytes = self.plans.values().map(|prepared| prepared.bytes as u64).sum();
+        let batch_bytes = self.workspaces.iter().map(|workspace| workspace.arena_bytes() as u64).sum();
+        Some(DeviceMemory { plans: self.plans.len(), plan_bytes, batch_bytes, ..DeviceMemory::default() })
     }
 
     fn unload(&mut self, plan: PlanId) {

@@ -1,36 +1,42 @@
 //! Weights as the kernels read them: panels of a few output columns, input-major inside, padded with zeros.
 
-use crate::Weights;
+use bytemuck::{Pod, Zeroable};
+use half::f16;
 
-/// Floats that start on a cache line.
+use super::weight::Weight;
+use crate::{Precision, Weights, halves};
+
+/// Numbers that start on a cache line.
 #[derive(Debug, Default)]
 pub(crate) struct Aligned(Vec<Line>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
 impl Aligned {
     /// `len` zeros; a line more may be there.
-    pub(crate) fn zeros(len: usize) -> Self {
-        Self(vec![Line::default(); len.div_ceil(16)])
+    pub(crate) fn zeros<T: Pod>(len: usize) -> Self {
+        Self(vec![Line::default(); (len * size_of::<T>()).div_ceil(size_of::<Line>())])
     }
 
     /// Makes room for `len` floats; keeps nothing when it has to grow.
     pub(crate) fn reserve(&mut self, len: usize) {
         if self.0.len() * 16 < len {
-            *self = Self::zeros(len);
+            *self = Self::zeros::<f32>(len);
         }
     }
 
-    pub(crate) fn as_slice(&self) -> &[f32] {
-        // SAFETY: a `Line` is sixteen floats without padding.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 16) }
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(self.0.as_slice())
     }
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: as above, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), self.0.len() * 16) }
+    pub(crate) fn cells<T: Pod>(&self) -> &[T] {
+        bytemuck::cast_slice(&self.0)
+    }
+
+    pub(crate) fn cells_mut<T: Pod>(&mut self) -> &mut [T] {
+        bytemuck::cast_slice_mut(&mut self.0)
     }
 }
 
@@ -43,40 +49,67 @@ pub(crate) struct Packed {
     pub(crate) panel_count: usize,
     /// No weight is NaN or infinite, so an input of zero adds nothing.
     pub(crate) finite: bool,
+    /// What the panels are made of.
+    pub(crate) precision: Precision,
     panels: Aligned,
     bias: Aligned,
 }
 
 impl Packed {
     /// # Panics
-    /// When the lengths in `weights` contradict its widths.
-    pub(crate) fn new(weights: &Weights, panel_width: usize) -> Self {
+    /// When the lengths in `weights` contradict its widths, or a weight is larger than `precision` allows.
+    pub(crate) fn new(weights: &Weights, panel_width: usize, precision: Precision) -> Self {
         let (n, k) = (weights.out_width, weights.in_width);
         assert!(n > 0 && k > 0, "a layer has inputs and outputs");
         assert_eq!(weights.matrix.len(), n.checked_mul(k).expect("a matrix fits memory"), "matrix");
         assert_eq!(weights.bias.len(), n, "bias");
         let panel_count = n.div_ceil(panel_width);
-        let mut panels = Aligned::zeros(panel_count * k * panel_width);
-        let cells = panels.as_mut_slice();
-        for (o, row) in weights.matrix.chunks_exact(k).enumerate() {
-            let first = o / panel_width * k * panel_width + o % panel_width;
-            for (i, &weight) in row.iter().enumerate() {
-                cells[first + i * panel_width] = weight;
-            }
-        }
-        let mut bias = Aligned::zeros(panel_count * panel_width);
-        bias.as_mut_slice()[..n].copy_from_slice(&weights.bias);
         let finite = weights.matrix.iter().all(|weight| weight.is_finite());
-        Self { out_width: n, in_width: k, panel_width, panel_count, finite, panels, bias }
+        let panels = match precision {
+            Precision::F32 => panels(weights, panel_width, |from, to: &mut [f32]| to.copy_from_slice(from)),
+            Precision::F16 => {
+                let largest = weights.matrix.iter().fold(0.0, |max: f32, weight| max.max(weight.abs()));
+                assert!(finite && largest <= f16::MAX.to_f32(), "halves can be as large as the weights");
+                panels(weights, panel_width, halves::round)
+            }
+        };
+        let mut bias = Aligned::zeros::<f32>(panel_count * panel_width);
+        bias.cells_mut()[..n].copy_from_slice(&weights.bias);
+        Self { out_width: n, in_width: k, panel_width, panel_count, finite, precision, panels, bias }
     }
 
-    /// `panel_count · in_width · panel_width` floats.
-    pub(crate) fn panels(&self) -> &[f32] {
-        self.panels.as_slice()
+    /// `panel_count · in_width · panel_width` weights, of the type that [`precision`](Self::precision) tells.
+    pub(crate) fn panels<W: Weight>(&self) -> &[W] {
+        debug_assert_eq!(W::PRECISION, self.precision);
+        self.panels.cells()
     }
 
     /// `panel_count · panel_width` floats.
     pub(crate) fn bias(&self) -> &[f32] {
-        self.bias.as_slice()
+        self.bias.cells()
     }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.panels.bytes() + self.bias.bytes()
+    }
+}
+
+/// `narrow` makes a row of the matrix what is kept of it.
+fn panels<W: Weight>(
+    weights: &Weights,
+    panel_width: usize,
+    mut narrow: impl FnMut(&[f32], &mut [W]),
+) -> Aligned {
+    let k = weights.in_width;
+    let mut panels = Aligned::zeros::<W>(weights.out_width.div_ceil(panel_width) * k * panel_width);
+    let cells = panels.cells_mut();
+    let mut kept = vec![W::zeroed(); k];
+    for (o, row) in weights.matrix.chunks_exact(k).enumerate() {
+        narrow(row, &mut kept);
+        let first = o / panel_width * k * panel_width + o % panel_width;
+        for (i, &weight) in kept.iter().enumerate() {
+            cells[first + i * panel_width] = weight;
+        }
+    }
+    panels
 }

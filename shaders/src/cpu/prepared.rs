@@ -7,8 +7,9 @@ use super::affine::AffineRow;
 use super::attention::AttentionRow;
 use super::layer_norm::LayerNormRow;
 use super::layout::{Layout, Place};
-use super::linear::{self, Layer, Rows};
+use super::linear::{self, Layer};
 use super::pack::{Aligned, Packed};
+use super::rows::Rows;
 use super::simd::Simd;
 use super::{moves, pool, recurrent};
 use crate::{Command, Init, Linear, Plan, Recurrent, View, Weights};
@@ -28,6 +29,8 @@ pub(crate) struct Prepared {
     in_width_max: usize,
     pub(crate) tile_rows: usize,
     pub(crate) row_macs: usize,
+    /// Of all matrices and biases as they are packed.
+    pub(crate) bytes: usize,
 }
 
 /// What one thread needs to run tiles; kept between runs.
@@ -38,6 +41,12 @@ pub(crate) struct Workspace {
     recurrent: recurrent::Scratch,
     /// For one row of attention.
     shares: Vec<f32>,
+}
+
+impl Workspace {
+    pub(crate) fn arena_bytes(&self) -> usize {
+        self.arena.bytes()
+    }
 }
 
 impl Prepared {
@@ -52,12 +61,13 @@ impl Prepared {
             .iter()
             .map(|command| {
                 let pack = |weights: &Arc<Weights>| {
-                    let pack = || Arc::new(Packed::new(weights, simd.panel_width()));
+                    let pack = || Arc::new(Packed::new(weights, simd.panel_width(), plan.precision));
                     Arc::clone(packed.entry(Arc::as_ptr(weights)).or_insert_with(pack))
                 };
                 command.weights().map(pack).collect()
             })
             .collect();
+        let bytes = packed.values().map(|packed| packed.bytes()).sum();
         let in_width_max =
             layers.iter().flatten().map(|layer: &Arc<Packed>| layer.in_width).max().unwrap_or(0);
         let ends: usize = plan.inputs.iter().map(|input| plan.width(*input)).sum();
@@ -66,7 +76,7 @@ impl Prepared {
         let fitting = (TILE_BYTES / row_bytes).clamp(TILE_BLOCKS_MIN * block, TILE_ROWS_MAX);
         let tile_rows = fitting / block * block;
         let row_macs = plan.row_macs();
-        Self { plan: Arc::clone(plan), layers, layout, simd, in_width_max, tile_rows, row_macs }
+        Self { plan: Arc::clone(plan), layers, layout, simd, in_width_max, tile_rows, row_macs, bytes }
     }
 
     /// Runs the rows `first_row ..` of `inputs`, as many as `output` holds.
@@ -92,7 +102,7 @@ impl Prepared {
             first_row,
             inputs,
             output: output.as_mut_ptr(),
-            arena: workspace.arena.as_mut_slice().as_mut_ptr(),
+            arena: workspace.arena.cells_mut().as_mut_ptr(),
         };
         tile.copy_in();
         for (command, layers) in plan.commands.iter().zip(&self.layers) {

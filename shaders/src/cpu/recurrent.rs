@@ -2,8 +2,9 @@
 //! all rows at once; the cell is elementwise.
 
 use super::activation::{sigmoid, tanh};
-use super::linear::{self, Rows};
+use super::linear;
 use super::pack::Packed;
+use super::rows::Rows;
 use super::simd::{Kernel, Simd};
 use crate::{Activation, Cell, Recurrent};
 

@@ -2,12 +2,14 @@
 //!
 //! Every operation rounds as IEEE 754 says and multiply-add rounds once, so all levels give the same bits.
 
+use half::f16;
+
 /// A level of vector instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Simd {
     /// Whatever the compiler makes of plain loops.
     Portable,
-    /// 256 bits and fused multiply-add.
+    /// 256 bits, fused multiply-add, and halves that are widened.
     Avx2,
     /// 512 bits.
     Avx512,
@@ -20,13 +22,13 @@ pub(crate) trait Kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2(kernel: impl Kernel) {
     kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
 fn run_avx512(kernel: impl Kernel) {
     kernel.run();
 }
@@ -55,7 +57,10 @@ impl Simd {
         let mut levels = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 levels.push(Self::Avx2);
                 if is_x86_feature_detected!("avx512f") {
                     levels.push(Self::Avx512);
@@ -104,6 +109,8 @@ pub(crate) trait Lanes: Copy {
     const LEN: usize;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
+    /// Finite halves, widened.
+    unsafe fn load_halves(from: *const f16) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -114,7 +121,7 @@ pub(crate) trait Lanes: Copy {
     /// `x > 0 ? x : slope · x`
     unsafe fn leaky(self, slope: Self) -> Self;
     /// Asks for the cache line at `at`, which need not be mapped.
-    unsafe fn prefetch(at: *const f32);
+    unsafe fn prefetch(at: *const u8);
 }
 
 /// Eight floats without instructions of their own.
@@ -128,6 +135,14 @@ impl Plain {
     }
 }
 
+/// A finite half as a number. Its bits at their places in a float are this number over 2¹¹², subnormal ones too.
+#[inline(always)]
+fn widen(half: u16) -> f32 {
+    const POWER: f32 = f32::from_bits((127 + 112) << 23);
+    let (sign, rest) = (u32::from(half & 0x8000) << 16, u32::from(half & 0x7fff) << 13);
+    f32::from_bits((f32::from_bits(rest) * POWER).to_bits() | sign)
+}
+
 impl Lanes for Plain {
     const LEN: usize = 8;
     #[inline(always)]
@@ -138,6 +153,11 @@ impl Lanes for Plain {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's pointer is good for eight floats.
         Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> Self {
+        // SAFETY: the caller's pointer is good for eight halves.
+        Self(unsafe { from.cast::<[u16; 8]>().read_unaligned() }.map(widen))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -165,14 +185,14 @@ impl Lanes for Plain {
         self.zip(slope, |x, slope| if x > 0.0 { x } else { slope * x })
     }
     #[inline(always)]
-    unsafe fn prefetch(_at: *const f32) {}
+    unsafe fn prefetch(_at: *const u8) {}
 }
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86 {
     //! The two levels of x86-64.
 
-    use super::Lanes;
+    use super::{Lanes, f16};
     use std::arch::x86_64::*;
 
     /// 256 bits.
@@ -194,6 +214,10 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
             Self(unsafe { _mm256_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_halves(from: *const f16) -> Self {
+            Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -224,7 +248,7 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn prefetch(at: *const f32) {
+        unsafe fn prefetch(at: *const u8) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }
@@ -240,6 +264,10 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
             Self(unsafe { _mm512_loadu_ps(from) })
+        }
+        #[inline(always)]
+        unsafe fn load_halves(from: *const f16) -> Self {
+            Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
@@ -270,7 +298,7 @@ pub(crate) mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn prefetch(at: *const f32) {
+        unsafe fn prefetch(at: *const u8) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
     }

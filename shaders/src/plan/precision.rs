@@ -64,15 +64,22 @@ impl Precision {
 }
 
 impl Plan {
-    /// The same with matrices rounded to halves, under an id of its own; `None` when a weight is larger than a half can be.
+    /// The same with matrices rounded to halves; `None` when a weight is larger than a half can be.
     #[must_use]
     pub fn halved(&self) -> Option<Self> {
+        self.rounded(Precision::F16)
+    }
+
+    /// The same with matrices rounded to what `precision` keeps, under an id of its own; `None` when a weight is larger than
+    /// that can be.
+    #[must_use]
+    pub fn rounded(&self, precision: Precision) -> Option<Self> {
         let mut known: HashMap<*const Weights, Arc<Weights>> = HashMap::new();
         let mut round = |weights: &mut Arc<Weights>| {
             let rounded = match known.get(&Arc::as_ptr(weights)) {
                 Some(rounded) => Arc::clone(rounded),
                 None => {
-                    let rounded = Arc::new(weights.halved()?);
+                    let rounded = Arc::new(weights.rounded(precision)?);
                     known.insert(Arc::as_ptr(weights), Arc::clone(&rounded));
                     rounded
                 }
@@ -100,7 +107,7 @@ impl Plan {
         Some(Self {
             id: builder::next_id(),
             name: self.name.clone(),
-            precision: Precision::F16,
+            precision,
             buffer_widths: self.buffer_widths.clone(),
             inputs: self.inputs.clone(),
             output: self.output,
@@ -110,12 +117,15 @@ impl Plan {
 }
 
 impl Weights {
-    fn halved(&self) -> Option<Self> {
-        let round = |value: &f32| {
+    fn rounded(&self, precision: Precision) -> Option<Self> {
+        let halve = |value: &f32| {
             let half = f16::from_f32(*value);
             half.is_finite().then(|| half.to_f32())
         };
-        let matrix = self.matrix.iter().map(round).collect::<Option<Vec<f32>>>()?;
+        let matrix = match precision {
+            Precision::F32 => self.matrix.clone(),
+            Precision::F16 => self.matrix.iter().map(halve).collect::<Option<Vec<f32>>>()?,
+        };
         Some(Self { out_width: self.out_width, in_width: self.in_width, matrix, bias: self.bias.clone() })
     }
 }
@@ -151,7 +161,7 @@ mod tests {
     fn what_no_half_can_be_is_refused() {
         let weights =
             |largest| Weights { out_width: 1, in_width: 2, matrix: vec![1.0, largest], bias: vec![1e9] };
-        assert!(weights(65_504.0).halved().is_some());
-        assert!(weights(65_530.0).halved().is_none());
+        assert!(weights(65_504.0).rounded(Precision::F16).is_some());
+        assert!(weights(65_530.0).rounded(Precision::F16).is_none());
     }
 }

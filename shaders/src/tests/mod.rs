@@ -13,6 +13,7 @@ mod linear;
 mod moves;
 mod oracle;
 mod pool;
+mod precision;
 mod recurrent;
 mod resident;
 mod shorten;
@@ -70,7 +71,9 @@ pub(crate) fn check(case: &Case, tolerance: Tolerance) {
 fn check_halved(case: &Case, tolerance: Tolerance) {
     let case = case.halved();
     let expected = oracle(&case.plan, case.rows, &case.input_slices());
-    check_on(&mut CpuExecutor::new(2), &case, &expected, tolerance);
+    for executor in &mut executors() {
+        check_on(executor.as_mut(), &case, &expected, tolerance);
+    }
     gpu::check(&case, &expected, tolerance);
 }
 

@@ -16,20 +16,20 @@ fn a_whole_nhits_is_right() {
 
 #[test]
 fn a_row_alone_equals_the_row_among_a_thousand() {
-    let all = Case::nhits(1000);
-    let width = all.plan.width(all.plan.output);
-    let mut executor = CpuExecutor::new(2);
-    let expected = run_guarded(&mut executor, &all);
-    for (first, rows) in [(0, 1), (499, 1), (999, 1), (17, 5), (300, 7), (100, 97), (3, 613)] {
-        let actual = run_guarded(&mut executor, &all.some_rows(first, rows));
-        assert_bits(&actual, &expected[first * width..(first + rows) * width], "part of the batch");
+    for all in kept(1000) {
+        let width = all.plan.width(all.plan.output);
+        let mut executor = CpuExecutor::new(2);
+        let expected = run_guarded(&mut executor, &all);
+        for (first, rows) in [(0, 1), (499, 1), (999, 1), (17, 5), (300, 7), (100, 97), (3, 613)] {
+            let actual = run_guarded(&mut executor, &all.some_rows(first, rows));
+            assert_bits(&actual, &expected[first * width..(first + rows) * width], &all.name);
+        }
     }
 }
 
 #[test]
 fn every_simd_level_and_thread_count_gives_the_same_bits() {
-    for rows in [1, 5, 200] {
-        let case = Case::nhits(rows);
+    for case in [1, 5, 200].into_iter().flat_map(kept) {
         let expected = run_guarded(&mut CpuExecutor::with_simd(1, Simd::Portable), &case);
         for simd in Simd::available() {
             for threads in [1, 2, 3] {
@@ -41,8 +41,14 @@ fn every_simd_level_and_thread_count_gives_the_same_bits() {
     }
 }
 
+/// With matrices of every precision.
+fn kept(rows: usize) -> Vec<Case> {
+    let exact = Case::nhits(rows);
+    vec![exact.halved(), exact]
+}
+
 #[track_caller]
-fn assert_bits(actual: &[f32], expected: &[f32], what: &str) {
+pub(super) fn assert_bits(actual: &[f32], expected: &[f32], what: &str) {
     assert_eq!(actual.len(), expected.len());
     for (at, (a, e)) in actual.iter().zip(expected).enumerate() {
         assert_eq!(a.to_bits(), e.to_bits(), "{what}: cell {at}: {a} and {e}");

@@ -47,7 +47,7 @@ fn residents<'a>(page: &mut Page, residents: impl Iterator<Item = &'a ResidentSt
     }
 }
 
-/// What executors keep in the memory of their devices. Those without any of their own are left out.
+/// What executors keep in the memory of their devices, the CPU's in the host's.
 fn memory(page: &mut Page, health: &Health) {
     type Read = fn(&DeviceMemory) -> Option<u64>;
     let families: [(&str, &str, &str, Read); 5] = [
