@@ -8,6 +8,7 @@
 pub mod alerts;
 pub mod audit;
 mod breaker;
+mod devices;
 mod health;
 mod inference;
 mod profile;
@@ -27,6 +28,7 @@ mod tests;
 mod trace;
 
 pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
+pub use devices::DeviceId;
 pub use health::Meters;
 pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory, Spread};
 pub use peregrine_runtime::{ActorStatus, StartError};

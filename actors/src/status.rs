@@ -9,6 +9,7 @@ use peregrine_runtime::{ActorStatus, NodeId, Region};
 use peregrine_shaders::{Backend, DeviceMemory, ModelSpec, ResidentCounts};
 
 use crate::breaker::BreakerMode;
+use crate::devices::DeviceId;
 pub use crate::health::DeviceMeter;
 use crate::inference::Spread;
 
@@ -167,6 +168,8 @@ pub struct PaceStatus {
     pub version: u32,
     /// The device's kind.
     pub backend: Backend,
+    /// Its place among those of its kind.
+    pub index: usize,
     /// Batches of up to this many rows, and more than half of it.
     pub rows: usize,
     /// A moving average.
@@ -220,8 +223,8 @@ pub enum Guarded {
         model: String,
         /// The version.
         version: u32,
-        /// The device's kind.
-        backend: Backend,
+        /// Which one.
+        device: DeviceId,
     },
     /// All that is asked of another node.
     Peer {
@@ -235,8 +238,17 @@ impl Guarded {
     #[must_use]
     pub const fn backend(&self) -> &'static str {
         match self {
-            Self::Device { backend, .. } => backend.name(),
+            Self::Device { device, .. } => device.backend.name(),
             Self::Peer { .. } => "remote",
+        }
+    }
+
+    /// The device of this node.
+    #[must_use]
+    pub const fn device(&self) -> Option<DeviceId> {
+        match self {
+            Self::Device { device, .. } => Some(*device),
+            Self::Peer { .. } => None,
         }
     }
 
@@ -262,7 +274,7 @@ impl Guarded {
 impl fmt::Display for Guarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Device { model, version, backend } => write!(f, "{model}/{version} on {}", backend.name()),
+            Self::Device { model, version, device } => write!(f, "{model}/{version} on {device}"),
             Self::Peer { node } => write!(f, "node {node}"),
         }
     }
@@ -346,6 +358,8 @@ pub struct PeerStats {
 pub struct DeviceStatus {
     /// Which kind.
     pub backend: Backend,
+    /// Its place among those of its kind.
+    pub index: usize,
     /// Its own name; empty until it was up once.
     pub name: String,
     /// Whether it serves.
@@ -368,6 +382,14 @@ pub struct DeviceStatus {
     pub residents: Vec<ResidentStatus>,
     /// What its executor keeps in its memory; `None`: it does not count, or is down.
     pub memory: Option<DeviceMemory>,
+}
+
+impl DeviceStatus {
+    /// Which one it is.
+    #[must_use]
+    pub const fn id(&self) -> DeviceId {
+        DeviceId { backend: self.backend, index: self.index }
+    }
 }
 
 /// A plan that stays on a device.

@@ -20,6 +20,7 @@ use peregrine_shaders::Windows;
 
 use crate::audit::Audit;
 use crate::breaker::{Gate, Orders, Permit};
+use crate::devices::DeviceId;
 use crate::health::{Meters, Steady};
 use crate::inference::{ExecutorFactory, Job, Ledger, Line, Refused, Ticket};
 use crate::remote::Remote;
@@ -66,11 +67,11 @@ impl System {
     pub fn start(
         settings: Settings,
         cpu: ExecutorFactory,
-        gpu: Option<ExecutorFactory>,
+        gpus: impl IntoIterator<Item = ExecutorFactory>,
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Self, StartError> {
-        Self::start_metered(settings, cpu, gpu, None, clock, seed)
+        Self::start_metered(settings, cpu, gpus, None, clock, seed)
     }
 
     /// As [`System::start`], with devices whose driver can be asked how they fare.
@@ -80,12 +81,12 @@ impl System {
     pub fn start_metered(
         settings: Settings,
         cpu: ExecutorFactory,
-        gpu: Option<ExecutorFactory>,
+        gpus: impl IntoIterator<Item = ExecutorFactory>,
         meters: Option<Arc<dyn Meters>>,
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let rooms = supervisor::start(&settings, cpu, gpu, meters, &clock, seed)?;
+        let rooms = supervisor::start(&settings, cpu, gpus, meters, &clock, seed)?;
         let loading = parking_lot::Mutex::new(Vec::new());
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
@@ -200,17 +201,19 @@ impl System {
             slot: Some(slot),
             degraded: false,
             ticket: None,
-            suspect: false,
+            suspect: None,
             check: None,
         };
-        let Some(gpu) = &inner.rooms.gpu else {
-            return submit(&inner.rooms.cpu, &route.cpu, job, (now, resort));
+        let cpu = (&*inner.rooms.lines.cpu, &route.gates.cpu);
+        let Some(gpu) = inner.rooms.lines.gpus.first().zip(route.gates.gpus.first()) else {
+            return submit(cpu, job, (now, resort));
         };
+        let (line, gate) = gpu;
         if self.prefers_cpu(route, gpu, job.windows.rows, now) {
-            return submit(&inner.rooms.cpu, &route.cpu, job, (now, resort));
+            return submit(cpu, job, (now, resort));
         }
-        let job = match enter(gpu, &route.gpu, now) {
-            Some(ticket) => match gpu.submit(Job { ticket, ..job }) {
+        let job = match enter(line, gate, now) {
+            Some(ticket) => match line.submit(Job { ticket, ..job }) {
                 Ok(()) => return Ok(()),
                 Err(Refused::Full { retry_after_ms, job }) => return Err(full(retry_after_ms, *job)),
                 Err(Refused::Down(job)) => *job,
@@ -218,10 +221,10 @@ impl System {
             None => job,
         };
         if !route.served.terms.fallback.falls_back() {
-            return Err(NotHere::with(Some(job.windows))(refusal(gpu, &route.gpu, now)));
+            return Err(NotHere::with(Some(job.windows))(refusal(line, gate, now)));
         }
         let job = Job { degraded: true, ticket: None, ..job };
-        submit(&inner.rooms.cpu, &route.cpu, job, (now, resort))
+        submit(cpu, job, (now, resort))
     }
 
     /// Notes in the model's ledger that a request has failed, if that was not done where it did.
@@ -260,22 +263,27 @@ impl System {
     }
 
     /// Whether the CPU is to answer, or both devices are well and it is expected to answer first.
-    fn prefers_cpu(&self, route: &Route, gpu: &Line, rows: usize, now: Instant) -> bool {
-        let inner = &*self.inner;
-        let cpu = &inner.rooms.cpu;
-        let well = |line: &Line, gate: &Gate| line.is_up() && gate.is_closed();
+    fn prefers_cpu(&self, route: &Route, gpu: (&Arc<Line>, &Arc<Gate>), rows: usize, now: Instant) -> bool {
+        let cpu = (&self.inner.rooms.lines.cpu, &route.gates.cpu);
+        let well = |(line, gate): (&Arc<Line>, &Arc<Gate>)| line.is_up() && gate.is_closed();
         match route.served.terms.placement {
             Placement::Gpu => return false,
-            Placement::Cpu => return well(cpu, &route.cpu),
-            Placement::Fastest if !well(cpu, &route.cpu) || !well(gpu, &route.gpu) => return false,
+            Placement::Cpu => return well(cpu),
+            Placement::Fastest if !well(cpu) || !well(gpu) => return false,
             Placement::Fastest => {}
         }
         let outlook = |line: &Line| Outlook {
-            expected: route.served.pace(line.backend()).expect(rows, now),
+            expected: route.served.paces[line.id()].expect(rows, now),
             backlog: line.backlog(),
         };
         let turn = route.turns.fetch_add(1, Ordering::Relaxed);
-        prefers_cpu(outlook(cpu), outlook(gpu), turn)
+        prefers_cpu(outlook(cpu.0), outlook(gpu.0), turn)
+    }
+
+    /// The GPUs that are up and trusted with a model.
+    fn well_gpus<'a>(&'a self, route: &Route) -> impl Iterator<Item = (DeviceId, &'a Arc<Line>)> {
+        let gpus = self.inner.rooms.lines.gpus();
+        gpus.filter(|(id, gpu)| gpu.is_up() && route.gates[*id].is_closed())
     }
 
     /// The deadline of a request that states none.
@@ -290,14 +298,10 @@ impl System {
         self.inner.stopping.store(true, Ordering::Relaxed);
         let report = self.inner.rooms.tree.stop(deadline).await;
         if report.stuck.is_empty() {
-            self.lines().for_each(|line| line.shut("the node stopped"));
+            self.inner.rooms.lines.iter().for_each(|(_, line)| line.shut("the node stopped"));
         } else {
             tracing::warn!(stuck = ?report.stuck, "actors did not stop in time");
         }
-    }
-
-    fn lines(&self) -> impl Iterator<Item = &Arc<Line>> {
-        [Some(&self.inner.rooms.cpu), self.inner.rooms.gpu.as_ref()].into_iter().flatten()
     }
 }
 
@@ -339,8 +343,7 @@ fn enter(line: &Line, gate: &Arc<Gate>, now: Instant) -> Option<Option<Ticket>> 
 
 /// Sends a request to the device that has no substitute.
 fn submit(
-    line: &Line,
-    gate: &Arc<Gate>,
+    (line, gate): (&Line, &Arc<Gate>),
     job: Job,
     (now, resort): (Instant, Resort),
 ) -> Result<(), Box<NotHere>> {
@@ -359,15 +362,15 @@ fn full(retry_after_ms: u32, job: Job) -> Box<NotHere> {
 }
 
 fn refusal(line: &Line, gate: &Gate, now: Instant) -> ForecastError {
-    let backend = line.backend().name();
+    let device = line.id();
     match (&line.status().state, gate.status(now)) {
-        (DeviceState::Starting, _) => ForecastError::unavailable(format!("{backend} is starting")),
+        (DeviceState::Starting, _) => ForecastError::unavailable(format!("{device} is starting")),
         (DeviceState::Down { reason }, _) => {
-            ForecastError::unavailable(format!("{backend} is down: {reason}"))
+            ForecastError::unavailable(format!("{device} is down: {reason}"))
         }
         (DeviceState::Up, gate) => {
             let state = gate.state.name();
-            ForecastError::unavailable(format!("breaker of {backend} is {state}: {}", gate.reason))
+            ForecastError::unavailable(format!("breaker of {device} is {state}: {}", gate.reason))
         }
     }
 }

@@ -101,10 +101,10 @@ fn of_device(device: &DeviceMeter, sample: &mut Sample) {
 
 fn guarded(guards: &Guarded) -> Labels {
     match guards {
-        Guarded::Device { model, version, backend } => Labels::from([
+        Guarded::Device { model, version, device } => Labels::from([
             ("model", model.clone()),
             ("version", version.to_string()),
-            ("backend", backend.name().to_owned()),
+            ("backend", device.backend.name().to_owned()),
         ]),
         Guarded::Peer { node } => Labels::from([("backend", "remote".to_owned()), ("to", node.to_string())]),
     }

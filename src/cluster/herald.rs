@@ -111,6 +111,7 @@ mod tests {
     fn health(devices: &[(Backend, DeviceState, usize, u64)]) -> Health {
         let device = |(backend, state, rows, busy_ms): &(Backend, DeviceState, usize, u64)| DeviceStatus {
             backend: *backend,
+            index: 0,
             name: String::new(),
             state: state.clone(),
             queue_requests: 0,

@@ -178,6 +178,7 @@ mod tests {
         let mut health = health();
         health.devices = vec![DeviceStatus {
             backend: Backend::Gpu,
+            index: 0,
             name: String::new(),
             state: DeviceState::Up,
             queue_requests: 0,

@@ -1,4 +1,4 @@
-//! What the breaker publishes for one model on one backend, or for one other node: a few atomics that every request
+//! What the breaker publishes for one model on one device, or for one other node: a few atomics that every request
 //! reads.
 //!
 //! The breaker actor alone moves the circuit of a device; callers only take permits, and devices only report calls.
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use peregrine_runtime::{Address, Clock};
-use peregrine_shaders::Backend;
 
 use crate::breaker::state::{BreakerLimits, Call, Cause, Circuit, Event};
 use crate::breaker::{BreakerMail, BreakerMode, Permit};
+use crate::devices::DeviceId;
 use crate::inference::{Judge, Outcome, Ticket};
 use crate::status::{BreakerState, BreakerStatus, Guarded, nanos};
 
@@ -111,9 +111,9 @@ impl Gate {
         }
     }
 
-    /// Whether it is the gate of a device of this kind.
-    pub(crate) fn is_of(&self, kind: Backend) -> bool {
-        matches!(self.spec.guards, Guarded::Device { backend, .. } if backend == kind)
+    /// Whether it is a gate of this device.
+    pub(crate) fn is_of(&self, id: DeviceId) -> bool {
+        matches!(self.spec.guards, Guarded::Device { device, .. } if device == id)
     }
 
     /// Whether a permit could be had now; takes none.

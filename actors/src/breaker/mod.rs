@@ -1,6 +1,6 @@
 //! The actor that owns every circuit: it alone moves them, and publishes each as a [`Gate`].
 //!
-//! Knows models by name only and devices by their kind. Restarted, it goes on with the gates as they stand.
+//! Knows models by name only and devices by their place. Restarted, it goes on with the gates as they stand.
 
 mod gate;
 mod mode;
@@ -13,7 +13,6 @@ use std::sync::{Arc, Weak};
 
 use actix::{Actor, Context, Handler, Message};
 use parking_lot::Mutex;
-use peregrine_shaders::Backend;
 
 pub(crate) use gate::{Gate, GateSpec, Mend};
 pub(crate) use mode::Orders;
@@ -21,6 +20,7 @@ pub use mode::{BreakerMode, BreakerSelector, TooManyOrders};
 pub use state::BreakerLimits;
 pub(crate) use state::Event;
 
+use crate::devices::DeviceId;
 use crate::inference::Ticket;
 
 /// Whether a request may go to a backend.
@@ -42,7 +42,7 @@ pub(crate) enum BreakerMail {
     /// An operator decides.
     Mode { gate: Arc<Gate>, mode: BreakerMode },
     /// A device went down or came back.
-    Device { backend: Backend, up: bool, why: String },
+    Device { device: DeviceId, up: bool, why: String },
 }
 
 /// All gates of models that are still served.
@@ -82,10 +82,10 @@ impl Handler<BreakerMail> for Breaker {
         match mail {
             BreakerMail::Observed { gate, event, why } => gate.apply(event, why.as_deref()),
             BreakerMail::Mode { gate, mode } => gate.set_mode(mode),
-            BreakerMail::Device { backend, up, why } => {
+            BreakerMail::Device { device, up, why } => {
                 let event = if up { Event::DeviceUp } else { Event::DeviceDown };
                 let gates = self.gates.all();
-                for gate in gates.iter().filter(|gate| gate.is_of(backend)) {
+                for gate in gates.iter().filter(|gate| gate.is_of(device)) {
                     gate.apply(event, Some(&why));
                 }
             }

@@ -114,9 +114,10 @@ mod tests {
     use peregrine_shaders::Backend;
 
     use super::*;
+    use crate::devices::DeviceId;
 
     fn gate(model: &str, version: u32, backend: Backend) -> Guarded {
-        Guarded::Device { model: model.into(), version, backend }
+        Guarded::Device { model: model.into(), version, device: DeviceId { backend, index: 0 } }
     }
 
     fn of(model: Option<&str>, backend: Option<&str>) -> BreakerSelector {

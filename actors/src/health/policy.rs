@@ -54,9 +54,9 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
     for device in findings.devices {
         match &device.state {
             DeviceState::Up => {}
-            DeviceState::Starting => reasons.push(format!("{} is starting", device.backend.name())),
+            DeviceState::Starting => reasons.push(format!("{} is starting", device.id())),
             DeviceState::Down { reason } => {
-                reasons.push(format!("{} is down: {reason}", device.backend.name()));
+                reasons.push(format!("{} is down: {reason}", device.id()));
             }
         }
     }

@@ -53,6 +53,7 @@ fn check_elsewhere(
 ) {
     let device = |&(backend, up): &(Backend, bool)| DeviceStatus {
         backend,
+        index: 0,
         name: String::new(),
         state: if up { DeviceState::Up } else { DeviceState::Down { reason: "lost".into() } },
         queue_requests: 0,

@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use peregrine_shaders::{Backend, Head, ModelSpec, Precision, Windows};
+use peregrine_shaders::{Head, ModelSpec, Precision, Windows};
 
+use crate::devices::DeviceId;
 use crate::inference::{Outcome, Served, Ticket};
 use crate::status::{CheckStats, nanos};
 
@@ -38,11 +39,13 @@ impl Default for CheckLimits {
 
 /// An answer that the CPU is to confirm.
 pub(crate) struct Check {
-    /// Of the GPU; as many rows as the request.
+    /// Whose answer it is.
+    pub(crate) device: DeviceId,
+    /// As many rows as the request.
     pub(crate) values: Vec<f32>,
     /// Settled by what comes of it.
     pub(crate) ticket: Option<Ticket>,
-    /// What the GPU took.
+    /// What it took.
     pub(crate) took: Duration,
 }
 
@@ -63,10 +66,10 @@ impl Check {
             return;
         }
         let why = format!("its answer differs from the cpu's by {worst:.1e} of its range");
-        tracing::error!(model = %spec.name, version = served.version, drift = worst, "the gpu answers wrongly");
+        tracing::error!(model = %spec.name, version = served.version, device = %self.device, drift = worst, "the gpu answers wrongly");
         match self.ticket {
             Some(ticket) => ticket.settle(Outcome::Wrong(&why)),
-            None => served.judge(Backend::Gpu).judge(Outcome::Wrong(&why), false),
+            None => served.judge(self.device).judge(Outcome::Wrong(&why), false),
         }
     }
 }

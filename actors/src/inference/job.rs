@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peregrine_runtime::{Deadline, ReplySlot};
-use peregrine_shaders::{Backend, Forecaster, Windows};
+use peregrine_shaders::{Forecaster, Windows};
 
+use crate::devices::{DeviceId, PerDevice};
 use crate::inference::batch::Waiting;
 use crate::inference::check::{Check, Sampler};
 use crate::inference::{Judge, Ledger, Line, Pace, Ticket};
@@ -17,38 +18,18 @@ pub(crate) struct Served {
     pub(crate) forecaster: Arc<Forecaster>,
     pub(crate) version: u32,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) judges: Judges,
-    pub(crate) paces: Paces,
+    /// Who hears of its calls.
+    pub(crate) judges: PerDevice<Arc<dyn Judge>>,
+    /// How fast it runs.
+    pub(crate) paces: PerDevice<Pace>,
     pub(crate) sampler: Sampler,
     pub(crate) terms: Terms,
-    pub(crate) lines: Vec<Arc<Line>>,
-}
-
-/// Who hears of its calls, by backend.
-pub(crate) struct Judges {
-    pub(crate) cpu: Arc<dyn Judge>,
-    pub(crate) gpu: Arc<dyn Judge>,
-}
-
-/// How fast it runs, by backend.
-pub(crate) struct Paces {
-    pub(crate) cpu: Pace,
-    pub(crate) gpu: Pace,
+    pub(crate) lines: PerDevice<Arc<Line>>,
 }
 
 impl Served {
-    pub(crate) fn pace(&self, backend: Backend) -> &Pace {
-        match backend {
-            Backend::Cpu => &self.paces.cpu,
-            Backend::Gpu => &self.paces.gpu,
-        }
-    }
-
-    pub(crate) fn judge(&self, backend: Backend) -> Arc<dyn Judge> {
-        match backend {
-            Backend::Cpu => Arc::clone(&self.judges.cpu),
-            Backend::Gpu => Arc::clone(&self.judges.gpu),
-        }
+    pub(crate) fn judge(&self, device: DeviceId) -> Arc<dyn Judge> {
+        Arc::clone(&self.judges[device])
     }
 
     /// Requests of one key may share a batch: the version's first plan is nobody else's.
@@ -59,7 +40,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        for line in &self.lines {
+        for (_, line) in self.lines.iter() {
             self.forecaster.plans().for_each(|plan| line.retire(plan.id));
         }
     }
@@ -81,8 +62,8 @@ pub(crate) struct Job {
     pub(crate) degraded: bool,
     /// It finds out whether a backend has recovered.
     pub(crate) ticket: Option<Ticket>,
-    /// The GPU's answer was not finite: if this one is, the GPU was wrong.
-    pub(crate) suspect: bool,
+    /// The answer of this GPU was not finite: if the one to come is, the GPU was wrong.
+    pub(crate) suspect: Option<DeviceId>,
     /// What the GPU answered, if it is on the CPU to find out whether that was right.
     pub(crate) check: Option<Check>,
 }

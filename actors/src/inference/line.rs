@@ -18,6 +18,7 @@ use peregrine_shaders::{Backend, DeviceMemory, Plan, PlanId, Stay, Windows};
 use tokio::sync::watch;
 
 use self::traced::{Ran, TracedBatch};
+use crate::devices::DeviceId;
 use crate::inference::admission::{Excess, time};
 use crate::inference::batch::{BatchLimits, Batcher};
 use crate::inference::check::CheckLimits;
@@ -34,7 +35,7 @@ pub(crate) type Notice = Box<dyn Fn(bool, &str) + Send + Sync>;
 
 /// What a line is made of.
 pub(crate) struct LineSpec {
-    pub(crate) backend: Backend,
+    pub(crate) device: DeviceId,
     pub(crate) limits: BatchLimits,
     pub(crate) checks: CheckLimits,
     pub(crate) clock: Arc<dyn Clock>,
@@ -173,7 +174,7 @@ impl Line {
 
     /// Below so many multiply-adds a request may run in its caller's thread.
     fn inline_macs_max(&self, terms: &Terms) -> u64 {
-        match self.spec.backend {
+        match self.backend() {
             Backend::Cpu => terms.inline_macs_max as u64,
             Backend::Gpu => terms.gpu_inline_macs_max as u64,
         }
@@ -367,7 +368,7 @@ impl Line {
         self.accepts.store(true, Ordering::Release);
         self.up.store(true, Ordering::Release);
         self.state.send_replace(DeviceState::Up);
-        tracing::info!(backend = self.spec.backend.name(), device = name, "device up");
+        tracing::info!(device = %self.spec.device, name, "device up");
         (self.spec.notice)(true, "");
         Ok(())
     }
@@ -412,7 +413,7 @@ impl Line {
         let was_down = matches!(&*self.state.borrow(), DeviceState::Down { .. });
         if clear || !was_down {
             if !planned {
-                tracing::warn!(backend = self.spec.backend.name(), reason = why, "device down");
+                tracing::warn!(device = %self.spec.device, reason = why, "device down");
             }
             self.state.send_replace(DeviceState::Down { reason: why.to_owned() });
         }
@@ -443,9 +444,9 @@ impl Line {
             Err((broken, mut jobs)) => {
                 let why = broken.to_string();
                 let traced = jobs.iter().find_map(|job| job.origin.trace.id());
-                tracing::warn!(backend = self.spec.backend.name(), model = %served.forecaster.spec().name, error = why, trace_id = traced, "batch failed");
+                tracing::warn!(device = %self.spec.device, model = %served.forecaster.spec().name, error = why, trace_id = traced, "batch failed");
                 if settle_tickets(&mut jobs, Outcome::Failed(&why)) == 0 {
-                    served.judge(self.spec.backend).judge(Outcome::Failed(&why), false);
+                    served.judge(self.spec.device).judge(Outcome::Failed(&why), false);
                 }
                 self.hand_over(jobs, &why);
                 if broken.is_fatal() {
@@ -474,7 +475,7 @@ impl Line {
         if let Some(traced) = traced {
             running.observe(false);
             let batch = Ran {
-                backend: self.spec.backend,
+                backend: self.backend(),
                 device: running.device().to_owned(),
                 model: &served.forecaster.spec().name,
                 version: served.version,
@@ -498,7 +499,7 @@ impl Line {
                     false => settle_tickets(&mut jobs, outcome),
                 };
                 if probes == 0 {
-                    served.judge(self.spec.backend).judge(outcome, false);
+                    served.judge(self.spec.device).judge(outcome, false);
                 }
                 self.answer(jobs, fates, started, split);
                 Ok(split.total())
@@ -528,7 +529,11 @@ impl Line {
     // ---- observers -----------------------------------------------------------------------------------------------
 
     pub(crate) fn backend(&self) -> Backend {
-        self.spec.backend
+        self.spec.device.backend
+    }
+
+    pub(crate) fn id(&self) -> DeviceId {
+        self.spec.device
     }
 
     pub(crate) fn address(&self) -> &Address<Order> {
@@ -546,7 +551,8 @@ impl Line {
         };
         let refused = self.refused.iter().map(|count| count.load(Ordering::Relaxed));
         DeviceStatus {
-            backend: self.spec.backend,
+            backend: self.spec.device.backend,
+            index: self.spec.device.index,
             name: self.name.lock().clone(),
             state: self.state.borrow().clone(),
             queue_requests,

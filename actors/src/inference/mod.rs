@@ -28,7 +28,7 @@ pub use admission::AdmissionLimits;
 pub use batch::BatchLimits;
 pub use check::CheckLimits;
 pub(crate) use check::Sampler;
-pub(crate) use job::{Answer, Job, Judges, Paces, Served};
+pub(crate) use job::{Answer, Job, Served};
 pub(crate) use judge::{Judge, Outcome, Ticket};
 pub(crate) use ledger::Ledger;
 pub(crate) use line::{Line, LineSpec, Refused};

@@ -22,18 +22,18 @@ pub(crate) use placement::{Outlook, prefers_cpu};
 pub(crate) use table::Table;
 
 use crate::breaker::Gate;
+use crate::devices::PerDevice;
 use crate::inference::Served;
 use crate::release::{ReleaseOrder, ReleaseRefused};
 use crate::scorecard::Scorecard;
 use crate::status::ModelStatus;
 
-/// A model version with the gates in front of its backends.
+/// A model version with the gates in front of its devices.
 pub(crate) struct Route {
     pub(crate) served: Arc<Served>,
-    pub(crate) cpu: Arc<Gate>,
-    pub(crate) gpu: Arc<Gate>,
+    pub(crate) gates: PerDevice<Arc<Gate>>,
     pub(crate) status: Arc<ModelStatus>,
-    /// Requests that could have gone to either device.
+    /// Requests that could have gone to several devices.
     pub(crate) turns: AtomicU64,
 }
 

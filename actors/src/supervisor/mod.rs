@@ -16,6 +16,7 @@ use peregrine_runtime::{
 use peregrine_shaders::{Backend, Stay};
 
 use crate::breaker::{Breaker, BreakerMail, Gates};
+use crate::devices::{DeviceId, PerDevice};
 use crate::health::{Health, HealthParts, Latest, LatestMeters, MeterReader, Meters, Sample};
 use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order, RESIDENT_ROWS_MAX};
 use crate::router::{Published, Router, RouterMail, Scores, Table};
@@ -24,8 +25,6 @@ use crate::settings::Settings;
 /// Names of the actors, as snapshots and injected faults know them.
 pub(crate) const ROUTER: &str = "router";
 pub(crate) const BREAKER: &str = "breaker";
-pub(crate) const CPU: &str = "inference-cpu";
-pub(crate) const GPU: &str = "inference-gpu";
 pub(crate) const HEALTH: &str = "health";
 pub(crate) const METERS: &str = "meters";
 
@@ -37,8 +36,7 @@ pub(crate) struct Started {
     pub(crate) table: Published,
     pub(crate) scores: Scores,
     pub(crate) gates: Gates,
-    pub(crate) cpu: Arc<Line>,
-    pub(crate) gpu: Option<Arc<Line>>,
+    pub(crate) lines: PerDevice<Arc<Line>>,
     pub(crate) vitals: Latest,
     pub(crate) meters: LatestMeters,
     /// Of the loop that all light actors share.
@@ -55,7 +53,7 @@ const BREAKER_MAILBOX_LEN: usize = 4096;
 pub(crate) fn start(
     settings: &Settings,
     cpu: ExecutorFactory,
-    gpu: Option<ExecutorFactory>,
+    gpus: impl IntoIterator<Item = ExecutorFactory>,
     meters: Option<Arc<dyn Meters>>,
     clock: &Arc<dyn Clock>,
     seed: u64,
@@ -76,32 +74,35 @@ pub(crate) fn start(
     let known = gates.clone();
     children.light(ChildSpec::new(BREAKER), breaker_box, move || Ok(Breaker::new(known.clone())));
 
-    let mut device = |name: &'static str, backend, factory: ExecutorFactory, spare: Option<Arc<Line>>| {
+    let mut open = |device: DeviceId, factory: ExecutorFactory, spare: Option<Arc<Line>>| {
         let mailbox = Mailbox::<Order>::new(MAILBOX_LEN, Arc::clone(clock));
         let told = breaker.clone();
         let line = Arc::new(Line::new(LineSpec {
-            backend,
+            device,
             limits: settings.batching.clone(),
             checks: settings.checks.clone(),
             clock: Arc::clone(clock),
             door: mailbox.address(),
             spare,
-            stay: (backend == Backend::Gpu && settings.resident)
+            stay: (device.backend == Backend::Gpu && settings.resident)
                 .then_some(Stay { rows_max: RESIDENT_ROWS_MAX, rest_after: settings.rest_after }),
             notice: Box::new(move |up, why| {
-                let mail = BreakerMail::Device { backend, up, why: why.to_owned() };
+                let mail = BreakerMail::Device { device, up, why: why.to_owned() };
                 if told.tell(mail).is_err() {
                     tracing::warn!("breaker is behind, a device's notice is lost");
                 }
             }),
         }));
         let served = Arc::clone(&line);
+        let name = format!("inference-{device}");
         children.worker(device_spec(name), mailbox, move || Device::open(&served, &factory));
         line
     };
-    let cpu = device(CPU, Backend::Cpu, cpu, None);
+    let cpu = open(DeviceId::CPU, cpu, None);
     let spare = settings.falls_back().then(|| Arc::clone(&cpu));
-    let gpu = gpu.map(|factory| device(GPU, Backend::Gpu, factory, spare));
+    let gpus = gpus.into_iter().enumerate();
+    let gpus = gpus.map(|(index, factory)| open(DeviceId::gpu(index), factory, spare.clone())).collect();
+    let lines = PerDevice { cpu, gpus };
 
     let vitals: Latest = Arc::new(ArcSwapOption::empty());
     let metered = LatestMeters::default();
@@ -128,10 +129,10 @@ pub(crate) fn start(
     children.light(ChildSpec::new(HEALTH), health_box, move || Ok(Health::new(parts.clone())?));
 
     let tree = Tree::start(children, Arc::clone(clock), seed)?;
-    Ok(Started { tree, router, breaker, table, scores, gates, cpu, gpu, vitals, meters: metered, lag })
+    Ok(Started { tree, router, breaker, table, scores, gates, lines, vitals, meters: metered, lag })
 }
 
-fn device_spec(name: &'static str) -> ChildSpec {
+fn device_spec(name: impl Into<Arc<str>>) -> ChildSpec {
     ChildSpec {
         budget: Budget { restarts_max: u32::MAX, within: Duration::from_secs(60) },
         backoff: Backoff { base: Duration::from_millis(50), max: Duration::from_secs(5), jitter: 0.2 },

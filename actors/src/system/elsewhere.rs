@@ -135,7 +135,7 @@ impl System {
             region,
         };
         let Some(windows) = request.windows else { return Ok(blank) };
-        if !request.may_degrade && inner.rooms.gpu.is_some() && !self.gpu_serves(&route, now) {
+        if !request.may_degrade && !inner.rooms.lines.gpus.is_empty() && !self.gpu_serves(&route, now) {
             return Err(RemoteRefusal::Degraded);
         }
         let rows = windows.rows;
@@ -280,19 +280,19 @@ impl System {
         }
     }
 
-    /// Whether the GPU is there and its breaker lets a request through.
+    /// Whether a GPU is there and its breaker lets a request through.
     fn gpu_serves(&self, route: &Route, now: Instant) -> bool {
-        self.inner.rooms.gpu.as_ref().is_some_and(|gpu| gpu.accepts() && route.gpu.admits(now))
+        self.inner.rooms.lines.gpus().any(|(id, gpu)| gpu.accepts() && route.gates[id].admits(now))
     }
 
     /// Whether another node is asked first: the model is to be answered there, or no GPU serves here and a node that
     /// has one is expected to answer before the CPU of this one.
     fn away(&self, remote: &Remote, route: &Route, request: &ForecastRequest, now: Instant) -> Option<Away> {
-        let rooms = &self.inner.rooms;
+        let lines = &self.inner.rooms.lines;
         let key = (request.model.as_str(), Some(route.status.version));
         let rows = request.windows.rows;
         let fallback = route.served.terms.fallback;
-        let falls_back = rooms.gpu.is_none() || fallback.falls_back();
+        let falls_back = lines.gpus.is_empty() || fallback.falls_back();
         if remote.is_preferred(&request.model) {
             let falls_back = falls_back || self.gpu_serves(route, now);
             remote.prospect(key, rows, false, request.deadline, now)?;
@@ -301,7 +301,7 @@ impl System {
         if self.gpu_serves(route, now) || route.served.terms.placement == Placement::Cpu {
             return None;
         }
-        let cpu_serves = falls_back && rooms.cpu.is_up() && route.cpu.is_closed();
+        let cpu_serves = falls_back && lines.cpu.is_up() && route.gates.cpu.is_closed();
         if cpu_serves && fallback == FallbackPolicy::Prefer {
             return None;
         }
@@ -311,8 +311,8 @@ impl System {
             return Some(away);
         }
         // What the CPU takes is found out here before anybody is asked.
-        let on_cpu = route.served.pace(Backend::Cpu).expect(rows, now)?;
-        let backlog = rooms.cpu.backlog();
+        let on_cpu = route.served.paces.cpu.expect(rows, now)?;
+        let backlog = lines.cpu.backlog();
         if prospect.rtt >= on_cpu.took + backlog {
             return None;
         }
@@ -325,9 +325,9 @@ impl System {
     /// The deadline of other nodes when a device here is the last resort: what that needs is kept back for it.
     fn deadline_away(&self, route: &Route, request: &ForecastRequest, now: Instant) -> Deadline {
         let remaining = request.deadline.remaining(now);
-        let on_cpu = route.served.pace(Backend::Cpu).expect(request.windows.rows, now);
+        let on_cpu = route.served.paces.cpu.expect(request.windows.rows, now);
         let needed = on_cpu.map_or(remaining / 4, |expected| {
-            expected.took.saturating_mul(2).saturating_add(self.inner.rooms.cpu.backlog())
+            expected.took.saturating_mul(2).saturating_add(self.inner.rooms.lines.cpu.backlog())
         });
         Deadline::after(now, remaining - needed.min(remaining / 2))
     }

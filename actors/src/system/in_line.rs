@@ -17,9 +17,9 @@ impl System {
         if longest.is_zero() {
             return None;
         }
-        let cpu = || self.prospect(&self.inner.rooms.cpu, route);
-        let Some(gpu) = self.inner.rooms.gpu.as_ref().filter(|gpu| gpu.is_up() && route.gpu.is_closed())
-        else {
+        let cpu = || self.prospect(&self.inner.rooms.lines.cpu, route);
+        let mut well = self.well_gpus(route);
+        let Some((_, gpu)) = well.next() else {
             return in_line(&[cpu()], longest, spent);
         };
         match route.served.terms.placement {
@@ -30,7 +30,7 @@ impl System {
     }
 
     fn prospect(&self, line: &Line, route: &Route) -> Prospect {
-        let pace = route.served.pace(line.backend());
+        let pace = &route.served.paces[line.id()];
         let takes = pace.expect(1, self.inner.clock.now()).map(|expected| expected.took);
         Prospect { at_once: line.answers_at_once(&route.served), takes }
     }

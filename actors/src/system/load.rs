@@ -9,7 +9,8 @@ use peregrine_shaders::{Backend, ExecuteError, Forecaster, Precision};
 
 use super::{Inner, System};
 use crate::breaker::{Gate, GateSpec, Mend};
-use crate::inference::{Judge, Judges, Ledger, Line, Order, Pace, Paces, Sampler, Served};
+use crate::devices::DeviceId;
+use crate::inference::{Judge, Ledger, Line, Order, Pace, Sampler, Served};
 use crate::profile::{Residence, Terms};
 use crate::router::{Route, Routed, RouterMail};
 use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
@@ -18,18 +19,18 @@ use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LoadRefused {
     /// A device that must serve it cannot. The operator acts.
-    #[error("{backend} refused the model: {error}", backend = .backend.name())]
+    #[error("{device} refused the model: {error}")]
     Device {
         /// Which one.
-        backend: Backend,
+        device: DeviceId,
         /// What it said.
         error: ExecuteError,
     },
     /// A device that must serve it is down. Come back later.
-    #[error("{backend} is down", backend = .backend.name())]
+    #[error("{device} is down")]
     DeviceDown {
         /// Which one.
-        backend: Backend,
+        device: DeviceId,
     },
     /// It took too long. Come back later.
     #[error("the devices did not take the model in time")]
@@ -82,7 +83,7 @@ impl System {
         let wanted = match self.inner.settings.precision_of(name) {
             Some(precision) => precision,
             // On the CPU batches are a tenth slower with halves: they are asked for, or not had.
-            None if forecaster.is_normalized() && self.inner.rooms.gpu.is_some() => {
+            None if forecaster.is_normalized() && !self.inner.rooms.lines.gpus.is_empty() => {
                 self.terms(name).precision
             }
             None => Precision::F32,
@@ -106,9 +107,9 @@ impl System {
     async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
         let Terms { residence, fallback, .. } = self.terms(&forecaster.spec().name);
         let falls_back = fallback.falls_back();
-        for line in self.lines() {
-            let backend = line.backend();
-            let is_gpu = backend == Backend::Gpu;
+        let lines = &self.inner.rooms.lines;
+        for (id, line) in lines.iter() {
+            let is_gpu = id.backend == Backend::Gpu;
             let result = prepare_on(line, forecaster, residence, deadline).await;
             match result {
                 Ok(()) => {}
@@ -117,7 +118,7 @@ impl System {
                     tracing::warn!(model = %forecaster.spec().name, error = %refused, "gpu does not serve the model");
                 }
                 // Without a fallback the CPU only stands by.
-                Err(_) if !is_gpu && !falls_back && self.inner.rooms.gpu.is_some() => {}
+                Err(_) if !is_gpu && !falls_back && !lines.gpus.is_empty() => {}
                 Err(refused) => return Err(refused),
             }
         }
@@ -126,22 +127,19 @@ impl System {
 
     fn route(&self, forecaster: &Arc<Forecaster>, status: Arc<ModelStatus>) -> Route {
         let rooms = &self.inner.rooms;
-        let gate = |backend| {
-            let guards =
-                Guarded::Device { model: status.spec.name.clone(), version: status.version, backend };
-            let line = self.lines().find(|line| line.backend() == backend && backend == Backend::Gpu);
+        let gates = rooms.lines.map(|device, line| {
+            let guards = Guarded::Device { model: status.spec.name.clone(), version: status.version, device };
             let gate = Arc::new(Gate::new(GateSpec {
                 mode: self.inner.orders.mode(&guards),
                 guards,
                 limits: self.inner.settings.breaker.clone(),
                 clock: Arc::clone(&self.inner.clock),
                 breaker: Some(rooms.breaker.clone()),
-                mend: line.map(|line| mend(line.address().clone())),
+                mend: (device.backend == Backend::Gpu).then(|| mend(line.address().clone())),
             }));
             rooms.gates.add(&gate);
             gate
-        };
-        let (cpu, gpu) = (gate(Backend::Cpu), gate(Backend::Gpu));
+        });
         let key = (status.spec.name.clone(), status.version);
         let ledger =
             Arc::clone(self.inner.ledgers.lock().entry(key).or_insert_with(|| Arc::new(Ledger::new())));
@@ -149,16 +147,13 @@ impl System {
             forecaster: Arc::clone(forecaster),
             version: status.version,
             ledger,
-            judges: Judges {
-                cpu: Arc::clone(&cpu) as Arc<dyn Judge>,
-                gpu: Arc::clone(&gpu) as Arc<dyn Judge>,
-            },
-            paces: Paces { cpu: Pace::new(self.inner.clock.now()), gpu: Pace::new(self.inner.clock.now()) },
+            judges: gates.map(|_, gate| Arc::clone(gate) as Arc<dyn Judge>),
+            paces: gates.map(|_, _| Pace::new(self.inner.clock.now())),
             sampler: Sampler::new(self.inner.clock.now()),
             terms: self.terms(&status.spec.name),
-            lines: self.lines().cloned().collect(),
+            lines: rooms.lines.map(|_, line| Arc::clone(line)),
         });
-        Route { served, cpu, gpu, status, turns: AtomicU64::new(0) }
+        Route { served, gates, status, turns: AtomicU64::new(0) }
     }
 
     /// How a model is served.
@@ -207,21 +202,21 @@ async fn prepare_on(
     residence: Residence,
     deadline: Deadline,
 ) -> Result<(), LoadRefused> {
-    let backend = line.backend();
+    let device = line.id();
     let mut state = line.watch();
     let built = state.wait_for(|state| *state != DeviceState::Starting);
     match tokio::time::timeout_at(deadline.instant().into(), built).await {
         Ok(Ok(now)) if *now == DeviceState::Up => {}
-        Ok(_) => return Err(LoadRefused::DeviceDown { backend }),
+        Ok(_) => return Err(LoadRefused::DeviceDown { device }),
         Err(_elapsed) => return Err(LoadRefused::Deadline),
     }
     for plan in forecaster.plans() {
         match line.address().ask(Order::Prepare { plan: Arc::clone(plan), residence }, deadline).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(LoadRefused::Device { backend, error }),
+            Ok(Err(error)) => return Err(LoadRefused::Device { device, error }),
             Err(AskError::Deadline) => return Err(LoadRefused::Deadline),
             Err(AskError::Closed) => return Err(LoadRefused::Stopping),
-            Err(_failed) => return Err(LoadRefused::DeviceDown { backend }),
+            Err(_failed) => return Err(LoadRefused::DeviceDown { device }),
         }
     }
     Ok(())

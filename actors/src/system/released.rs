@@ -160,9 +160,13 @@ impl System {
     /// The device that a shadow may use now: one that nobody else does.
     fn shadow_line(&self, route: &Route) -> Option<&Arc<Line>> {
         let rooms = &self.inner.rooms;
-        let on_gpu = rooms.gpu.as_ref().filter(|gpu| gpu.is_up() && route.gpu.is_closed());
-        let line = on_gpu.or_else(|| Some(&rooms.cpu).filter(|cpu| cpu.is_up() && route.cpu.is_closed()))?;
-        line.is_idle().then_some(line)
+        let on_gpu = self.well_gpus(route).map(|(_, gpu)| gpu);
+        let on_cpu = Some(&rooms.lines.cpu).filter(|cpu| cpu.is_up() && route.gates.cpu.is_closed());
+        let mut well = on_gpu.peekable();
+        match well.peek() {
+            Some(_) => well.find(|gpu| gpu.is_idle()),
+            None => on_cpu.filter(|cpu| cpu.is_idle()),
+        }
     }
 
     /// Asks a shadow what a caller was answered. The caller does not wait for it.
@@ -183,9 +187,9 @@ impl System {
             deadline,
             origin: Origin { priority: Priority::Low, ..Origin::default() },
             slot: Some(slot),
-            degraded: line.backend() == Backend::Cpu && self.inner.rooms.gpu.is_some(),
+            degraded: line.backend() == Backend::Cpu && !self.inner.rooms.lines.gpus.is_empty(),
             ticket: None,
-            suspect: false,
+            suspect: None,
             check: None,
         };
         if line.submit_idle(job).is_err() {

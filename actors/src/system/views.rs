@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use peregrine_runtime::Tree;
-use peregrine_shaders::Backend;
 
 use super::System;
 use crate::breaker::{BreakerMail, BreakerMode, BreakerSelector, TooManyOrders};
@@ -75,12 +74,13 @@ impl System {
     pub fn paces(&self) -> Vec<PaceStatus> {
         let mut paces = Vec::new();
         for route in self.inner.rooms.table.load().ready() {
-            for backend in [Backend::Cpu, Backend::Gpu] {
-                let known = route.served.pace(backend).list().into_iter();
+            for (id, pace) in route.served.paces.iter() {
+                let known = pace.list().into_iter();
                 paces.extend(known.map(|(rows, took)| PaceStatus {
                     model: route.status.spec.name.clone(),
                     version: route.status.version,
-                    backend,
+                    backend: id.backend,
+                    index: id.index,
                     rows,
                     took,
                 }));
@@ -127,18 +127,15 @@ impl System {
     fn device_breakers(&self) -> Vec<BreakerStatus> {
         let now = self.inner.clock.now();
         let ready = self.inner.rooms.table.load().ready();
-        let gates = ready.iter().flat_map(|route| {
-            let gpu = self.inner.rooms.gpu.is_some().then_some(&route.gpu);
-            [Some(&route.cpu), gpu].into_iter().flatten()
-        });
-        gates.map(|gate| gate.status(now)).collect()
+        let gates = ready.iter().flat_map(|route| route.gates.iter());
+        gates.map(|(_, gate)| gate.status(now)).collect()
     }
 
     /// The state of everything. Readiness is steady only if somebody looks now and then.
     #[must_use]
     pub fn health(&self) -> Health {
         let inner = &*self.inner;
-        let devices: Vec<_> = self.lines().map(|line| line.status()).collect();
+        let devices: Vec<_> = inner.rooms.lines.iter().map(|(_, line)| line.status()).collect();
         let open =
             self.device_breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
         let verdict = judge(Findings {

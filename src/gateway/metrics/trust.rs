@@ -38,8 +38,8 @@ pub(super) fn breakers(page: &mut Page, shared: &Shared) {
 
 fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
     match guards {
-        Guarded::Device { model, version, backend } => {
-            let backend: &'static dyn Display = match backend {
+        Guarded::Device { model, version, device } => {
+            let backend: &'static dyn Display = match device.backend {
                 Backend::Cpu => &"cpu",
                 Backend::Gpu => &"gpu",
             };

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_runtime::Deadline;
-use peregrine_shaders::Backend;
 
 use super::Line;
 use crate::inference::check::{self, Check};
@@ -18,14 +17,14 @@ const CHECK_WITHIN: Duration = Duration::from_secs(5);
 
 impl Line {
     pub(super) fn answer(&self, jobs: Vec<Job>, fates: Vec<Fate>, started: Instant, split: Split) {
-        let backend = self.spec.backend;
+        let device = self.spec.device;
         let batch_rows: usize = jobs.iter().map(|job| job.windows.rows).sum();
         let Some(served) = jobs.first().map(|job| Arc::clone(&job.served)) else { return };
         let now = self.spec.clock.now();
         // The way to the device is part of what a request waits for; it shows where one waited least.
         let waits = jobs.iter().map(|job| started.saturating_duration_since(job.accepted_at));
         let way = waits.min().unwrap_or_default();
-        served.pace(backend).record(batch_rows, way + split.total(), now);
+        served.paces[device].record(batch_rows, way + split.total(), now);
         let mut answered = Vec::with_capacity(jobs.len());
         let mut ready = Vec::with_capacity(jobs.len());
         let mut doubted = Vec::new();
@@ -36,7 +35,8 @@ impl Line {
             match fate {
                 Fate::Values(values) if job.ticket.is_some() => {
                     // The caller of a probe gets what the CPU says: a device that lied may still do so.
-                    job.check = Some(Check { values, ticket: job.ticket.take(), took: split.total() });
+                    job.check =
+                        Some(Check { device, values, ticket: job.ticket.take(), took: split.total() });
                     unconfirmed.push(job);
                 }
                 Fate::Values(values) => {
@@ -47,9 +47,9 @@ impl Line {
                         self.confirm(&job, row, &values, split.total(), now);
                     }
                     let Some(slot) = job.slot else { continue };
-                    if job.suspect {
+                    if let Some(suspect) = job.suspect {
                         let why = "the gpu's answer was not finite, the cpu's is";
-                        served.judge(Backend::Gpu).judge(Outcome::Failed(why), false);
+                        served.judge(suspect).judge(Outcome::Failed(why), false);
                     }
                     answered.push((job.windows.rows, queue, job.degraded));
                     let timing = Timing { queue, compute: split.total(), batch_rows };
@@ -59,7 +59,7 @@ impl Line {
                         spec,
                         version: served.version,
                         values,
-                        backend,
+                        backend: device.backend,
                         served_by: ServedBy::Here,
                         degraded,
                         timing,
@@ -67,14 +67,20 @@ impl Line {
                     ready.push((slot, forecast));
                 }
                 Fate::NotFinite { .. } if self.spare_for(&served).is_some() => {
-                    job.suspect = true;
+                    job.suspect = Some(device);
                     doubted.push(job);
                 }
                 Fate::NotFinite { row } => job.fail(ForecastError::NotFinite { row }, now),
             }
         }
         let at = self.spec.clock.wall();
-        served.ledger.succeeded(&Entry { backend, requests: &answered, rows: batch_rows, split, at });
+        served.ledger.succeeded(&Entry {
+            backend: device.backend,
+            requests: &answered,
+            rows: batch_rows,
+            split,
+            at,
+        });
         for (slot, forecast) in ready {
             // A caller that left needs no answer.
             slot.send(Ok(forecast));
@@ -121,7 +127,8 @@ impl Line {
     fn confirm(&self, job: &Job, row: usize, values: &[f32], took: Duration, now: Instant) {
         let Some(spare) = self.spare_for(&job.served) else { return };
         let len = job.served.forecaster.spec().answer_len();
-        let check = Check { values: values[row * len..][..len].to_vec(), ticket: None, took };
+        let values = values[row * len..][..len].to_vec();
+        let check = Check { device: self.spec.device, values, ticket: None, took };
         let copy = Job {
             served: Arc::clone(&job.served),
             windows: check::row(&job.windows, row),
@@ -131,7 +138,7 @@ impl Line {
             slot: None,
             degraded: false,
             ticket: None,
-            suspect: false,
+            suspect: None,
             check: Some(check),
         };
         // A CPU that is busy has more to do than this.

@@ -27,7 +27,7 @@ impl Line {
         if !stays || !self.is_up() || !plan.is_some_and(|plan| self.residents.has(plan)) {
             return Some(job);
         }
-        let judge = job.served.judge(self.spec.backend);
+        let judge = job.served.judge(self.spec.device);
         let (broken, mut jobs) = self.residents.with(|engine| self.run_on(engine, vec![job])).err()?;
         match broken {
             // It rests, is on its way, or has enough to do: nothing is wrong.
