@@ -2,17 +2,16 @@
 //!
 //! The only place of the shell that opens a device; it does not run anything on one.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine_actors::{ExecutorFactory, Meters, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::gpu::{self, AdapterChoice, GpuError, GpuExecutor, GpuOptions};
+use peregrine_shaders::gpu::{self, AdapterChoice, AdapterFacts, GpuError, GpuExecutor, GpuOptions};
 use peregrine_shaders::{ExecuteError, Executor};
 
-use crate::config::{BackendChoice, BackendConfig, KernelCache, PlacementChoice};
+use crate::config::{BackendChoice, BackendConfig, PlacementChoice};
+use crate::kernel_folder::kernel_folder;
 use crate::nvml;
 
 /// What a node is started with.
@@ -20,9 +19,9 @@ use crate::nvml;
 pub struct Factories {
     /// Always there.
     pub cpu: ExecutorFactory,
-    /// `None`: the CPU alone answers.
-    pub gpu: Option<ExecutorFactory>,
-    /// Which of the two runs a request.
+    /// One for each GPU; none: the CPU alone answers.
+    pub gpus: Vec<ExecutorFactory>,
+    /// Which device runs a request.
     pub placement: Placement,
     /// How the devices fare, as their driver says; `None`: nothing can be asked.
     pub meters: Option<Arc<dyn Meters>>,
@@ -47,6 +46,17 @@ pub enum BackendError {
         /// What is there instead.
         found: String,
     },
+    /// `backend.gpus` is more than there are.
+    #[error(
+        "backend.gpus asks for {wanted} GPUs and this machine has {} of its best kind ({}); ask for fewer, or 0 for all",
+        names.len(), names.join(", ")
+    )]
+    TooFew {
+        /// As many were asked for.
+        wanted: usize,
+        /// Those that are there.
+        names: Vec<String>,
+    },
     /// The adapter is there and would not open.
     #[error("the {kind} adapter does not open: {source}")]
     Open {
@@ -60,29 +70,36 @@ pub enum BackendError {
 /// Chooses by what adapters exist. Opens none: the node's device threads do, again after each loss.
 ///
 /// # Errors
-/// When an adapter is asked for by name and missing.
+/// When an adapter is asked for by name and missing, or more of them than there are.
 pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
     let threads = config.threads;
     let cpu: ExecutorFactory = Arc::new(move || Ok(Box::new(CpuExecutor::new(threads)) as Box<dyn Executor>));
-    let adapter = adapter(config.choice, config.gpu_timeout, config.gpu_memory)?;
-    let adapter = adapter.map(|options| {
-        let kernels = kernel_folder(&config.kernel_cache, options.adapter, |name| std::env::var_os(name));
-        GpuOptions { kernels, ..options }
-    });
-    let placement = match (config.placement, &adapter) {
+    let meant = meant(&gpu::adapters(), config.choice, config.gpus)?;
+    let placement = match (config.placement, &meant) {
         (PlacementChoice::Fastest, _) => Placement::Fastest,
         (PlacementChoice::Gpu, _) => Placement::Gpu,
         // A software adapter stands in for a GPU, for tests: it would never be the faster one.
-        (PlacementChoice::Auto, Some(options)) if options.adapter == AdapterChoice::Software => {
-            Placement::Gpu
-        }
+        (PlacementChoice::Auto, Some(meant)) if meant.adapter == AdapterChoice::Software => Placement::Gpu,
         (PlacementChoice::Auto, _) => Placement::Fastest,
     };
+    let places = meant.as_ref().map_or_else(Vec::new, |meant| meant.places.clone());
+    let gpus = meant.into_iter().flat_map(|Meant { adapter, places }| {
+        let kernels = kernel_folder(&config.kernel_cache, adapter, |name| std::env::var_os(name));
+        let options = move |index| GpuOptions {
+            adapter,
+            index,
+            timeout: config.gpu_timeout,
+            memory: config.gpu_memory,
+            kernels: kernels.clone(),
+        };
+        (0..places.len()).map(move |index| gpu_factory(options(index)))
+    });
+    let gpus = gpus.collect();
     let meters = match config.choice {
-        BackendChoice::Auto | BackendChoice::Gpu => nvml::open(),
+        BackendChoice::Auto | BackendChoice::Gpu => nvml::open(places),
         BackendChoice::Cpu | BackendChoice::Software => None,
     };
-    Ok(Factories { cpu, gpu: adapter.map(gpu_factory), placement, meters })
+    Ok(Factories { cpu, gpus, placement, meters })
 }
 
 /// One executor for offline work: the chosen adapter, or the CPU where `auto` finds no hardware.
@@ -94,8 +111,10 @@ pub fn open(
     threads: usize,
     gpu_timeout: Duration,
 ) -> Result<Box<dyn Executor>, BackendError> {
-    match adapter(choice, gpu_timeout, None)? {
-        Some(options) => open_adapter(&options),
+    match meant(&gpu::adapters(), choice, 1)? {
+        Some(Meant { adapter, .. }) => {
+            open_adapter(&GpuOptions { adapter, timeout: gpu_timeout, ..GpuOptions::default() })
+        }
         None => Ok(Box::new(CpuExecutor::new(threads))),
     }
 }
@@ -128,53 +147,42 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn adapter(
+/// The adapters that a node is to use.
+#[derive(Debug, PartialEq)]
+struct Meant {
+    adapter: AdapterChoice,
+    /// Where each of them sits on the bus, in their order.
+    places: Vec<String>,
+}
+
+/// Which of the adapters that Vulkan shows are meant, `wanted` of them or, where that is 0, all. `None`: the CPU alone.
+fn meant(
+    shown: &[AdapterFacts],
     choice: BackendChoice,
-    timeout: Duration,
-    memory: Option<u64>,
-) -> Result<Option<GpuOptions>, BackendError> {
-    if choice == BackendChoice::Cpu {
-        return Ok(None);
-    }
-    let here = gpu::adapters();
-    let has = |software: bool| here.iter().any(|facts| facts.software == software);
-    let found = || match here.iter().map(|facts| format!("`{}`", facts.name)).collect::<Vec<_>>() {
+    wanted: usize,
+) -> Result<Option<Meant>, BackendError> {
+    let adapter = match choice {
+        BackendChoice::Cpu => return Ok(None),
+        BackendChoice::Software => AdapterChoice::Software,
+        BackendChoice::Auto | BackendChoice::Gpu => AdapterChoice::Hardware,
+    };
+    let found = || match shown.iter().map(|facts| format!("`{}`", facts.name)).collect::<Vec<_>>() {
         names if names.is_empty() => "no Vulkan adapter at all".to_owned(),
         names => names.join(", "),
     };
+    let there = adapter.among(shown);
     match choice {
-        BackendChoice::Software if has(true) => Ok(Some(GpuOptions {
-            adapter: AdapterChoice::Software,
-            timeout,
-            memory,
-            ..GpuOptions::default()
-        })),
-        BackendChoice::Software => Err(BackendError::NoSoftware { found: found() }),
-        _ if has(false) => Ok(Some(GpuOptions {
-            adapter: AdapterChoice::Hardware,
-            timeout,
-            memory,
-            ..GpuOptions::default()
-        })),
-        BackendChoice::Gpu => Err(BackendError::NoHardware { found: found() }),
-        BackendChoice::Auto | BackendChoice::Cpu => Ok(None),
-    }
-}
-
-/// The user's folder of caches is where the XDG base directory specification has it.
-fn kernel_folder(
-    cache: &KernelCache,
-    adapter: AdapterChoice,
-    variable: impl Fn(&str) -> Option<OsString>,
-) -> Option<PathBuf> {
-    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    match cache {
-        KernelCache::None => None,
-        KernelCache::Folder(folder) => Some(folder.clone()),
-        KernelCache::Auto if adapter == AdapterChoice::Software => None,
-        KernelCache::Auto => {
-            let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-            Some(caches.join("peregrine").join("kernels"))
+        _ if wanted > there.len() && !there.is_empty() => {
+            let names = there.iter().map(|&at| format!("`{}`", shown[at].name)).collect();
+            Err(BackendError::TooFew { wanted, names })
+        }
+        BackendChoice::Auto if there.is_empty() => Ok(None),
+        BackendChoice::Gpu if there.is_empty() => Err(BackendError::NoHardware { found: found() }),
+        BackendChoice::Software if there.is_empty() => Err(BackendError::NoSoftware { found: found() }),
+        _ => {
+            let count = if wanted == 0 { there.len() } else { wanted };
+            let places = there[..count].iter().map(|&at| shown[at].pci.clone()).collect();
+            Ok(Some(Meant { adapter, places }))
         }
     }
 }
@@ -199,37 +207,60 @@ fn open_adapter(options: &GpuOptions) -> Result<Box<dyn Executor>, BackendError>
 
 #[cfg(test)]
 mod tests {
+    use peregrine_shaders::gpu::AdapterKind;
+
     use super::*;
 
+    const CARD: (&str, AdapterKind) = ("card", AdapterKind::Discrete);
+    const CHIP: (&str, AdapterKind) = ("chip", AdapterKind::Integrated);
+    const LLVMPIPE: (&str, AdapterKind) = ("llvmpipe", AdapterKind::Software);
+
+    /// `Ok`: how many; `Err`: a part of what is said.
     #[track_caller]
-    fn check(cache: KernelCache, adapter: AdapterChoice, variables: &[(&str, &str)], expected: Option<&str>) {
-        let variable = |wanted: &str| {
-            variables.iter().find(|(name, _)| *name == wanted).map(|(_, value)| OsString::from(value))
-        };
-        assert_eq!(
-            kernel_folder(&cache, adapter, variable),
-            expected.map(PathBuf::from),
-            "{cache:?}, {variables:?}"
-        );
+    fn check(
+        shown: &[(&str, AdapterKind)],
+        (choice, wanted): (BackendChoice, usize),
+        expected: Result<usize, &str>,
+    ) {
+        let shown = shown.iter().enumerate().map(|(at, &(name, kind))| AdapterFacts {
+            name: name.to_owned(),
+            driver: String::new(),
+            kind,
+            software: kind == AdapterKind::Software,
+            pci: format!("0000:{at:02x}:00.0"),
+        });
+        match (meant(&shown.collect::<Vec<_>>(), choice, wanted), expected) {
+            (Ok(meant), Ok(count)) => assert_eq!(meant.map_or(0, |meant| meant.places.len()), count),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (got, expected) => panic!("{got:?} instead of {expected:?}"),
+        }
     }
 
     #[test]
-    fn kernels_are_kept_where_the_user_keeps_caches_or_where_it_is_said() {
-        use AdapterChoice::{Hardware, Software};
-        let home = ("HOME", "/home/ana");
-        check(KernelCache::Auto, Hardware, &[home], Some("/home/ana/.cache/peregrine/kernels"));
-        check(KernelCache::Auto, Hardware, &[home, ("XDG_CACHE_HOME", "/c")], Some("/c/peregrine/kernels"));
-        check(
-            KernelCache::Auto,
-            Hardware,
-            &[home, ("XDG_CACHE_HOME", "")],
-            Some("/home/ana/.cache/peregrine/kernels"),
-        );
-        check(KernelCache::Auto, Hardware, &[], None);
-        check(KernelCache::Auto, Software, &[home], None);
-        check(KernelCache::None, Hardware, &[home], None);
-        let folder = || KernelCache::Folder(PathBuf::from("/data/kernels"));
-        check(folder(), Hardware, &[], Some("/data/kernels"));
-        check(folder(), Software, &[home], Some("/data/kernels"));
+    fn all_of_the_best_kind_serve_unless_fewer_are_asked_for() {
+        use BackendChoice::{Auto, Cpu, Gpu, Software};
+        let host = [CARD, CHIP, LLVMPIPE, CARD];
+        for choice in [Auto, Gpu] {
+            check(&host, (choice, 0), Ok(2));
+            check(&host, (choice, 1), Ok(1));
+            check(&host, (choice, 2), Ok(2));
+            check(
+                &host,
+                (choice, 3),
+                Err("asks for 3 GPUs and this machine has 2 of its best kind (`card`, `card`)"),
+            );
+        }
+        check(&host, (Software, 0), Ok(1));
+        check(&host, (Software, 2), Err("has 1 of its best kind (`llvmpipe`)"));
+        check(&host, (Cpu, 7), Ok(0));
+    }
+
+    #[test]
+    fn without_a_gpu_only_auto_goes_on() {
+        use BackendChoice::{Auto, Gpu, Software};
+        check(&[LLVMPIPE], (Auto, 2), Ok(0));
+        check(&[LLVMPIPE], (Gpu, 2), Err("needs a hardware Vulkan GPU and this machine has `llvmpipe`"));
+        check(&[CARD], (Software, 0), Err("needs a software Vulkan adapter"));
+        check(&[], (Gpu, 0), Err("no Vulkan adapter at all"));
     }
 }

@@ -15,6 +15,7 @@ pub mod demo;
 mod embedded;
 pub mod gateway;
 pub mod journal;
+mod kernel_folder;
 mod memory;
 pub mod node;
 mod nvml;

@@ -382,7 +382,7 @@ async fn start(
     let system = System::start_metered(
         settings(config, factories.placement),
         factories.cpu,
-        factories.gpu,
+        factories.gpus,
         factories.meters,
         clock.clone(),
         rand::random(),

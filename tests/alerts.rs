@@ -151,6 +151,7 @@ impl Driver {
     fn say(&self, temperature_celsius: Option<f64>) {
         let device = DeviceMeter {
             index: 0,
+            gpu: None,
             name: "a device".to_owned(),
             utilisation: Some(0.25),
             memory_used_bytes: Some(1 << 30),

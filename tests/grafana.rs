@@ -42,6 +42,7 @@ impl Meters for Driver {
     fn read(&self) -> Vec<DeviceMeter> {
         vec![DeviceMeter {
             index: 0,
+            gpu: None,
             name: "a device".to_owned(),
             utilisation: Some(0.25),
             memory_used_bytes: Some(1 << 30),

@@ -376,6 +376,12 @@ pub struct DeviceStatus {
     pub backlog_max: Option<Duration>,
     /// Requests that it did not take, by reason.
     pub refused: Vec<(&'static str, u64)>,
+    /// Requests that it has answered.
+    pub requests: u64,
+    /// Rows of them.
+    pub rows: u64,
+    /// Batches that it has run for them.
+    pub batches: u64,
     /// Time spent computing so far.
     pub busy: Duration,
     /// Plans that stay on it between requests.

@@ -2,6 +2,7 @@
 //!
 //! Holds no policy of its own: it walks the rooms in order. Cheap to clone.
 
+mod admit;
 mod elsewhere;
 mod in_line;
 mod load;
@@ -19,15 +20,14 @@ use peregrine_runtime::{AskError, Clock, Deadline, StartError, reply_slot};
 use peregrine_shaders::Windows;
 
 use crate::audit::Audit;
-use crate::breaker::{Gate, Orders, Permit};
-use crate::devices::DeviceId;
+use crate::breaker::Orders;
 use crate::health::{Meters, Steady};
-use crate::inference::{ExecutorFactory, Job, Ledger, Line, Refused, Ticket};
+use crate::inference::{ExecutorFactory, Ledger};
 use crate::remote::Remote;
 use crate::request::{Forecast, ForecastError, ForecastRequest};
-use crate::router::{Outlook, Route, prefers_cpu};
-use crate::settings::{Placement, Settings};
-use crate::status::{DeviceState, ModelStatus};
+use crate::router::Route;
+use crate::settings::Settings;
+use crate::status::ModelStatus;
 use crate::supervisor::{self, Started};
 use crate::trace::SpanSink;
 
@@ -183,50 +183,6 @@ impl System {
         Err(NotHere::with(None)(error))
     }
 
-    fn admit(
-        &self,
-        route: &Route,
-        request: ForecastRequest,
-        slot: peregrine_runtime::ReplySlot<crate::inference::Answer>,
-        (now, resort): (Instant, Resort),
-    ) -> Result<(), Box<NotHere>> {
-        let inner = &*self.inner;
-        self.check(&request, &route.status, now).map_err(NotHere::with(None))?;
-        let job = Job {
-            served: Arc::clone(&route.served),
-            windows: request.windows,
-            accepted_at: now,
-            deadline: request.deadline,
-            origin: request.origin,
-            slot: Some(slot),
-            degraded: false,
-            ticket: None,
-            suspect: None,
-            check: None,
-        };
-        let cpu = (&*inner.rooms.lines.cpu, &route.gates.cpu);
-        let Some(gpu) = inner.rooms.lines.gpus.first().zip(route.gates.gpus.first()) else {
-            return submit(cpu, job, (now, resort));
-        };
-        let (line, gate) = gpu;
-        if self.prefers_cpu(route, gpu, job.windows.rows, now) {
-            return submit(cpu, job, (now, resort));
-        }
-        let job = match enter(line, gate, now) {
-            Some(ticket) => match line.submit(Job { ticket, ..job }) {
-                Ok(()) => return Ok(()),
-                Err(Refused::Full { retry_after_ms, job }) => return Err(full(retry_after_ms, *job)),
-                Err(Refused::Down(job)) => *job,
-            },
-            None => job,
-        };
-        if !route.served.terms.fallback.falls_back() {
-            return Err(NotHere::with(Some(job.windows))(refusal(line, gate, now)));
-        }
-        let job = Job { degraded: true, ticket: None, ..job };
-        submit(cpu, job, (now, resort))
-    }
-
     /// Notes in the model's ledger that a request has failed, if that was not done where it did.
     fn counted(&self, route: &Route, refused: NotHere, since: Instant) -> ForecastError {
         if !refused.is_counted {
@@ -260,30 +216,6 @@ impl System {
             return Err(ForecastError::unavailable("the node is stopping"));
         }
         Ok(())
-    }
-
-    /// Whether the CPU is to answer, or both devices are well and it is expected to answer first.
-    fn prefers_cpu(&self, route: &Route, gpu: (&Arc<Line>, &Arc<Gate>), rows: usize, now: Instant) -> bool {
-        let cpu = (&self.inner.rooms.lines.cpu, &route.gates.cpu);
-        let well = |(line, gate): (&Arc<Line>, &Arc<Gate>)| line.is_up() && gate.is_closed();
-        match route.served.terms.placement {
-            Placement::Gpu => return false,
-            Placement::Cpu => return well(cpu),
-            Placement::Fastest if !well(cpu) || !well(gpu) => return false,
-            Placement::Fastest => {}
-        }
-        let outlook = |line: &Line| Outlook {
-            expected: route.served.paces[line.id()].expect(rows, now),
-            backlog: line.backlog(),
-        };
-        let turn = route.turns.fetch_add(1, Ordering::Relaxed);
-        prefers_cpu(outlook(cpu.0), outlook(gpu.0), turn)
-    }
-
-    /// The GPUs that are up and trusted with a model.
-    fn well_gpus<'a>(&'a self, route: &Route) -> impl Iterator<Item = (DeviceId, &'a Arc<Line>)> {
-        let gpus = self.inner.rooms.lines.gpus();
-        gpus.filter(|(id, gpu)| gpu.is_up() && route.gates[*id].is_closed())
     }
 
     /// The deadline of a request that states none.
@@ -326,51 +258,5 @@ struct NotHere {
 impl NotHere {
     fn with(windows: Option<Windows>) -> impl FnOnce(ForecastError) -> Box<Self> {
         move |error| Box::new(Self { error, windows, is_counted: false })
-    }
-}
-
-/// The ticket with which a request may go to a device, `None` inside if it is not a probe.
-fn enter(line: &Line, gate: &Arc<Gate>, now: Instant) -> Option<Option<Ticket>> {
-    if !line.accepts() {
-        return None;
-    }
-    match gate.permit(now) {
-        Permit::Pass => Some(None),
-        Permit::Probe(ticket) => Some(Some(ticket)),
-        Permit::Refuse => None,
-    }
-}
-
-/// Sends a request to the device that has no substitute.
-fn submit(
-    (line, gate): (&Line, &Arc<Gate>),
-    job: Job,
-    (now, resort): (Instant, Resort),
-) -> Result<(), Box<NotHere>> {
-    let passes = || resort == Resort::Last && line.accepts() && gate.is_last_resort();
-    let Some(ticket) = enter(line, gate, now).or_else(|| passes().then_some(None)) else {
-        return Err(NotHere::with(Some(job.windows))(refusal(line, gate, now)));
-    };
-    line.submit(Job { ticket, ..job }).map_err(|refused| match refused {
-        Refused::Full { retry_after_ms, job } => full(retry_after_ms, *job),
-        Refused::Down(job) => NotHere::with(Some(job.windows))(refusal(line, gate, now)),
-    })
-}
-
-fn full(retry_after_ms: u32, job: Job) -> Box<NotHere> {
-    NotHere::with(Some(job.windows))(ForecastError::Overloaded { retry_after_ms })
-}
-
-fn refusal(line: &Line, gate: &Gate, now: Instant) -> ForecastError {
-    let device = line.id();
-    match (&line.status().state, gate.status(now)) {
-        (DeviceState::Starting, _) => ForecastError::unavailable(format!("{device} is starting")),
-        (DeviceState::Down { reason }, _) => {
-            ForecastError::unavailable(format!("{device} is down: {reason}"))
-        }
-        (DeviceState::Up, gate) => {
-            let state = gate.state.name();
-            ForecastError::unavailable(format!("breaker of {device} is {state}: {}", gate.reason))
-        }
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn run(args: BenchArgs) -> Result<(), CliError> {
         settings.batching.queue_rows_max = settings.batching.queue_rows_max.max(2 * BATCH_ROWS);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let system =
-            System::start(settings, factories.cpu, factories.gpu, Arc::clone(&clock), rand::random())
+            System::start(settings, factories.cpu, factories.gpus, Arc::clone(&clock), rand::random())
                 .map_err(|error| BenchError::Start(error.to_string()))?;
         let measured = runtime.block_on(async {
             let measured = measure(&system, &models, &spec, profile, each).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use peregrine_actors::{DeviceState, DeviceStatus, Health, System};
+use peregrine_actors::{DeviceId, DeviceState, DeviceStatus, Health, System};
 use peregrine_runtime::Cluster;
 use peregrine_shaders::Backend;
 use tracing::warn;
@@ -24,7 +24,7 @@ pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
     let mut meter = LoadMeter::default();
     loop {
         let health = system.health();
-        let has_gpu = serving(&health).is_some_and(|device| device.backend == Backend::Gpu);
+        let has_gpu = serving(&health).first().is_some_and(|device| device.backend == Backend::Gpu);
         let is_standby = |model: &str| config.holding(model) == Holding::Standby;
         let (services, left_out) = offers(&system.models(), is_standby, has_gpu);
         if services != told.0 {
@@ -43,32 +43,68 @@ pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
     }
 }
 
-/// The device that answers: the GPU while it is up.
-pub(crate) fn serving(health: &Health) -> Option<&DeviceStatus> {
+/// The devices that answer: the GPUs that are up, or the CPU where there is none.
+pub(crate) fn serving(health: &Health) -> Vec<&DeviceStatus> {
     let up = |backend| {
-        health.devices.iter().find(|device| device.backend == backend && device.state == DeviceState::Up)
+        let devices = health.devices.iter();
+        devices.filter(move |device| device.backend == backend && device.state == DeviceState::Up)
     };
-    up(Backend::Gpu).or_else(|| up(Backend::Cpu))
+    let gpus: Vec<_> = up(Backend::Gpu).collect();
+    if gpus.is_empty() { up(Backend::Cpu).collect() } else { gpus }
 }
 
-/// How busy a node is: how full the queue of its device is, or the share of the time that it computes, if that is more.
+/// How long each device has computed so far.
+pub(crate) type Computed = Vec<(DeviceId, Duration)>;
+
+pub(crate) fn computed(health: &Health) -> Computed {
+    health.devices.iter().map(|device| (device.id(), device.busy)).collect()
+}
+
+/// The share of the time since `before` in which devices have computed, 0 to 1: their mean, since what they have left is
+/// what the next requests get.
+pub(crate) fn computing(
+    serving: &[&DeviceStatus],
+    before: &Computed,
+    now: &Computed,
+    elapsed: Duration,
+) -> f64 {
+    let of = |computed: &Computed, device: &DeviceStatus| {
+        computed.iter().find(|(id, _)| *id == device.id()).map(|(_, busy)| *busy)
+    };
+    let share = |device: &&DeviceStatus| {
+        let spent = of(now, device)?.saturating_sub(of(before, device)?);
+        Some(spent.as_secs_f64() / elapsed.as_secs_f64())
+    };
+    if elapsed.is_zero() || serving.is_empty() {
+        return 0.0;
+    }
+    let total: f64 = serving.iter().filter_map(share).sum();
+    (total / serving.len() as f64).clamp(0.0, 1.0)
+}
+
+/// How busy a node is: how full the queues of its devices are, or the share of the time that they compute, if that is
+/// more.
 #[derive(Default)]
 struct LoadMeter {
-    before: Option<(Backend, Instant, Duration)>,
+    before: Option<(Instant, Computed)>,
 }
 
 impl LoadMeter {
     /// From 0 to 1; a node whose devices are down is full.
     fn read(&mut self, health: &Health, now: Instant) -> f32 {
-        let Some(device) = serving(health) else { return 1.0 };
-        let before = self.before.replace((device.backend, now, device.busy));
-        let computing =
-            before.filter(|(backend, ..)| *backend == device.backend).map_or(0.0, |(_, at, busy)| {
-                let elapsed = now.saturating_duration_since(at).as_secs_f32();
-                if elapsed > 0.0 { device.busy.saturating_sub(busy).as_secs_f32() / elapsed } else { 0.0 }
-            });
-        let queued = device.queue_rows as f32 / device.queue_rows_max.max(1) as f32;
-        computing.max(queued).clamp(0.0, 1.0)
+        let serving = serving(health);
+        let computed = computed(health);
+        let before = self.before.replace((now, computed.clone()));
+        if serving.is_empty() {
+            return 1.0;
+        }
+        let computing = before.map_or(0.0, |(at, before)| {
+            computing(&serving, &before, &computed, now.saturating_duration_since(at))
+        });
+        let sum = |rows: fn(&DeviceStatus) -> usize| serving.iter().map(|device| rows(device)).sum::<usize>();
+        let queued =
+            sum(|device| device.queue_rows) as f32 / sum(|device| device.queue_rows_max).max(1) as f32;
+        (computing as f32).max(queued).clamp(0.0, 1.0)
     }
 }
 
@@ -108,6 +144,23 @@ mod tests {
         assert_eq!(meter.read(&health(&[(Backend::Cpu, down, 0, 0)]), Instant::now()), 1.0);
     }
 
+    #[test]
+    fn several_gpus_share_the_load() {
+        let (mut meter, start) = (LoadMeter::default(), Instant::now());
+        let gpus = |rows: [usize; 2], busy_ms: [u64; 2]| {
+            let mut health =
+                health(&[(Backend::Gpu, UP, rows[0], busy_ms[0]), (Backend::Gpu, UP, rows[1], busy_ms[1])]);
+            health.devices[1].index = 1;
+            health
+        };
+        assert_eq!(meter.read(&gpus([60, 20], [0, 9_000]), start), 0.4);
+        let later = start + Duration::from_millis(100);
+        assert_eq!(meter.read(&gpus([0, 0], [100, 9_000]), later), 0.5);
+        let mut one_down = gpus([0, 0], [175, 9_000]);
+        one_down.devices[1].state = DeviceState::Down { reason: "lost".to_owned() };
+        assert_eq!(meter.read(&one_down, later + Duration::from_millis(100)), 0.75);
+    }
+
     fn health(devices: &[(Backend, DeviceState, usize, u64)]) -> Health {
         let device = |(backend, state, rows, busy_ms): &(Backend, DeviceState, usize, u64)| DeviceStatus {
             backend: *backend,
@@ -120,6 +173,9 @@ mod tests {
             backlog: Duration::ZERO,
             backlog_max: None,
             refused: Vec::new(),
+            requests: 0,
+            rows: 0,
+            batches: 0,
             busy: Duration::from_millis(*busy_ms),
             residents: Vec::new(),
             memory: None,

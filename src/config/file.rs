@@ -173,9 +173,11 @@ pub(super) struct BackendFile {
     pub(super) choice: Option<BackendChoice>,
     /// Threads of the CPU executor; 0: one per core.
     pub(super) threads: Option<usize>,
+    /// GPUs that serve, of those of the best kind in this machine, in the order in which Vulkan shows them; 0: all.
+    pub(super) gpus: Option<usize>,
     /// A GPU batch that takes longer counts as failed.
     pub(super) gpu_timeout: Option<WrittenDuration>,
-    /// What models and batches may take of a GPU's memory: models that were not asked for longest leave it for others and
+    /// What models and batches may take of each GPU's memory: models that were not asked for longest leave it for others and
     /// come back when they are asked. 0 B: as much as there is.
     pub(super) gpu_memory: Option<WrittenSize>,
     /// Where what the driver made of kernels is kept, so that the next start need not compile them: a folder, "auto" or

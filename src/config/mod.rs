@@ -190,9 +190,11 @@ pub struct BackendConfig {
     pub choice: BackendChoice,
     /// Threads of the CPU executor, at least 1.
     pub threads: usize,
+    /// GPUs that serve; 0: all of the best kind.
+    pub gpus: usize,
     /// A GPU batch that takes longer counts as failed.
     pub gpu_timeout: Duration,
-    /// Bytes that models and batches may take of a GPU's memory; `None`: as much as there is.
+    /// Bytes that models and batches may take of each GPU's memory; `None`: as much as there is.
     pub gpu_memory: Option<u64>,
     /// Where what the driver made of kernels is kept.
     pub kernel_cache: KernelCache,

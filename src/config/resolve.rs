@@ -310,6 +310,7 @@ impl Checker<'_> {
     fn backend(&mut self, written: &BackendFile) -> Option<BackendConfig> {
         let choice = self.present("backend.choice", written.choice);
         let threads = self.cores("backend.threads", written.threads);
+        let gpus = self.present("backend.gpus", written.gpus);
         let gpu_timeout = self.time("backend.gpu_timeout", written.gpu_timeout, SECOND / 1000..=SECOND * 600);
         let gpu_memory = self.gpu_memory(written);
         let kernel_cache = self.present("backend.kernel_cache", written.kernel_cache.clone());
@@ -320,6 +321,7 @@ impl Checker<'_> {
         Some(BackendConfig {
             choice: choice?,
             threads: threads?,
+            gpus: gpus?,
             gpu_timeout: gpu_timeout?,
             gpu_memory: gpu_memory?,
             kernel_cache: KernelCache::of(&kernel_cache?),

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use peregrine_actors::alerts::{Window, error_share, quantile};
-use peregrine_actors::{DeviceMeter, Health};
+use peregrine_actors::{DeviceMeter, DeviceStatus, Health};
 use peregrine_scaler::signal::Signal;
 use peregrine_shaders::Backend;
 
-use crate::cluster::serving;
+use crate::cluster::{Computed, computed, computing, serving};
 use crate::gateway::{BOUNDS_S, Served, Shared};
 
 /// Rates are of so long: shorter ones jump, longer ones lag.
@@ -22,8 +22,8 @@ struct Counts {
     asked: u64,
     rows: u64,
     ticks: u64,
-    /// Time that the serving device has computed.
-    busy: Duration,
+    /// Time that each device has computed.
+    computed: Computed,
     /// What became of callers' requests.
     served: Served,
 }
@@ -55,7 +55,7 @@ impl VitalsMeter {
             asked: stats.iter().map(|stats| stats.success.count + stats.fail.count).sum(),
             rows: stats.iter().map(|stats| stats.inference_count).sum(),
             ticks: shared.live.series.stats().acknowledged,
-            busy: serving(&health).map_or(Duration::ZERO, |device| device.busy),
+            computed: computed(&health),
             served: shared.meter.served(),
         };
         let mut measured = Measured::default();
@@ -71,14 +71,16 @@ impl VitalsMeter {
 
 fn of_now(health: &Health, signals: &mut BTreeMap<Signal, f64>) {
     let serving = serving(health);
-    if let Some(device) = serving {
-        signals.insert(Signal::QueueAge, device.backlog.as_secs_f64());
+    // A request that comes now waits where least waits.
+    if let Some(least) = serving.iter().map(|device| device.backlog).min() {
+        signals.insert(Signal::QueueAge, least.as_secs_f64());
     }
     let share = |used: Option<u64>, all: Option<u64>| {
         used.zip(all).filter(|(_, all)| *all > 0).map(|(used, all)| used as f64 / all as f64)
     };
     let of_device = |device: &DeviceMeter| share(device.memory_used_bytes, device.memory_total_bytes);
-    let is_gpu = serving.is_some_and(|device| device.backend == Backend::Gpu);
+    let is_gpu = serving.first().is_some_and(|device| device.backend == Backend::Gpu);
+    // The fullest counts: a model has to fit wherever it is asked.
     let memory = match health.meters.iter().filter_map(of_device).reduce(f64::max) {
         Some(worst) => Some(worst),
         // A device's memory that cannot be read is not known; the machine's says nothing of it.
@@ -91,7 +93,8 @@ fn of_now(health: &Health, signals: &mut BTreeMap<Signal, f64>) {
 }
 
 fn of_late(before: &Counts, now: &Counts, health: &Health, measured: &mut Measured) {
-    let elapsed = now.at.saturating_duration_since(before.at).as_secs_f64();
+    let over = now.at.saturating_duration_since(before.at);
+    let elapsed = over.as_secs_f64();
     if elapsed <= 0.0 {
         return;
     }
@@ -100,9 +103,9 @@ fn of_late(before: &Counts, now: &Counts, health: &Health, measured: &mut Measur
     signals.insert(Signal::RequestRate, rate(now.asked, before.asked));
     signals.insert(Signal::PredictionRate, rate(now.rows, before.rows));
     signals.insert(Signal::TickRate, rate(now.ticks, before.ticks));
-    let computing = now.busy.saturating_sub(before.busy).as_secs_f64() / elapsed;
-    // What the driver says counts too: others may use the device.
-    let driver = health.meters.iter().filter_map(|device| device.utilisation).reduce(f64::max);
+    let computing = computing(&serving(health), &before.computed, &now.computed, over);
+    // What the driver says counts too: others may use the devices.
+    let driver = driver_share(health);
     signals
         .insert(Signal::Utilisation, driver.map_or(computing, |share| share.max(computing)).clamp(0.0, 1.0));
     let pairs = now.served.buckets.iter().zip(before.served.buckets);
@@ -114,9 +117,24 @@ fn of_late(before: &Counts, now: &Counts, health: &Health, measured: &mut Measur
     signals.extend(error_share(failed, answered).map(|share| (Signal::ErrorShare, share)));
 }
 
+/// The share of the time in which the GPUs compute, as their driver says: the mean of those that serve, or, where nobody
+/// knows which those are, the most of any.
+fn driver_share(health: &Health) -> Option<f64> {
+    let gpus = serving(health).into_iter().filter(|device| device.backend == Backend::Gpu);
+    let known = |device: &DeviceStatus| {
+        let meter = health.meters.iter().find(|meter| meter.gpu == Some(device.index))?;
+        meter.utilisation
+    };
+    let shares: Vec<f64> = gpus.filter_map(known).collect();
+    match shares.len() {
+        0 => health.meters.iter().filter_map(|meter| meter.utilisation).reduce(f64::max),
+        count => Some(shares.iter().sum::<f64>() / count as f64),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use peregrine_actors::{DeviceState, DeviceStatus};
+    use peregrine_actors::{DeviceId, DeviceState};
 
     use super::*;
 
@@ -128,7 +146,7 @@ mod tests {
             asked,
             rows: asked * 3,
             ticks: asked * 2,
-            busy: Duration::from_millis(busy_ms),
+            computed: vec![(DeviceId::CPU, Duration::from_millis(busy_ms))],
             served: Served { buckets, failed },
         }
     }
@@ -147,12 +165,34 @@ mod tests {
         }
     }
 
+    fn device(id: DeviceId) -> DeviceStatus {
+        DeviceStatus {
+            backend: id.backend,
+            index: id.index,
+            name: String::new(),
+            state: DeviceState::Up,
+            queue_requests: 0,
+            queue_rows: 0,
+            queue_rows_max: 1,
+            backlog: Duration::ZERO,
+            backlog_max: None,
+            refused: Vec::new(),
+            requests: 0,
+            rows: 0,
+            batches: 0,
+            busy: Duration::ZERO,
+            residents: Vec::new(),
+            memory: None,
+        }
+    }
+
     #[test]
     fn rates_are_of_the_time_between_two_readings() {
         let start = Instant::now();
         let later = start + Duration::from_secs(10);
         let mut measured = Measured::default();
-        of_late(&counts(start, 100, 0, 0, 0), &counts(later, 300, 5_000, 40, 4), &health(), &mut measured);
+        let health = Health { devices: vec![device(DeviceId::CPU)], ..health() };
+        of_late(&counts(start, 100, 0, 0, 0), &counts(later, 300, 5_000, 40, 4), &health, &mut measured);
         let signal = |signal| measured.signals.get(&signal).copied();
         assert_eq!(signal(Signal::RequestRate), Some(20.0));
         assert_eq!(signal(Signal::PredictionRate), Some(60.0));
@@ -176,21 +216,7 @@ mod tests {
     #[test]
     fn the_memory_of_a_gpu_that_nobody_can_read_is_not_known() {
         let mut health = health();
-        health.devices = vec![DeviceStatus {
-            backend: Backend::Gpu,
-            index: 0,
-            name: String::new(),
-            state: DeviceState::Up,
-            queue_requests: 0,
-            queue_rows: 0,
-            queue_rows_max: 1,
-            backlog: Duration::ZERO,
-            backlog_max: None,
-            refused: Vec::new(),
-            busy: Duration::ZERO,
-            residents: Vec::new(),
-            memory: None,
-        }];
+        health.devices = vec![device(DeviceId::gpu(0))];
         let mut signals = BTreeMap::new();
         of_now(&health, &mut signals);
         assert_eq!(signals.get(&Signal::MemoryShare), None);
@@ -201,5 +227,36 @@ mod tests {
         }];
         of_now(&health, &mut signals);
         assert_eq!(signals.get(&Signal::MemoryShare), Some(&0.75));
+    }
+
+    #[test]
+    fn of_several_gpus_the_mean_computes_and_the_least_waits() {
+        let (start, ids) = (Instant::now(), [DeviceId::gpu(0), DeviceId::gpu(1)]);
+        let meter = |index: usize, share| DeviceMeter {
+            gpu: Some(index),
+            utilisation: Some(share),
+            ..DeviceMeter::default()
+        };
+        let mut health = Health { devices: ids.map(device).to_vec(), ..health() };
+        for (device, ms) in health.devices.iter_mut().zip([40, 10]) {
+            device.backlog = Duration::from_millis(ms);
+        }
+        let at = |at, busy_ms: [u64; 2]| Counts {
+            computed: ids.into_iter().zip(busy_ms.map(Duration::from_millis)).collect(),
+            ..counts(at, 0, 0, 0, 0)
+        };
+        let (before, now) = (at(start, [0, 500]), at(start + Duration::from_secs(1), [800, 900]));
+        let utilisation = |health: &Health| {
+            let mut measured = Measured::default();
+            of_late(&before, &now, health, &mut measured);
+            (measured.signals[&Signal::Utilisation] * 100.0).round()
+        };
+        assert_eq!(utilisation(&health), 60.0);
+        // The third is nobody's here.
+        health.meters = vec![meter(1, 0.6), meter(0, 0.8), DeviceMeter { gpu: None, ..meter(9, 1.0) }];
+        assert_eq!(utilisation(&health), 70.0);
+        let mut signals = BTreeMap::new();
+        of_now(&health, &mut signals);
+        assert_eq!(signals.get(&Signal::QueueAge), Some(&0.01));
     }
 }

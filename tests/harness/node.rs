@@ -70,25 +70,25 @@ pub(crate) struct TestNode {
 impl TestNode {
     /// The CPU alone, with these keys set: `("BACKEND__THREADS", "1")`.
     pub(crate) fn on_cpu(keys: &[(&str, &str)]) -> Self {
-        Self::start(None, keys)
+        Self::start(Vec::new(), keys)
     }
 
     /// The CPU alone, with a configuration file besides.
     pub(crate) fn with_file(file: &std::path::Path, keys: &[(&str, &str)]) -> Self {
         let resolved = Self::resolved_with(vec![file.to_owned()], keys);
-        let node = Node::start_with(resolved, Self::factories(None), Vec::new())
+        let node = Node::start_with(resolved, Self::factories(Vec::new()), Vec::new())
             .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
     }
 
     /// A Vulkan device (software where there is no other) that `switch` can take away.
     pub(crate) fn on_gpu(switch: &PowerSwitch, keys: &[(&str, &str)]) -> Self {
-        Self::start(Some(switch.factory()), keys)
+        Self::start(vec![switch.factory()], keys)
     }
 
     /// The CPU alone, beside devices of which `meters` speaks.
     pub(crate) fn metered(meters: Arc<dyn Meters>, keys: &[(&str, &str)]) -> Self {
-        let factories = Factories { meters: Some(meters), ..Self::factories(None) };
+        let factories = Factories { meters: Some(meters), ..Self::factories(Vec::new()) };
         let node = Node::start_with(Self::resolved(keys), factories, Vec::new())
             .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
@@ -96,20 +96,25 @@ impl TestNode {
 
     /// The CPU alone, with series that the test feeds.
     pub(crate) fn fed(feed: Feed, keys: &[(&str, &str)]) -> Self {
-        let node = Node::start_fed(Self::resolved(keys), Self::factories(None), feed)
+        let node = Node::start_fed(Self::resolved(keys), Self::factories(Vec::new()), feed)
             .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
     }
 
-    fn start(gpu: Option<ExecutorFactory>, keys: &[(&str, &str)]) -> Self {
-        let node = Node::start_with(Self::resolved(keys), Self::factories(gpu), Vec::new())
+    /// As many such devices as there are switches.
+    pub(crate) fn on_gpus(switches: &[PowerSwitch], keys: &[(&str, &str)]) -> Self {
+        Self::start(switches.iter().map(PowerSwitch::factory).collect(), keys)
+    }
+
+    fn start(gpus: Vec<ExecutorFactory>, keys: &[(&str, &str)]) -> Self {
+        let node = Node::start_with(Self::resolved(keys), Self::factories(gpus), Vec::new())
             .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
     }
 
-    fn factories(gpu: Option<ExecutorFactory>) -> Factories {
+    fn factories(gpus: Vec<ExecutorFactory>) -> Factories {
         let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-        Factories { cpu, gpu, placement: Placement::Gpu, meters: None }
+        Factories { cpu, gpus, placement: Placement::Gpu, meters: None }
     }
 
     fn resolved(keys: &[(&str, &str)]) -> Resolved {

@@ -44,6 +44,8 @@ pub struct BreakerSelector {
     pub version: Option<u32>,
     /// `cpu`, `gpu` or `remote`.
     pub backend: Option<String>,
+    /// Of the device in this place among those of its kind.
+    pub device: Option<usize>,
     /// Of this other node.
     pub node: Option<NodeId>,
 }
@@ -56,6 +58,7 @@ impl BreakerSelector {
         self.model.as_deref().is_none_or(|wanted| model == Some(wanted))
             && self.version.is_none_or(|wanted| version == Some(wanted))
             && self.backend.as_deref().is_none_or(|wanted| guards.backend() == wanted)
+            && self.device.is_none_or(|wanted| guards.device().map(|device| device.index) == Some(wanted))
             && self.node.as_ref().is_none_or(|wanted| guards.node() == Some(wanted))
     }
 
@@ -67,6 +70,7 @@ impl BreakerSelector {
         covered(&self.model, &other.model)
             && covered(&self.version, &other.version)
             && covered(&self.backend, &other.backend)
+            && covered(&self.device, &other.device)
             && covered(&self.node, &other.node)
     }
 }

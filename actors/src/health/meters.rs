@@ -15,6 +15,8 @@ use peregrine_runtime::{Clock, Failure, Inbox, Worker};
 pub struct DeviceMeter {
     /// Its place among the devices of this machine.
     pub index: u32,
+    /// Which GPU of this node it is; `None`: none, or nobody knows.
+    pub gpu: Option<usize>,
     /// Its own name.
     pub name: String,
     /// Share of time in which it computed, 0 to 1; not there while a model stays on a device, whose kernel runs all the
@@ -69,13 +71,15 @@ impl Worker<ReadMeters> for MeterReader {
     }
 }
 
-/// What is known of the devices at a moment, at which models stay on one of them or not.
-pub(crate) fn known(latest: &LatestMeters, now: Instant, some_stay: bool) -> Vec<DeviceMeter> {
+/// What is known of the devices at a moment, at which models stay on some of the GPUs.
+pub(crate) fn known(latest: &LatestMeters, now: Instant, stay_on: &[usize]) -> Vec<DeviceMeter> {
     let latest = latest.load();
     let fresh = latest.as_ref().filter(|read| now.saturating_duration_since(read.at) < STALE_AFTER);
     let mut devices = fresh.map(|read| read.devices.clone()).unwrap_or_default();
-    if some_stay {
-        devices.iter_mut().for_each(|device| device.utilisation = None);
+    for device in &mut devices {
+        if device.gpu.map_or(!stay_on.is_empty(), |gpu| stay_on.contains(&gpu)) {
+            device.utilisation = None;
+        }
     }
     devices
 }
@@ -87,10 +91,23 @@ mod tests {
     #[test]
     fn an_old_reading_is_none() {
         let (latest, now) = (LatestMeters::default(), Instant::now());
-        assert_eq!(known(&latest, now, false), []);
+        assert_eq!(known(&latest, now, &[]), []);
         let one = DeviceMeter { temperature_celsius: Some(60.0), ..DeviceMeter::default() };
         latest.store(Some(Arc::new(Metered { devices: vec![one.clone()], at: now })));
-        assert_eq!(known(&latest, now + Duration::from_secs(9), false), [one]);
-        assert_eq!(known(&latest, now + Duration::from_secs(10), false), []);
+        assert_eq!(known(&latest, now + Duration::from_secs(9), &[]), [one]);
+        assert_eq!(known(&latest, now + Duration::from_secs(10), &[]), []);
+    }
+
+    #[test]
+    fn only_the_device_on_which_models_stay_has_no_utilisation() {
+        let (latest, now) = (LatestMeters::default(), Instant::now());
+        let meter = |gpu| DeviceMeter { gpu, utilisation: Some(0.5), ..DeviceMeter::default() };
+        let devices = vec![meter(Some(0)), meter(Some(1)), meter(None)];
+        latest.store(Some(Arc::new(Metered { devices, at: now })));
+        let read = |stay_on: &[usize]| -> Vec<bool> {
+            known(&latest, now, stay_on).iter().map(|device| device.utilisation.is_some()).collect()
+        };
+        assert_eq!(read(&[]), [true, true, true]);
+        assert_eq!(read(&[1]), [true, false, false], "it may be the third");
     }
 }

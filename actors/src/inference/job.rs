@@ -60,7 +60,9 @@ pub(crate) struct Job {
     pub(crate) slot: Option<ReplySlot<Answer>>,
     /// It is on the CPU because the GPU could not serve it.
     pub(crate) degraded: bool,
-    /// It finds out whether a backend has recovered.
+    /// A GPU that accepted it could not run it, and another has it now; it is handed on no further.
+    pub(crate) relieved: bool,
+    /// It finds out whether a device has recovered.
     pub(crate) ticket: Option<Ticket>,
     /// The answer of this GPU was not finite: if the one to come is, the GPU was wrong.
     pub(crate) suspect: Option<DeviceId>,

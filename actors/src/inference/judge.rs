@@ -19,6 +19,9 @@ pub(crate) trait Judge: Send + Sync {
     /// Told once per batch, and once per probe in it.
     fn judge(self: Arc<Self>, outcome: Outcome<'_>, probe: bool);
 
+    /// Whether nothing speaks against sending it more.
+    fn trusts(&self) -> bool;
+
     /// A probe of this epoch never ran.
     fn forfeit(&self, epoch: u32);
 }

@@ -2,9 +2,10 @@
 //!
 //! Two may use the executor: the device's actor, batch by batch, and a caller whose request is small while nobody
 //! else waits (its thread is already awake, so two hops are saved). Both run the same code under the executor's
-//! lock. A GPU that fails hands what it held to the CPU's line: accepted work is not lost.
+//! lock. A GPU that fails hands what it held to another's line, or to the CPU's: accepted work is not lost.
 
 mod answers;
+mod relief;
 mod staying;
 mod traced;
 
@@ -69,6 +70,15 @@ pub(crate) struct Line {
     born: Instant,
     speed: Speed,
     refused: [AtomicU64; Excess::NAMES.len()],
+    done: Tallies,
+}
+
+/// What has been answered so far.
+#[derive(Default)]
+struct Tallies {
+    requests: AtomicU64,
+    rows: AtomicU64,
+    batches: AtomicU64,
 }
 
 struct Desk {
@@ -120,6 +130,7 @@ impl Line {
             born: spec.clock.now(),
             speed: Speed::default(),
             refused: Default::default(),
+            done: Tallies::default(),
             spec,
         }
     }
@@ -203,32 +214,6 @@ impl Line {
         }
     }
 
-    /// Takes work that another device had accepted; there is a reserve for it.
-    fn adopt(&self, jobs: Vec<Job>) {
-        let now = self.spec.clock.now();
-        let mut refused = Vec::new();
-        let mut desk = self.desk.lock();
-        for job in jobs {
-            if desk.accepts && desk.batcher.has_reserve(job.windows.rows) {
-                desk.batcher.push(job.waiting());
-            } else {
-                refused.push(job);
-            }
-        }
-        self.publish_queue(&desk);
-        let accepts = desk.accepts;
-        let work = desk.batcher.work();
-        self.wake(desk);
-        for job in refused {
-            let error = if accepts {
-                ForecastError::Overloaded { retry_after_ms: self.retry_after_ms(work) }
-            } else {
-                ForecastError::unavailable("no device is up")
-            };
-            job.fail(error, now);
-        }
-    }
-
     fn wake(&self, mut desk: parking_lot::MutexGuard<'_, Desk>) {
         let asleep = std::mem::take(&mut desk.asleep);
         drop(desk);
@@ -246,6 +231,22 @@ impl Line {
     /// What waits will take so long, by the pace of late. Takes no lock.
     pub(crate) fn backlog(&self) -> Duration {
         time(self.waiting_work.load(Ordering::Relaxed), self.speed.ns())
+    }
+
+    /// Requests that wait, and the batch that runs. Takes no lock.
+    pub(crate) fn queue(&self) -> usize {
+        let runs = self.busy_until_ns.load(Ordering::Relaxed) > 0;
+        self.waiting.load(Ordering::Relaxed) + usize::from(runs)
+    }
+
+    /// What waits and what runs will take so long. A batch that is late is taken to be so for as long again. Takes no
+    /// lock.
+    pub(crate) fn ahead(&self, now: Instant) -> Duration {
+        let running = match self.busy_until_ns.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            until => Duration::from_nanos(until).abs_diff(now.saturating_duration_since(self.born)),
+        };
+        self.backlog() + running
     }
 
     /// Until the batch that runs should be done.
@@ -406,7 +407,7 @@ impl Line {
             desk.retired.clear();
             desk.accepts &= !clear;
             self.accepts.store(desk.accepts, Ordering::Release);
-            let left = if clear { desk.batcher.take_all() } else { Vec::new() };
+            let left = desk.batcher.take_all();
             self.publish_queue(&desk);
             (left, accepted)
         };
@@ -421,7 +422,11 @@ impl Line {
         if clear && !planned && (accepted || !was_down) {
             (self.spec.notice)(false, why);
         }
-        self.hand_over(left, why);
+        if clear {
+            self.hand_over(left, why);
+        } else {
+            self.keep_waiting(self.relieve(left), why);
+        }
     }
 
     // ---- both ----------------------------------------------------------------------------------------------------
@@ -508,25 +513,13 @@ impl Line {
         }
     }
 
-    /// Gives requests that this device accepted to the spare one where their models may be answered there, or tells their
-    /// callers.
-    fn hand_over(&self, jobs: Vec<Job>, why: &str) {
-        let (mut moved, left): (Vec<_>, Vec<_>) =
-            jobs.into_iter().partition(|job| self.spare_for(&job.served).is_some());
-        let now = self.spec.clock.now();
-        for job in left {
-            job.fail(ForecastError::unavailable(why), now);
-        }
-        if let Some(spare) = self.spec.spare.as_ref().filter(|_| !moved.is_empty()) {
-            for job in &mut moved {
-                job.degraded = true;
-                job.ticket = None;
-            }
-            spare.adopt(moved);
-        }
-    }
-
     // ---- observers -----------------------------------------------------------------------------------------------
+
+    fn count(&self, requests: usize, rows: usize) {
+        self.done.requests.fetch_add(requests as u64, Ordering::Relaxed);
+        self.done.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.done.batches.fetch_add(1, Ordering::Relaxed);
+    }
 
     pub(crate) fn backend(&self) -> Backend {
         self.spec.device.backend
@@ -561,6 +554,9 @@ impl Line {
             backlog: self.backlog(),
             backlog_max: (limit < u64::MAX).then(|| time(limit, self.speed.ns())),
             refused: Excess::NAMES.into_iter().zip(refused).collect(),
+            requests: self.done.requests.load(Ordering::Relaxed),
+            rows: self.done.rows.load(Ordering::Relaxed),
+            batches: self.done.batches.load(Ordering::Relaxed),
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
             residents: self.residents.status(),
             memory: *self.memory.lock(),

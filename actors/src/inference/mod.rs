@@ -33,7 +33,7 @@ pub(crate) use judge::{Judge, Outcome, Ticket};
 pub(crate) use ledger::Ledger;
 pub(crate) use line::{Line, LineSpec, Refused};
 pub(crate) use pace::{Expected, Pace};
-pub(crate) use residents::ROWS_MAX as RESIDENT_ROWS_MAX;
+pub(crate) use residents::{Kept, ROWS_MAX as RESIDENT_ROWS_MAX};
 pub use spread::Spread;
 
 use crate::profile::Residence;

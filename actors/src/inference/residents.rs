@@ -6,13 +6,22 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use peregrine_shaders::{Plan, PlanId, ResidentExecutor, ResidentPlans, Stay};
+use peregrine_shaders::{DeviceMemory, Plan, PlanId, ResidentExecutor, ResidentPlans, Stay};
 
 use super::engine::{Broken, Engine};
 use crate::status::ResidentStatus;
 
 /// Rows of a request that a plan which stays answers: a tick's, or a single forecast's.
 pub(crate) const ROWS_MAX: usize = 1;
+
+/// What a device keeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// Plans that stay there, or will.
+    pub(crate) staying: usize,
+    /// `None`: nobody knows.
+    pub(crate) memory: Option<DeviceMemory>,
+}
 
 /// The plans of one device.
 pub(crate) struct Residents {
@@ -100,6 +109,11 @@ impl Residents {
                 Ok(())
             }
         }
+    }
+
+    /// Plans that stay, or will where they can.
+    pub(crate) fn wanted(&self) -> usize {
+        self.wanted.lock().len()
     }
 
     /// Whether this plan stays.

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use peregrine_runtime::Clock;
 
 pub(crate) use in_line::{Prospect, in_line};
-pub(crate) use placement::{Outlook, prefers_cpu};
+pub(crate) use placement::{Outlook, first, homes};
 pub(crate) use table::Table;
 
 use crate::breaker::Gate;

@@ -12,7 +12,7 @@ use peregrine_shaders::{Backend, WindowError, Windows};
 use super::{Resort, System};
 use crate::remote::{Need, NoAnswer, Peers, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal};
 use crate::request::{Forecast, ForecastError, ForecastRequest, Origin, ServedBy, Timing};
-use crate::router::{Outlook, Route, prefers_cpu};
+use crate::router::{Outlook, Route, first};
 use crate::settings::{FallbackPolicy, Placement, RoutingSettings};
 use crate::status::{ModelStatus, RemoteStats};
 use crate::trace::Trace;
@@ -316,10 +316,10 @@ impl System {
         if prospect.rtt >= on_cpu.took + backlog {
             return None;
         }
-        let cpu = Outlook { expected: Some(on_cpu), backlog };
-        let there = Outlook { expected: prospect.expected, backlog: Duration::ZERO };
+        let cpu = Outlook { expected: Some(on_cpu), backlog, queue: 0 };
+        let there = Outlook { expected: prospect.expected, backlog: Duration::ZERO, queue: 0 };
         let turn = route.turns.fetch_add(1, Ordering::Relaxed);
-        (!prefers_cpu(cpu, there, turn)).then_some(away)
+        (first(&[there, cpu], turn) == 0).then_some(away)
     }
 
     /// The deadline of other nodes when a device here is the last resort: what that needs is kept back for it.

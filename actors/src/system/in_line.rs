@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::System;
-use crate::inference::Line;
+use crate::devices::DeviceId;
 use crate::router::{Prospect, Route, in_line};
 use crate::settings::Placement;
 
@@ -17,21 +17,18 @@ impl System {
         if longest.is_zero() {
             return None;
         }
-        let cpu = || self.prospect(&self.inner.rooms.lines.cpu, route);
-        let mut well = self.well_gpus(route);
-        let Some((_, gpu)) = well.next() else {
-            return in_line(&[cpu()], longest, spent);
-        };
-        match route.served.terms.placement {
-            Placement::Gpu => in_line(&[self.prospect(gpu, route)], longest, spent),
-            Placement::Cpu => in_line(&[cpu()], longest, spent),
-            Placement::Fastest => in_line(&[self.prospect(gpu, route), cpu()], longest, spent),
+        let placement = route.served.terms.placement;
+        let mut devices = if placement == Placement::Cpu { Vec::new() } else { self.candidates(route, 1) };
+        if devices.is_empty() || placement == Placement::Fastest {
+            devices.push(DeviceId::CPU);
         }
+        let prospects: Vec<_> = devices.into_iter().map(|id| self.prospect(id, route)).collect();
+        in_line(&prospects, longest, spent)
     }
 
-    fn prospect(&self, line: &Line, route: &Route) -> Prospect {
-        let pace = &route.served.paces[line.id()];
-        let takes = pace.expect(1, self.inner.clock.now()).map(|expected| expected.took);
+    fn prospect(&self, id: DeviceId, route: &Route) -> Prospect {
+        let line = &self.inner.rooms.lines[id];
+        let takes = route.served.paces[id].expect(1, self.inner.clock.now()).map(|expected| expected.took);
         Prospect { at_once: line.answers_at_once(&route.served), takes }
     }
 }

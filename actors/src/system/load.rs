@@ -12,7 +12,7 @@ use crate::breaker::{Gate, GateSpec, Mend};
 use crate::devices::DeviceId;
 use crate::inference::{Judge, Ledger, Line, Order, Pace, Sampler, Served};
 use crate::profile::{Residence, Terms};
-use crate::router::{Route, Routed, RouterMail};
+use crate::router::{Route, Routed, RouterMail, homes};
 use crate::status::{DeviceState, Guarded, ModelState, ModelStatus};
 
 /// Why a model was not loaded.
@@ -103,24 +103,47 @@ impl System {
         )
     }
 
-    /// Every device that is up must take the model, and those that must serve have to be up.
+    /// Every device that is up must take the model, and one of those that must serve has to be up. A model that is to stay
+    /// does so on one GPU.
     async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
-        let Terms { residence, fallback, .. } = self.terms(&forecaster.spec().name);
-        let falls_back = fallback.falls_back();
-        let lines = &self.inner.rooms.lines;
-        for (id, line) in lines.iter() {
-            let is_gpu = id.backend == Backend::Gpu;
-            let result = prepare_on(line, forecaster, residence, deadline).await;
-            match result {
-                Ok(()) => {}
-                Err(LoadRefused::Stopping | LoadRefused::Deadline) => return result,
-                Err(refused) if is_gpu && falls_back => {
-                    tracing::warn!(model = %forecaster.spec().name, error = %refused, "gpu does not serve the model");
+        let Terms { mut residence, fallback, .. } = self.terms(&forecaster.spec().name);
+        let (lines, falls_back) = (&self.inner.rooms.lines, fallback.falls_back());
+        match prepare_on(&lines.cpu, forecaster, residence, deadline).await {
+            Err(LoadRefused::Device { .. } | LoadRefused::DeviceDown { .. })
+                if !falls_back && !lines.gpus.is_empty() => {} // it only stands by
+            result => result?,
+        }
+        let (mut home, mut refusals, mut served) = (None, Vec::new(), false);
+        for at in homes(&lines.gpus.iter().map(|line| line.kept()).collect::<Vec<_>>()) {
+            let line = &lines.gpus[at];
+            match prepare_on(line, forecaster, residence, deadline).await {
+                Ok(()) => served = true,
+                Err(refused @ (LoadRefused::Stopping | LoadRefused::Deadline)) => return Err(refused),
+                Err(refused) => {
+                    refusals.push(refused);
+                    continue;
                 }
-                // Without a fallback the CPU only stands by.
-                Err(_) if !is_gpu && !falls_back && !lines.gpus.is_empty() => {}
-                Err(refused) => return Err(refused),
             }
+            if residence != Residence::Stays {
+                continue;
+            }
+            // Where it does not stay although it was asked to, the next one is: the first waits for room only if none has any.
+            if line.keeps(forecaster) {
+                residence = Residence::Loaded;
+                if let Some(refused) = home.replace(line) {
+                    refused.forgo(forecaster);
+                }
+            } else if home.is_some() {
+                line.forgo(forecaster);
+            } else {
+                home = Some(line);
+            }
+        }
+        if !served && !falls_back && !refusals.is_empty() {
+            return Err(refusals.swap_remove(0));
+        }
+        for refused in refusals {
+            tracing::warn!(model = %forecaster.spec().name, error = %refused, "a gpu does not serve the model");
         }
         Ok(())
     }

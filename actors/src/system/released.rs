@@ -187,6 +187,7 @@ impl System {
             deadline,
             origin: Origin { priority: Priority::Low, ..Origin::default() },
             slot: Some(slot),
+            relieved: false,
             degraded: line.backend() == Backend::Cpu && !self.inner.rooms.lines.gpus.is_empty(),
             ticket: None,
             suspect: None,

@@ -12,7 +12,8 @@ use crate::remote::Remote;
 use crate::request::ForecastError;
 use crate::settings::Placement;
 use crate::status::{
-    BreakerState, BreakerStatus, Guarded, Health, ModelCounts, ModelStats, ModelStatus, PaceStatus,
+    BreakerState, BreakerStatus, DeviceStatus, Guarded, Health, ModelCounts, ModelStats, ModelStatus,
+    PaceStatus,
 };
 
 impl System {
@@ -156,8 +157,8 @@ impl System {
         if !ready && verdict.now == Now::Ready {
             reasons.push("well again, but not for long".to_owned());
         }
-        let some_stay =
-            devices.iter().flat_map(|device| &device.residents).any(|resident| resident.counts.serves);
+        let some_stay = |device: &&DeviceStatus| device.residents.iter().any(|one| one.counts.serves);
+        let stay_on: Vec<usize> = devices.iter().filter(some_stay).map(|device| device.index).collect();
         Health {
             live: verdict.live,
             ready,
@@ -166,7 +167,7 @@ impl System {
             devices,
             actors: inner.rooms.tree.snapshot(),
             system: inner.rooms.vitals.load().as_deref().copied(),
-            meters: known_meters(&inner.rooms.meters, now, some_stay),
+            meters: known_meters(&inner.rooms.meters, now, &stay_on),
             actor_lag: inner.rooms.lag.worst(now),
         }
     }

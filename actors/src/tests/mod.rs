@@ -2,6 +2,7 @@
 
 mod audit;
 mod breakers;
+mod devices;
 mod failures;
 mod fake;
 mod in_line;
@@ -31,22 +32,29 @@ const WINDOW: usize = 168;
 struct Rig {
     system: System,
     cpu: Arc<Script>,
+    /// The first of the GPUs.
     gpu: Arc<Script>,
+    gpus: Vec<Arc<Script>>,
     clock: Arc<ManualClock>,
 }
 
 impl Rig {
     /// With a CPU alone; every request goes through the queue.
     async fn cpu(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start(false, change).await
+        Self::start(0, change).await
     }
 
     /// With a GPU that the CPU stands by.
     async fn gpu(change: impl FnOnce(&mut Settings)) -> Self {
-        Self::start(true, change).await
+        Self::start(1, change).await
     }
 
-    async fn start(with_gpu: bool, change: impl FnOnce(&mut Settings)) -> Self {
+    /// With several GPUs that the CPU stands by.
+    async fn gpus(count: usize, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start(count, change).await
+    }
+
+    async fn start(count: usize, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings { inline_macs_max: 0, ..Settings::default() };
         settings.breaker.calls_min = 2;
         settings.breaker.open_for = Duration::from_secs(60);
@@ -56,11 +64,12 @@ impl Rig {
         change(&mut settings);
         let clock = Arc::new(ManualClock::new());
         let (cpu, gpu) = (Script::new(&clock), Script::new(&clock));
-        let gpu_factory = with_gpu.then(|| gpu.factory(Backend::Gpu));
-        let system =
-            System::start(settings, cpu.factory(Backend::Cpu), gpu_factory, clock.clone(), 7).unwrap();
+        let mut gpus = vec![Arc::clone(&gpu)];
+        gpus.resize_with(count.max(1), || Script::new(&clock));
+        let factories = gpus.iter().take(count).map(|gpu| gpu.factory(Backend::Gpu));
+        let system = System::start(settings, cpu.factory(Backend::Cpu), factories, clock.clone(), 7).unwrap();
         system.load(forecaster(), 1).await.unwrap();
-        Self { system, cpu, gpu, clock }
+        Self { system, cpu, gpu, gpus, clock }
     }
 
     /// One request of one window, answered within 10 s.

@@ -22,11 +22,12 @@ struct Order {
     model: Option<String>,
     version: Option<u32>,
     backend: Option<Kind>,
+    device: Option<usize>,
     node: Option<String>,
 }
 
 const FORM: &str = "`mode`: auto, forced-open, disabled or metrics-only, and if wanted `model`, `version`, `backend`: \
-                    cpu, gpu or remote, `node`";
+                    cpu, gpu or remote, `device`: its place among those of its kind, `node`";
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,6 +58,7 @@ pub(super) async fn order(
         model: order.model,
         version: order.version,
         backend: order.backend.map(|kind| kind.name().to_owned()),
+        device: order.device,
         node: node.map_err(|_| Refusal::Order(FORM))?,
     };
     let mode = match order.mode {
@@ -93,6 +95,7 @@ pub(in crate::gateway) fn view(breaker: &BreakerStatus) -> Value {
         "model": breaker.guards.model().map(|(model, _)| model),
         "version": breaker.guards.model().map(|(_, version)| version),
         "backend": breaker.guards.backend(),
+        "device": breaker.guards.device().map(|device| device.index),
         "node": breaker.guards.node().map(NodeId::as_str),
         "mode": breaker.mode.name(),
         "state": breaker.state.name(),

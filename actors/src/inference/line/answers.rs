@@ -74,6 +74,7 @@ impl Line {
             }
         }
         let at = self.spec.clock.wall();
+        self.count(answered.len(), batch_rows);
         served.ledger.succeeded(&Entry {
             backend: device.backend,
             requests: &answered,
@@ -85,8 +86,8 @@ impl Line {
             // A caller that left needs no answer.
             slot.send(Ok(forecast));
         }
-        self.hand_over(doubted, "its answer was not finite");
-        self.hand_over(unconfirmed, "its answer is to be confirmed");
+        self.give_to_spare(doubted, "its answer was not finite");
+        self.give_to_spare(unconfirmed, "its answer is to be confirmed");
     }
 
     /// Where a model's requests go when this device fails, if they may.
@@ -137,6 +138,7 @@ impl Line {
             origin: Origin { priority: Priority::Low, ..Origin::default() },
             slot: None,
             degraded: false,
+            relieved: false,
             ticket: None,
             suspect: None,
             check: Some(check),
