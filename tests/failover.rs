@@ -92,6 +92,38 @@ fn a_device_taken_away_under_load_loses_no_request() {
 }
 
 #[test]
+fn of_two_gpus_one_is_taken_away_under_load_and_the_other_answers() {
+    let switches = [PowerSwitch::default(), PowerSwitch::default()];
+    let node = TestNode::on_gpus(&switches, &[("BREAKER__OPEN_FOR", "200ms")]);
+    let requests = |gpu: usize| {
+        let page = String::from_utf8(node.get("/metrics").body).expect("text");
+        let name = format!("peregrine_device_requests_total{{backend=\"gpu\",device=\"{gpu}\"");
+        let line = page.lines().find(|line| line.starts_with(&name)).expect("it is counted");
+        line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a count")
+    };
+    let tally = Tally::default();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (tally, node) = (&tally, &node);
+            scope.spawn(move || tally.ask_until_ended(node, client));
+        }
+        let _end = EndOnDrop(&tally.ended);
+        eventually("both answer", || requests(0) >= 20 && requests(1) >= 20);
+        switches[0].off();
+        eventually("it is down", || node.get("/health/gpu").json()["devices"][0]["state"] == "down");
+        let before = requests(1);
+        eventually("the other one answers", || requests(1) >= before + 50);
+        assert_eq!(tally.cpu_degraded.load(Ordering::SeqCst), 0, "nobody needs the cpu");
+        assert_eq!(node.get("/health/gpu").status, 200, "a gpu serves");
+        switches[0].on();
+        let before = requests(0);
+        eventually("it answers again", || requests(0) >= before + 20);
+    });
+    let others = tally.others.into_inner().expect("no holder panics");
+    assert!(others.is_empty(), "answers that are neither gpu nor labelled cpu: {others:?}");
+}
+
+#[test]
 fn a_panic_in_any_actor_is_survived() {
     let switch = PowerSwitch::default();
     let node = TestNode::on_gpu(&switch, &[]);

@@ -23,7 +23,7 @@ const FORECAST: &str = r#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD
 const ABSENT: [(&str, &[&str], &str); 2] = [
     (
         "peregrine_backlog_limit_seconds",
-        &["backend"],
+        &["backend", "device"],
         "absent while nothing waited long: src/gateway/metrics/trust.rs, `queues`",
     ),
     (

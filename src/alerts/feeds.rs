@@ -105,6 +105,7 @@ fn guarded(guards: &Guarded) -> Labels {
             ("model", model.clone()),
             ("version", version.to_string()),
             ("backend", device.backend.name().to_owned()),
+            ("device", device.index.to_string()),
         ]),
         Guarded::Peer { node } => Labels::from([("backend", "remote".to_owned()), ("to", node.to_string())]),
     }

@@ -106,7 +106,9 @@ fn expression(signal: Signal, window: Duration) -> Expression {
                 condition: Some(format!("{} >= {ANSWERS_MIN}", of(""))),
             }
         }
-        Signal::BreakerState => plain("peregrine_breaker_state", &["model", "version", "backend", "to"]),
+        Signal::BreakerState => {
+            plain("peregrine_breaker_state", &["model", "version", "backend", "device", "to"])
+        }
         Signal::ReplicaLost => plain("peregrine_cluster_member_lost", &["member"]),
         Signal::ReplicasMissing => plain("peregrine_cluster_members_missing", &[]),
         Signal::CertificateRemainingSeconds => plain("peregrine_tls_certificate_expiry_seconds", &[]),

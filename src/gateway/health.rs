@@ -65,15 +65,17 @@ async fn startup(shared: Data<Shared>) -> HttpResponse {
     verdict(health.started, &json!({ "started": health.started, "reasons": reasons }))
 }
 
-/// 503 when a GPU was asked for and is not up; a node that was told to use its CPU is well without one.
+/// 503 when GPUs were asked for and none is up; a node that was told to use its CPU is well without one.
 async fn gpu(shared: Data<Shared>) -> HttpResponse {
     let health = shared.system.health();
     let gpus: Vec<&DeviceStatus> =
         health.devices.iter().filter(|device| device.backend == Backend::Gpu).collect();
-    let well = gpus.iter().all(|device| device.state == DeviceState::Up);
+    let well = gpus.is_empty() || gpus.iter().any(|device| device.state == DeviceState::Up);
     let reasons: Vec<String> = match gpus.is_empty() {
         true => vec!["no gpu in use: the cpu answers".to_owned()],
-        false => gpus.iter().filter_map(|device| reason(device)).collect(),
+        false => {
+            gpus.iter().filter_map(|device| Some(format!("{}: {}", device.id(), reason(device)?))).collect()
+        }
     };
     let list: Vec<Value> = gpus.iter().map(|device| device_view(device)).collect();
     let mut body = json!({ "gpu": well && !gpus.is_empty(), "devices": list, "reasons": reasons });
@@ -199,12 +201,16 @@ fn devices(health: &Health) -> Vec<Value> {
 pub(super) fn device_view(device: &DeviceStatus) -> Value {
     json!({
         "backend": device.backend.name(),
+        "device": device.index,
         "name": device.name,
         "state": state_name(&device.state),
         "reason": reason(device),
         "queue_requests": device.queue_requests,
         "queue_rows": device.queue_rows,
         "queue_rows_max": device.queue_rows_max,
+        "requests": device.requests,
+        "rows": device.rows,
+        "batches": device.batches,
         "busy_seconds": device.busy.as_secs_f64(),
         "memory": device.memory.as_ref().map(memory_view),
         "residents": device.residents.iter().map(resident_view).collect::<Vec<_>>(),

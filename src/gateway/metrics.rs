@@ -201,6 +201,7 @@ fn pace_view(pace: &PaceStatus) -> serde_json::Value {
         "model": pace.model,
         "version": pace.version.to_string(),
         "backend": pace.backend.name(),
+        "device": pace.index,
         "rows": pace.rows,
         "milliseconds": pace.took.as_secs_f64() * 1e3,
     })

@@ -23,8 +23,8 @@ pub(crate) struct Counters {
     pub(crate) failed: u64,
     /// By name and version, as an overview has them.
     pub(crate) models: BTreeMap<(String, String), ModelCounts>,
-    /// Time that devices have computed, by backend and name.
-    pub(crate) busy: BTreeMap<(String, String), Duration>,
+    /// Time that devices have computed, by backend and place.
+    pub(crate) busy: BTreeMap<(String, u64), Duration>,
     /// Messages that actors have taken, by name.
     pub(crate) taken: BTreeMap<String, u64>,
     /// Messages of streams that were sent.
@@ -113,7 +113,7 @@ impl<'a> Since<'a> {
             model.failed_rate = self.rate(before.failed, now.failed);
         }
         for device in &mut overview.devices {
-            let key = (device.backend.clone(), device.name.clone());
+            let key = (device.backend.clone(), device.device);
             let both = self.before.busy.get(&key).zip(self.now.busy.get(&key));
             let computed = both.and_then(|(before, now)| now.checked_sub(*before));
             // What it computes is counted when it is done.

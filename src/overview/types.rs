@@ -109,6 +109,8 @@ pub(crate) struct Model {
 pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) backend: String,
+    /// Its place among those of its kind.
+    pub(crate) device: u64,
     pub(crate) state: String,
     pub(crate) reason: Option<String>,
     /// Share of the time in which it computed for this node.

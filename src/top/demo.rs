@@ -193,7 +193,7 @@ impl Demo {
                        probe_ms: Option<u64>,
                        why: &str| {
             json!({
-                "model": model, "version": 1, "backend": backend, "node": null, "mode": "auto", "state": state,
+                "model": model, "version": 1, "backend": backend, "device": 0, "node": null, "mode": "auto", "state": state,
                 "probe_in_ms": probe_ms, "failures": failures * 7, "transitions": failures * 3, "reason": why,
             })
         };
@@ -208,7 +208,7 @@ impl Demo {
         let others = self.nodes.iter().filter(|other| other.place != sim.place);
         breakers.extend(others.map(|other| {
             json!({
-                "model": null, "version": null, "backend": "remote", "node": NODES[other.place].0, "mode": "auto",
+                "model": null, "version": null, "backend": "remote", "device": null, "node": NODES[other.place].0, "mode": "auto",
                 "state": "closed", "probe_in_ms": null, "failures": 0, "transitions": 0, "reason": "",
             })
         }));
@@ -310,6 +310,7 @@ fn devices(sim: &Sim, now: u64) -> Vec<Device> {
     let card = NODES[sim.place].4.map(|name| Device {
         name: name.to_owned(),
         backend: "gpu".to_owned(),
+        device: 0,
         state: if is_down { "down" } else { "up" }.to_owned(),
         reason: is_down.then(|| "the device was lost".to_owned()),
         busy_share: Some(if is_down { 0.0 } else { load.min(1.0) }),

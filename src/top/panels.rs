@@ -253,7 +253,7 @@ fn devices(seen: &Overview) -> Vec<Row> {
         );
         row(vec![
             or_dash(&device.name),
-            or_dash(&device.backend),
+            or_dash(&of_kind(&device.backend, device.device)),
             or_dash(&device.state).toned(tone),
             share(device.busy_share),
             whole(device.queue_rows),
@@ -266,6 +266,11 @@ fn devices(seen: &Overview) -> Vec<Row> {
         ])
     });
     devices.collect()
+}
+
+/// `gpu`, and `gpu-1` for the second of them.
+fn of_kind(kind: &str, place: u64) -> String {
+    if place == 0 { kind.to_owned() } else { format!("{kind}-{place}") }
 }
 
 fn batches(seen: &Overview) -> Vec<Row> {
@@ -313,7 +318,10 @@ fn breakers(seen: &Overview) -> Vec<Row> {
         let is_ordered = mode.text != "auto";
         row(vec![
             or_dash(&node.or(model).unwrap_or_default()),
-            said(breaker, "backend"),
+            or_dash(&of_kind(
+                breaker["backend"].as_str().unwrap_or_default(),
+                breaker["device"].as_u64().unwrap_or(0),
+            )),
             state.toned(tone),
             if is_ordered { mode.toned(Tone::Odd) } else { mode },
             said(breaker, "probe_in_ms"),

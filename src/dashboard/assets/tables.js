@@ -5,6 +5,9 @@ import * as format from './format.js';
 
 const count = (list, one, many) => (list.length === 1 ? `1 ${one}` : `${list.length} ${many}`);
 
+// `gpu`, and `gpu-1` for the second of them.
+const kind = (one) => (one.device > 0 ? `${one.backend}-${one.device}` : one.backend);
+
 export const showDevices = ({ devices }) => {
   say(byId('devices-note'), count(devices, 'device', 'devices'));
   const meters = devices.some((one) => typeof one.temperature_celsius === 'number');
@@ -12,7 +15,7 @@ export const showDevices = ({ devices }) => {
   if (meters) columns.push(['Used', 'right'], ['Memory', 'right'], ['°C', 'right'], ['W', 'right']);
   const rows = devices.map((one) => {
     const cells = [
-      [make('b', {}, one.backend), ` ${one.name}`],
+      [make('b', {}, kind(one)), ` ${one.name}`],
       [state(one.state, one.state === 'up' ? 'good' : 'bad'), one.reason ? make('small', {}, ` ${one.reason}`) : null].filter(Boolean),
       bar(one.busy_share, format.percent(one.busy_share)),
       format.whole(one.queue_rows),
@@ -41,7 +44,7 @@ export const showBreakers = ({ breakers }) => {
   const sorted = [...breakers].sort((a, b) => URGENCY[mood(a)] - URGENCY[mood(b)]);
   const rows = sorted.map((one) => [
     one.node ? `node ${one.node}` : `${one.model} ${one.version}`,
-    one.backend ?? format.NONE,
+    kind(one) ?? format.NONE,
     state(one.state.replace('_', '-'), mood(one)),
     one.mode,
     format.whole(one.failures),

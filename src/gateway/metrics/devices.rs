@@ -1,26 +1,55 @@
 //! Devices of this node as metrics: whether they serve, what they keep in their memory, and what stays on them.
 
-use peregrine_actors::{DeviceState, Health, ResidentStatus};
-use peregrine_shaders::{DeviceMemory, ResidentCounts};
+use std::fmt::Display;
+
+use peregrine_actors::{DeviceState, DeviceStatus, Health};
+use peregrine_shaders::{Backend, DeviceMemory, ResidentCounts};
 
 use super::Page;
+
+/// Which device a sample is of.
+pub(super) fn labels(device: &DeviceStatus) -> [(&'static str, &dyn Display); 2] {
+    let backend: &'static dyn Display = match device.backend {
+        Backend::Cpu => &"cpu",
+        Backend::Gpu => &"gpu",
+    };
+    [("backend", backend), ("device", &device.index)]
+}
 
 pub(super) fn all(page: &mut Page, health: &Health) {
     page.family("peregrine_device_up", "gauge", "1 while the device serves.");
     for device in &health.devices {
         let up = u8::from(device.state == DeviceState::Up);
-        page.sample("", &[("backend", &device.backend.name()), ("device", &device.name)], up);
+        let [backend, index] = labels(device);
+        page.sample("", &[backend, index, ("name", &device.name)], up);
     }
     page.family("peregrine_device_busy_seconds_total", "counter", "Computing; its rate is the utilisation.");
     for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.busy.as_secs_f64());
+        page.sample("", &labels(device), device.busy.as_secs_f64());
     }
+    done(page, health);
     memory(page, health);
-    residents(page, health.devices.iter().flat_map(|device| &device.residents));
+    residents(page, health);
+}
+
+/// What each device has answered.
+fn done(page: &mut Page, health: &Health) {
+    type Read = fn(&DeviceStatus) -> u64;
+    let families: [(&str, &str, Read); 3] = [
+        ("peregrine_device_requests_total", "Requests that the device answered.", |device| device.requests),
+        ("peregrine_device_rows_total", "Rows of batches that it ran for them.", |device| device.rows),
+        ("peregrine_device_batches_total", "Those batches.", |device| device.batches),
+    ];
+    for (name, help, read) in families {
+        page.family(name, "counter", help);
+        for device in &health.devices {
+            page.sample("", &labels(device), read(device));
+        }
+    }
 }
 
 /// Plans that stay on a device between requests.
-fn residents<'a>(page: &mut Page, residents: impl Iterator<Item = &'a ResidentStatus> + Clone) {
+fn residents(page: &mut Page, health: &Health) {
     type Read = fn(&ResidentCounts) -> u64;
     let families: [(&str, &str, &str, Read); 4] = [
         ("peregrine_resident_up", "gauge", "1 while a plan that stays on its device answers.", |counts| {
@@ -41,8 +70,11 @@ fn residents<'a>(page: &mut Page, residents: impl Iterator<Item = &'a ResidentSt
     ];
     for (name, kind, help, read) in families {
         page.family(name, kind, help);
-        for resident in residents.clone() {
-            page.sample("", &[("plan", &resident.plan)], read(&resident.counts));
+        for device in &health.devices {
+            for resident in &device.residents {
+                let labels: [(&str, &dyn Display); 2] = [("plan", &resident.plan), ("device", &device.index)];
+                page.sample("", &labels, read(&resident.counts));
+            }
         }
     }
 }
@@ -68,12 +100,12 @@ fn memory(page: &mut Page, health: &Health) {
             |memory| Some(memory.evictions),
         ),
     ];
-    let kept = || health.devices.iter().filter_map(|device| Some((device.backend.name(), device.memory?)));
+    let kept = || health.devices.iter().filter_map(|device| Some((device, device.memory?)));
     for (name, kind, help, read) in families {
         page.family(name, kind, help);
-        for (backend, memory) in kept() {
+        for (device, memory) in kept() {
             let Some(value) = read(&memory) else { continue };
-            page.sample("", &[("backend", &backend)], value);
+            page.sample("", &labels(device), value);
         }
     }
 }

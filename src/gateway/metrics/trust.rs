@@ -5,6 +5,7 @@ use std::fmt::Display;
 use peregrine_actors::{BreakerMode, BreakerState, Guarded, Health, ModelStats};
 use peregrine_shaders::Backend;
 
+use super::devices::labels;
 use super::{Page, Shared};
 
 pub(super) fn breakers(page: &mut Page, shared: &Shared) {
@@ -43,7 +44,7 @@ fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
                 Backend::Cpu => &"cpu",
                 Backend::Gpu => &"gpu",
             };
-            vec![("model", model), ("version", version), ("backend", backend)]
+            vec![("model", model), ("version", version), ("backend", backend), ("device", &device.index)]
         }
         Guarded::Peer { node } => vec![("backend", &"remote"), ("to", node)],
     }
@@ -71,15 +72,15 @@ pub(super) fn checks(page: &mut Page, stats: &[ModelStats]) {
 pub(super) fn queues(page: &mut Page, health: &Health) {
     page.family("peregrine_queue_rows", "gauge", "Rows waiting for a device.");
     for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.queue_rows);
+        page.sample("", &labels(device), device.queue_rows);
     }
     page.family("peregrine_queue_requests", "gauge", "Requests waiting for a device.");
     for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.queue_requests);
+        page.sample("", &labels(device), device.queue_requests);
     }
     page.family("peregrine_backlog_seconds", "gauge", "What waits will take so long, by the pace of late.");
     for device in &health.devices {
-        page.sample("", &[("backend", &device.backend.name())], device.backlog.as_secs_f64());
+        page.sample("", &labels(device), device.backlog.as_secs_f64());
     }
     page.family(
         "peregrine_backlog_limit_seconds",
@@ -88,7 +89,7 @@ pub(super) fn queues(page: &mut Page, health: &Health) {
     );
     for device in &health.devices {
         let Some(limit) = device.backlog_max else { continue };
-        page.sample("", &[("backend", &device.backend.name())], limit.as_secs_f64());
+        page.sample("", &labels(device), limit.as_secs_f64());
     }
     page.family(
         "peregrine_turned_away_total",
@@ -97,7 +98,11 @@ pub(super) fn queues(page: &mut Page, health: &Health) {
     );
     for device in &health.devices {
         for (why, count) in &device.refused {
-            page.sample("", &[("backend", &device.backend.name()), ("why", why)], count);
+            page.sample(
+                "",
+                &[("backend", &device.backend.name()), ("device", &device.index), ("why", why)],
+                count,
+            );
         }
     }
 }

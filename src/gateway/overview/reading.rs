@@ -96,11 +96,12 @@ fn models(shared: &Shared, counters: &mut Counters) -> Vec<Model> {
 fn devices(health: &Health, counters: &mut Counters) -> Vec<Device> {
     let devices = health.devices.iter().map(|device| {
         let backend = device.backend.name().to_owned();
-        counters.busy.insert((backend.clone(), device.name.clone()), device.busy);
+        counters.busy.insert((backend.clone(), device.index as u64), device.busy);
         let meter = meter_of(device, health);
         Device {
             name: device.name.clone(),
             backend,
+            device: device.index as u64,
             state: health::state_name(&device.state).to_owned(),
             reason: health::reason(device).map(|reason| clip(&reason)),
             busy_share: None,
@@ -116,16 +117,19 @@ fn devices(health: &Health, counters: &mut Counters) -> Vec<Device> {
     devices.collect()
 }
 
-/// What a driver says of a device: the meter of its name, or the only one of the only GPU.
+/// What a driver says of a device: the meter that is known to be of it, of its name, or the only one there is.
 fn meter_of<'a>(device: &DeviceStatus, health: &'a Health) -> Option<&'a DeviceMeter> {
     if device.backend != Backend::Gpu {
         return None;
     }
+    let known = |meter: &&DeviceMeter| meter.gpu == Some(device.index);
     let of_name = |meter: &&DeviceMeter| !meter.name.is_empty() && device.name.contains(&meter.name);
-    health.meters.iter().find(of_name).or(match health.meters.as_slice() {
-        [only] => Some(only),
-        _ => None,
-    })
+    health.meters.iter().find(known).or_else(|| health.meters.iter().find(of_name)).or(
+        match health.meters.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        },
+    )
 }
 
 /// The supervisors and what they look after, as one tree.

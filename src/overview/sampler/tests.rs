@@ -12,7 +12,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let mut counters = Counters { answered: vec![0; FINE_BOUNDS_S.len() + 1], ..Counters::default() };
-        counters.busy.insert(("cpu".into(), "c".into()), Duration::from_secs(100));
+        counters.busy.insert(("cpu".into(), 0), Duration::from_secs(100));
         counters.taken.insert("router".into(), 1000);
         counters.models.insert(("m".into(), "1".into()), counts(0, 0, 0, Duration::ZERO));
         Self { start: Instant::now(), sampler: Sampler::default(), counters }
@@ -73,7 +73,7 @@ fn rates_are_of_the_time_between_two_looks() {
     world.answer(30, 0.01);
     world.counters.failed += 3;
     world.counters.ticks += 1500;
-    world.counters.busy.insert(("cpu".into(), "c".into()), Duration::from_millis(100_750));
+    world.counters.busy.insert(("cpu".into(), 0), Duration::from_millis(100_750));
     world.counters.taken.insert("router".into(), 1600);
     world.counters.models.insert(("m".into(), "1".into()), counts(60, 120, 40, Duration::from_millis(2)));
     let seen = world.look(1500);
