@@ -80,6 +80,7 @@ fn precision(choice: PrecisionChoice) -> Option<Precision> {
         PrecisionChoice::Auto => None,
         PrecisionChoice::F32 => Some(Precision::F32),
         PrecisionChoice::F16 => Some(Precision::F16),
+        PrecisionChoice::Int8 => Some(Precision::Int8),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use peregrine::catalog;
 use peregrine::score::{Board, Candidate, Panel, Row, score};
 use peregrine::sealed::Vault;
+use peregrine_shaders::Precision;
 use peregrine_shaders::cpu::CpuExecutor;
 
 const TOLERANCE: f64 = 5e-4;
@@ -64,22 +65,27 @@ fn the_shipped_ensemble_beats_every_member_and_baseline() {
 /// Of the models of the shipped ensemble; what a device's own products of halves add is measured there
 /// (`peregrine models score … --halves --backend gpu`).
 #[test]
-fn halves_cost_less_than_a_thousandth_of_the_accuracy() {
+fn rounded_matrices_cost_less_than_a_thousandth_of_the_accuracy() {
     let panel = File::open("models/fx_vol_daily.csv.gz").unwrap();
     let panel = Panel::read(panel, "logrv5", &[]).unwrap();
     let exact: Vec<Candidate> =
         MEMBERS.map(candidate).into_iter().chain([candidate("vol-ensemble")]).collect();
-    let halves = exact.iter().map(|exact| Candidate {
-        name: format!("{}, halves", exact.name),
-        forecaster: exact.forecaster.halved().expect("small weights"),
+    let precisions = [Precision::F16, Precision::Int8];
+    let rounded = precisions.iter().flat_map(|precision| {
+        exact.iter().map(|exact| Candidate {
+            name: format!("{}, {}", exact.name, precision.name()),
+            forecaster: exact.forecaster.rounded(*precision).expect("small weights"),
+        })
     });
-    let candidates: Vec<Candidate> = halves.collect::<Vec<_>>().into_iter().chain(exact).collect();
+    let candidates: Vec<Candidate> = rounded.collect::<Vec<_>>().into_iter().chain(exact).collect();
     let board = score(&panel, 500, &candidates, &mut CpuExecutor::new(2)).unwrap();
     for name in MEMBERS.into_iter().chain(["vol-ensemble"]) {
-        let [exact, halved] =
-            [name.to_owned(), format!("{name}, halves")].map(|name| row(&board, &name).measures.mae);
-        assert_ne!(exact, halved, "{name}: nothing was rounded");
-        assert!(halved < exact * 1.001, "{name}: {halved} with halves, {exact} without");
+        let exact = row(&board, name).measures.mae;
+        for precision in precisions {
+            let rounded = row(&board, &format!("{name}, {}", precision.name())).measures.mae;
+            assert_ne!(exact, rounded, "{name}: nothing was rounded");
+            assert!(rounded < exact * 1.001, "{name}: {rounded} with {}, {exact} without", precision.name());
+        }
     }
 }
 

@@ -90,7 +90,7 @@ impl Bench {
             pairs.fold(0.0_f32, |most, (a, e)| if (a - e).abs() <= most { most } else { (a - e).abs() });
         let error = f64::from(worst / largest);
         let allowed = match plan.precision {
-            Precision::F32 => 2e-5,
+            Precision::F32 | Precision::Int8 => 2e-5,
             Precision::F16 => 5e-3,
         };
         assert!(error < allowed, "{}, {rows} rows: off by {error:e}", plan.name);

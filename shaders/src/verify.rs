@@ -67,6 +67,9 @@ pub enum VerifyError {
     /// A weight is larger than a half can be.
     #[error("a weight is larger than a half can be: serve the model in f32")]
     NotHalved,
+    /// Stored windows are there to find mistakes, and some of them are beyond what weights of eight bits can follow.
+    #[error("weights of eight bits are too coarse for stored cases: `models score` tells what they cost")]
+    Coarse,
 }
 
 /// How far a device may be from the CPU on a model, as [`CaseReport::err`] counts: the strictest bound of its cases.
@@ -90,6 +93,7 @@ pub fn verify(
     let forecaster = match precision {
         Precision::F32 => exact,
         Precision::F16 => exact.halved().ok_or(VerifyError::NotHalved)?,
+        Precision::Int8 => return Err(VerifyError::Coarse),
     };
     let report = replay(&forecaster, dir, files, executor);
     forecaster.plans().for_each(|plan| executor.unload(plan.id));
@@ -149,8 +153,8 @@ fn replay(
         let range = row * len..(row + 1) * len;
         let err = error(&got[range.clone()], &expected[range]);
         let tolerance = match forecaster.precision() {
-            Precision::F32 => tolerance,
             Precision::F16 => tolerance.max(HALVES_TOLERANCE),
+            Precision::F32 | Precision::Int8 => tolerance,
         };
         reports.push(CaseReport { index, tag, err, tolerance, pass: err <= tolerance });
     }

@@ -29,7 +29,7 @@ pub struct View<'a> {
     pub model_version: String,
     /// Of the weights' file.
     pub sha256: &'a str,
-    /// How exactly its matrices were kept: `f32` or `f16`.
+    /// How exactly its matrices were kept: `f32`, `f16` or `int8`.
     pub precision: &'static str,
     /// `cpu` or `gpu`.
     pub backend: &'static str,

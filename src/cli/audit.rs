@@ -281,11 +281,13 @@ fn again(record: &Record, entries: &[Entry], vault: &Vault) -> Result<Again, Aud
     let loaded = catalog::load(entry, vault);
     let mut forecaster = loaded.map_err(|source| AuditError::Load { model: model.clone(), source })?;
     let mut tolerance = tolerance(&entry.dir, vault);
-    if Precision::of_digest(&record.digest).1 == Precision::F16
-        && let Some(halved) = forecaster.halved()
+    let (_, precision) = Precision::of_digest(&record.digest);
+    if precision != Precision::F32
+        && let Some(rounded) = forecaster.rounded(precision)
     {
-        forecaster = halved;
-        tolerance = tolerance.max(HALVES_TOLERANCE);
+        forecaster = rounded;
+        // Only halves are multiplied in another way elsewhere.
+        tolerance = if precision == Precision::F16 { tolerance.max(HALVES_TOLERANCE) } else { tolerance };
     }
     if forecaster.digest() != record.digest {
         let (found, recorded) = (forecaster.digest().to_owned(), record.digest.clone());

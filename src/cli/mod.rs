@@ -25,7 +25,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use peregrine_shaders::Precision;
 
 use crate::backends::BackendError;
 use crate::catalog::CatalogError;
@@ -262,6 +263,40 @@ struct ImportArgs {
     json: bool,
 }
 
+/// Which rounded matrices a model is tried with besides its own.
+#[derive(Debug, Args)]
+struct RoundedArgs {
+    /// Each model once more with matrices of halves, as the profiles high_throughput and memory_optimized have them; the same
+    /// as --precision f16
+    #[arg(long)]
+    halves: bool,
+    /// Each model once more with matrices rounded so, as models.precision has them; several with commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PRECISION")]
+    precision: Vec<RoundedTo>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RoundedTo {
+    /// Halves
+    F16,
+    /// Whole numbers of eight bits
+    Int8,
+}
+
+impl RoundedArgs {
+    /// The most exact first, each once.
+    fn precisions(&self) -> Vec<Precision> {
+        let mut wanted = Vec::new();
+        if self.halves || self.precision.contains(&RoundedTo::F16) {
+            wanted.push(Precision::F16);
+        }
+        if self.precision.contains(&RoundedTo::Int8) {
+            wanted.push(Precision::Int8);
+        }
+        wanted
+    }
+}
+
 #[derive(Debug, Args)]
 struct ScoreArgs {
     /// Name in a repository, or a model folder; the others are compared with the first
@@ -279,9 +314,8 @@ struct ScoreArgs {
     /// Which device computes
     #[arg(long, value_enum, default_value = "cpu")]
     backend: BackendChoice,
-    /// Each model once more with matrices of halves
-    #[arg(long)]
-    halves: bool,
+    #[command(flatten)]
+    rounded: RoundedArgs,
     /// Configuration file that names the repositories
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,

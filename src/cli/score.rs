@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use peregrine_shaders::LoadError;
+use peregrine_shaders::{LoadError, Precision};
 use serde_json::{Value, json};
 
 use super::forecast::find;
@@ -32,9 +32,9 @@ pub(super) enum ScoreFailure {
     /// A model is.
     #[error("model `{model}`: {source}")]
     Load { model: String, source: LoadError },
-    /// It has no form with halves.
-    #[error("model `{0}`: a weight is larger than a half can be")]
-    NotHalved(String),
+    /// It has no such form.
+    #[error("model `{model}`: a weight is larger than {} can be", precision.name())]
+    NotRounded { model: String, precision: Precision },
     /// They do not fit.
     #[error("{}: {source}", file.display())]
     Score { file: PathBuf, source: ScoreError },
@@ -81,19 +81,21 @@ fn candidates(args: &ScoreArgs) -> Result<Vec<Candidate>, CliError> {
             candidate.name.clone_from(typed);
         }
     }
-    if args.halves {
-        let mut all = Vec::with_capacity(2 * candidates.len());
-        for candidate in candidates {
-            let halved = candidate
-                .forecaster
-                .halved()
-                .ok_or_else(|| ScoreFailure::NotHalved(candidate.name.clone()))?;
-            let name = format!("{}, halves", candidate.name);
-            all.extend([candidate, Candidate { name, forecaster: halved }]);
+    let precisions = args.rounded.precisions();
+    let mut all = Vec::with_capacity((1 + precisions.len()) * candidates.len());
+    for Candidate { name, forecaster } in candidates {
+        let mut more = Vec::with_capacity(precisions.len());
+        for &precision in &precisions {
+            let rounded = forecaster
+                .rounded(precision)
+                .ok_or_else(|| ScoreFailure::NotRounded { model: name.clone(), precision })?;
+            let kept = if precision == Precision::F16 { "halves" } else { precision.name() };
+            more.push(Candidate { name: format!("{name}, {kept}"), forecaster: rounded });
         }
-        return Ok(all);
+        all.push(Candidate { name, forecaster });
+        all.append(&mut more);
     }
-    Ok(candidates)
+    Ok(all)
 }
 
 fn table(board: &Board) -> Vec<Vec<String>> {

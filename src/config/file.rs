@@ -163,6 +163,8 @@ pub enum PrecisionChoice {
     F32,
     /// Rounded to halves
     F16,
+    /// Rounded to whole numbers of eight bits times a scale for each output; a GPU keeps them multiplied out
+    Int8,
 }
 
 /// Where plans run.

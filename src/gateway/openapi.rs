@@ -695,7 +695,7 @@ fn schemas() -> Value {
             "horizon": { "type": "integer" }, "columns": list(text.clone()), "hist_exog": list(text.clone()),
             "futr_exog": list(text.clone()), "stat_exog": list(text.clone()),
             "weight_bytes": { "type": "integer" }, "sha256": text,
-            "precision": { "type": "string", "enum": ["f32", "f16"], "description": "of its matrices" },
+            "precision": { "type": "string", "enum": ["f32", "f16", "int8"], "description": "of its matrices" },
             "release": { "type": "object", "description": "who answers requests that name no version, and why" },
         })),
         "Predict": object(&["symbol"], json!({

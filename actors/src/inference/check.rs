@@ -25,7 +25,7 @@ pub struct CheckLimits {
 impl CheckLimits {
     fn drift_max_of(&self, precision: Precision) -> f64 {
         match precision {
-            Precision::F32 => self.drift_max,
+            Precision::F32 | Precision::Int8 => self.drift_max,
             Precision::F16 => 10.0 * self.drift_max,
         }
     }

@@ -77,7 +77,7 @@ impl System {
         self.ask_router(mail, deadline).await.unwrap_or(false)
     }
 
-    /// With matrices of halves, where they are wanted and can be had.
+    /// With rounded matrices, where they are wanted and can be had.
     async fn rounded(&self, forecaster: Arc<Forecaster>) -> Arc<Forecaster> {
         let name = &forecaster.spec().name;
         let wanted = match self.inner.settings.precision_of(name) {
@@ -93,10 +93,10 @@ impl System {
         }
         let exact = Arc::clone(&forecaster);
         // Some ten milliseconds for a million weights.
-        let halved = tokio::task::spawn_blocking(move || exact.halved()).await.ok().flatten();
-        halved.map_or_else(
+        let rounded = tokio::task::spawn_blocking(move || exact.rounded(wanted)).await.ok().flatten();
+        rounded.map_or_else(
             || {
-                tracing::warn!(model = %forecaster.spec().name, "a weight is larger than a half can be: served in f32");
+                tracing::warn!(model = %forecaster.spec().name, precision = wanted.name(), "a weight is too large for its precision: served in f32");
                 Arc::clone(&forecaster)
             },
             Arc::new,

@@ -55,13 +55,14 @@ async fn of_models_that_stream_one_at_a_time_is_on_the_device() {
 
 #[tokio::test]
 async fn matrices_have_halves_where_a_profile_or_the_owner_wants_them() {
-    use Precision::{F16, F32};
+    use Precision::{F16, F32, Int8};
     type Choose = fn(&mut Settings);
-    let cases: [(bool, Choose, Precision); 6] = [
+    let cases: [(bool, Choose, Precision); 7] = [
         (true, |settings| settings.profiles.default = Profile::HighThroughput, F16),
         (true, |settings| settings.profiles.default = Profile::Balanced, F32),
         (false, |settings| settings.profiles.default = Profile::HighThroughput, F32),
         (false, |settings| settings.precision = Some(F16), F16),
+        (true, |settings| settings.precision = Some(Int8), Int8),
         (
             true,
             |settings| {
@@ -85,7 +86,7 @@ async fn matrices_have_halves_where_a_profile_or_the_owner_wants_them() {
         let models = rig.system.models();
         let (hex, precision) = Precision::of_digest(&models[0].digest);
         assert_eq!((hex, precision), (exact.digest(), wanted), "case {at}");
-        assert_eq!(models[0].weight_bytes < exact.weight_bytes(), wanted == F16, "case {at}");
+        assert_eq!(models[0].weight_bytes < exact.weight_bytes(), wanted != F32, "case {at}");
         rig.ask().await.unwrap();
     }
 }

@@ -3,7 +3,8 @@
 //! Every output cell is one chain of fused multiply-adds in rising order of the input column, whatever the block
 //! it falls into, so results do not depend on the vector width, the number of rows or the place in the batch. Adding
 //! `+0` at the end makes `−0` into `+0`; therefore the one-row kernel may leave out inputs that are zero, which
-//! after a ReLU are about half, and with them half of the weights that would have to be fetched.
+//! after a ReLU are about half, and with them half of the weights that would have to be fetched. Where weights are whole
+//! numbers the chain starts at zero, and one more multiply-add at the end of each pass scales it and adds what is there.
 
 use half::f16;
 
@@ -122,6 +123,7 @@ pub(crate) unsafe fn run(simd: Simd, layer: &Layer<'_>, scratch: &mut Scratch) {
         match layer.packed.precision {
             Precision::F32 => run_kept::<f32>(simd, layer, scratch),
             Precision::F16 => run_kept::<f16>(simd, layer, scratch),
+            Precision::Int8 => run_kept::<i8>(simd, layer, scratch),
         }
     }
 }
@@ -183,6 +185,8 @@ struct Block<W> {
     mask: Option<Rows<*const f32>>,
     panels: Rows<*const W>,
     bias: *const f32,
+    /// Read only where weights are scaled.
+    scales: *const f32,
     start: Start,
     finish: Finish,
 }
@@ -235,6 +239,7 @@ unsafe fn run_level<V: Lanes, W: Weight>(simd: Simd, layer: &Layer<'_>, scratch:
                         },
                         panels: Rows { ptr: panels, stride: panel_stride },
                         bias: packed.bias().as_ptr().add(column),
+                        scales: packed.scales().as_ptr().wrapping_add(column),
                         start,
                         finish,
                     };
@@ -409,21 +414,25 @@ unsafe fn begin<V: Lanes, W: Weight, const M: usize, const P: usize>(block: &Blo
     // SAFETY: the block's ranges, and instructions that the caller enabled.
     unsafe {
         let mut sums = [[[V::splat(0.0); 2]; P]; M];
-        for (m, row) in sums.iter_mut().enumerate() {
-            for (p, pair) in row.iter_mut().enumerate() {
-                for (v, sum) in pair.iter_mut().enumerate() {
-                    let column = (2 * p + v) * V::LEN;
-                    let bias = block.bias.add(column);
-                    let dst = block.dst.ptr.add(m * block.dst.stride + column);
-                    *sum = match block.start {
-                        Start::Bias => V::load(bias),
-                        Start::BiasAndDst => V::load(dst).add(V::load(bias)),
-                        Start::Resume => V::load(dst),
-                    };
-                }
-            }
+        if !W::SCALED {
+            for_each(&mut sums, |sum, row, column| *sum = base(block, row, column));
         }
         sums
+    }
+}
+
+/// What a sum is added to.
+#[inline(always)]
+unsafe fn base<V: Lanes, W: Weight>(block: &Block<W>, row: usize, column: usize) -> V {
+    // SAFETY: the block's ranges, and instructions that the caller enabled.
+    unsafe {
+        let bias = block.bias.add(column);
+        let dst = block.dst.ptr.add(row * block.dst.stride + column);
+        match block.start {
+            Start::Bias => V::load(bias),
+            Start::BiasAndDst => V::load(dst).add(V::load(bias)),
+            Start::Resume => V::load(dst),
+        }
     }
 }
 
@@ -434,31 +443,41 @@ unsafe fn end<V: Lanes, W: Weight, const M: usize, const P: usize>(
 ) {
     // SAFETY: the block's ranges, and instructions that the caller enabled.
     unsafe {
+        if W::SCALED {
+            for_each(&mut sums, |sum, row, column| {
+                *sum = sum.mul_add(V::load(block.scales.add(column)), base(block, row, column));
+            });
+        }
         match block.finish {
             Finish::Pause => {}
-            Finish::Identity => each(&mut sums, |sum| sum.add(V::splat(0.0))),
-            Finish::Relu => each(&mut sums, |sum| sum.add(V::splat(0.0)).relu()),
-            Finish::Leaky(slope) => each(&mut sums, |sum| sum.add(V::splat(0.0)).leaky(V::splat(slope))),
-        }
-        let is_finished = !matches!(block.finish, Finish::Pause);
-        for (m, row) in sums.iter().enumerate() {
-            for (p, pair) in row.iter().enumerate() {
-                for (v, sum) in pair.iter().enumerate() {
-                    let column = (2 * p + v) * V::LEN;
-                    let value = match block.mask {
-                        Some(mask) if is_finished => sum.mul(V::load(mask.ptr.add(m * mask.stride + column))),
-                        _ => *sum,
-                    };
-                    value.store(block.dst.ptr.add(m * block.dst.stride + column));
-                }
+            Finish::Identity => for_each(&mut sums, |sum, _, _| *sum = sum.add(V::splat(0.0))),
+            Finish::Relu => for_each(&mut sums, |sum, _, _| *sum = sum.add(V::splat(0.0)).relu()),
+            Finish::Leaky(slope) => {
+                for_each(&mut sums, |sum, _, _| *sum = sum.add(V::splat(0.0)).leaky(V::splat(slope)));
             }
         }
+        let is_finished = !matches!(block.finish, Finish::Pause);
+        for_each(&mut sums, |sum, row, column| {
+            let value = match block.mask {
+                Some(mask) if is_finished => sum.mul(V::load(mask.ptr.add(row * mask.stride + column))),
+                _ => *sum,
+            };
+            value.store(block.dst.ptr.add(row * block.dst.stride + column));
+        });
     }
 }
 
+/// Calls `f` with each vector of sums and its row and first column in the block.
 #[inline(always)]
-fn each<V: Lanes, const M: usize, const P: usize>(sums: &mut Sums<V, M, P>, f: impl Fn(V) -> V) {
-    for sum in sums.iter_mut().flatten().flatten() {
-        *sum = f(*sum);
+fn for_each<V: Lanes, const M: usize, const P: usize>(
+    sums: &mut Sums<V, M, P>,
+    mut f: impl FnMut(&mut V, usize, usize),
+) {
+    for (m, row) in sums.iter_mut().enumerate() {
+        for (p, pair) in row.iter_mut().enumerate() {
+            for (v, sum) in pair.iter_mut().enumerate() {
+                f(sum, m, (2 * p + v) * V::LEN);
+            }
+        }
     }
 }

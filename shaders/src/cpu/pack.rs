@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use half::f16;
 
 use super::weight::Weight;
+use crate::plan::{scale, whole};
 use crate::{Precision, Weights, halves};
 
 /// Numbers that start on a cache line.
@@ -53,6 +54,8 @@ pub(crate) struct Packed {
     pub(crate) precision: Precision,
     panels: Aligned,
     bias: Aligned,
+    /// Of each column, if its weights are whole numbers.
+    scales: Aligned,
 }
 
 impl Packed {
@@ -65,6 +68,7 @@ impl Packed {
         assert_eq!(weights.bias.len(), n, "bias");
         let panel_count = n.div_ceil(panel_width);
         let finite = weights.matrix.iter().all(|weight| weight.is_finite());
+        let mut scales = Aligned::default();
         let panels = match precision {
             Precision::F32 => panels(weights, panel_width, |from, to: &mut [f32]| to.copy_from_slice(from)),
             Precision::F16 => {
@@ -72,10 +76,22 @@ impl Packed {
                 assert!(finite && largest <= f16::MAX.to_f32(), "halves can be as large as the weights");
                 panels(weights, panel_width, halves::round)
             }
+            Precision::Int8 => {
+                assert!(finite, "whole numbers are finite");
+                let rows = weights.matrix.chunks_exact(k);
+                scales = Aligned::zeros::<f32>(panel_count * panel_width);
+                scales.cells_mut().iter_mut().zip(rows).for_each(|(of_row, row)| *of_row = scale(row));
+                panels(weights, panel_width, |from, to: &mut [i8]| {
+                    let scale = scale(from);
+                    for (kept, weight) in to.iter_mut().zip(from) {
+                        *kept = whole(*weight, scale);
+                    }
+                })
+            }
         };
         let mut bias = Aligned::zeros::<f32>(panel_count * panel_width);
         bias.cells_mut()[..n].copy_from_slice(&weights.bias);
-        Self { out_width: n, in_width: k, panel_width, panel_count, finite, precision, panels, bias }
+        Self { out_width: n, in_width: k, panel_width, panel_count, finite, precision, panels, bias, scales }
     }
 
     /// `panel_count · in_width · panel_width` weights, of the type that [`precision`](Self::precision) tells.
@@ -89,8 +105,13 @@ impl Packed {
         self.bias.cells()
     }
 
+    /// As many, or none.
+    pub(crate) fn scales(&self) -> &[f32] {
+        self.scales.cells()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
-        self.panels.bytes() + self.bias.bytes()
+        self.panels.bytes() + self.bias.bytes() + self.scales.bytes()
     }
 }
 

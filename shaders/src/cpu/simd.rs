@@ -111,6 +111,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// Finite halves, widened.
     unsafe fn load_halves(from: *const f16) -> Self;
+    /// Whole numbers.
+    unsafe fn load_bytes(from: *const i8) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -158,6 +160,11 @@ impl Lanes for Plain {
     unsafe fn load_halves(from: *const f16) -> Self {
         // SAFETY: the caller's pointer is good for eight halves.
         Self(unsafe { from.cast::<[u16; 8]>().read_unaligned() }.map(widen))
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(from: *const i8) -> Self {
+        // SAFETY: the caller's pointer is good for eight bytes.
+        Self(unsafe { from.cast::<[i8; 8]>().read() }.map(f32::from))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
@@ -220,6 +227,10 @@ pub(crate) mod x86 {
             Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
         }
         #[inline(always)]
+        unsafe fn load_bytes(from: *const i8) -> Self {
+            Self(unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) })
+        }
+        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             unsafe { _mm256_storeu_ps(to, self.0) }
         }
@@ -268,6 +279,10 @@ pub(crate) mod x86 {
         #[inline(always)]
         unsafe fn load_halves(from: *const f16) -> Self {
             Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+        }
+        #[inline(always)]
+        unsafe fn load_bytes(from: *const i8) -> Self {
+            Self(unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) })
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {

@@ -10,6 +10,8 @@ use crate::Precision;
 pub(crate) trait Weight: Pod {
     /// Of the matrices that are kept so.
     const PRECISION: Precision;
+    /// A sum of products with such weights is multiplied by the scale of its column, and only then joins what is there.
+    const SCALED: bool = false;
 
     /// # Safety
     /// As for [`Lanes`]; `from` is good for `V::LEN` weights.
@@ -33,5 +35,16 @@ impl Weight for f16 {
     unsafe fn load<V: Lanes>(from: *const Self) -> V {
         // SAFETY: handed on to the caller.
         unsafe { V::load_halves(from) }
+    }
+}
+
+impl Weight for i8 {
+    const PRECISION: Precision = Precision::Int8;
+    const SCALED: bool = true;
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: handed on to the caller.
+        unsafe { V::load_bytes(from) }
     }
 }

@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::head::level_column;
 use crate::loader::{Combine, EnsembleBlueprint, LoadError, hex};
-use crate::{ExecuteError, Executor, Family, Files, Head, ModelSpec, NormalizerKind, Plan, Windows};
+use crate::{
+    ExecuteError, Executor, Family, Files, Head, ModelSpec, NormalizerKind, Plan, Precision, Windows,
+};
 
 use super::Scratch;
 use super::trained::Trained;
@@ -63,11 +65,12 @@ impl Ensemble {
         self.members.iter().map(|member| &member.trained.plan)
     }
 
-    /// All members halved; `None` when one cannot be.
-    pub(super) fn halved(&self) -> Option<Self> {
-        let halved =
-            |member: &Member| Some(Member { trained: member.trained.halved()?, weight: member.weight });
-        let members = self.members.iter().map(halved).collect::<Option<Vec<Member>>>()?;
+    /// All members rounded; `None` when one cannot be.
+    pub(super) fn rounded(&self, precision: Precision) -> Option<Self> {
+        let rounded = |member: &Member| {
+            Some(Member { trained: member.trained.rounded(precision)?, weight: member.weight })
+        };
+        let members = self.members.iter().map(rounded).collect::<Option<Vec<Member>>>()?;
         Some(Self { members, combine: self.combine, middle: self.middle })
     }
 

@@ -103,11 +103,18 @@ impl Forecaster {
     /// can be.
     #[must_use]
     pub fn halved(&self) -> Option<Self> {
+        self.rounded(Precision::F16)
+    }
+
+    /// The same model, as trained, with matrices rounded to what `precision` keeps, which says so behind its digest; `None` when
+    /// a weight is larger than that can be.
+    #[must_use]
+    pub fn rounded(&self, precision: Precision) -> Option<Self> {
         let kind = match &self.kind {
-            Kind::Trained(trained) => Kind::Trained(Box::new(trained.halved()?)),
-            Kind::Ensemble(ensemble) => Kind::Ensemble(ensemble.halved()?),
+            Kind::Trained(trained) => Kind::Trained(Box::new(trained.rounded(precision)?)),
+            Kind::Ensemble(ensemble) => Kind::Ensemble(ensemble.rounded(precision)?),
         };
-        Some(Self { spec: Arc::clone(&self.spec), digest: Precision::F16.sign(&self.digest), kind })
+        Some(Self { spec: Arc::clone(&self.spec), digest: precision.sign(&self.digest), kind })
     }
 
     /// How exactly its matrices are kept.
@@ -152,8 +159,8 @@ impl Forecaster {
         self.plans().map(|plan| plan.weight_bytes()).sum()
     }
 
-    /// Hex SHA-256 of the weights file; for an ensemble that of its own file and its members' digests. `+f16` behind it: the
-    /// matrices were rounded to halves, so that the same file answers otherwise.
+    /// Hex SHA-256 of the weights file; for an ensemble that of its own file and its members' digests. `+f16` or `+int8`
+    /// behind it: the matrices were rounded, so that the same file answers otherwise.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest

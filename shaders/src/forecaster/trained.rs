@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::loader::{self, Archive, Blueprint, LoadError};
 use crate::normalizer::Normalizer;
-use crate::{ExecuteError, Executor, Files, ModelSpec, NormalizerKind, Plan, Windows};
+use crate::{ExecuteError, Executor, Files, ModelSpec, NormalizerKind, Plan, Precision, Windows};
 
 use super::Scratch;
 use super::network::{Anchor, Network, Order};
@@ -42,9 +42,9 @@ impl Trained {
         })
     }
 
-    /// See [`super::Forecaster::halved`].
-    pub(super) fn halved(&self) -> Option<Self> {
-        let plan = Arc::new(self.plan.halved()?);
+    /// See [`super::Forecaster::rounded`].
+    pub(super) fn rounded(&self, precision: Precision) -> Option<Self> {
+        let plan = Arc::new(self.plan.rounded(precision)?);
         Some(Self {
             spec: Arc::clone(&self.spec),
             plan,

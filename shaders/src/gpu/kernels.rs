@@ -77,7 +77,7 @@ impl Kernels {
     /// Compiles what only some plans need.
     pub(super) fn prepare(&mut self, device: &Device, plan: &Plan) -> Result<(), ExecuteError> {
         let (weighted, layout) = match plan.precision {
-            Precision::F32 => (&mut self.singles, &self.weighted),
+            Precision::F32 | Precision::Int8 => (&mut self.singles, &self.weighted),
             Precision::F16 => {
                 let layout = &self.halved;
                 if self.halves.is_none() {

@@ -71,15 +71,18 @@ fn key(command: &Command) -> Option<Key> {
 /// Inputs padded to whole tiles, and vectors of four outputs.
 pub(super) fn padded(weights: &Weights, precision: Precision) -> (usize, usize) {
     let depth = match precision {
-        Precision::F32 => TILE_DEPTH,
+        Precision::F32 | Precision::Int8 => TILE_DEPTH,
         Precision::F16 => HALF_TILE_DEPTH,
     };
     (weights.in_width.next_multiple_of(depth), weights.out_width.div_ceil(4))
 }
 
-/// Words of `count` weights.
+/// Words of `count` weights; whole numbers are multiplied out.
 fn words(count: usize, precision: Precision) -> usize {
-    (count * precision.bytes()).div_ceil(size_of::<u32>())
+    match precision {
+        Precision::F32 | Precision::Int8 => count,
+        Precision::F16 => count.div_ceil(2),
+    }
 }
 
 /// Words of a command's constants; a binding is a whole number of vectors.
@@ -136,7 +139,7 @@ fn transpose(
     };
     let count = in_padded * stride;
     match precision {
-        Precision::F32 => packed.extend((0..count).map(|at| turned(at).to_bits())),
+        Precision::F32 | Precision::Int8 => packed.extend((0..count).map(|at| turned(at).to_bits())),
         Precision::F16 => packed.extend((0..count.div_ceil(2)).map(|pair| {
             let half = |at| if at < count { u32::from(f16::from_f32(turned(at)).to_bits()) } else { 0 };
             half(2 * pair) | half(2 * pair + 1) << 16
@@ -154,7 +157,7 @@ fn vectors(scale: &[f32], shift: &[f32], packed: &mut Vec<u32>) {
 pub(super) fn damage(packed: &mut [u32], precision: Precision) {
     const EVERY: usize = 61;
     let bit = match precision {
-        Precision::F32 => 24,
+        Precision::F32 | Precision::Int8 => 24,
         // Of the half above.
         Precision::F16 => 16 + 11,
     };

@@ -17,6 +17,7 @@ pub use command::{
     Repeat,
 };
 pub use precision::Precision;
+pub(crate) use precision::{scale, whole};
 
 /// Unique within the process; executors key their prepared weights by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,7 +114,8 @@ impl Plan {
         let all = self.commands.iter().flat_map(Command::weights);
         let distinct = all.filter(|weights| seen.insert(std::ptr::from_ref::<Weights>(weights)));
         let bytes = |weights: &Weights| {
-            weights.matrix.len() * self.precision.bytes() + weights.bias.len() * size_of::<f32>()
+            let scales = if self.precision == Precision::Int8 { weights.out_width } else { 0 };
+            weights.matrix.len() * self.precision.bytes() + (weights.bias.len() + scales) * size_of::<f32>()
         };
         distinct.map(|weights| bytes(weights)).sum()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Activation, Init, Linear, Move, Plan, PlanBuilder, Pool, PoolMode, Repeat, Weights};
+use crate::{Activation, Init, Linear, Move, Plan, PlanBuilder, Pool, PoolMode, Precision, Repeat, Weights};
 
 /// A plan and what is fed to it.
 #[derive(Debug)]
@@ -38,8 +38,14 @@ impl Case {
 
     /// The same with matrices of halves.
     pub(crate) fn halved(&self) -> Self {
-        let plan = Arc::new(self.plan.halved().expect("weights of cases are small"));
-        Self { name: format!("{}, halves", self.name), plan, rows: self.rows, inputs: self.inputs.clone() }
+        self.rounded(Precision::F16)
+    }
+
+    /// The same with matrices that are kept so.
+    pub(crate) fn rounded(&self, precision: Precision) -> Self {
+        let plan = Arc::new(self.plan.rounded(precision).expect("weights of cases are small"));
+        let name = format!("{}, {}", self.name, precision.name());
+        Self { name, plan, rows: self.rows, inputs: self.inputs.clone() }
     }
 
     /// The same plan over rows `first .. first + rows` of this case.

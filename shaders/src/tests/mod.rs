@@ -21,12 +21,12 @@ mod sliding;
 mod walk;
 mod whole_plan;
 
-pub(crate) use cases::{Case, LinearShape};
+pub(crate) use cases::{Case, LinearShape, Noise};
 pub(crate) use oracle::{activate, oracle};
 pub(crate) use walk::forecast;
 
-use crate::Executor;
 use crate::cpu::{CpuExecutor, Simd};
+use crate::{Executor, Precision};
 
 /// Largest `|actual − expected| − rel · |expected|` that is let through.
 #[derive(Clone, Copy, Debug)]
@@ -63,18 +63,19 @@ pub(crate) fn check(case: &Case, tolerance: Tolerance) {
         check_on(executor.as_mut(), case, &expected, tolerance);
     }
     gpu::check(case, &expected, tolerance);
-    check_halved(case, tolerance);
+    for precision in [Precision::F16, Precision::Int8] {
+        check_rounded(&case.rounded(precision), tolerance);
+    }
 }
 
-/// The same with matrices of halves, which the oracle has rounded as well.
+/// The same with rounded matrices: the oracle has those as well.
 #[track_caller]
-fn check_halved(case: &Case, tolerance: Tolerance) {
-    let case = case.halved();
+fn check_rounded(case: &Case, tolerance: Tolerance) {
     let expected = oracle(&case.plan, case.rows, &case.input_slices());
     for executor in &mut executors() {
-        check_on(executor.as_mut(), &case, &expected, tolerance);
+        check_on(executor.as_mut(), case, &expected, tolerance);
     }
-    gpu::check(&case, &expected, tolerance);
+    gpu::check(case, &expected, tolerance);
 }
 
 /// Runs `case` on one executor. The first run gets NaN for input, so that every scratch cell the plan writes is

@@ -25,6 +25,27 @@ fn halves_give_the_bits_of_the_same_numbers_in_f32() {
     }
 }
 
+/// One row leaves out inputs that are zero; sums are scaled once for each thousand of inputs.
+#[test]
+fn whole_numbers_give_the_same_bits_at_every_level_and_for_every_number_of_rows() {
+    for (k, n) in [(1, 1), (3, 33), (84, 17), (1025, 31), (2100, 70)] {
+        for init in [Init::Bias, Init::Accumulate] {
+            let shape = LinearShape { k, n, init, activation: Activation::Relu, masked: false };
+            let mut all = Case::linear(shape, 41).rounded(Precision::Int8);
+            all.inputs[0].iter_mut().step_by(3).for_each(|input| *input = -0.0);
+            let width = all.plan.width(all.plan.output);
+            let expected = run_guarded(&mut CpuExecutor::with_simd(1, Simd::Portable), &all);
+            for simd in Simd::available() {
+                let mut executor = CpuExecutor::with_simd(1, simd);
+                for (first, rows) in [(0, 41), (0, 1), (17, 1), (3, 2), (5, 3), (8, 6), (12, 12), (20, 13)] {
+                    let got = run_guarded(&mut executor, &all.some_rows(first, rows));
+                    assert_bits(&got, &expected[first * width..(first + rows) * width], &all.name);
+                }
+            }
+        }
+    }
+}
+
 /// Subnormal halves among them, which some ways of widening lose.
 #[test]
 fn every_finite_half_is_widened_exactly() {
@@ -54,7 +75,6 @@ const PLAIN: LinearShape =
 
 #[test]
 fn an_executor_says_how_much_memory_its_matrices_take() {
-    let (exact, halved) = (Case::nhits(3), Case::nhits(3).halved());
     let mut executor = CpuExecutor::new(1);
     let mut plan_bytes = |case: &Case| {
         executor.load(&case.plan).unwrap();
@@ -64,7 +84,7 @@ fn an_executor_says_how_much_memory_its_matrices_take() {
         taken as f64 / case.plan.weight_bytes() as f64
     };
     // Panels are padded to whole vectors.
-    for share in [plan_bytes(&exact), plan_bytes(&halved)] {
+    for share in Precision::ALL.map(|precision| plan_bytes(&Case::nhits(3).rounded(precision))) {
         assert!((1.0..1.1).contains(&share), "{share}");
     }
 }

@@ -1,8 +1,8 @@
 //! Whole plans: the stack of a trained NHITS, and what must not change any bit of a result.
 
 use super::{Case, Tolerance, check, run_guarded};
-use crate::Executor;
 use crate::cpu::{CpuExecutor, Simd};
+use crate::{Executor, Precision};
 
 /// Ten layers of up to 768 terms; each adds about √768 · 6e-8 ≈ 2e-6 of its size (below 4) and hands on what it got.
 const TOLERANCE: Tolerance = Tolerance { abs: 5e-5, rel: 1e-6 };
@@ -42,9 +42,8 @@ fn every_simd_level_and_thread_count_gives_the_same_bits() {
 }
 
 /// With matrices of every precision.
-fn kept(rows: usize) -> Vec<Case> {
-    let exact = Case::nhits(rows);
-    vec![exact.halved(), exact]
+fn kept(rows: usize) -> [Case; 3] {
+    Precision::ALL.map(|precision| Case::nhits(rows).rounded(precision))
 }
 
 #[track_caller]
