@@ -439,9 +439,7 @@ impl Line {
         let now = self.spec.clock.now();
         let until = now.saturating_duration_since(self.born) + time(work, self.speed.ns());
         self.busy_until_ns.store(nanos(until).max(1), Ordering::Relaxed); // zero is idle
-        let ran = self.run_on(running, jobs);
-        self.busy_until_ns.store(0, Ordering::Relaxed);
-        match ran {
+        match self.run_on(running, jobs) {
             Ok(took) => {
                 self.speed.record(work, took);
                 Ok(())
@@ -477,6 +475,8 @@ impl Line {
             running.observe(true);
         }
         let ran = running.run(&served.forecaster, served.terms.residence, &windows, clock.as_ref());
+        // Before anybody has an answer: who asks again then is not to take another device for the idler one.
+        self.busy_until_ns.store(0, Ordering::Relaxed);
         if let Some(traced) = traced {
             running.observe(false);
             let batch = Ran {
