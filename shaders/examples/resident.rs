@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p peregrine_shaders --example resident -- [COUNT] [--pauses] [--crowd] [--beside SECONDS] [--second]`, best
 //! kept off the CPU that takes the device's interrupt (`taskset`); COUNT requests of one row, 1,000,000 unless said; 0: only what follows.
-//! `--pauses` asks at one request per 1, 10, 100 ms and after 3 s; `--beside` asks for so long while the same executor runs
+//! `--pauses` asks at one request per 1, 10, 100 ms and after 3 s, by a thread that sleeps between them and by one that does not; `--beside` asks for so long while the same executor runs
 //! ordinary batches of another plan; `--crowd` has other plans stay as well; `--second` does the same with another executor, whose device is another to the driver.
 //! The same model as a CUDA graph: `benches/peers/torch_gpu.py`.
 
@@ -122,12 +122,14 @@ fn main() {
     let mut one = Asked::new(&plan, 1);
     let resident = gpu.reside(&plan, stay(1)).expect("it stayed before");
     if asked("--pauses") {
-        for (pause, requests) in [(1, 3000), (10, 500), (100, 50), (3000, 6)] {
-            for turn in 0..requests {
-                std::thread::sleep(Duration::from_millis(pause));
-                one.ask(&mut gpu, turn);
+        for (how, wait) in [("asleep", std::thread::sleep as fn(Duration)), ("awake", stay_awake)] {
+            for (pause, requests) in [(1, 3000), (10, 500), (100, 50), (3000, 6)] {
+                for turn in 0..requests {
+                    wait(Duration::from_millis(pause));
+                    one.ask(&mut gpu, turn);
+                }
+                one.report(&format!("one request per {pause} ms, {how}"));
             }
-            one.report(&format!("one request per {pause} ms"));
         }
     }
     if asked("--crowd") {
@@ -183,6 +185,13 @@ fn beside(gpu: &mut GpuExecutor, resident: &Arc<dyn ResidentPlan>, mut one: Aske
     }
     batch.report("256 rows, submitted, beside that");
     asking.join().expect("the asking one ends");
+}
+
+fn stay_awake(pause: Duration) {
+    let until = Instant::now() + pause;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
 }
 
 fn stay(rows_max: usize) -> Stay {
