@@ -1,5 +1,6 @@
 //! Which Vulkan device is taken. The choice is a pure function of what Vulkan shows.
 
+use parking_lot::Mutex;
 use wgpu::{Backends, DeviceType, Instance, InstanceDescriptor, InstanceFlags, RequestAdapterError};
 
 use super::GpuError;
@@ -48,8 +49,16 @@ pub struct AdapterFacts {
 /// Every Vulkan adapter of this machine; empty when there is no Vulkan.
 #[must_use]
 pub fn adapters() -> Vec<AdapterFacts> {
-    list(&instance()).iter().map(facts).collect()
+    let instance = instance();
+    let shown: Vec<AdapterFacts> = list(&instance).iter().map(facts).collect();
+    // What only shows software is not worth the memory of its driver.
+    *SHOWN.lock() = shown.iter().any(|facts| !facts.software).then_some(instance);
+    shown
 }
+
+/// The instance that showed the adapters last: who opens one of them goes on with it, since making one takes a tenth of a
+/// second. The next one is made anew, so that a device that is built again has nothing of the one before.
+static SHOWN: Mutex<Option<Instance>> = Mutex::new(None);
 
 impl AdapterChoice {
     /// Places in `shown` of the devices that are meant: all acceptable adapters of the best kind there is, in the order in
@@ -73,7 +82,7 @@ impl AdapterChoice {
 
 /// Opens one of the adapters that `choice` asks for.
 pub(super) fn find(choice: AdapterChoice, index: usize) -> Result<(wgpu::Adapter, AdapterFacts), GpuError> {
-    let instance = instance();
+    let instance = SHOWN.lock().take().unwrap_or_else(instance);
     let mut shown = list(&instance);
     if shown.is_empty() {
         return Err(if has_vulkan(&instance) { GpuError::NoAdapter } else { GpuError::NoVulkan });
