@@ -17,6 +17,8 @@ use hdrhistogram::Histogram;
 use peregrine::config::{Overrides, Sources, resolve};
 use peregrine::node::Node;
 
+#[path = "support/request.rs"]
+mod request;
 #[expect(dead_code, reason = "the tests break rules that this obeys")]
 #[path = "../tests/harness/websocket.rs"]
 mod websocket;
@@ -168,20 +170,8 @@ fn tick(ts: usize) -> String {
 
 fn binary(node: &Node, model: &str) -> Result<Seen, Failure> {
     let window = node.system.find(model, None)?.spec.window;
-    let header = format!(
-        r#"{{"inputs":[{{"name":"y","datatype":"FP32","shape":[1,{window}],"parameters":{{"binary_data_size":{}}}}}],"parameters":{{"binary_data_output":true}}}}"#,
-        window * 4
-    );
-    let values = (0..window).map(|at| (at * 31 % 97) as f32 / 10.0);
-    let body: Vec<u8> = header.bytes().chain(values.flat_map(f32::to_le_bytes)).collect();
-    let mut request = format!(
-        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n\
-         inference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n",
-        header.len(),
-        body.len()
-    )
-    .into_bytes();
-    request.extend(body);
+    let window: Vec<f32> = (0..window).map(|at| (at * 31 % 97) as f32 / 10.0).collect();
+    let request = request::binary(model, &window);
     let mut socket = TcpStream::connect(node.addr)?;
     socket.set_nodelay(true)?;
     socket.set_nonblocking(true)?;

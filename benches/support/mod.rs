@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, reason = "an example has no outside")]
 
+mod request;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -65,7 +67,7 @@ pub fn load(addr: SocketAddr, connections: usize, span: Duration) -> Result<(u64
         .map(|at| {
             let (ends, count) = (Arc::clone(&ends), Arc::clone(&count));
             thread::spawn(move || -> Result<(), Failure> {
-                let request = request(at);
+                let request = request::binary(MODEL, &window(at));
                 let mut socket = TcpStream::connect(addr)?;
                 socket.set_nodelay(true)?;
                 let mut buffer = vec![0; 64 << 10];
@@ -86,22 +88,8 @@ pub fn load(addr: SocketAddr, connections: usize, span: Duration) -> Result<(u64
     Ok((count.load(Ordering::Relaxed), start.elapsed()))
 }
 
-fn request(seed: usize) -> Vec<u8> {
-    let header = format!(
-        r#"{{"inputs":[{{"name":"y","datatype":"FP32","shape":[1,{WINDOW}],"parameters":{{"binary_data_size":{}}}}}],"parameters":{{"binary_data_output":true}}}}"#,
-        WINDOW * 4
-    );
-    let values = (0..WINDOW).map(|at| ((at * (seed % 7 + 3)) % 29) as f32 * 0.1 - 2.0);
-    let body: Vec<u8> = header.bytes().chain(values.flat_map(f32::to_le_bytes)).collect();
-    let mut request = format!(
-        "POST /v2/models/{MODEL}/infer HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n\
-         inference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n",
-        header.len(),
-        body.len()
-    )
-    .into_bytes();
-    request.extend(body);
-    request
+fn window(seed: usize) -> [f32; WINDOW] {
+    std::array::from_fn(|at| ((at * (seed % 7 + 3)) % 29) as f32 * 0.1 - 2.0)
 }
 
 /// Reads one whole answer, which must be 200.
