@@ -1,8 +1,8 @@
 //! Latency and arithmetic of the device, host memory to host memory, each figure after a check against the CPU.
 //!
 //! `cargo run --release -p peregrine_shaders --example gpu_forecast`, best kept off the CPU that takes the device's
-//! interrupt (`taskset`). `--software` takes llvmpipe, to try the program itself; `--quick` shortens everything; a number is the
-//! seconds for each figure.
+//! interrupt (`taskset`). `--software` takes llvmpipe, to try the program itself; `--layers` leaves the models out,
+//! `--quick` shortens everything; a number is the seconds for each figure.
 //! The same models in torch: `benches/peers/torch_gpu.py`.
 
 mod support;
@@ -167,19 +167,23 @@ fn main() {
     let budget = Duration::from_secs_f64(seconds.unwrap_or(if quick { 0.05 } else { 1.5 }));
     let mut bench = Bench { gpu, cpu: CpuExecutor::new(2), budget };
     let batches: &[usize] = if quick { &[1, 8, 33] } else { &[1, 8, 32, 128, 1024, 16384] };
-    bench.model(nhits(512, 512, 96), batches);
-    bench.model(nhits(168, 256, 120), batches);
+    if !asked("--layers") {
+        bench.model(nhits(512, 512, 96), batches);
+        bench.model(nhits(168, 256, 120), batches);
+    }
     if quick {
         bench.layer(64, 64, 64, 4);
         return;
     }
     bench.layer(1, 16, 16, 64);
-    for rows in [1, 4, 8, 32, 64, 128, 256] {
+    for rows in [1, 4, 8, 32, 64, 128, 256, 512] {
         bench.layer(rows, 512, 512, 64);
     }
+    bench.layer(1024, 256, 256, 64);
     bench.layer(1024, 512, 512, 64);
     bench.layer(1024, 1024, 512, 64);
     bench.layer(4096, 512, 512, 64);
+    bench.layer(16384, 512, 512, 64);
     bench.layer(4096, 4096, 4096, 12);
     bench.layer(1024, 512, 512, 64);
 }

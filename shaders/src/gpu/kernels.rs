@@ -247,9 +247,10 @@ fn linears(
     plain: bool,
     arithmetic: Arithmetic,
 ) -> Result<Linears, ExecuteError> {
+    let workgroup_bytes = device.limits.max_compute_workgroup_storage_size as usize;
     let sources = Variant::ALL.map(|variant| Source {
         name: variant.entry_point(arithmetic),
-        wgsl: variant.wgsl(plain, arithmetic),
+        wgsl: variant.wgsl(plain, arithmetic, workgroup_bytes),
         bindings,
     });
     device.compiler.pipelines(device, sources)

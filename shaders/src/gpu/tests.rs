@@ -272,8 +272,9 @@ fn every_variant_of_a_layer_is_valid_and_has_its_entry_point() {
     for (variant, arithmetic) in
         Variant::ALL.into_iter().flat_map(|variant| arithmetics.map(|arithmetic| (variant, arithmetic)))
     {
-        for plain in [false, true] {
-            let module = valid(&variant.wgsl(plain, arithmetic));
+        // Of a workgroup's memory as much as there must be, and as much as there is at most.
+        for (plain, bytes) in [(false, 16 << 10), (true, 16 << 10), (true, 64 << 10)] {
+            let module = valid(&variant.wgsl(plain, arithmetic, bytes));
             let entry_point = variant.entry_point(arithmetic);
             assert!(
                 module.entry_points.iter().any(|entry| entry.name == entry_point),

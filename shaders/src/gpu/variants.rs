@@ -12,6 +12,8 @@ const FEW_LINES_MAX: usize = 128;
 const FEW_LINES_BESIDE_MATRICES_MAX: usize = 64;
 /// Large tiles from this many workgroups on: one a multiprocessor of a large device.
 const LARGE_TILES_MIN: usize = 96;
+/// Tiny tiles below as many small ones, which would leave half of a large device idle.
+const TINY_TILES_BELOW: usize = 80;
 /// Slices of a sum, and how long each is at least.
 const SLICES_MAX: usize = 32;
 const SLICE_LEN_MIN: usize = 2 * TILE_DEPTH;
@@ -37,6 +39,8 @@ pub(super) enum Variant {
     Line,
     /// Four lines a workgroup.
     Lines,
+    /// As `SmallTile` where matrices are multiplied.
+    TinyTile,
     SmallTile,
     LargeTile,
 }
@@ -52,16 +56,19 @@ impl Arithmetic {
 }
 
 impl Variant {
-    pub(super) const ALL: [Self; 4] = [Self::Line, Self::Lines, Self::SmallTile, Self::LargeTile];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Line, Self::Lines, Self::TinyTile, Self::SmallTile, Self::LargeTile];
 
     /// The variant for `rows` rows.
     pub(super) fn choose(linear: &Linear, rows: usize, arithmetic: Arithmetic) -> Self {
         let lines = rows * linear.repeat.count;
+        let small = Self::SmallTile.workgroups(linear, rows, arithmetic);
         let large = Self::LargeTile.workgroups(linear, rows, arithmetic);
         match lines {
             0..=1 => Self::Line,
             _ if lines <= arithmetic.few_lines_max() => Self::Lines,
             _ if large[0] * large[1] >= LARGE_TILES_MIN => Self::LargeTile,
+            _ if small[0] * small[1] < TINY_TILES_BELOW => Self::TinyTile,
             _ => Self::SmallTile,
         }
     }
@@ -72,7 +79,10 @@ impl Variant {
         let [outputs, lines] = match self {
             Self::Line => [16, 1],
             Self::Lines => [16, 4],
-            Self::SmallTile if is_matrices => [matrices::SMALL.outputs, matrices::SMALL.lines],
+            Self::TinyTile | Self::SmallTile if is_matrices => {
+                [matrices::SMALL.outputs, matrices::SMALL.lines]
+            }
+            Self::TinyTile => [tiles::TINY.outputs, tiles::TINY.lines],
             Self::SmallTile => [tiles::SMALL.outputs, tiles::SMALL.lines],
             Self::LargeTile if is_matrices => [matrices::LARGE.outputs, matrices::LARGE.lines],
             Self::LargeTile => [tiles::LARGE.outputs, tiles::LARGE.lines],
@@ -84,24 +94,26 @@ impl Variant {
     pub(super) const fn entry_point(self, arithmetic: Arithmetic) -> &'static str {
         match (self, arithmetic) {
             (Self::Line | Self::Lines, _) => "linear",
-            (Self::SmallTile, Arithmetic::Matrices { .. }) => matrices::SMALL.name,
+            (Self::TinyTile | Self::SmallTile, Arithmetic::Matrices { .. }) => matrices::SMALL.name,
+            (Self::TinyTile, _) => tiles::TINY.name,
             (Self::SmallTile, _) => tiles::SMALL.name,
             (Self::LargeTile, Arithmetic::Matrices { .. }) => matrices::LARGE.name,
             (Self::LargeTile, _) => tiles::LARGE.name,
         }
     }
 
-    /// The kernel, for layers that are [`is_plain`] or for all.
-    pub(super) fn wgsl(self, plain: bool, arithmetic: Arithmetic) -> String {
+    /// The kernel, for layers that are [`is_plain`] or for all, where a workgroup has `workgroup_bytes` of memory.
+    pub(super) fn wgsl(self, plain: bool, arithmetic: Arithmetic, workgroup_bytes: usize) -> String {
         let (_, source) =
             SOURCES.iter().find(|(stem, _)| *stem == "linear").expect("linear.wgsl is a source");
         let source = set(source, "PLAIN: bool = false", &format!("PLAIN: bool = {plain}"));
         match (self, arithmetic) {
             (Self::Line, _) => set(&keeping(&source, arithmetic), "LINES: u32 = 4u", "LINES: u32 = 1u"),
             (Self::Lines, _) => keeping(&source, arithmetic),
-            (Self::SmallTile, Arithmetic::Matrices { lanes }) => {
+            (Self::TinyTile | Self::SmallTile, Arithmetic::Matrices { lanes }) => {
                 keeping(&source, arithmetic) + &matrices::SMALL.wgsl(lanes)
             }
+            (Self::TinyTile, _) => keeping(&source, arithmetic) + &tiles::TINY.within(workgroup_bytes).wgsl(),
             (Self::SmallTile, _) => keeping(&source, arithmetic) + &tiles::SMALL.wgsl(),
             (Self::LargeTile, Arithmetic::Matrices { lanes }) => {
                 keeping(&source, arithmetic) + &matrices::LARGE.wgsl(lanes)

@@ -131,7 +131,7 @@ fn every_variant_of_a_layer_gives_the_same_bits() {
     let mut executor = open();
     for case in [Case::nhits(130), Case::linear(odd, 131), Case::linear(even, 67)] {
         let expected = with_shared(|shared| run_guarded(shared, &case));
-        for variant in 0..4 {
+        for variant in 0..GpuExecutor::VARIANTS {
             executor.force_variant(variant);
             let actual = run_guarded(&mut executor, &case);
             assert_eq!(bits(&actual), bits(&expected), "{}, variant {variant}", case.name);

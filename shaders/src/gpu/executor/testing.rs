@@ -100,6 +100,9 @@ impl GpuExecutor {
         self.kernels.narrows_always = true;
     }
 
+    /// Number of variants of a layer.
+    pub(crate) const VARIANTS: usize = Variant::ALL.len();
+
     /// Every layer by one variant, whatever the number of rows.
     pub(crate) fn force_variant(&mut self, index: usize) {
         self.kernels.forced = Some(Variant::ALL[index]);
