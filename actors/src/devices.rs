@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Index;
 
 use peregrine_shaders::Backend;
+use smallvec::SmallVec;
 
 /// One device of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,6 +37,9 @@ impl fmt::Display for DeviceId {
         }
     }
 }
+
+/// Some devices of a node, without an allocation for as many as most nodes have.
+pub(crate) type Devices = SmallVec<[DeviceId; 4]>;
 
 /// One value for each device of a node.
 #[derive(Clone, Debug)]

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use peregrine_runtime::ReplySlot;
+use smallvec::{SmallVec, smallvec};
 
 use super::{NotHere, Resort, System};
 use crate::breaker::{Gate, Permit};
-use crate::devices::DeviceId;
+use crate::devices::{DeviceId, Devices};
 use crate::inference::{Answer, Job, Line, RESIDENT_ROWS_MAX, Refused, Ticket};
 use crate::profile::Residence;
 use crate::request::{ForecastError, ForecastRequest};
@@ -71,7 +72,7 @@ impl System {
     /// The GPUs in the order in which they are asked: one about which a request is to find out whether it has recovered,
     /// the one that is expected to answer first, the others that are well, then those that are not. `None`: the CPU runs
     /// the request, since there is no other, it is to, or it is expected to answer before any of them.
-    fn gpus_in_order(&self, route: &Route, rows: usize, now: Instant) -> Option<Vec<DeviceId>> {
+    fn gpus_in_order(&self, route: &Route, rows: usize, now: Instant) -> Option<Devices> {
         let lines = &self.inner.rooms.lines;
         let placement = route.served.terms.placement;
         let cpu_is_well = || lines.cpu.is_up() && route.gates.cpu.is_closed();
@@ -83,7 +84,7 @@ impl System {
             !gate.is_closed() && lines[id].accepts() && gate.admits(now)
         };
         let well = self.candidates(route, rows);
-        let mut order: Vec<DeviceId> = lines.gpus().map(|(id, _)| id).collect();
+        let mut order: Devices = lines.gpus().map(|(id, _)| id).collect();
         let with_cpu = placement == Placement::Fastest
             && !well.is_empty()
             && cpu_is_well()
@@ -99,7 +100,7 @@ impl System {
                     backlog: lines[id].ahead(now),
                     queue: lines[id].queue(),
                 };
-                Some(well[first(&well.iter().map(outlook).collect::<Vec<_>>(), turn)])
+                Some(well[first(&well.iter().map(outlook).collect::<SmallVec<[_; 4]>>(), turn)])
             }
         };
         if let Some(gpu) = best.filter(|_| with_cpu) {
@@ -125,13 +126,13 @@ impl System {
     }
 
     /// The GPUs among which a request may choose: all that are well, or the one of them on which its model stays.
-    pub(super) fn candidates(&self, route: &Route, rows: usize) -> Vec<DeviceId> {
-        let mut well: Vec<DeviceId> = self.well_gpus(route).map(|(id, _)| id).collect();
+    pub(super) fn candidates(&self, route: &Route, rows: usize) -> Devices {
+        let mut well: Devices = self.well_gpus(route).map(|(id, _)| id).collect();
         if well.len() > 1 && rows <= RESIDENT_ROWS_MAX && route.served.terms.residence == Residence::Stays {
             let lines = &self.inner.rooms.lines;
             let home = well.iter().position(|&id| lines[id].keeps(&route.served.forecaster));
             if let Some(home) = home {
-                well = vec![well[home]];
+                well = smallvec![well[home]];
             }
         }
         well

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::System;
-use crate::devices::DeviceId;
+use crate::devices::{DeviceId, Devices};
 use crate::router::{Prospect, Route, in_line};
 use crate::settings::Placement;
 
@@ -18,11 +20,12 @@ impl System {
             return None;
         }
         let placement = route.served.terms.placement;
-        let mut devices = if placement == Placement::Cpu { Vec::new() } else { self.candidates(route, 1) };
+        let mut devices =
+            if placement == Placement::Cpu { Devices::new() } else { self.candidates(route, 1) };
         if devices.is_empty() || placement == Placement::Fastest {
             devices.push(DeviceId::CPU);
         }
-        let prospects: Vec<_> = devices.into_iter().map(|id| self.prospect(id, route)).collect();
+        let prospects: SmallVec<[_; 4]> = devices.into_iter().map(|id| self.prospect(id, route)).collect();
         in_line(&prospects, longest, spent)
     }
 
