@@ -391,6 +391,29 @@ pub struct DeviceStatus {
 }
 
 impl DeviceStatus {
+    /// One that is up, and has neither done anything yet nor anything to do.
+    #[must_use]
+    pub const fn idle(device: DeviceId) -> Self {
+        Self {
+            backend: device.backend,
+            index: device.index,
+            name: String::new(),
+            state: DeviceState::Up,
+            queue_requests: 0,
+            queue_rows: 0,
+            queue_rows_max: 1,
+            backlog: Duration::ZERO,
+            backlog_max: None,
+            refused: Vec::new(),
+            requests: 0,
+            rows: 0,
+            batches: 0,
+            busy: Duration::ZERO,
+            residents: Vec::new(),
+            memory: None,
+        }
+    }
+
     /// Which one it is.
     #[must_use]
     pub const fn id(&self) -> DeviceId {

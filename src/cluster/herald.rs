@@ -163,22 +163,11 @@ mod tests {
 
     fn health(devices: &[(Backend, DeviceState, usize, u64)]) -> Health {
         let device = |(backend, state, rows, busy_ms): &(Backend, DeviceState, usize, u64)| DeviceStatus {
-            backend: *backend,
-            index: 0,
-            name: String::new(),
             state: state.clone(),
-            queue_requests: 0,
             queue_rows: *rows,
             queue_rows_max: 100,
-            backlog: Duration::ZERO,
-            backlog_max: None,
-            refused: Vec::new(),
-            requests: 0,
-            rows: 0,
-            batches: 0,
             busy: Duration::from_millis(*busy_ms),
-            residents: Vec::new(),
-            memory: None,
+            ..DeviceStatus::idle(DeviceId { backend: *backend, index: 0 })
         };
         Health {
             live: true,

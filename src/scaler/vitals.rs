@@ -134,7 +134,7 @@ fn driver_share(health: &Health) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use peregrine_actors::{DeviceId, DeviceState};
+    use peregrine_actors::DeviceId;
 
     use super::*;
 
@@ -165,33 +165,12 @@ mod tests {
         }
     }
 
-    fn device(id: DeviceId) -> DeviceStatus {
-        DeviceStatus {
-            backend: id.backend,
-            index: id.index,
-            name: String::new(),
-            state: DeviceState::Up,
-            queue_requests: 0,
-            queue_rows: 0,
-            queue_rows_max: 1,
-            backlog: Duration::ZERO,
-            backlog_max: None,
-            refused: Vec::new(),
-            requests: 0,
-            rows: 0,
-            batches: 0,
-            busy: Duration::ZERO,
-            residents: Vec::new(),
-            memory: None,
-        }
-    }
-
     #[test]
     fn rates_are_of_the_time_between_two_readings() {
         let start = Instant::now();
         let later = start + Duration::from_secs(10);
         let mut measured = Measured::default();
-        let health = Health { devices: vec![device(DeviceId::CPU)], ..health() };
+        let health = Health { devices: vec![DeviceStatus::idle(DeviceId::CPU)], ..health() };
         of_late(&counts(start, 100, 0, 0, 0), &counts(later, 300, 5_000, 40, 4), &health, &mut measured);
         let signal = |signal| measured.signals.get(&signal).copied();
         assert_eq!(signal(Signal::RequestRate), Some(20.0));
@@ -216,7 +195,7 @@ mod tests {
     #[test]
     fn the_memory_of_a_gpu_that_nobody_can_read_is_not_known() {
         let mut health = health();
-        health.devices = vec![device(DeviceId::gpu(0))];
+        health.devices = vec![DeviceStatus::idle(DeviceId::gpu(0))];
         let mut signals = BTreeMap::new();
         of_now(&health, &mut signals);
         assert_eq!(signals.get(&Signal::MemoryShare), None);
@@ -237,7 +216,7 @@ mod tests {
             utilisation: Some(share),
             ..DeviceMeter::default()
         };
-        let mut health = Health { devices: ids.map(device).to_vec(), ..health() };
+        let mut health = Health { devices: ids.map(DeviceStatus::idle).to_vec(), ..health() };
         for (device, ms) in health.devices.iter_mut().zip([40, 10]) {
             device.backlog = Duration::from_millis(ms);
         }

@@ -1,10 +1,9 @@
 //! Findings as values, verdicts as values.
 
-use std::time::Duration;
-
 use peregrine_shaders::Backend;
 
 use super::{Findings, Now, judge};
+use crate::devices::DeviceId;
 use crate::settings::FallbackPolicy;
 use crate::status::{DeviceState, DeviceStatus};
 
@@ -52,22 +51,8 @@ fn check_elsewhere(
     expected: (bool, &[&str]),
 ) {
     let device = |&(backend, up): &(Backend, bool)| DeviceStatus {
-        backend,
-        index: 0,
-        name: String::new(),
         state: if up { DeviceState::Up } else { DeviceState::Down { reason: "lost".into() } },
-        queue_requests: 0,
-        queue_rows: 0,
-        queue_rows_max: 1,
-        backlog: Duration::ZERO,
-        backlog_max: None,
-        refused: Vec::new(),
-        requests: 0,
-        rows: 0,
-        batches: 0,
-        busy: Duration::ZERO,
-        residents: Vec::new(),
-        memory: None,
+        ..DeviceStatus::idle(DeviceId { backend, index: 0 })
     };
     let devices: Vec<_> = devices.iter().map(device).collect();
     let verdict = judge(Findings {
