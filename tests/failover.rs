@@ -28,6 +28,20 @@ struct Tally {
 }
 
 impl Tally {
+    /// Clients ask while `during` runs; fails if any answer was neither the GPU's nor, labelled, the CPU's.
+    fn while_asked(&self, node: &TestNode, during: impl FnOnce()) {
+        thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                scope.spawn(move || self.ask_until_ended(node, client));
+            }
+            // Ended whatever happens below, or the scope would wait for ever.
+            let _end = EndOnDrop(&self.ended);
+            during();
+        });
+        let others = self.others.lock().expect("no holder panics");
+        assert!(others.is_empty(), "answers that are neither gpu nor labelled cpu: {others:?}");
+    }
+
     fn ask_until_ended(&self, node: &TestNode, client: usize) {
         let mut connection = Client::connect(node.node.addr).expect("connects");
         let mut asked = 0;
@@ -68,13 +82,7 @@ fn a_device_taken_away_under_load_loses_no_request() {
     let switch = PowerSwitch::default();
     let node = TestNode::on_gpu(&switch, &[("BREAKER__OPEN_FOR", "200ms")]);
     let tally = Tally::default();
-    thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (tally, node) = (&tally, &node);
-            scope.spawn(move || tally.ask_until_ended(node, client));
-        }
-        // Ended whatever happens below, or the scope would wait for ever.
-        let _end = EndOnDrop(&tally.ended);
+    tally.while_asked(&node, || {
         let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
         eventually("the gpu answers", || count(&tally.gpu) >= 50);
         switch.off();
@@ -87,8 +95,6 @@ fn a_device_taken_away_under_load_loses_no_request() {
             gpu_breaker(&node).state == peregrine_actors::BreakerState::Closed
         });
     });
-    let others = tally.others.into_inner().expect("no holder panics");
-    assert!(others.is_empty(), "answers that are neither gpu nor labelled cpu: {others:?}");
 }
 
 #[test]
@@ -102,12 +108,7 @@ fn of_two_gpus_one_is_taken_away_under_load_and_the_other_answers() {
         line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a count")
     };
     let tally = Tally::default();
-    thread::scope(|scope| {
-        for client in 0..CLIENTS {
-            let (tally, node) = (&tally, &node);
-            scope.spawn(move || tally.ask_until_ended(node, client));
-        }
-        let _end = EndOnDrop(&tally.ended);
+    tally.while_asked(&node, || {
         eventually("both answer", || requests(0) >= 20 && requests(1) >= 20);
         switches[0].off();
         eventually("it is down", || node.get("/health/gpu").json()["devices"][0]["state"] == "down");
@@ -119,8 +120,6 @@ fn of_two_gpus_one_is_taken_away_under_load_and_the_other_answers() {
         let before = requests(0);
         eventually("it answers again", || requests(0) >= before + 20);
     });
-    let others = tally.others.into_inner().expect("no holder panics");
-    assert!(others.is_empty(), "answers that are neither gpu nor labelled cpu: {others:?}");
 }
 
 #[test]

@@ -8,24 +8,24 @@ use peregrine_shaders::{Backend, DeviceMemory, ResidentCounts};
 use super::Page;
 
 /// Which device a sample is of.
-pub(super) fn labels(device: &DeviceStatus) -> [(&'static str, &dyn Display); 2] {
-    let backend: &'static dyn Display = match device.backend {
+pub(super) fn labels(backend: Backend, index: &usize) -> [(&'static str, &dyn Display); 2] {
+    let backend: &'static dyn Display = match backend {
         Backend::Cpu => &"cpu",
         Backend::Gpu => &"gpu",
     };
-    [("backend", backend), ("device", &device.index)]
+    [("backend", backend), ("device", index)]
 }
 
 pub(super) fn all(page: &mut Page, health: &Health) {
     page.family("peregrine_device_up", "gauge", "1 while the device serves.");
     for device in &health.devices {
         let up = u8::from(device.state == DeviceState::Up);
-        let [backend, index] = labels(device);
+        let [backend, index] = labels(device.backend, &device.index);
         page.sample("", &[backend, index, ("name", &device.name)], up);
     }
     page.family("peregrine_device_busy_seconds_total", "counter", "Computing; its rate is the utilisation.");
     for device in &health.devices {
-        page.sample("", &labels(device), device.busy.as_secs_f64());
+        page.sample("", &labels(device.backend, &device.index), device.busy.as_secs_f64());
     }
     done(page, health);
     memory(page, health);
@@ -43,7 +43,7 @@ fn done(page: &mut Page, health: &Health) {
     for (name, help, read) in families {
         page.family(name, "counter", help);
         for device in &health.devices {
-            page.sample("", &labels(device), read(device));
+            page.sample("", &labels(device.backend, &device.index), read(device));
         }
     }
 }
@@ -105,7 +105,7 @@ fn memory(page: &mut Page, health: &Health) {
         page.family(name, kind, help);
         for (device, memory) in kept() {
             let Some(value) = read(&memory) else { continue };
-            page.sample("", &labels(device), value);
+            page.sample("", &labels(device.backend, &device.index), value);
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt::Display;
 
 use peregrine_actors::{BreakerMode, BreakerState, Guarded, Health, ModelStats};
-use peregrine_shaders::Backend;
 
 use super::devices::labels;
 use super::{Page, Shared};
@@ -40,11 +39,8 @@ pub(super) fn breakers(page: &mut Page, shared: &Shared) {
 fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
     match guards {
         Guarded::Device { model, version, device } => {
-            let backend: &'static dyn Display = match device.backend {
-                Backend::Cpu => &"cpu",
-                Backend::Gpu => &"gpu",
-            };
-            vec![("model", model), ("version", version), ("backend", backend), ("device", &device.index)]
+            let [backend, index] = labels(device.backend, &device.index);
+            vec![("model", model), ("version", version), backend, index]
         }
         Guarded::Peer { node } => vec![("backend", &"remote"), ("to", node)],
     }
@@ -72,15 +68,15 @@ pub(super) fn checks(page: &mut Page, stats: &[ModelStats]) {
 pub(super) fn queues(page: &mut Page, health: &Health) {
     page.family("peregrine_queue_rows", "gauge", "Rows waiting for a device.");
     for device in &health.devices {
-        page.sample("", &labels(device), device.queue_rows);
+        page.sample("", &labels(device.backend, &device.index), device.queue_rows);
     }
     page.family("peregrine_queue_requests", "gauge", "Requests waiting for a device.");
     for device in &health.devices {
-        page.sample("", &labels(device), device.queue_requests);
+        page.sample("", &labels(device.backend, &device.index), device.queue_requests);
     }
     page.family("peregrine_backlog_seconds", "gauge", "What waits will take so long, by the pace of late.");
     for device in &health.devices {
-        page.sample("", &labels(device), device.backlog.as_secs_f64());
+        page.sample("", &labels(device.backend, &device.index), device.backlog.as_secs_f64());
     }
     page.family(
         "peregrine_backlog_limit_seconds",
@@ -89,7 +85,7 @@ pub(super) fn queues(page: &mut Page, health: &Health) {
     );
     for device in &health.devices {
         let Some(limit) = device.backlog_max else { continue };
-        page.sample("", &labels(device), limit.as_secs_f64());
+        page.sample("", &labels(device.backend, &device.index), limit.as_secs_f64());
     }
     page.family(
         "peregrine_turned_away_total",
