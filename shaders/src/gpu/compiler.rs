@@ -19,12 +19,42 @@ const PIPELINES_MAX: usize = 256;
 
 /// Of one device.
 pub(super) struct Compiler {
-    /// By the digest of their source.
-    pipelines: Mutex<HashMap<[u8; 32], wgpu::ComputePipeline>>,
+    pipelines: Mutex<Recent<wgpu::ComputePipeline>>,
     /// `None`: nothing is kept on disk.
     cache: Option<Cache>,
     /// The same for kernels that stay, which are compiled below wgpu.
     stays: Option<Kept>,
+}
+
+/// The values that were asked for last, by the digest of what they were made of.
+struct Recent<T> {
+    /// With the turn in which it was asked for.
+    values: HashMap<[u8; 32], (u64, T)>,
+    turn: u64,
+    max: usize,
+}
+
+impl<T: Clone> Recent<T> {
+    fn new(max: usize) -> Self {
+        Self { values: HashMap::new(), turn: 0, max }
+    }
+
+    fn get(&mut self, digest: &[u8; 32]) -> Option<T> {
+        self.turn += 1;
+        let (asked, value) = self.values.get_mut(digest)?;
+        *asked = self.turn;
+        Some(value.clone())
+    }
+
+    /// In place of the one that was not asked for longest, where there is no room.
+    fn insert(&mut self, digest: [u8; 32], value: T) {
+        self.turn += 1;
+        if self.values.len() >= self.max && !self.values.contains_key(&digest) {
+            let oldest = self.values.iter().min_by_key(|(_, (asked, _))| *asked).map(|(digest, _)| *digest);
+            oldest.map(|oldest| self.values.remove(&oldest));
+        }
+        self.values.insert(digest, (self.turn, value));
+    }
 }
 
 struct Cache {
@@ -62,7 +92,7 @@ impl Compiler {
             Cache { made, kept, has_news: AtomicBool::new(false) }
         });
         let stays = folder.map(|folder| Kept::new(folder, &format!("{name}.stays"), &maker));
-        Self { pipelines: Mutex::default(), cache, stays }
+        Self { pipelines: Mutex::new(Recent::new(PIPELINES_MAX)), cache, stays }
     }
 
     /// Kernels, in the order of their sources. Most of what a driver does for one it can do beside others.
@@ -83,14 +113,10 @@ impl Compiler {
     fn pipeline(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
         let digest = Sha256::digest(&source.wgsl).into();
         if let Some(known) = self.pipelines.lock().get(&digest) {
-            return Ok(known.clone());
+            return Ok(known);
         }
         let pipeline = device.create(|raw| self.compile(raw, source))?;
-        let mut pipelines = self.pipelines.lock();
-        if pipelines.len() >= PIPELINES_MAX {
-            pipelines.clear();
-        }
-        pipelines.insert(digest, pipeline.clone());
+        self.pipelines.lock().insert(digest, pipeline.clone());
         if let Some(Cache { has_news, .. }) = &self.cache {
             has_news.store(true, Ordering::Relaxed);
         }
@@ -149,4 +175,22 @@ fn file_name(device: &str) -> String {
     let letter =
         |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
     device.chars().map(letter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_asked_for_longest_leaves_for_what_is_new() {
+        let mut recent = Recent::new(2);
+        let digest = |of: u8| [of; 32];
+        recent.insert(digest(1), "one");
+        recent.insert(digest(2), "two");
+        assert_eq!(recent.get(&digest(1)), Some("one"));
+        recent.insert(digest(3), "three");
+        assert_eq!([1, 2, 3].map(|of| recent.get(&digest(of))), [Some("one"), None, Some("three")]);
+        recent.insert(digest(3), "another");
+        assert_eq!([1, 3].map(|of| recent.get(&digest(of))), [Some("one"), Some("another")]);
+    }
 }
