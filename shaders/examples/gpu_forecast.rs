@@ -166,7 +166,7 @@ fn main() {
     let seconds = std::env::args().skip(1).find_map(|argument| argument.parse::<f64>().ok());
     let budget = Duration::from_secs_f64(seconds.unwrap_or(if quick { 0.05 } else { 1.5 }));
     let mut bench = Bench { gpu, cpu: CpuExecutor::new(2), budget };
-    let batches: &[usize] = if quick { &[1, 8, 33] } else { &[1, 8, 32, 128, 1024, 16384] };
+    let batches: &[usize] = if quick { &[1, 8, 33] } else { &[1, 8, 32, 128, 256, 512, 1024, 16384] };
     if !asked("--layers") {
         bench.model(nhits(512, 512, 96), batches);
         bench.model(nhits(168, 256, 120), batches);
