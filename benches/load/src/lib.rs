@@ -7,8 +7,8 @@
 //! moments whether or not earlier ones were answered, and latency counts from the due moment, so that a server that
 //! stalls cannot hide the requests that would have come (no coordinated omission).
 //!
-//! Pure: [`ramp`], [`schedule`], [`recorder`], [`stable`], [`compare`], [`shape`], [`request`], [`answer`], [`split`],
-//! and the wire formats [`http`] and [`websocket`]. The shell is [`session`] with what it stands on.
+//! Pure: [`ramp`], [`schedule`], [`recorder`], [`stable`], [`compare`], [`trend`], [`shape`], [`request`], [`answer`],
+//! [`split`], and the wire formats [`http`] and [`websocket`]. The shell is [`session`] with what it stands on.
 
 pub mod answer;
 pub mod breakdown;
@@ -29,6 +29,7 @@ pub mod split;
 pub mod stable;
 mod stream;
 pub mod target;
+pub mod trend;
 pub mod websocket;
 
 pub use error::LoadError;
