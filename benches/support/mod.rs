@@ -7,6 +7,7 @@ mod request;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,11 +28,16 @@ pub struct Node {
 }
 
 impl Node {
-    /// The `peregrine` beside this example, with these variables.
+    /// The `peregrine` beside this example, on the CPU, with these variables.
     pub fn start<V: AsRef<OsStr>>(variables: &[(&str, V)]) -> Result<Self, Failure> {
+        Self::start_on("cpu", variables)
+    }
+
+    /// The same on another backend.
+    pub fn start_on<V: AsRef<OsStr>>(backend: &str, variables: &[(&str, V)]) -> Result<Self, Failure> {
         let binary = std::env::current_exe()?.with_file_name("../peregrine");
         let mut command = Command::new(binary);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--backend", "cpu"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--backend", backend]);
         command.env("PEREGRINE_LOG__FILTER", "warn").env("PEREGRINE_DEMO__RATE", "0");
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdout(Stdio::piped()).spawn()?;
@@ -41,9 +47,14 @@ impl Node {
         Ok(Self { child, addr })
     }
 
+    /// Where `/proc` speaks of it.
+    pub fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.child.id()))
+    }
+
     /// Processor time so far, in seconds.
     pub fn processor_s(&self) -> Result<f64, Failure> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let stat = std::fs::read_to_string(self.proc().join("stat"))?;
         let behind_name = stat.rsplit_once(") ").ok_or("no stat")?.1;
         let fields: Vec<&str> = behind_name.split(' ').collect();
         let ticks =

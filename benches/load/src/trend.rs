@@ -79,8 +79,9 @@ mod tests {
     #[test]
     fn growth_is_told_from_noise() {
         let mut random = SmallRng::seed_from_u64(1);
-        let samples: Vec<_> =
-            (0..60).map(|at| (f64::from(at), 0.05 * f64::from(at) + random.random_range(-1.0..1.0))).collect();
+        let samples: Vec<_> = (0..60)
+            .map(|at| (f64::from(at), 0.05 * f64::from(at) + random.random_range(-1.0..1.0)))
+            .collect();
         assert!(trend(&samples).unwrap().low > 0.0);
     }
 
