@@ -13,6 +13,8 @@ pub mod config;
 mod dashboard;
 pub mod demo;
 mod embedded;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gateway;
 pub mod journal;
 mod kernel_folder;
@@ -30,6 +32,6 @@ mod series;
 pub mod series_store;
 mod settings;
 mod telemetry;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 mod testing;
 mod top;

@@ -3,6 +3,8 @@
 //! Knows no model folder and no socket; it fits windows to a [`ModelSpec`] and says why when it cannot.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use peregrine_shaders::{ModelSpec, Windows};
@@ -122,8 +124,14 @@ impl SeriesStore {
     /// # Errors
     /// Names the file and line of the first mistake.
     pub fn load(file: &Path) -> Result<Self, DataError> {
+        let csv_error = |source: io::Error| DataError::Csv { file: file.to_owned(), source: source.into() };
+        Self::read(file, File::open(file).map_err(csv_error)?)
+    }
+
+    /// Reads what `file` holds.
+    pub(crate) fn read(file: &Path, text: impl io::Read) -> Result<Self, DataError> {
         let csv_error = |source| DataError::Csv { file: file.to_owned(), source };
-        let mut reader = csv::Reader::from_path(file).map_err(csv_error)?;
+        let mut reader = csv::Reader::from_reader(text);
         let header = reader.headers().map_err(csv_error)?.clone();
         if header.len() < 3 || &header[0] != "unique_id" || &header[1] != "ds" {
             return Err(DataError::Header { file: file.to_owned() });

@@ -1,5 +1,9 @@
 //! What unit tests of several rooms need alike.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
+#[cfg(test)]
 use std::process::{Command, Stdio};
 
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
@@ -33,6 +37,7 @@ pub(crate) fn series_spec(window: usize, horizon: usize, series: usize, columns:
 
 /// Runs a test of this binary in a process that has a small disk of its own, whose folder is in the variable `key`.
 /// The test says `went on` when it is through.
+#[cfg(test)]
 pub(crate) fn on_small_disk(test: &str, size: &str, key: &str) {
     let dir = tempfile::TempDir::new().unwrap();
     for namespaces in ["--mount", "-rm"] {

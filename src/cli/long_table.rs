@@ -13,7 +13,7 @@ use peregrine_shaders::{ModelSpec, Windows};
 
 /// The table does not fit the model; the caller acts. Lines count from 1, the header included.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TableError {
+pub(crate) enum TableError {
     /// Not CSV.
     #[error("{0}")]
     Csv(#[from] csv::Error),
@@ -42,16 +42,16 @@ pub(super) enum TableError {
 
 /// One `unique_id`, ready to be forecast.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct LastWindow {
-    pub(super) id: String,
+pub(crate) struct LastWindow {
+    pub(crate) id: String,
     /// One row.
-    pub(super) windows: Windows,
+    pub(crate) windows: Windows,
     /// `ds` of the future rows, as far as the table has them.
-    pub(super) future_ds: Vec<String>,
+    pub(crate) future_ds: Vec<String>,
 }
 
 /// The last window of every series, in order of first appearance.
-pub(super) fn last_windows(text: impl Read, spec: &ModelSpec) -> Result<Vec<LastWindow>, TableError> {
+pub(crate) fn last_windows(text: impl Read, spec: &ModelSpec) -> Result<Vec<LastWindow>, TableError> {
     let table = Table::read(text, spec)?;
     if table.series.is_empty() {
         return Err(TableError::Empty);

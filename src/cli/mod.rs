@@ -11,7 +11,7 @@ mod forecast;
 mod import;
 mod keys;
 mod load;
-mod long_table;
+pub(crate) mod long_table;
 mod models;
 mod scaler;
 mod score;

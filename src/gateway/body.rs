@@ -108,7 +108,7 @@ pub(crate) enum BodyError {
 }
 
 #[derive(Clone, Copy)]
-enum Encoding {
+pub(super) enum Encoding {
     Identity,
     Gzip,
     Deflate,
@@ -186,7 +186,7 @@ async fn collect(
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-fn inflate(encoding: Encoding, packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
+pub(super) fn inflate(encoding: Encoding, packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     let mut plain = Vec::new();
     let limit = bytes_max as u64 + 1;
     let read = match encoding {

@@ -11,6 +11,8 @@ mod cluster;
 pub mod codec;
 mod error;
 mod fractions;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod guard;
 mod health;
 mod json;

@@ -26,7 +26,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Wish {
+pub(super) struct Wish {
     symbol: Option<String>,
     symbols: Option<Symbols>,
     horizon: Option<usize>,
@@ -37,7 +37,7 @@ struct Wish {
 /// A JSON list, or a query's `A,B`.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Symbols {
+pub(super) enum Symbols {
     List(Vec<String>),
     Joined(String),
 }
@@ -131,14 +131,19 @@ struct Answered {
 }
 
 async fn wish(shared: &Shared, request: &HttpRequest, payload: &mut Payload) -> Result<Wish, Refusal> {
+    let body = shared.body(request.headers(), payload).await?;
+    Ok(read(request.query_string(), &body)?)
+}
+
+/// The body wins.
+pub(super) fn read(query: &str, body: &[u8]) -> Result<Wish, BadForecast> {
     let malformed =
         || BadForecast::Member { name: "request", want: "a JSON object or a query of known parameters" };
-    let body = shared.body(request.headers(), payload).await?;
-    let query = web::Query::<Wish>::from_query(request.query_string()).map_err(|_| malformed())?.into_inner();
+    let query = web::Query::<Wish>::from_query(query).map_err(|_| malformed())?.into_inner();
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(query);
     }
-    let body: Wish = serde_json::from_slice(&body).map_err(|_| malformed())?;
+    let body: Wish = serde_json::from_slice(body).map_err(|_| malformed())?;
     Ok(Wish {
         symbol: body.symbol.or(query.symbol),
         symbols: body.symbols.or(query.symbols),

@@ -61,7 +61,7 @@ async fn ticks(
 }
 
 /// Every line that is not blank, and its number.
-fn read(text: &[u8]) -> Result<(Vec<usize>, Vec<Tick>), BadTicks> {
+pub(super) fn read(text: &[u8]) -> Result<(Vec<usize>, Vec<Tick>), BadTicks> {
     let (mut lines, mut ticks) = (Vec::new(), Vec::new());
     for (line, text) in (1..).zip(text.split(|&byte| byte == b'\n')) {
         if text.iter().all(u8::is_ascii_whitespace) {

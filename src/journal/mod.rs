@@ -6,6 +6,8 @@
 //! the port that they own.
 
 mod entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod kept;
 mod queue;
 mod store;

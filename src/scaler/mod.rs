@@ -4,6 +4,8 @@ mod book;
 mod desk;
 mod fly;
 mod forecaster;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod home;
 mod host;
 mod keeper;

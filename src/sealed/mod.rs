@@ -1,6 +1,6 @@
 //! Models at rest: encrypted files are opened, and signatures are asked for, before a loader sees a byte.
 
-mod container;
+pub(crate) mod container;
 mod signature;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 
 mod calendar;
 mod key;
-mod keys;
+pub(crate) mod keys;
 mod limit;
 mod rules;
 mod scopes;

@@ -5,6 +5,8 @@
 
 mod connection;
 mod echo;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod handshake;
 mod message_pack;
 mod ops;

@@ -12,7 +12,7 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// `notAfter`; `None`: this is no certificate.
-pub(super) fn of(certificate: &[u8]) -> Option<SystemTime> {
+pub(in crate::gateway) fn of(certificate: &[u8]) -> Option<SystemTime> {
     let (mut rest, _) = inside(certificate, SEQUENCE)?;
     (rest, _) = inside(rest, SEQUENCE)?;
     if rest.first() == Some(&EXPLICIT_0) {

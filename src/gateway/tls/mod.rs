@@ -2,7 +2,7 @@
 //!
 //! The certificate is looked up for each handshake, so that another one takes effect without a new listener.
 
-mod expiry;
+pub(super) mod expiry;
 
 use std::fmt;
 use std::fs::File;

@@ -267,7 +267,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// Is it something that this build has written?
-pub(super) fn is_entry(key: &[u8], value: &[u8]) -> bool {
+pub(in crate::scaler) fn is_entry(key: &[u8], value: &[u8]) -> bool {
     match read_key(key) {
         Some((Kind::Cost, _)) => Cost::decode(key, value).is_some(),
         Some((Kind::Decision, _)) => LoggedDecision::decode(key, value).is_some(),

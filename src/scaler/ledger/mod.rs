@@ -4,7 +4,7 @@
 //! All of it is on the disk before a call returns. It is bounded by age and by number. A store that cannot be read is
 //! put aside, and [`Found`] says so: money that was spent may then be missing, and whoever keeps a budget must know.
 
-mod entry;
+pub(super) mod entry;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! The pools that need more than a platform's API: processes on this machine, and programs of the user's own.
 
-mod command;
+pub(super) mod command;
 mod folder;
 mod hold;
-mod local;
+pub(super) mod local;
 mod open;
 mod process;
 

@@ -96,8 +96,8 @@ impl Reader {
     }
 
     /// Bytes that are held.
-    #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(in crate::gateway::stream) fn kept(&self) -> usize {
         self.message.len() + self.control.len()
     }
 

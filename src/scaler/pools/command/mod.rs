@@ -12,7 +12,7 @@
 mod run;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(in crate::scaler) mod wire;
 
 use std::collections::BTreeMap;
 use std::io;

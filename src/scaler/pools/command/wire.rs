@@ -12,7 +12,7 @@ const WORD_BYTES_MAX: usize = 128;
 
 /// Not what was documented. The operator acts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadOutput {
+pub(in crate::scaler) enum BadOutput {
     #[error("what it printed is not what it should: {0}")]
     Json(String),
     #[error("it lists more than {MACHINES_MAX} machines")]
@@ -25,7 +25,7 @@ pub(super) enum BadOutput {
 
 /// What an exit code says; those of `sysexits.h` where one fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(in crate::scaler) enum Meaning {
     Done,
     /// 65: the machine's state does not allow it.
     WrongState,
@@ -46,7 +46,7 @@ pub(super) enum Meaning {
 }
 
 impl Meaning {
-    pub(super) fn of(code: Option<i32>) -> Self {
+    pub(in crate::scaler) fn of(code: Option<i32>) -> Self {
         match code {
             Some(0) => Self::Done,
             Some(65) => Self::WrongState,
@@ -107,7 +107,7 @@ struct RoomFile {
 
 /// What `list` printed: `{"machines":[{"machine":"i-7","slot":"gpu-0","region":"fra","release":"v1",
 /// "state":"started","cordoned":false,"created_at":"2027-01-15T08:00:00Z"}]}`.
-pub(super) fn machines(stdout: &[u8]) -> Result<Vec<Machine>, BadOutput> {
+pub(in crate::scaler) fn machines(stdout: &[u8]) -> Result<Vec<Machine>, BadOutput> {
     let list: ListFile = read(stdout)?;
     if list.machines.len() > MACHINES_MAX {
         return Err(BadOutput::TooMany);
@@ -151,19 +151,19 @@ fn machine(file: MachineFile) -> Result<Machine, BadOutput> {
 }
 
 /// What `create` printed: `{"machine":"i-7"}`.
-pub(super) fn created(stdout: &[u8]) -> Result<MachineId, BadOutput> {
+pub(in crate::scaler) fn created(stdout: &[u8]) -> Result<MachineId, BadOutput> {
     let created: CreatedFile = read(stdout)?;
     id(created.machine)
 }
 
 /// What `room` printed: `{"regions":{"fra":3}}`; what was not asked about is left out.
-pub(super) fn room(stdout: &[u8], group: &GroupSpec) -> Result<Vec<(String, u32)>, BadOutput> {
+pub(in crate::scaler) fn room(stdout: &[u8], group: &GroupSpec) -> Result<Vec<(String, u32)>, BadOutput> {
     let room: RoomFile = read(stdout)?;
     Ok(room.regions.into_iter().filter(|(region, _)| group.place(region).is_some()).collect())
 }
 
 /// Can a file be called so? A machine's name is one, for what is kept of it here.
-pub(super) fn is_id(text: &str) -> bool {
+pub(in crate::scaler) fn is_id(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
     (1..=WORD_BYTES_MAX).contains(&text.len()) && text.bytes().all(fits) && !text.starts_with('.')
 }

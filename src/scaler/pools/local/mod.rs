@@ -10,7 +10,7 @@
 //! process that was asked to end is ended when its drain is over. A process that ends by itself has failed.
 
 mod program;
-mod record;
+pub(in crate::scaler) mod record;
 #[cfg(test)]
 mod tests;
 

@@ -14,22 +14,22 @@ const WORD_BYTES_MAX: usize = 256;
 
 /// A machine, but for its process.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Record {
-    pub(super) id: MachineId,
-    pub(super) slot: Slot,
-    pub(super) region: String,
-    pub(super) release: String,
-    pub(super) created_at: Timestamp,
-    pub(super) cordoned: bool,
-    pub(super) aim: Aim,
+pub(in crate::scaler) struct Record {
+    pub(in crate::scaler) id: MachineId,
+    pub(in crate::scaler) slot: Slot,
+    pub(in crate::scaler) region: String,
+    pub(in crate::scaler) release: String,
+    pub(in crate::scaler) created_at: Timestamp,
+    pub(in crate::scaler) cordoned: bool,
+    pub(in crate::scaler) aim: Aim,
     /// The boot of the machine in which its process was started last.
-    pub(super) boot: String,
-    pub(super) hold: Option<Hold>,
+    pub(in crate::scaler) boot: String,
+    pub(in crate::scaler) hold: Option<Hold>,
 }
 
 /// What its process was last asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Aim {
+pub(in crate::scaler) enum Aim {
     /// To run.
     Run,
     /// To end; whatever of it is there at that time is ended.
@@ -43,7 +43,7 @@ pub(super) enum Aim {
 
 /// A record that is none. The operator acts: what it was a record of may run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadRecord {
+pub(in crate::scaler) enum BadRecord {
     #[error("{0}")]
     Json(String),
     #[error("format {0}, and this build reads {FORMAT}")]
@@ -74,7 +74,7 @@ struct RecordFile {
 }
 
 impl Record {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::scaler) fn encode(&self) -> Vec<u8> {
         let file = RecordFile {
             format: FORMAT,
             id: self.id.0.clone(),
@@ -96,7 +96,7 @@ impl Record {
         text
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
+    pub(in crate::scaler) fn decode(bytes: &[u8]) -> Result<Self, BadRecord> {
         let file: RecordFile =
             serde_json::from_slice(bytes).map_err(|error| BadRecord::Json(error.to_string()))?;
         if file.format != FORMAT {
@@ -131,7 +131,7 @@ impl Record {
 }
 
 /// Can it be a region's name, or a release's?
-pub(super) fn is_word(text: &str) -> bool {
+pub(in crate::scaler) fn is_word(text: &str) -> bool {
     (1..=WORD_BYTES_MAX).contains(&text.len()) && !text.contains(char::is_control)
 }
 

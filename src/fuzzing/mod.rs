@@ -1,0 +1,58 @@
+//! Bytes from outside, one function for each parser that meets them: each takes any bytes, panics when a promise is
+//! broken, and says whether they were taken for what they should be.
+//!
+//! `cargo fuzz` feeds them without end (`fuzz/`); a test of this crate feeds them the stored corpus and a fixed number
+//! of mutations of it. What nodes send each other's runtime is fed in the same way in `runtime/`.
+
+mod files;
+mod market;
+mod models;
+mod peers;
+mod stores;
+#[cfg(test)]
+mod tests;
+
+pub use crate::gateway::fuzzing::{
+    body, certificate, command, forecast, headers, infer, message_pack, symbols, ticks, websocket,
+};
+pub use files::{config, data, keys, sealed, signature, table};
+pub use market::{calendar, condition, decisions, demand};
+pub use models::{ensemble, model, native};
+pub use peers::{forecasts, platform};
+pub use stores::{journal, ledger, pools, records};
+
+/// A door for bytes.
+pub type Door = fn(&[u8]) -> bool;
+
+/// Every door, under the name of its target and of its corpus.
+pub const DOORS: &[(&str, Door)] = &[
+    ("body", body),
+    ("calendar", calendar),
+    ("certificate", certificate),
+    ("command", command),
+    ("condition", condition),
+    ("config", config),
+    ("data", data),
+    ("decisions", decisions),
+    ("demand", demand),
+    ("ensemble", ensemble),
+    ("forecast", forecast),
+    ("forecasts", forecasts),
+    ("headers", headers),
+    ("infer", infer),
+    ("journal", journal),
+    ("keys", keys),
+    ("ledger", ledger),
+    ("message_pack", message_pack),
+    ("model", model),
+    ("native", native),
+    ("platform", platform),
+    ("pools", pools),
+    ("records", records),
+    ("sealed", sealed),
+    ("signature", signature),
+    ("symbols", symbols),
+    ("table", table),
+    ("ticks", ticks),
+    ("websocket", websocket),
+];

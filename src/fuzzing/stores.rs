@@ -1,0 +1,47 @@
+//! What a disk may hand back, and programs of the operator print.
+
+use peregrine_actors::audit::{
+    Frames, HEAD_BYTES, HEADER_BYTES, Head, Link, Note, Record, SegmentHeader, body_at, index, is_intact,
+    unchecked,
+};
+
+pub use crate::journal::fuzzing::journal;
+pub use crate::scaler::fuzzing::{ledger, pools};
+
+/// A segment of audit records, one record, a note, a head or an index: the first byte chooses.
+pub fn records(input: &[u8]) -> bool {
+    let Some((choice, bytes)) = input.split_first() else { return false };
+    match choice % 5 {
+        0 => segment(bytes),
+        1 => Record::decode(bytes).is_ok_and(|record| {
+            assert!(record.windows.rows <= bytes.len() && record.values.len() <= bytes.len());
+            record.rows.iter().for_each(|row| drop(record.rows_called(&row.series)));
+            true
+        }),
+        2 => Note::decode(bytes).is_ok_and(|note| {
+            assert_eq!(Note::decode(&note.encode()), Ok(note));
+            true
+        }),
+        3 => Head::decode(bytes).is_some_and(|head| {
+            assert_eq!(head.encode()[..], bytes[..HEAD_BYTES]);
+            true
+        }),
+        _ => index::find_in(bytes, &[1, u64::MAX]).is_some(),
+    }
+}
+
+fn segment(bytes: &[u8]) -> bool {
+    for frame in unchecked(bytes) {
+        let at = usize::try_from(frame.at).expect("within the bytes");
+        assert_eq!(body_at(bytes, at), Some(frame.body));
+        let _ = (Record::decode(frame.body), Note::decode(frame.body), is_intact(bytes, at));
+    }
+    let Ok((header, link)) = SegmentHeader::decode(bytes) else {
+        return false;
+    };
+    assert_eq!((&header.encode().0[..], header.encode().1), (&bytes[..HEADER_BYTES], link));
+    let mut frames = Frames::new(bytes, link);
+    let whole = frames.by_ref().all(|frame| frame.is_ok());
+    assert_eq!(whole, frames.end().0 == bytes.len() as u64);
+    whole && frames.end().1 != Link::default()
+}
