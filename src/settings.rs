@@ -1,5 +1,6 @@
 //! What the actors are told of the configuration.
 
+use peregrine_actors::release::CoverageLimits;
 use peregrine_actors::{
     AdmissionLimits, BatchLimits, BreakerLimits, BreakerMode, CheckLimits, FallbackPolicy, Placement,
     Profile, Profiles, Settings, Workload,
@@ -44,6 +45,10 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
             ModeChoice::Disabled => BreakerMode::Disabled,
             ModeChoice::MetricsOnly => BreakerMode::MetricsOnly,
         },
+        coverage: (breaker.coverage_shortfall > 0.0).then_some(CoverageLimits {
+            shortfall: breaker.coverage_shortfall,
+            values_min: breaker.coverage_values_min as f64,
+        }),
         checks: CheckLimits { every: breaker.check_every, drift_max: breaker.drift_max },
         fallback: fallback(config.backend.fallback),
         fallback_by_model: {

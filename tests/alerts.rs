@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use peregrine_actors::{DeviceMeter, Meters};
 use serde_json::Value;
 
-use crate::harness::{Answer, Fleet, Post, PowerSwitch, Receiver, TestNode, eventually, took};
+use crate::harness::{Answer, Fleet, Post, PowerSwitch, Receiver, TestNode, WebSocket, eventually, took};
 use crate::tls::{Authority, get};
 
 /// A rule that fires at once on any machine; a higher threshold ends it.
@@ -228,10 +228,15 @@ fn what_prometheus_is_to_watch_is_exported_by_running_nodes() {
     let folder = journal.path().display().to_string();
     let driver = Arc::new(Driver::default());
     driver.say(Some(40.0));
-    let metered = TestNode::metered(driver, &[("JOURNAL__DIR", folder.as_str())]);
+    let keys = [("JOURNAL__DIR", folder.as_str()), ("BREAKER__COVERAGE_VALUES_MIN", "20")];
+    let metered = TestNode::metered(driver, &keys);
+    surprise(&metered);
     eventually("the driver is asked", || {
         String::from_utf8_lossy(&metered.get("/metrics").body)
             .contains("peregrine_device_temperature_celsius{")
+    });
+    eventually("intervals are judged", || {
+        String::from_utf8_lossy(&metered.get("/metrics").body).contains("peregrine_score_coverage_shortfall{")
     });
     let authority = Authority::new();
     let secure = authority.node(&[]);
@@ -281,4 +286,39 @@ fn a_node_says_that_it_has_started_and_goes_on_to_say_so() {
     assert_eq!((ready.status, &ready.json()["reasons"][0]), (503, &"no model is ready".into()), "at once");
     let startup = node.get("/health/startup");
     assert_eq!((startup.status, startup.json()["started"] == true), (200, true));
+}
+
+const SURPRISED: &str = "mlp-vol-quantile";
+
+/// A market that is calm for as long as a model looks back, and then jumps again and again: no interval that was learned
+/// holds that.
+fn surprise(node: &TestNode) {
+    let mut reader = WebSocket::open(node.node.addr, "/v1/stream", None);
+    reader.text(&format!(r#"{{"op":"subscribe","id":1,"series":["a"],"model":"{SURPRISED}"}}"#));
+    reader.op("subscribed");
+    let calm = (1..=300).map(|at: i32| (at, f64::from(at % 2) * 1e-3));
+    let jumps = (301..=500).map(|at: i32| (at, f64::from(at) * if at % 2 == 0 { 1e3 } else { -1e3 }));
+    let lines = calm.chain(jumps).map(|(at, value)| format!(r#"{{"series":"a","ts":{at},"value":{value}}}"#));
+    let lines: Vec<String> = lines.collect();
+    // In turns: of what comes at once the newest window alone is forecast.
+    for few in lines.chunks(4) {
+        assert_eq!(node.post("/v1/ticks", &few.join("\n")).status, 200);
+    }
+}
+
+#[test]
+fn a_model_whose_intervals_hold_nothing_is_an_alert() {
+    let node = TestNode::on_cpu(&[
+        ("BREAKER__COVERAGE_VALUES_MIN", "20"),
+        ("ALERTS__RULES__COVERAGE_COLLAPSE__FOR", "0s"),
+        ("ALERTS__EVALUATE_EVERY", "100ms"),
+    ]);
+    surprise(&node);
+    eventually("it fires", || !firing(&node, "coverage_collapse").is_empty());
+    let alert = &firing(&node, "coverage_collapse")[0];
+    assert_eq!((&alert["labels"]["model"], &alert["labels"]["version"]), (&SURPRISED.into(), &"1".into()));
+    assert!(alert["value"].as_f64().is_some_and(|value| value > 0.2), "{alert}");
+    let metrics = String::from_utf8_lossy(&node.get("/metrics").body).into_owned();
+    let line = metrics.lines().find(|line| line.starts_with("peregrine_score_coverage_shortfall{"));
+    assert!(line.is_some_and(|line| line.contains(&format!("model=\"{SURPRISED}\""))), "{line:?}");
 }

@@ -20,7 +20,7 @@ const MODEL: &str = "nhits-vol-quantile";
 const FORECAST: &str = r#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD"}]}"#;
 
 /// What may be absent from these nodes, and where the product says why.
-const ABSENT: [(&str, &[&str], &str); 2] = [
+const ABSENT: [(&str, &[&str], &str); 3] = [
     (
         "peregrine_backlog_limit_seconds",
         &["backend", "device"],
@@ -30,6 +30,11 @@ const ABSENT: [(&str, &[&str], &str); 2] = [
         "peregrine_remote_refused_total",
         &["reason"],
         "absent until a node refused another's message: src/gateway/metrics.rs, `cluster`",
+    ),
+    (
+        "peregrine_score_coverage_shortfall",
+        &["model", "version"],
+        "absent until enough values met their truth: src/gateway/metrics.rs, `scores`",
     ),
 ];
 

@@ -9,6 +9,7 @@ use peregrine_shaders::Precision;
 use crate::breaker::{BreakerLimits, BreakerMode};
 use crate::inference::{BatchLimits, CheckLimits};
 use crate::profile::Profile;
+use crate::release::CoverageLimits;
 use crate::remote::{HedgeLimits, Prefer, RetryLimits};
 
 /// Everything that can be chosen about a [`System`](crate::System).
@@ -20,6 +21,8 @@ pub struct Settings {
     pub breaker: BreakerLimits,
     /// Who decides that, unless an operator has given other orders.
     pub breaker_mode: BreakerMode,
+    /// When a version does not answer any more because its intervals hold too little; `None`: it always may.
+    pub coverage: Option<CoverageLimits>,
     /// How answers of a GPU are checked.
     pub checks: CheckLimits,
     /// What happens when the GPU cannot serve.
@@ -169,6 +172,7 @@ impl Default for Settings {
             batching: BatchLimits::default(),
             breaker: BreakerLimits::default(),
             breaker_mode: BreakerMode::Auto,
+            coverage: None,
             checks: CheckLimits::default(),
             fallback: FallbackPolicy::Allow,
             fallback_by_model: BTreeMap::new(),

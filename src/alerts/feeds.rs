@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use peregrine_actors::alerts::{
     Labels, Moment, Reading, Roll, Sample, Signal, Window, error_share, quantile,
 };
+use peregrine_actors::scorecard::{Question, Score};
 use peregrine_actors::{BreakerState, DeviceMeter, Guarded};
 use peregrine_runtime::{Incarnation, NodeId};
 
@@ -32,6 +33,7 @@ pub(crate) fn of_node(shared: &Data<Shared>, window: Duration) -> Vec<Box<dyn Fe
         Box::new(State(Arc::clone(&shared))),
         Box::new(Requests { shared: Arc::clone(&shared), window: Window::new(window) }),
         Box::new(Replicas { shared: Arc::clone(&shared), roll: Roll::default(), lives: BTreeMap::new() }),
+        Box::new(Intervals { shared: Arc::clone(&shared), read_at: None, readings: Vec::new() }),
         Box::new(Disk { shared, window: Window::new(window) }),
     ]
 }
@@ -166,6 +168,38 @@ impl Feed for Replicas {
         let meant = self.shared.config().cluster.as_ref().map_or(1, |part| part.size);
         let missing = meant.saturating_sub(view.members.len());
         say(sample, Signal::ReplicasMissing, Labels::new(), missing as f64);
+    }
+}
+
+/// What intervals of model versions held of the truth.
+struct Intervals {
+    shared: Arc<Shared>,
+    read_at: Option<Instant>,
+    /// As they were read last.
+    readings: Vec<Reading>,
+}
+
+/// Reads every stream of the node, and changes slowly.
+const INTERVALS_EVERY: Duration = Duration::from_secs(5);
+
+impl Feed for Intervals {
+    fn read(&mut self, at: Moment, sample: &mut Sample) {
+        sample.expected.push(Signal::CoverageShortfallShare);
+        if self.read_at.is_none_or(|read| at.now.saturating_duration_since(read) >= INTERVALS_EVERY) {
+            self.read_at = Some(at.now);
+            let values_min = self.shared.config().breaker.coverage_values_min as f64;
+            let scores = self.shared.scorecard.scores(Question::default());
+            let reading = |score: &Score| {
+                let labels = [("model", score.model.to_string()), ("version", score.version.to_string())];
+                Some(Reading {
+                    signal: Signal::CoverageShortfallShare,
+                    labels: labels.into(),
+                    value: score.worst_interval(values_min)?.shortfall(),
+                })
+            };
+            self.readings = scores.iter().filter_map(reading).collect();
+        }
+        sample.readings.extend(self.readings.iter().cloned());
     }
 }
 

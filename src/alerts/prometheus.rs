@@ -115,6 +115,7 @@ fn expression(signal: Signal, window: Duration) -> Expression {
         Signal::VitalsAgeSeconds => plain("peregrine_vitals_age_seconds", &[]),
         Signal::EventLoopLagSeconds => plain("peregrine_event_loop_lag_seconds", &["loop"]),
         Signal::ActorsStuck => plain("peregrine_actors_stuck", &[]),
+        Signal::CoverageShortfallShare => plain("peregrine_score_coverage_shortfall", &["model", "version"]),
         Signal::JournalFailures => Expression {
             value: format!("increase(peregrine_journal_failed_total[{window}])"),
             labels: &[],

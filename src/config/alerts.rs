@@ -96,6 +96,8 @@ pub(super) enum SignalChoice {
     ActorsStuck,
     /// Ticks of the window that the disk refused
     JournalFailures,
+    /// Of a model version: by how much an interval held less of the truth of late than it is meant to, 0 to 1
+    CoverageShortfallShare,
 }
 
 impl From<SignalChoice> for Signal {
@@ -115,6 +117,7 @@ impl From<SignalChoice> for Signal {
             SignalChoice::EventLoopLagSeconds => Self::EventLoopLagSeconds,
             SignalChoice::ActorsStuck => Self::ActorsStuck,
             SignalChoice::JournalFailures => Self::JournalFailures,
+            SignalChoice::CoverageShortfallShare => Self::CoverageShortfallShare,
         }
     }
 }

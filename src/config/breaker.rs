@@ -36,6 +36,11 @@ pub(super) struct BreakerFile {
     pub(super) check_every: Option<WrittenDuration>,
     /// A difference of so much of the range that the answer moves in is a wrong answer.
     pub(super) drift_max: Option<f64>,
+    /// A version of which an interval holds less of the truth than it is meant to, by more than this share, hands over to
+    /// the version before it; 0: it goes on.
+    pub(super) coverage_shortfall: Option<f64>,
+    /// Values, weighted, that must have met their truth before that is looked at.
+    pub(super) coverage_values_min: Option<usize>,
 }
 
 /// Who decides what a breaker lets through.
@@ -77,6 +82,10 @@ pub struct BreakerConfig {
     pub check_every: Duration,
     /// A difference of so much of the answer's range is a wrong answer.
     pub drift_max: f64,
+    /// By more than this share an interval may not fall short of its level; 0: it may.
+    pub coverage_shortfall: f64,
+    /// Values, weighted, that must have met their truth before that is looked at.
+    pub coverage_values_min: usize,
 }
 
 impl Checker<'_> {
@@ -98,6 +107,15 @@ impl Checker<'_> {
         let in_a_row = self.within("breaker.consecutive_failures", written.consecutive_failures, 1..=100_000);
         let check_every = self.time("breaker.check_every", written.check_every, Duration::ZERO..=DAY);
         let drift_max = self.share("breaker.drift_max", written.drift_max);
+        let shortfall = written.coverage_shortfall;
+        let coverage_shortfall = self.number(
+            "breaker.coverage_shortfall",
+            shortfall,
+            |share| (0.0..=1.0).contains(&share),
+            "a share from 0 to 1",
+        );
+        let values_min = written.coverage_values_min;
+        let coverage_values_min = self.within("breaker.coverage_values_min", values_min, 1..=100_000_000);
         Some(BreakerConfig {
             mode: mode?,
             window: window?,
@@ -111,6 +129,8 @@ impl Checker<'_> {
             probes: probes?,
             check_every: check_every?,
             drift_max: drift_max?,
+            coverage_shortfall: coverage_shortfall?,
+            coverage_values_min: coverage_values_min?,
         })
     }
 }

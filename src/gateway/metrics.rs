@@ -75,7 +75,8 @@ async fn metrics(shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
     releases::all(&mut page, &shared.system.releases());
     remote(&mut page, &shared);
     series(&mut page, &shared);
-    scores(&mut page, &shared.scorecard).await;
+    let values_min = shared.config().breaker.coverage_values_min as f64;
+    scores(&mut page, &shared.scorecard, values_min).await;
     if let Some(kept) = &shared.journal {
         journal(&mut page, kept);
     }
@@ -529,7 +530,7 @@ fn journal(page: &mut Page, journal: &TickJournal) {
 }
 
 /// Of model versions, never of series, of which there are many. Missing, not zero, until something was scored.
-async fn scores(page: &mut Page, card: &Arc<Scorecard>) {
+async fn scores(page: &mut Page, card: &Arc<Scorecard>, values_min: f64) {
     type Read = fn(&Score) -> Option<f64>;
     let gauges: [(&str, &str, Read); 3] = [
         ("peregrine_score_mae", "Mean absolute error of the median of late.", |score| Some(score.mae)),
@@ -559,6 +560,15 @@ async fn scores(page: &mut Page, card: &Arc<Scorecard>) {
                 [("model", &score.model), ("version", &score.version), ("level", &one.level)];
             page.sample("", &labels, one.held / 100.0);
         }
+    }
+    page.family(
+        "peregrine_score_coverage_shortfall",
+        "gauge",
+        "By how much the worst interval that rests on enough values held less than its level, 0 to 1.",
+    );
+    for score in &scores {
+        let Some(worst) = score.worst_interval(values_min) else { continue };
+        page.sample("", &[("model", &score.model), ("version", &score.version)], worst.shortfall());
     }
     page.family("peregrine_score_scored_total", "counter", "Values of predictions that met their truth.");
     for (model, version, scored) in card.scored() {

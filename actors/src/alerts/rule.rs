@@ -35,11 +35,13 @@ pub enum Signal {
     ActorsStuck,
     /// Ticks of the last window that the disk refused.
     JournalFailures,
+    /// Of a model version: by how much an interval held less of the truth of late than it is meant to, 0 to 1.
+    CoverageShortfallShare,
 }
 
 impl Signal {
     /// Each of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DeviceTemperatureCelsius,
         Self::DeviceUtilisationShare,
         Self::DeviceMemoryShare,
@@ -54,6 +56,7 @@ impl Signal {
         Self::EventLoopLagSeconds,
         Self::ActorsStuck,
         Self::JournalFailures,
+        Self::CoverageShortfallShare,
     ];
 
     /// As the configuration writes it.
@@ -74,6 +77,7 @@ impl Signal {
             Self::EventLoopLagSeconds => "event_loop_lag_seconds",
             Self::ActorsStuck => "actors_stuck",
             Self::JournalFailures => "journal_failures",
+            Self::CoverageShortfallShare => "coverage_shortfall_share",
         }
     }
 }

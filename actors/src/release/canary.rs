@@ -180,6 +180,15 @@ pub enum Fault {
         /// The ratio that was allowed.
         limit: f64,
     },
+    /// Its intervals hold too little of the truth.
+    Coverage {
+        /// Percent that an interval is meant to hold.
+        level: f64,
+        /// Percent that it held.
+        held: f64,
+        /// The share that it may hold less.
+        limit: f64,
+    },
     /// It is not served any more.
     Gone,
     /// An operator said so.
@@ -203,6 +212,11 @@ impl fmt::Display for Fault {
                 f,
                 "the error of its predictions is {canary:.4}, {stable:.4} by the stable version, {limit} times that \
                  is allowed"
+            ),
+            Self::Coverage { level, held, limit } => write!(
+                f,
+                "its {level} % interval held {held:.1} % of the truth, {:.1} % less is allowed",
+                limit * 100.0
             ),
             Self::Gone => f.write_str("it is not served any more"),
             Self::Operator => f.write_str("an operator said so"),

@@ -5,6 +5,7 @@
 //! actor puts the next one in its place. A model without a release is answered by its highest version.
 
 mod canary;
+mod coverage;
 mod live;
 mod mirror;
 mod order;
@@ -15,6 +16,7 @@ mod tests;
 mod track;
 
 pub use canary::{Canary, CanaryLimits, CanarySpec, Fault, HOLD_MAX, NOISE, STEPS_MAX, Seen, Waiting};
+pub use coverage::CoverageLimits;
 pub use live::{Portion, ReleaseStatus};
 pub use mirror::{HELD_MAX, ShadowStats};
 pub use order::{ReleaseOrder, ReleaseRefused, ShadowSpec};

@@ -311,12 +311,13 @@ impl Release {
             }
             Some(release) => {
                 let to = release.previous.filter(is_ready).ok_or(ReleaseRefused::NothingBefore)?;
-                Ok(release.clone().back_to(to, release.stable, now))
+                Ok(release.clone().back_to(to, release.stable, Fault::Operator, now))
             }
             // The highest version answers; the one below it did before that was loaded.
             None => match ready {
                 [.., before, newest] => {
-                    Ok(Self::of(None, newest.version).back_to(before.version, newest.version, now))
+                    let next = Self::of(None, newest.version);
+                    Ok(next.back_to(before.version, newest.version, Fault::Operator, now))
                 }
                 _ => Err(ReleaseRefused::NothingBefore),
             },
@@ -341,6 +342,51 @@ impl Release {
             }
             Verdict::Promote => Ok(self.clone().promoting(version, By::Rules, now)),
             Verdict::RollBack(fault) => Ok(self.clone().back_to_stable(Some(version), fault, now)),
+        }
+    }
+
+    /// What becomes of a release, or of none, when some versions are not to be trusted any more. `None`: nothing, since
+    /// none of them answers, or nobody is there to answer instead who is no better.
+    pub(crate) fn trusted(
+        current: Option<&Self>,
+        fault: impl Fn(u32) -> Option<Fault>,
+        ready: &[Ready],
+        now: Instant,
+    ) -> Option<Self> {
+        let canary = current.and_then(Self::canary).map(|canary| canary.spec.version);
+        let usual =
+            current.map(|release| release.stable).or_else(|| ready.last().map(|newest| newest.version));
+        canary.into_iter().chain(usual).find_map(|version| {
+            let next = Self::without(current, version, fault(version)?, ready, now)?;
+            fault(next.stable).is_none().then_some(next)
+        })
+    }
+
+    /// Without a version that answers: a canary gives way to the stable one, that to the one before. What an operator has
+    /// split stays so.
+    fn without(
+        current: Option<&Self>,
+        version: u32,
+        why: Fault,
+        ready: &[Ready],
+        now: Instant,
+    ) -> Option<Self> {
+        let is_ready = |version: &u32| ready.iter().any(|ready| ready.version == *version);
+        match (current, ready) {
+            (Some(release), _) => match &release.plan {
+                Plan::Canary(canary) if canary.spec.version == version => {
+                    Some(release.clone().back_to_stable(Some(version), why, now))
+                }
+                Plan::Whole if release.stable == version => {
+                    let to = release.previous.filter(is_ready)?;
+                    Some(release.clone().back_to(to, version, why, now))
+                }
+                Plan::Whole | Plan::Canary(_) | Plan::Split(_) => None,
+            },
+            (None, [.., before, newest]) if newest.version == version => {
+                Some(Self::of(None, version).back_to(before.version, version, why, now))
+            }
+            (None, _) => None,
         }
     }
 
@@ -445,11 +491,11 @@ impl Release {
         self.noted(now, Change::RolledBack { to, from, why })
     }
 
-    fn back_to(mut self, to: u32, from: u32, now: Instant) -> Self {
+    fn back_to(mut self, to: u32, from: u32, why: Fault, now: Instant) -> Self {
         self.stable = to;
         self.previous = None;
         self.counts.rolled_back += 1;
-        self.noted(now, Change::RolledBack { to, from: Some(from), why: Fault::Operator }).unshadowed(now)
+        self.noted(now, Change::RolledBack { to, from: Some(from), why }).unshadowed(now)
     }
 
     /// Without a shadow that answers by now.

@@ -294,6 +294,40 @@ fn a_version_that_comes_back_in_another_shape_has_no_part() {
     assert_eq!((left.weights(), last(&left)), (vec![(1, 5)], &Change::Gone { version: 2 }));
 }
 
+// ---- versions that are not trusted any more --------------------------------------------------------------------------
+
+const COLLAPSED: Fault = Fault::Coverage { level: 80.0, held: 10.0, limit: 0.3 };
+
+/// When these versions have collapsed.
+fn trusted(current: Option<&Release>, collapsed: &[u32], versions: &[u32]) -> Option<Release> {
+    let fault = |version| collapsed.contains(&version).then_some(COLLAPSED);
+    Release::trusted(current, fault, &ready(versions), Instant::now())
+}
+
+#[test]
+fn the_version_before_answers_instead_and_never_turns_back_by_itself() {
+    let next = trusted(None, &[3], &[1, 2, 3]).unwrap();
+    assert_eq!((next.stable, last(&next)), (2, &Change::RolledBack { to: 2, from: Some(3), why: COLLAPSED }));
+    assert_eq!(trusted(Some(&next), &[2], &[1, 2, 3]), None, "there is none before");
+    assert_eq!(trusted(Some(&next), &[3], &[1, 2, 3]), None, "it does not answer");
+    let promoted = ordered(Some(&next), &ReleaseOrder::Promote(Some(3))).unwrap().unwrap();
+    assert_eq!(trusted(Some(&promoted), &[3], &[1, 2, 3]).unwrap().stable, 2);
+    assert_eq!(trusted(Some(&promoted), &[3], &[1, 3]), None, "the one before is gone");
+    assert_eq!(trusted(Some(&promoted), &[2, 3], &[1, 2, 3]), None, "the one before is no better");
+    assert_eq!(trusted(None, &[1], &[1]), None, "it is alone");
+    assert_eq!(trusted(None, &[2], &[1, 2, 3]), None, "another one answers");
+}
+
+#[test]
+fn a_canary_is_taken_back_and_a_split_is_the_operators() {
+    let canary = Rig::canary(|_| {}).release;
+    let next = trusted(Some(&canary), &[2], &[1, 2, 3]).unwrap();
+    assert_eq!((next.stable, next.weights()), (1, vec![(1, 1)]));
+    assert_eq!(trusted(Some(&canary), &[1], &[1, 2, 3]), None, "the canary is judged by it");
+    let split = ordered(None, &split(&[(1, 5), (2, 3)])).unwrap().unwrap();
+    assert_eq!(trusted(Some(&split), &[1], &[1, 2, 3]), None);
+}
+
 // ---- shadow ----------------------------------------------------------------------------------------------------------
 
 #[test]

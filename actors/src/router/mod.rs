@@ -11,7 +11,7 @@ mod tests;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
@@ -24,7 +24,7 @@ pub(crate) use table::Table;
 use crate::breaker::Gate;
 use crate::devices::PerDevice;
 use crate::inference::Served;
-use crate::release::{ReleaseOrder, ReleaseRefused};
+use crate::release::{CoverageLimits, ReleaseOrder, ReleaseRefused};
 use crate::scorecard::Scorecard;
 use crate::status::ModelStatus;
 
@@ -45,6 +45,9 @@ pub(crate) type Scores = Arc<OnceLock<Arc<Scorecard>>>;
 
 /// How often canaries are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How often it is looked at what intervals hold: that reads every stream, and changes slowly.
+const COVERAGE_EVERY: Duration = Duration::from_secs(10);
 
 /// What the router answers.
 #[derive(Debug)]
@@ -74,18 +77,34 @@ pub(crate) enum RouterMail {
 pub(crate) struct Router {
     published: Published,
     scores: Scores,
+    coverage: Option<CoverageLimits>,
+    /// When intervals were looked at last.
+    covered_at: Instant,
     clock: Arc<dyn Clock>,
 }
 
 impl Router {
-    pub(crate) fn new(published: Published, scores: Scores, clock: Arc<dyn Clock>) -> Self {
-        Self { published, scores, clock }
+    pub(crate) fn new(
+        published: Published,
+        scores: Scores,
+        coverage: Option<CoverageLimits>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let covered_at = clock.now();
+        Self { published, scores, coverage, covered_at, clock }
     }
 
-    fn review(&self) {
-        let table = self.published.load();
-        if let Some(table) = releases::reviewed(&table, self.scores.get().map(Arc::as_ref), self.clock.now())
-        {
+    fn review(&mut self) {
+        let (card, now) = (self.scores.get().map(Arc::as_ref), self.clock.now());
+        if let Some(table) = releases::reviewed(&self.published.load(), card, now) {
+            self.published.store(Arc::new(table));
+        }
+        let (Some(limits), Some(card)) = (&self.coverage, card) else { return };
+        if now.saturating_duration_since(self.covered_at) < COVERAGE_EVERY {
+            return;
+        }
+        self.covered_at = now;
+        if let Some(table) = releases::trusted(&self.published.load(), card, limits, now) {
             self.published.store(Arc::new(table));
         }
     }

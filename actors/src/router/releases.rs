@@ -1,12 +1,13 @@
 //! Puts the next state of a release into the table: ordered, reviewed, or settled after versions came and went.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use peregrine_shaders::ModelSpec;
 
 use super::{Route, Table};
-use crate::release::{Live, Ready, Release, ReleaseOrder, ReleaseRefused};
+use crate::release::{CoverageLimits, Live, Ready, Release, ReleaseOrder, ReleaseRefused};
 use crate::scorecard::{Question, Score, Scorecard};
 
 type Routes = Table<Arc<Route>>;
@@ -47,6 +48,30 @@ pub(super) fn reviewed(table: &Routes, card: Option<&Scorecard>, now: Instant) -
         if let Ok(release) = reviewed {
             let table = next.take().unwrap_or_else(|| table.clone());
             next = Some(replaced(table, model, Some(release)));
+        }
+    }
+    next
+}
+
+/// The table after a look at what intervals held of the truth; `None`: nothing has changed.
+pub(super) fn trusted(
+    table: &Routes,
+    card: &Scorecard,
+    limits: &CoverageLimits,
+    now: Instant,
+) -> Option<Routes> {
+    let scores = card.scores(Question::default());
+    let models: BTreeSet<&str> = scores.iter().map(|score| &*score.model).collect();
+    let mut next: Option<Routes> = None;
+    for model in models {
+        let fault = |version: u32| {
+            let score = scores.iter().find(|score| *score.model == *model && score.version == version)?;
+            limits.judge(score)
+        };
+        let known = next.as_ref().unwrap_or(table);
+        let current = known.release(model).map(|live| &live.release);
+        if let Some(release) = Release::trusted(current, fault, &ready(known, model), now) {
+            next = Some(replaced(known.clone(), model, Some(release)));
         }
     }
     next

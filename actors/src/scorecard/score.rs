@@ -40,6 +40,23 @@ pub struct Coverage {
     pub weight: f64,
 }
 
+impl Coverage {
+    /// By how much it held less than it is meant to, as a share; negative where it held more.
+    #[must_use]
+    pub fn shortfall(&self) -> f64 {
+        (self.level - self.held) / 100.0
+    }
+}
+
+impl Score {
+    /// The interval that is furthest below its level, of those that rest on at least so many values.
+    #[must_use]
+    pub fn worst_interval(&self, values_min: f64) -> Option<Coverage> {
+        let known = self.coverage.iter().filter(|one| one.weight >= values_min);
+        known.max_by(|a, b| a.shortfall().total_cmp(&b.shortfall())).copied()
+    }
+}
+
 /// Sums of one or many streams of a model version.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sum {

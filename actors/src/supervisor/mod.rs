@@ -65,7 +65,9 @@ pub(crate) fn start(
     let router = router_box.address();
     let scores = Scores::default();
     let (published, known, timed) = (Arc::clone(&table), Arc::clone(&scores), Arc::clone(clock));
-    let make = move || Ok(Router::new(Arc::clone(&published), Arc::clone(&known), Arc::clone(&timed)));
+    let coverage = settings.coverage;
+    let make =
+        move || Ok(Router::new(Arc::clone(&published), Arc::clone(&known), coverage, Arc::clone(&timed)));
     children.light(ChildSpec::new(ROUTER), router_box, make);
 
     let gates = Gates::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::fake::Mode;
 use super::{MODEL, Rig, forecaster, ramp, until};
 use crate::release::{
-    CanaryLimits, CanarySpec, Change, Fault, ReleaseOrder, ReleaseStatus, ShadowSpec, key_of,
+    CanaryLimits, CanarySpec, Change, CoverageLimits, Fault, ReleaseOrder, ReleaseStatus, ShadowSpec, key_of,
 };
 use crate::scorecard::Scorecard;
 use crate::series::{SeriesName, Timestamp};
@@ -95,6 +95,31 @@ async fn scores_decide_about_a_canary_once_they_are_known() {
         panic!("{change}")
     };
     assert!((canary / stable - 3.0).abs() < 1e-6, "{canary} by {stable}");
+}
+
+#[tokio::test]
+async fn a_version_whose_intervals_collapse_hands_over_to_the_one_before() {
+    let limits = CoverageLimits { shortfall: 0.3, values_min: 20.0 };
+    let rig = two(|settings| settings.coverage = Some(limits)).await;
+    let card = Arc::<Scorecard>::default();
+    rig.system.attach_scorecard(Arc::clone(&card));
+    let (look, series) = (Duration::from_secs(10), SeriesName::new("a").unwrap());
+    assert_eq!(rig.ask().await.unwrap().version, 2, "the highest");
+    // Intervals without a width, beside the truth.
+    card.predicted(&rig.prediction(&series, 2, 3.0));
+    (1..=5).for_each(|place| card.observed(&series, place, place as f32));
+    rig.clock.advance(look);
+    assert_eq!(rig.ask().await.unwrap().version, 2, "too little is known");
+    (6..=24).for_each(|place| card.observed(&series, place, place as f32));
+    rig.clock.advance(look);
+    until("the version before answers", || rig.system.release(MODEL).is_some()).await;
+    assert_eq!(rig.ask().await.unwrap().version, 1);
+    let release = rig.status().release;
+    let change = &release.log.last().unwrap().change;
+    assert!(
+        matches!(change, Change::RolledBack { to: 1, from: Some(2), why: Fault::Coverage { held, .. } } if *held < 1.0),
+        "{change}"
+    );
 }
 
 #[tokio::test]
