@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{CLOSE, Client, PING, PONG, TEXT, TestNode, WebSocket, masked, request};
+use crate::harness::{CLOSE, Client, PING, PONG, TEXT, TestNode, WebSocket, eventually, masked, request};
 
 const BINARY: u8 = 0x82;
 
@@ -21,6 +21,26 @@ fn messages_are_echoed_as_they_came() {
     ] {
         check(&node, &[masked(first, payload)], &[(first, payload)], 1000);
     }
+}
+
+#[test]
+fn connections_are_counted_until_they_end() {
+    let node = node();
+    let mut asks = Client::connect(node.node.addr).expect("connects");
+    let mut count = || {
+        let page = asks.send("GET", "/metrics", &[], b"").expect("an answer").body;
+        let page = String::from_utf8(page).expect("text");
+        let line = page.lines().find(|line| line.starts_with("peregrine_connections{")).expect("the metric");
+        line.rsplit(' ').next().and_then(|value| value.parse::<usize>().ok()).expect("a number")
+    };
+    assert_eq!(count(), 1, "the one that asks");
+    let idle = Client::connect(node.node.addr).expect("connects");
+    let socket = WebSocket::open(node.node.addr, "/v1/echo", None);
+    eventually("both are served", || count() == 3);
+    drop(socket);
+    eventually("the websocket has ended", || count() == 2);
+    drop(idle);
+    eventually("so has the other", || count() == 1);
 }
 
 #[test]

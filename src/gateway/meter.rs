@@ -175,6 +175,8 @@ pub(crate) struct Meter {
     routes: [RouteMeter; Route::ALL.len()],
     /// Requests inside.
     in_flight: AtomicUsize,
+    /// Connections that are served.
+    pub(crate) connections: AtomicUsize,
     transfers: Mutex<HashMap<String, Vec<(u32, Transfer)>>>,
 }
 

@@ -11,6 +11,7 @@ mod trust;
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_web::http::header::{ACCEPT, VARY};
@@ -54,6 +55,12 @@ async fn metrics(shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
         page.family("peregrine_tls_certificate_expiry_seconds", "gauge", help);
         page.sample("", &[], tls.remaining_seconds(shared.clock.wall()));
     }
+    page.family(
+        "peregrine_connections",
+        "gauge",
+        "Connections that are served, websockets too; a task each.",
+    );
+    page.sample("", &[], shared.meter.connections.load(Ordering::Relaxed));
     page.family("peregrine_bodies_bytes", "gauge", "Of request bodies that are read or worked on.");
     page.sample("", &[], shared.bodies.held());
     page.family("peregrine_rate_limited_total", "counter", "Requests that were too many, by kind of caller.");
@@ -189,7 +196,7 @@ fn series(page: &mut Page, shared: &Shared) {
     let help = "Windows that could not be forecast.";
     one("peregrine_predictions_failed_total", "counter", help, count(stats.failed));
     let help = "Predictions that other nodes wanted and that were lost on the way.";
-    let lost = shared.live.lost.load(std::sync::atomic::Ordering::Relaxed);
+    let lost = shared.live.lost.load(Ordering::Relaxed);
     one("peregrine_predictions_lost_total", "counter", help, count(lost));
     let help = "Threads awake for `server.busy_poll`, the work that they did meanwhile included.";
     one("peregrine_busy_poll_seconds_total", "counter", help, shared.live.looked.time().as_secs_f64());

@@ -35,13 +35,15 @@ mod v2;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol, Request};
 use actix_server::{GracefulShutdownSignal, ServerBuilder};
 use actix_service::{
-    IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+    IntoServiceFactory, Service as _, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_factory,
+    fn_service, map_config,
 };
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, Server, ServiceRequest, ServiceResponse};
@@ -157,7 +159,8 @@ impl Serving {
     ) -> impl ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
     {
         let (shared, upgraded, stopping) = (self.shared.clone(), self.shared.clone(), self.stopping.clone());
-        HttpService::build()
+        let counts = self.shared.clone();
+        let service = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let signal = stopping.clone();
                 async move { signal.notified().await }
@@ -174,7 +177,41 @@ impl Serving {
                     Ok::<_, ()>(stream::Upgrade::new(app, shared))
                 }
             }))
-            .finish(app(shared))
+            .finish(app(shared));
+        counted(service, counts)
+    }
+}
+
+/// Counts each connection while it is served: what the service returns ends with it, a websocket's too.
+fn counted<F, T>(
+    service: F,
+    shared: web::Data<Shared>,
+) -> impl ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
+where
+    F: ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>,
+{
+    apply_fn_factory(service, move |opened: Opened<T>, service: &F::Service| {
+        let (connected, served) = (Connected::new(shared.clone()), service.call(opened));
+        async move {
+            let _connected = connected;
+            served.await
+        }
+    })
+}
+
+/// Counts a connection for as long as the task that serves it.
+struct Connected(web::Data<Shared>);
+
+impl Connected {
+    fn new(shared: web::Data<Shared>) -> Self {
+        shared.meter.connections.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.meter.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
