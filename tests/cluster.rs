@@ -7,7 +7,7 @@ use std::time::Duration;
 use peregrine::config::{Sources, resolve};
 use peregrine::node::Node;
 
-use crate::harness::{Fleet, Load, Post, took};
+use crate::harness::{Fleet, Load, Post, eventually, took};
 
 const MODEL: &str = "nbeats-vol-quantile";
 const WINDOW: usize = 64;
@@ -62,7 +62,7 @@ fn a_node_without_models_answers_through_the_others_with_their_numbers() {
     let members = fleet.members("fra-1");
     assert_eq!(
         members["nrt-1"]["models"][MODEL],
-        serde_json::json!({"versions": ["1"], "gpu": false, "standby": true})
+        serde_json::json!({"versions": ["1"], "gpu": false, "gpu_open": false, "standby": true})
     );
 }
 
@@ -229,4 +229,45 @@ fn an_address_that_is_taken_keeps_a_node_from_starting() {
     let resolved = resolve(&sources).unwrap_or_else(|err| panic!("{err}"));
     let refused = Node::start(resolved).err().expect("the port is taken").to_string();
     assert!(refused.starts_with("cluster: ") && refused.contains(&addr.to_string()), "{refused}");
+}
+
+#[test]
+fn what_a_breaker_has_found_out_is_known_to_the_others_and_ejects_nobody() {
+    // A thousand rows take longer than a millisecond, so whoever asks for them opens its breaker for the node.
+    let posts = [
+        Post { name: "asks", region: "iad", roles: GATEWAY },
+        Post { name: "hears", region: "iad", roles: GATEWAY },
+        Post { name: "slow", region: "iad", roles: INFERENCE },
+    ];
+    let keys = [("BREAKER__SLOW_AFTER", "1ms"), ("BREAKER__OPEN_FOR", "60s"), ("BREAKER__WINDOW_CALLS", "4")];
+    let fleet = Fleet::start(None, &posts, &keys);
+    let many = vec![r#"{"symbol":"USD"}"#; 1_000].join(",");
+    let body = format!(r#"{{"model":"{MODEL}","series":[{many}]}}"#);
+    let doubters = || fleet.members("hears")["slow"]["doubted_by"].clone();
+    assert_eq!(doubters(), serde_json::json!([]));
+    eventually("the other has heard", || {
+        // Nobody else serves the model, so that it is asked however open its breaker is.
+        assert_eq!(fleet.post("asks", "/v1/forecast", &body).status, 200);
+        doubters() == serde_json::json!(["asks"])
+    });
+    let own = fleet.get("hears", "/v1/breakers").json();
+    let of_peer = |one: &serde_json::Value| one["backend"] == "remote" && one["state"] != "closed";
+    assert!(!own["breakers"].as_array().expect("a list").iter().any(of_peer), "hearsay opens nothing: {own}");
+    assert_eq!(fleet.post("hears", "/v1/forecast", &body).status, 200);
+}
+
+#[test]
+fn a_gpu_that_is_not_trusted_is_known_to_the_others() {
+    let posts = [
+        Post { name: "gateway", region: "iad", roles: GATEWAY },
+        Post { name: "gpu", region: "iad", roles: INFERENCE },
+    ];
+    let fleet = Fleet::start(None, &posts, &[("BACKEND__CHOICE", "software")]);
+    let open = || fleet.members("gateway")["gpu"]["models"][MODEL]["gpu_open"].clone();
+    eventually("it says that its GPU serves", || open() == serde_json::json!(false));
+    for (mode, expected) in [("forced-open", true), ("auto", false)] {
+        let order = format!(r#"{{"model":"{MODEL}","backend":"gpu","mode":"{mode}"}}"#);
+        assert_eq!(fleet.post("gpu", "/v1/breakers", &order).status, 200);
+        eventually("the other has heard", || open() == serde_json::json!(expected));
+    }
 }

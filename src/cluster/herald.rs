@@ -1,4 +1,5 @@
-//! Keeps what this node says of itself true: the models it serves, and how busy it is.
+//! Keeps what this node says of itself true: the models it serves, how busy it is, and what its breakers
+//! have found out.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use peregrine_runtime::Cluster;
 use peregrine_shaders::Backend;
 use tracing::warn;
 
-use super::offer::offers;
+use super::offer::{doubts, offers};
 use crate::config::{Config, Holding};
 
 /// How often it looks.
@@ -26,7 +27,9 @@ pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
         let health = system.health();
         let has_gpu = serving(&health).first().is_some_and(|device| device.backend == Backend::Gpu);
         let is_standby = |model: &str| config.holding(model) == Holding::Standby;
-        let (services, left_out) = offers(&system.models(), is_standby, has_gpu);
+        let breakers = system.breakers();
+        let (mut services, left_out) = offers(&system.models(), is_standby, has_gpu, &breakers);
+        services.extend(doubts(&breakers));
         if services != told.0 {
             if left_out > 0 {
                 warn!(left_out, "more models than a record holds: other nodes do not ask for these");

@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use self::discovery::Seeds;
 use self::forecast::{AskForecast, Desk, SERVICE};
 pub(crate) use self::herald::{Computed, computed, computing, serving};
-pub(crate) use self::offer::{Offer, elsewhere, model_of};
+pub(crate) use self::offer::{Offer, doubters, elsewhere, model_of};
 use self::peers::ClusterPeers;
 pub(crate) use self::routing::{devices, routing};
 use self::series::Live;

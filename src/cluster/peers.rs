@@ -10,7 +10,7 @@ use peregrine_runtime::{
 };
 
 use super::forecast::{AskForecast, SERVICE};
-use super::offer::{Offer, model_of, service_of};
+use super::offer::{Offer, doubters, model_of, service_of};
 use crate::reload::Current;
 
 /// Requests of more numbers go by the lane for large messages.
@@ -43,7 +43,8 @@ impl Peers for ClusterPeers {
             let offer = Offer::from_text(member.services.get(&service)?);
             offer.covers(version).then(|| {
                 let cost = config.regions.get(&member.region).and_then(|region| region.cost_per_hour);
-                self.provider(member, &offer, cost)
+                let doubted = doubters(&view, &member.id).any(|node| *node != self.here.0);
+                self.provider(member, &offer, cost, doubted)
             })
         });
         serve.collect()
@@ -76,7 +77,7 @@ impl Peers for ClusterPeers {
 }
 
 impl ClusterPeers {
-    fn provider(&self, member: &Member, offer: &Offer, cost: Option<f64>) -> Provider {
+    fn provider(&self, member: &Member, offer: &Offer, cost: Option<f64>, doubted: bool) -> Provider {
         let rtt = self.cluster.rtt(&member.id);
         Provider {
             node: member.id.clone(),
@@ -85,6 +86,8 @@ impl ClusterPeers {
             load: member.load,
             cost: cost.map_or(f32::NAN, |cost| cost as f32), // comparison needs no more digits
             has_gpu: offer.has_gpu,
+            gpu_open: offer.gpu_open,
+            doubted,
             draining: member.standing == Standing::Draining,
             standby: offer.standby,
         }

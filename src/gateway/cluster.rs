@@ -2,12 +2,12 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data};
-use peregrine_runtime::{Cluster, Member, RttClass, Standing};
+use peregrine_runtime::{Cluster, Member, NodeId, RttClass, Standing};
 use serde_json::{Map, Value, json};
 
 use super::health::standing_alone;
 use super::{Shared, get};
-use crate::cluster::{Offer, model_of};
+use crate::cluster::{Offer, doubters, model_of};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/cluster", show);
@@ -51,12 +51,17 @@ pub(super) fn members(cluster: &Cluster) -> Vec<Value> {
 }
 
 fn view(cluster: &Cluster, member: &Member) -> Value {
-    let is_here = member.id == *cluster.id();
+    let (is_here, of_all) = (member.id == *cluster.id(), cluster.view());
     let models: Map<String, Value> = (member.services.iter())
         .filter_map(|(service, text)| {
             let offer = Offer::from_text(text);
             let versions: Vec<String> = offer.versions.iter().map(u32::to_string).collect();
-            let offered = json!({ "versions": versions, "gpu": offer.has_gpu, "standby": offer.standby });
+            let offered = json!({
+                "versions": versions,
+                "gpu": offer.has_gpu,
+                "gpu_open": offer.gpu_open,
+                "standby": offer.standby,
+            });
             Some((model_of(service)?.to_owned(), offered))
         })
         .collect();
@@ -77,7 +82,8 @@ fn view(cluster: &Cluster, member: &Member) -> Value {
         "connected": is_here || cluster.connected(&member.id),
         "rtt_ms": rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         "distance": (!is_here).then(|| distance(cluster.distance(&member.id))),
-        "cut_from": member.cut_from.iter().map(peregrine_runtime::NodeId::as_str).collect::<Vec<_>>(),
+        "cut_from": member.cut_from.iter().map(NodeId::as_str).collect::<Vec<_>>(),
+        "doubted_by": doubters(&of_all, &member.id).map(NodeId::as_str).collect::<Vec<_>>(),
         "models": models,
     })
 }

@@ -83,9 +83,14 @@ pub(crate) fn order(
     let mut ejected = Vec::new();
     for candidate in candidates {
         let provider = candidate.provider;
+        // Its own word about its GPUs is as good as a breaker here, and found out without failing.
+        let is_ejected = candidate.is_open || wish.needs_gpu && provider.gpu_open;
         if wish.needs_gpu && !provider.has_gpu {
             continue;
-        } else if provider.draining || candidate.is_open && (candidate.is_forced || !wish.takes_any) {
+        } else if provider.draining
+            || candidate.is_open && candidate.is_forced
+            || is_ejected && !wish.takes_any
+        {
             passed.unwell += 1;
         } else if candidate.is_full
             || candidate.in_flight >= settings.in_flight_max
@@ -100,7 +105,12 @@ pub(crate) fn order(
             let rank = Rank {
                 standby: provider.standby,
                 turn: turn(&provider.region),
-                class: class(provider.rtt, settings.ocean_rtt),
+                doubted: provider.doubted,
+                // Who is doubted counts as a class farther, but for that nobody crosses an ocean.
+                class: match class(provider.rtt, settings.ocean_rtt) {
+                    class if class < NEAR.len() => class + usize::from(provider.doubted),
+                    class => class,
+                },
                 load: load_step(provider.load + ours),
                 cost: if provider.cost.is_nan() { f32::INFINITY } else { provider.cost },
                 in_flight: candidate.in_flight,
@@ -114,7 +124,7 @@ pub(crate) fn order(
                 across_ocean,
                 is_ejected: candidate.is_open,
             };
-            if candidate.is_open { &mut ejected } else { &mut open }.push((rank, stop));
+            if is_ejected { &mut ejected } else { &mut open }.push((rank, stop));
         }
     }
     if open.is_empty() {
@@ -125,8 +135,8 @@ pub(crate) fn order(
     open.sort_by(|(a, a_stop), (b, b_stop)| {
         let ranked = match wish.prefer {
             Prefer::Nearest | Prefer::Region(_) => a.turn.cmp(&b.turn).then_with(|| a.by_distance(b)),
-            Prefer::LeastLoaded => a.load.cmp(&b.load).then_with(|| a.by_distance(b)),
-            Prefer::Cheapest => a.cost.total_cmp(&b.cost).then_with(|| a.by_distance(b)),
+            Prefer::LeastLoaded => a.by_doubt(b).then(a.load.cmp(&b.load)).then_with(|| a.by_distance(b)),
+            Prefer::Cheapest => a.by_doubt(b).then(a.cost.total_cmp(&b.cost)).then_with(|| a.by_distance(b)),
         };
         a.standby.cmp(&b.standby).then(ranked).then_with(|| a_stop.node.cmp(&b_stop.node))
     });
@@ -192,6 +202,7 @@ impl Course {
 struct Rank {
     standby: bool,
     turn: u8,
+    doubted: bool,
     class: usize,
     load: u32,
     cost: f32,
@@ -200,8 +211,13 @@ struct Rank {
 }
 
 impl Rank {
+    fn by_doubt(&self, other: &Self) -> Ordering {
+        self.doubted.cmp(&other.doubted)
+    }
+
     fn by_distance(&self, other: &Self) -> Ordering {
-        let nearest = self.class.cmp(&other.class).then_with(|| self.load.cmp(&other.load));
+        let nearest = self.class.cmp(&other.class).then(self.by_doubt(other));
+        let nearest = nearest.then_with(|| self.load.cmp(&other.load));
         let cheapest = nearest.then_with(|| self.cost.total_cmp(&other.cost));
         cheapest.then_with(|| self.in_flight.cmp(&other.in_flight)).then_with(|| self.rtt.cmp(&other.rtt))
     }
@@ -317,6 +333,45 @@ mod tests {
     }
 
     #[test]
+    fn who_is_doubted_is_asked_after_others_that_are_no_farther() {
+        let mut nodes = [node("doubted", 1.0, 0.0), node("busy", 1.5, 0.9), node("farther", 8.0, 0.0)];
+        nodes[0].provider.doubted = true;
+        check(&nodes, &Prefer::Nearest, &["busy", "farther", "doubted"]);
+        check(&nodes, &Prefer::LeastLoaded, &["farther", "busy", "doubted"]);
+        check(&nodes, &Prefer::Cheapest, &["busy", "farther", "doubted"]);
+        // It is not worth two classes, nor an ocean.
+        let far = [nodes[0].clone(), node("two-classes", 20.0, 0.0), node("ocean", 90.0, 0.0)];
+        check(&far, &Prefer::Nearest, &["doubted", "two-classes", "ocean"]);
+        let mut coast = [node("coast", 60.0, 0.0), node("ocean", 90.0, 0.0)];
+        coast[0].provider.doubted = true;
+        check(&coast, &Prefer::Nearest, &["coast", "ocean"]);
+    }
+
+    #[test]
+    fn hearsay_ejects_nobody() {
+        let mut nodes = [node("b", 1.0, 0.2), node("a", 1.0, 0.0)];
+        nodes.iter_mut().for_each(|node| node.provider.doubted = true);
+        assert_eq!(check(&nodes, &Prefer::Nearest, &["a", "b"]), Passed::default());
+        assert_eq!(check(&nodes[..1], &Prefer::Nearest, &["b"]), Passed::default());
+    }
+
+    #[test]
+    fn a_gpu_that_its_node_does_not_trust_is_not_asked_and_its_cpu_is() {
+        let mut nodes = [node("open", 1.0, 0.0), node("well", 50.0, 0.0)];
+        nodes[0].provider.gpu_open = true;
+        let home = region("sjc");
+        let wish = Wish { needs_gpu: true, ..nearest(&home) };
+        let (stops, passed) = order(nodes.to_vec(), wish, &settings());
+        assert_eq!((names(&stops), passed.unwell), (vec!["well"], 1));
+        assert_eq!(names(&order(nodes.to_vec(), nearest(&home), &settings()).0), ["open", "well"]);
+        // Where there is no other, it is for those that have nobody else.
+        let (stops, passed) = order(nodes[..1].to_vec(), wish, &settings());
+        assert_eq!((stops.len(), passed.unwell), (0, 1));
+        let last = Wish { takes_any: true, ..wish };
+        assert_eq!(names(&order(nodes[..1].to_vec(), last, &settings()).0), ["open"]);
+    }
+
+    #[test]
     fn who_is_full_is_not_asked() {
         let mut nodes = [node("said-so", 1.0, 0.0), node("ours", 1.0, 0.0), node("region", 1.0, 0.0)];
         nodes[0].is_full = true;
@@ -393,6 +448,8 @@ mod tests {
                 load,
                 cost: 1.0,
                 has_gpu: true,
+                gpu_open: false,
+                doubted: false,
                 draining: false,
                 standby: false,
             },

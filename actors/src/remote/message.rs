@@ -49,6 +49,10 @@ pub struct Provider {
     pub cost: f32,
     /// Whether it has a GPU that serves.
     pub has_gpu: bool,
+    /// It says that it trusts none of its GPUs with this model now.
+    pub gpu_open: bool,
+    /// Another node says that its breaker is open for this one: hearsay, which makes it less wanted and no more.
+    pub doubted: bool,
     /// It leaves soon and is given nothing new.
     pub draining: bool,
     /// It is asked when no other can answer.

@@ -37,6 +37,8 @@ impl Peers for Pair {
             load: 0.0,
             cost: 1.0,
             has_gpu: true,
+            gpu_open: false,
+            doubted: false,
             draining: false,
             standby: false,
         };

@@ -151,6 +151,8 @@ impl Rig {
                 load: 0.0,
                 cost: 1.0,
                 has_gpu: true,
+                gpu_open: false,
+                doubted: false,
                 draining: false,
                 standby: false,
             };
