@@ -139,10 +139,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
         V2,
         "Load or reload",
         Some("Any"),
-        "Any",
+        "Nothing",
         &[400, 404, 501],
     ),
-    operation("post", "/v2/repository/models/{model}/unload", V2, "Unload", Some("Any"), "Any", NAMED),
+    operation("post", "/v2/repository/models/{model}/unload", V2, "Unload", Some("Any"), "Nothing", NAMED),
     operation(
         "post",
         "/v1/forecast",
@@ -412,6 +412,7 @@ fn view(one: &Operation) -> Value {
     let parameters: Vec<Value> = in_path.chain(in_query).chain(urgency).collect();
     let mut responses = Map::new();
     let content = match one.answer {
+        "Nothing" => json!({}),
         "Html" => json!({ "text/html": { "schema": { "type": "string" } } }),
         "File" => ["text/javascript", "text/css", "image/svg+xml", "text/plain"]
             .map(|kind| (kind.to_owned(), json!({ "schema": { "type": "string" } })))
