@@ -171,11 +171,20 @@ impl Node {
     /// # Errors
     /// See [`NodeError`].
     pub fn start_fed(resolved: Resolved, factories: Factories, feed: Feed) -> Result<Self, NodeError> {
-        Self::start_whole(
-            resolved,
-            factories,
-            Guests { rooms: Vec::new(), feed: Some(feed), has_meters: false },
-        )
+        Self::start_whole(resolved, factories, Guests { feed: Some(feed), ..Guests::default() })
+    }
+
+    /// As [`Node::start_with`], by a clock of the caller's, whose time of day may be anything: tests.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn start_clocked(
+        resolved: Resolved,
+        factories: Factories,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, NodeError> {
+        let guests = Guests { clock, ..Guests::default() };
+        Self::start_whole(resolved, factories, guests)
     }
 
     /// As [`Node::start`], on executors that the caller chose, and with rooms of the caller's that must agree to
@@ -188,7 +197,7 @@ impl Node {
         factories: Factories,
         rooms: Vec<Box<dyn Room>>,
     ) -> Result<Self, NodeError> {
-        Self::start_whole(resolved, factories, Guests { rooms, feed: None, has_meters: false })
+        Self::start_whole(resolved, factories, Guests { rooms, ..Guests::default() })
     }
 
     fn start_whole(resolved: Resolved, factories: Factories, guests: Guests) -> Result<Self, NodeError> {
@@ -286,6 +295,13 @@ struct Guests {
     feed: Option<Feed>,
     /// Whether the factories brought meters.
     has_meters: bool,
+    clock: Arc<dyn Clock>,
+}
+
+impl Default for Guests {
+    fn default() -> Self {
+        Self { rooms: Vec::new(), feed: None, has_meters: false, clock: Arc::new(SystemClock) }
+    }
 }
 
 type Ready = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
@@ -319,7 +335,7 @@ async fn live(
     ready: mpsc::SyncSender<Ready>,
     stopped: oneshot::Receiver<()>,
 ) {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = Arc::clone(&guests.clock);
     let drain = resolved.config.server.drain;
     let Started { server, addr, system, reload, joined, records, telemetry } =
         match start(resolved, factories, guests, &clock).await {
@@ -419,7 +435,7 @@ async fn serve_models(
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
     let Stock { entries, series, records, telemetry } = stock;
-    let Guests { mut rooms, feed, has_meters } = guests;
+    let Guests { mut rooms, feed, has_meters, .. } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
     let security = Security::start(&config.security)?;

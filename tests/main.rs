@@ -5,6 +5,7 @@ mod architecture;
 mod audit;
 mod bench;
 mod breakers;
+mod clock;
 mod cluster;
 mod dashboard;
 mod documents;

@@ -39,7 +39,7 @@ use crate::telemetry::Telemetry;
 pub(crate) struct Shared {
     parts: SharedParts,
     pub(crate) meter: Meter,
-    started: SystemTime,
+    started: Instant,
     pub(crate) bodies: Budget,
 }
 
@@ -97,7 +97,7 @@ impl std::ops::Deref for Shared {
 
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
-        let started = parts.clock.wall();
+        let started = parts.clock.now();
         Self { parts, meter: Meter::default(), started, bodies: Budget::default() }
     }
 
@@ -108,7 +108,7 @@ impl Shared {
 
     /// How long this node has been up.
     pub(crate) fn uptime(&self) -> Duration {
-        self.clock.wall().duration_since(self.started).unwrap_or_default()
+        self.clock.now().saturating_duration_since(self.started)
     }
 
     /// How late timers of each event loop are, by its name.

@@ -13,6 +13,7 @@ pub mod ledger;
 mod messages;
 pub(crate) mod once;
 mod open;
+mod pace;
 mod past;
 pub mod pools;
 mod rounds;

@@ -31,6 +31,7 @@ use tracing::{error, info, warn};
 
 use super::book::Book;
 use super::ledger::LedgerError;
+use super::pace::Pace;
 use super::past::Past;
 
 /// What pools have room for changes slowly, and they count calls.
@@ -289,7 +290,13 @@ impl Drop for Rounds {
 
 impl Worker<Nudge> for Rounds {
     fn run(&mut self, inbox: &mut Inbox<Nudge>) -> Result<(), Failure> {
+        let clock = Arc::clone(&self.parts.clock);
+        let mut pace = Pace::new(clock.now(), clock.wall());
         loop {
+            if let Some(by) = pace.step(clock.now(), clock.wall()) {
+                // Nothing that it remembers is of the time that it is now; what it finds is.
+                return Err(Failure::from(format!("the time of day was set by {by:.0} s")));
+            }
             let began = Instant::now();
             self.round();
             match inbox.recv_deadline(began + self.parts.every) {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use peregrine::backends::Factories;
 use peregrine::config::{Overrides, Resolved, Sources, resolve};
-use peregrine::node::{Feed, Node};
+use peregrine::node::{Feed, Node, NodeError};
 use peregrine_actors::{ExecutorFactory, Meters, Placement};
+use peregrine_runtime::Clock;
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::gpu::{AdapterChoice, GpuExecutor, GpuOptions, KillSwitch};
 use peregrine_shaders::{ExecuteError, Executor};
@@ -99,6 +100,12 @@ impl TestNode {
         let node = Node::start_fed(Self::resolved(keys), Self::factories(Vec::new()), feed)
             .unwrap_or_else(|err| panic!("{err}"));
         Self { node }
+    }
+
+    /// The CPU alone, by this clock; an error where it cannot start.
+    pub(crate) fn clocked(clock: Arc<dyn Clock>, keys: &[(&str, &str)]) -> Result<Self, NodeError> {
+        let node = Node::start_clocked(Self::resolved(keys), Self::factories(Vec::new()), clock)?;
+        Ok(Self { node })
     }
 
     /// As many such devices as there are switches.
