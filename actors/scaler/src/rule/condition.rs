@@ -27,8 +27,9 @@ pub const NAMES: [(&str, &str); 8] = [
     ("time_to_ready", "seconds from a decision to the first answer of a new machine, measured"),
 ];
 
-/// What the language knows by itself; to build it anew for each question would take a hundred times the answer's time.
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+/// What the language knows by itself, but for its macros: there is no list to go through, and lists within lists would take
+/// hours. To build it anew for each question would take a hundred times the answer's time.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::default().with_stdlib()));
 
 /// A condition, compiled.
 #[derive(Clone)]
@@ -168,7 +169,8 @@ impl Condition {
         if text.len() > TEXT_LEN_MAX {
             return Err(ConditionError::TooLong);
         }
-        let program = Program::compile(text)
+        let program = ENV
+            .compile(text)
             .map_err(|err| ConditionError::Syntax { text: text.to_owned(), why: err.to_string() })?;
         let known = known();
         let mut names: Vec<String> =

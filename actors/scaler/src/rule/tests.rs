@@ -247,6 +247,12 @@ fn a_condition_that_says_nothing_is_refused() {
     check_refused("utilisation > 'x'", "is no expression");
     check_refused("foo(utilisation) > 1.0", "is no expression");
     check_refused("", "is no expression");
+    check_refused("[0.5].exists(p95, p95 > 0.1)", "is no expression");
+    // A list within a list within a list: there is an end to it, in hours.
+    let names =
+        ["p95", "demand", "machines", "queue_age", "in_flight", "tick_rate", "error_share", "cost_per_hour"];
+    let within = |inner: String, name| format!("[1,2,3,4,5,6,7,8,9].all({name}, {inner})");
+    check_refused(&names.into_iter().fold("true".to_owned(), within), "is no expression");
     check_refused(&"(".repeat(2000), "is no expression");
     check_refused(&"1".repeat(3000), "longer than");
 }
