@@ -22,8 +22,8 @@ pub(crate) const RELEASED: &str = "released";
 /// Leaves and comes back.
 const UNLOADED: &str = "tcn-vol-point";
 const SERIES: u64 = 64;
-/// More than is kept of a series, so that it is full from the first.
-const TICKS: u64 = 1100;
+/// More than is kept of a series, and of ticks in memory before they are written: both are full from the first.
+const TICKS: u64 = 4_000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 type Do = fn(SocketAddr, u64) -> Result<(), Failure>;
@@ -76,10 +76,13 @@ impl fmt::Display for Done {
 }
 
 impl Churn {
-    pub(crate) fn start(addr: SocketAddr) -> Result<Self, Failure> {
+    /// Of all kinds, or of those that are named.
+    pub(crate) fn start(addr: SocketAddr, kinds: Option<&str>) -> Result<Self, Failure> {
         fill(addr)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = KINDS.map(|(name, pause_ms, act)| {
+        let wanted = |name: &str| kinds.is_none_or(|kinds| kinds.split(',').any(|kind| kind == name));
+        let mut threads = Vec::new();
+        for (name, pause_ms, act) in KINDS.into_iter().filter(|(name, ..)| wanted(name)) {
             let stop = Arc::clone(&stop);
             let run = move || {
                 let mut counts = Counts::default();
@@ -98,9 +101,9 @@ impl Churn {
                 }
                 counts
             };
-            (name, thread::spawn(run))
-        });
-        Ok(Self { stop, threads: threads.into() })
+            threads.push((name, thread::spawn(run)));
+        }
+        Ok(Self { stop, threads })
     }
 
     pub(crate) fn stop(self) -> Result<Done, Failure> {
@@ -193,7 +196,7 @@ fn tick(series: u64, ts: i64, number: u64) -> String {
 /// Of eight series, in turn.
 fn ticks(addr: SocketAddr, number: u64) -> Result<(), Failure> {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
-    let lines: String = (0..8).map(|at| tick((number * 8 + at) % SERIES, now, number)).collect();
+    let lines: String = (0..SERIES).map(|series| tick(series, now, number)).collect();
     feed(addr, &lines)
 }
 
@@ -214,7 +217,7 @@ fn wish(number: u64, from: &Value) -> Message {
         json!({"op": "subscribe", "id": 1, "model": MODEL, "series": [series, "soak/0"], "levels": [80]});
     if from.is_null() {
         wish["snapshot"] = true.into();
-        wish["conflate"] = (number % 3 == 0).into();
+        wish["conflate"] = (number.is_multiple_of(3)).into();
     } else {
         wish["from"] = from.clone();
     }
@@ -261,7 +264,7 @@ fn follow(addr: SocketAddr, number: u64, from: &Value) -> Result<Value, Failure>
             _ => {}
         }
     }
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         socket.close(None)?;
     }
     Ok(next)
@@ -300,7 +303,7 @@ fn release(addr: SocketAddr, number: u64) -> Result<(), Failure> {
     to("rollback", json!({}))?;
     to("canary", json!({"version": 2, "steps": [25.0, 50.0], "hold_ms": 100}))?;
     ask()?;
-    to(if number % 2 == 0 { "rollback" } else { "promote" }, json!({}))
+    to(if number.is_multiple_of(2) { "rollback" } else { "promote" }, json!({}))
 }
 
 /// Another deadline, never the same twice; and one that is refused.
@@ -331,7 +334,7 @@ fn look(addr: SocketAddr, number: u64) -> Result<(), Failure> {
         "/v2/models/stats",
     ];
     let path = PATHS[(number % PATHS.len() as u64) as usize];
-    let accept = if number % 2 == 0 { "application/openmetrics-text" } else { "*/*" };
+    let accept = if number.is_multiple_of(2) { "application/openmetrics-text" } else { "*/*" };
     let mut answer = ureq::get(format!("http://{addr}{path}")).header("accept", accept).call()?;
     answer.body_mut().read_to_vec()?;
     Ok(())

@@ -1,8 +1,8 @@
-//! Whether a node grows: `soak [MINUTES] [BACKEND] [RATE]`, run beside a built `peregrine`.
+//! Whether a node grows: `soak [MINUTES] [BACKEND] [RATE] [CHURN,…]`, run beside a built `peregrine`.
 //!
 //! A node in a process of its own (BACKEND: cpu, software, auto …) keeps a journal and records. A closed loop finds its
 //! peak unless RATE, the sustainable requests a second, is given; then MINUTES at 80 % of it, JSON and binary, while
-//! everything that can come and go does (`churn.rs`). Series keep their names: a desk follows a universe, and what is
+//! everything that can come and go does (`churn.rs`; CHURN names the kinds, to find which it is that grows). Series keep their names: a desk follows a universe, and what is
 //! kept of each is bounded. Every five seconds `/proc` and `/metrics` are read.
 //!
 //! The verdict, fixed before any run:
@@ -52,6 +52,8 @@ fn main() -> Result<(), Failure> {
     let minutes: f64 = arguments.next().map_or(Ok(30.0), |text| text.parse())?;
     let backend = arguments.next().unwrap_or_else(|| "software".to_owned());
     let given: Option<f64> = arguments.next().map(|text| text.parse()).transpose()?;
+    let kinds = arguments.next();
+    let kinds = kinds.as_deref();
     let dir = tempfile::tempdir()?;
     let node = start(&backend, dir.path())?;
     let load = Load::of(&node)?;
@@ -61,13 +63,13 @@ fn main() -> Result<(), Failure> {
     } * SHARE;
     println!("{backend}: {rate:.0} requests/s for {minutes} min, node {}", node.proc().display());
 
-    let churn = Churn::start(node.addr)?;
-    load.run(rate / 2.0, REHEARSAL, || Ok(()))?;
+    let churn = Churn::start(node.addr, kinds)?;
+    load.run(rate, REHEARSAL, || Ok(()))?;
     println!("rehearsed: {}", churn.stop()?);
     thread::sleep(QUIET);
     let before = Sample::take(&node)?;
 
-    let (churn, start) = (Churn::start(node.addr)?, Instant::now());
+    let (churn, start) = (Churn::start(node.addr, kinds)?, Instant::now());
     let mut samples = Vec::new();
     let seen = load.run(rate, Duration::from_secs_f64(minutes * 60.0), || {
         samples.push((start.elapsed().as_secs_f64() / 3600.0, Sample::take(&node)?));

@@ -37,11 +37,12 @@ const fn kind(name: &'static str, unit: Unit, source: Source) -> Kind {
     Kind { name, unit, source }
 }
 
-pub(crate) const KINDS: [Kind; 22] = [
+pub(crate) const KINDS: [Kind; 23] = [
     kind("resident MiB", Unit::Mib, Source::Status("VmRSS:")),
     kind("anonymous MiB", Unit::Mib, Source::Status("RssAnon:")),
     kind("threads", Unit::Count, Source::Status("Threads:")),
     kind("descriptors", Unit::Count, Source::Descriptors),
+    kind("connections", Unit::Count, Source::Sum("peregrine_connections")),
     kind("requests in flight", Unit::Count, Source::Sum("peregrine_in_flight")),
     kind("bytes of bodies", Unit::Count, Source::Sum("peregrine_bodies_bytes")),
     kind("actors", Unit::Count, Source::Samples("peregrine_mailbox_depth")),
