@@ -193,7 +193,7 @@ fn tick(series: u64, ts: i64, number: u64) -> String {
     )
 }
 
-/// Of eight series, in turn.
+/// One of each series.
 fn ticks(addr: SocketAddr, number: u64) -> Result<(), Failure> {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let lines: String = (0..SERIES).map(|series| tick(series, now, number)).collect();

@@ -2,8 +2,9 @@
 //!
 //! A node in a process of its own (BACKEND: cpu, software, auto …) keeps a journal and records. A closed loop finds its
 //! peak unless RATE, the sustainable requests a second, is given; then MINUTES at 80 % of it, JSON and binary, while
-//! everything that can come and go does (`churn.rs`; CHURN names the kinds, to find which it is that grows). Series keep their names: a desk follows a universe, and what is
-//! kept of each is bounded. Every five seconds `/proc` and `/metrics` are read.
+//! everything that can come and go does (`churn.rs`; CHURN names the kinds, to find which it is that grows). Series keep
+//! their names: a desk follows a universe, and what is kept of each is bounded. Every five seconds `/proc` and `/metrics`
+//! are read.
 //!
 //! The verdict, fixed before any run:
 //! - memory: the trend of resident and of anonymous memory behind the first quarter is not above zero with 95 %, or
