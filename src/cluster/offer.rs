@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use peregrine_actors::{BreakerMode, BreakerState, BreakerStatus, Guarded, ModelState, ModelStatus};
-use peregrine_runtime::{NodeId, Region, View};
+use peregrine_runtime::{Member, NodeId, Region, View};
 use peregrine_shaders::Backend;
 
 /// Bytes of names and words that a record carries in every round of gossip.
@@ -134,6 +134,16 @@ pub(super) fn doubts(breakers: &[BreakerStatus]) -> BTreeMap<String, String> {
         Guarded::Device { .. } => None,
     });
     nodes.take(DOUBTS_MAX).collect()
+}
+
+/// The names of all nodes that others than `but` say they doubt: one look at each record.
+pub(super) fn doubted<'a>(view: &'a View, but: &NodeId) -> BTreeSet<&'a str> {
+    let others = view.members.values().filter(|member| member.id != *but);
+    let said = |member: &'a Member| {
+        let services = member.services.keys().filter_map(|service| service.strip_prefix(DOUBTS));
+        services.filter(|node| *node != member.id.as_str())
+    };
+    others.flat_map(said).collect()
 }
 
 /// The nodes of a view that say they doubt `node`, which itself is no witness.

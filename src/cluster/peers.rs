@@ -10,7 +10,7 @@ use peregrine_runtime::{
 };
 
 use super::forecast::{AskForecast, SERVICE};
-use super::offer::{Offer, doubters, model_of, service_of};
+use super::offer::{Offer, doubted, model_of, service_of};
 use crate::reload::Current;
 
 /// Requests of more numbers go by the lane for large messages.
@@ -39,12 +39,12 @@ impl Peers for ClusterPeers {
         }
         let (view, service) = (self.cluster.view(), service_of(model));
         let others = view.members.values().filter(|member| member.id != self.here.0);
+        let doubted = doubted(&view, &self.here.0);
         let serve = others.filter_map(|member| {
             let offer = Offer::from_text(member.services.get(&service)?);
             offer.covers(version).then(|| {
                 let cost = config.regions.get(&member.region).and_then(|region| region.cost_per_hour);
-                let doubted = doubters(&view, &member.id).any(|node| *node != self.here.0);
-                self.provider(member, &offer, cost, doubted)
+                self.provider(member, &offer, cost, doubted.contains(member.id.as_str()))
             })
         });
         serve.collect()
