@@ -61,7 +61,7 @@ impl Source for Local {
     }
 
     fn wanted(&self, wanted: Vec<(Arc<str>, Pattern)>) {
-        self.series.want(HERE, wanted);
+        self.series.want(HERE, wanted); // who wants to know what there is already asks for it
     }
 
     async fn replay(

@@ -11,7 +11,7 @@ use super::predictor::{Handed, Predictor};
 use super::room::{Inner, Series};
 use super::tick::timestamp;
 use super::wants::Want;
-use super::{History, SeriesName, Tick, Timestamp, Unready};
+use super::{History, Pattern, SeriesName, Tick, Timestamp, Unready};
 use crate::stream::{GapReason, StreamEvent, StreamId};
 
 impl Series {
@@ -88,8 +88,9 @@ impl Series {
         hand_over(work());
     }
 
-    /// Has the newest window of every series of a shard forecast that somebody wants.
-    pub(super) fn refresh(&self, held: &mut Held) {
+    /// Has the newest windows of a shard forecast that somebody wants, by those models and of those series that are
+    /// `meant`.
+    pub(super) fn refresh(&self, held: &mut Held, meant: impl Fn(&str, &str) -> bool) {
         let inner = &self.inner;
         let now = timestamp(inner.clock.wall());
         let mut handed = Handed::default(); // its task is woken when this is dropped
@@ -97,7 +98,7 @@ impl Series {
         for name in names {
             let wants = inner.wanted(held, &name);
             let Some(history) = held.shard.get(&name) else { continue };
-            for want in &*wants {
+            for want in wants.iter().filter(|want| meant(&want.model, name.as_str())) {
                 let Some(spec) = inner.shape(&want.model) else { continue };
                 if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, now) {
                     handed.submit(self.predictor(&want.model), work);
@@ -106,13 +107,15 @@ impl Series {
         }
     }
 
-    /// Asks for the shape of a model that this node does not serve.
+    /// Asks for the shape of a model that this node does not serve, and makes up for the ticks that came meanwhile.
     pub(super) fn learn(&self, model: &Arc<str>) {
-        let (inner, model) = (Arc::clone(&self.inner), Arc::clone(model));
-        let deadline = Deadline::after(inner.clock.now(), inner.settings.predict_within);
+        let (series, model) = (self.clone(), Arc::clone(model));
+        let deadline = Deadline::after(self.inner.clock.now(), self.inner.settings.predict_within);
         self.inner.runtime.spawn(async move {
-            if let Ok(found) = inner.system.locate(&model, None, deadline).await {
-                inner.shapes.lock().insert(model, Arc::clone(&found.spec));
+            let Ok(found) = series.inner.system.locate(&model, None, deadline).await else { return };
+            let known = series.inner.shapes.lock().insert(Arc::clone(&model), Arc::clone(&found.spec));
+            if known.is_none() {
+                series.catch_up(&[(model, Pattern::all())]);
             }
         });
     }

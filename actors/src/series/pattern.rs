@@ -23,6 +23,12 @@ impl Pattern {
         }
     }
 
+    /// Every series.
+    #[must_use]
+    pub fn all() -> Self {
+        Self("*".into())
+    }
+
     /// As it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -77,7 +77,7 @@ impl Series {
             place.ready.send_replace(epoch);
             // What the former owner may not have predicted, or not delivered; before a tick comes, whose window would be
             // predicted twice.
-            self.refresh(&mut held);
+            self.refresh(&mut held, |_, _| true);
             held.shard.len()
         };
         inner.counters.recovered(complete);

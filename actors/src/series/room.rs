@@ -186,16 +186,37 @@ impl Series {
         Ok((effects, touched))
     }
 
-    /// Which predictions a node wants from now on, all of them.
-    pub fn want(&self, node: &str, wanted: Vec<(Arc<str>, Pattern)>) {
+    /// Which predictions a node wants from now on, all of them. Returns what it did not want before: for those,
+    /// [`Self::catch_up`] unless the node asks by itself.
+    pub fn want(&self, node: &str, wanted: Vec<(Arc<str>, Pattern)>) -> Vec<(Arc<str>, Pattern)> {
         let inner = &self.inner;
         let _one = inner.wanting.lock();
         let models: HashSet<Arc<str>> = wanted.iter().map(|(model, _)| Arc::clone(model)).collect();
-        if let Some(next) = inner.wants.load().with(node, wanted) {
+        let mut new = Vec::new();
+        let wants = inner.wants.load();
+        if let Some(next) = wants.with(node, wanted) {
+            new = next.added(&wants, node);
             inner.wants.store(Arc::new(next));
         }
         for model in models.iter().filter(|model| inner.shape(model).is_none()) {
             self.learn(model);
+        }
+        new
+    }
+
+    /// Has the newest window of each series that this node owns and `wanted` means forecast. Of a tick that came before
+    /// the wish did, nobody would be told otherwise until the next one.
+    pub fn catch_up(&self, wanted: &[(Arc<str>, Pattern)]) {
+        if wanted.is_empty() {
+            return;
+        }
+        for place in &self.inner.places {
+            let mut held = place.held.lock();
+            if *place.ready.borrow() > 0 {
+                self.refresh(&mut held, |model, series| {
+                    wanted.iter().any(|(of, pattern)| **of == *model && pattern.matches(series))
+                });
+            }
         }
     }
 

@@ -52,6 +52,14 @@ impl Wants {
         Some(next)
     }
 
+    /// What a node wants and did not want `before`.
+    #[must_use]
+    pub fn added(&self, before: &Self, node: &str) -> Vec<(Arc<str>, Pattern)> {
+        let of = |wants: &Self| wants.by_node.get(node).cloned().unwrap_or_default();
+        let known = of(before);
+        of(self).into_iter().filter(|wish| !known.contains(wish)).collect()
+    }
+
     /// Nodes that want something.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
         self.by_node.keys()

@@ -252,6 +252,41 @@ async fn each_tick_of_a_full_window_is_followed_by_its_forecast() {
 }
 
 #[tokio::test]
+async fn a_wish_that_comes_after_the_tick_brings_its_prediction() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    (0..3).for_each(|shard| series.gained(shard, 9));
+    let owned = |name: &String| series.shard_of(&self::name(name)) < 3;
+    let names: Vec<String> = (0..10).map(|at| format!("s{at}")).filter(owned).collect();
+    for name in &names {
+        feed(&series, 9, ticks(name, 0..L)).await;
+    }
+    assert!(hub.events.lock().is_empty(), "nobody wants to know");
+    let wished = |of: &str| vec![(Arc::from(MODEL), Pattern::new(of).unwrap())];
+    let made = || {
+        let mut made: Vec<(String, u64)> =
+            hub.predictions().iter().map(|one| (one.stream.series.to_string(), one.seq)).collect();
+        made.sort();
+        made
+    };
+    // Of all it wants, then of what it wants besides; the same again is nothing new.
+    let new = series.want("there", wished(&names[0]));
+    assert_eq!(new, wished(&names[0]));
+    series.catch_up(&new);
+    until("the newest of one", || made() == [(names[0].clone(), L as u64)]).await;
+    assert!(series.want("there", wished(&names[0])).is_empty());
+    let both = [wished(&names[0]), wished(&names[1])].concat();
+    let new = series.want("there", both.clone());
+    assert_eq!(new, wished(&names[1]));
+    series.catch_up(&new);
+    until("the newest of another", || made().len() == 2).await;
+    assert_eq!(made()[1], (names[1].clone(), L as u64));
+    // A node that was gone, and is back, knows nothing.
+    series.want("there", Vec::new());
+    assert_eq!(series.want("there", both.clone()), both);
+}
+
+#[tokio::test]
 async fn a_replay_is_what_the_stream_carried() {
     let (system, hub) = (system().await, Arc::<Hub>::default());
     let series = start(&system, &hub, None, Arc::new(Alone));

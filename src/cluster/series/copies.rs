@@ -6,7 +6,7 @@ use peregrine_runtime::{
     AskError, Cluster, Deadline, Member, NodeId, Region, RemoteMessage, Standing, rendezvous,
 };
 
-use super::wire::{Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ends, taken};
+use super::wire::{Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, WireSourceError, ends, taken};
 use super::{SERVICE, SHARDED};
 use crate::reload::Current;
 
@@ -40,7 +40,9 @@ impl ClusterCopies {
         let address = self.cluster.address::<M>(&node, SERVICE).ok_or_else(gone)?;
         match address.ask(message, deadline).await {
             Ok(NodeAnswer::Fenced) => Err(CopyError::Fenced),
-            Ok(NodeAnswer::Failed(why)) => Err(CopyError::Unreachable(why)),
+            Ok(NodeAnswer::Failed(why) | NodeAnswer::Refused(WireSourceError::Unavailable(why))) => {
+                Err(CopyError::Unreachable(why))
+            }
             Ok(answer) => Ok(answer),
             Err(failed) => Err(unreachable(&failed)),
         }

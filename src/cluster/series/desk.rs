@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use peregrine_actors::series::{CopyError, Pattern, Series, SeriesName, Taken, Tick};
 use peregrine_actors::stream::{SourceError, StreamEvent};
-use peregrine_actors::{Done, SpanKind, System};
+use peregrine_actors::{Done, ForecastError, SpanKind, System};
 use peregrine_runtime::shard::{ShardHandler, ShardId, ShardJob};
 use peregrine_runtime::{Deadline, Failure, Inbox, RemoteMessage, SpanId, TraceContext, TraceId, Worker};
 use tokio::runtime::Handle;
@@ -113,7 +113,7 @@ impl Desk {
         while let Some(envelope) = inbox.recv() {
             let mut slot = envelope.slot;
             let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
-                slot.send(NodeAnswer::Failed("too many questions".to_owned()));
+                slot.send(not_now("too many questions"));
                 continue;
             };
             let deadline = envelope.deadline.unwrap_or_else(|| Deadline::after(Instant::now(), UNBOUNDED));
@@ -160,14 +160,19 @@ impl Desk {
                 Err(failed) => NodeAnswer::Refused(failed.into()),
             },
             NodeAsk::Want { node, wanted: pairs } => {
-                self.series.want(&node, wanted(&pairs)?);
+                let new = self.series.want(&node, wanted(&pairs)?);
+                self.series.catch_up(&new);
                 NodeAnswer::Done
             }
             NodeAsk::Deliver(events) => {
-                for event in self.events(events, deadline).await? {
-                    self.audience.publish(event);
+                match read_events(&self.system, events, deadline).await {
+                    Ok(events) => {
+                        events.into_iter().for_each(|event| self.audience.publish(event));
+                        NodeAnswer::Done
+                    }
+                    Err(Unread::NotNow) => not_now("a model cannot be looked up"),
+                    Err(Unread::Impossible) => return Err(Impossible),
                 }
-                NodeAnswer::Done
             }
             NodeAsk::Replay { model, series, from } => {
                 events(self.series.replay(&stream(&model, &series)?, from, deadline).await)
@@ -179,13 +184,20 @@ impl Desk {
             }
         })
     }
+}
 
-    async fn events(
-        &self,
-        events: Vec<WireEvent>,
-        deadline: Deadline,
-    ) -> Result<Vec<StreamEvent>, Impossible> {
-        read_events(&self.system, events, deadline).await
+/// Why the events of another node cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// They make no sense here, or are of a model that nobody knows.
+    Impossible,
+    /// Their model could not be looked up; it may be later.
+    NotNow,
+}
+
+impl From<Impossible> for Unread {
+    fn from(_: Impossible) -> Self {
+        Self::Impossible
     }
 }
 
@@ -194,7 +206,7 @@ pub(super) async fn read_events(
     system: &System,
     events: Vec<WireEvent>,
     deadline: Deadline,
-) -> Result<Vec<StreamEvent>, Impossible> {
+) -> Result<Vec<StreamEvent>, Unread> {
     let mut all = Vec::with_capacity(events.len());
     for event in events {
         all.push(match event {
@@ -204,7 +216,13 @@ pub(super) async fn read_events(
             WireEvent::Prediction(prediction) => {
                 let version = Some(prediction.version);
                 let found = system.locate(&prediction.model, version, deadline).await;
-                let spec = Arc::clone(&found.map_err(|_| Impossible)?.spec);
+                let spec = match found {
+                    Ok(found) => Arc::clone(&found.spec),
+                    Err(ForecastError::UnknownModel(_) | ForecastError::UnknownVersion { .. }) => {
+                        return Err(Unread::Impossible);
+                    }
+                    Err(_) => return Err(Unread::NotNow),
+                };
                 StreamEvent::Prediction(Arc::new(prediction.with(spec)?))
             }
         });
@@ -217,6 +235,11 @@ fn events(events: Result<Vec<StreamEvent>, SourceError>) -> NodeAnswer {
         Ok(events) => NodeAnswer::Events(events.iter().map(Into::into).collect()),
         Err(failed) => NodeAnswer::Refused(failed.into()),
     }
+}
+
+/// Nothing is wrong with the question, and it was not answered.
+fn not_now(why: &str) -> NodeAnswer {
+    NodeAnswer::Refused(SourceError::Unavailable(why.to_owned()).into())
 }
 
 fn refusal(failed: CopyError) -> NodeAnswer {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use peregrine_actors::series::{Outlet, SeriesName};
 use peregrine_actors::stream::StreamEvent;
-use peregrine_runtime::{Clock, Cluster, Deadline, NodeId};
+use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::SERVICE;
-use super::wire::{Ask, NodeAnswer, NodeAsk};
+use super::wire::{Ask, NodeAnswer, NodeAsk, WireSourceError};
 use crate::series::Audience;
 
 /// Events that wait for one node. One more is lost, and the node finds out by the numbers.
@@ -105,24 +105,73 @@ impl Carrier {
         let mut batch = Vec::new();
         while events.recv_many(&mut batch, BATCH_MAX).await > 0 {
             loop {
-                let Some(address) = self.cluster.address::<Ask>(&node, SERVICE) else {
-                    // Whoever wanted these has gone with it.
-                    self.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                    return;
+                let answer = match self.cluster.address::<Ask>(&node, SERVICE) {
+                    Some(address) => {
+                        let question = Ask(NodeAsk::Deliver(batch.iter().map(Into::into).collect()));
+                        let deadline = Deadline::after(self.clock.now(), TRY_MAX);
+                        Some(address.ask(question, deadline).await)
+                    }
+                    None => None,
                 };
-                let question = Ask(NodeAsk::Deliver(batch.iter().map(Into::into).collect()));
-                let deadline = Deadline::after(self.clock.now(), TRY_MAX);
-                match address.ask(question, deadline).await {
-                    Ok(NodeAnswer::Done) => break,
-                    // It is there and does not want them: a program of another version.
-                    Ok(_) => {
+                match then(answer, self.cluster.view().get(&node).is_some()) {
+                    Then::Next => break,
+                    Then::Again => tokio::time::sleep(PATIENCE).await,
+                    Then::Lose => {
                         self.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
                         break;
                     }
-                    Err(_) => tokio::time::sleep(PATIENCE).await,
+                    Then::End => {
+                        self.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                        return;
+                    }
                 }
             }
             batch.clear();
         }
+    }
+}
+
+/// What becomes of a batch after a try to deliver it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// It has arrived.
+    Next,
+    /// It is tried again: the last of a stream would be missed by nobody until the next comes.
+    Again,
+    /// It is dropped: the node does not understand it, a program of another version.
+    Lose,
+    /// Whoever wanted it has gone, and all that follows is wanted by nobody.
+    End,
+}
+
+/// `answer`: none where the node could not be asked. A node can be a member before it is known how to ask it.
+fn then(answer: Option<Result<NodeAnswer, AskError>>, is_member: bool) -> Then {
+    match answer {
+        Some(Ok(NodeAnswer::Done)) => Then::Next,
+        Some(Err(_) | Ok(NodeAnswer::Refused(WireSourceError::Unavailable(_)))) | None if is_member => {
+            Then::Again
+        }
+        Some(Ok(_)) if is_member => Then::Lose,
+        Some(_) | None => Then::End,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_member_does_not_take_now_is_tried_again() {
+        #[track_caller]
+        fn check(answer: impl Fn() -> Option<Result<NodeAnswer, AskError>>, as_member: Then, as_other: Then) {
+            assert_eq!((then(answer(), true), then(answer(), false)), (as_member, as_other));
+        }
+        let later = || NodeAnswer::Refused(WireSourceError::Unavailable("later".to_owned()));
+        let odd = || NodeAnswer::Failed("it makes no sense".to_owned());
+        check(|| Some(Ok(NodeAnswer::Done)), Then::Next, Then::Next);
+        check(|| None, Then::Again, Then::End);
+        check(|| Some(Err(AskError::Deadline)), Then::Again, Then::End);
+        check(|| Some(Ok(later())), Then::Again, Then::End);
+        check(|| Some(Ok(odd())), Then::Lose, Then::End);
     }
 }

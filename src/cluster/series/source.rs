@@ -14,7 +14,7 @@ use peregrine_runtime::shard::ShardRegion;
 use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId, Refusal};
 use tokio::sync::watch;
 
-use super::desk::read_events;
+use super::desk::{Unread, read_events};
 use super::wire::{AskBulk, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk};
 use super::{SERVICE, Wanted};
 
@@ -74,6 +74,7 @@ impl Source for ClusterSource {
     }
 
     fn wanted(&self, wanted: Vec<(Arc<str>, Pattern)>) {
+        // Who wants to know what there is already asks for it, of all nodes.
         self.series.want(self.cluster.id().as_str(), wanted.clone());
         self.wanted.send_replace(Arc::new(wanted));
     }
@@ -265,7 +266,10 @@ impl ClusterSource {
         match address.ask(AskBulk(question), deadline).await {
             Ok(NodeAnswer::Events(events)) => {
                 let read = read_events(&self.system, events, deadline).await;
-                read.map_err(|_| SourceError::Unavailable("its answer makes no sense".to_owned()))
+                read.map_err(|failed| match failed {
+                    Unread::Impossible => SourceError::Unavailable("its answer makes no sense".to_owned()),
+                    Unread::NotNow => SourceError::Unavailable("a model cannot be looked up".to_owned()),
+                })
             }
             Ok(NodeAnswer::Done) => Ok(Vec::new()),
             Ok(NodeAnswer::Refused(why)) => Err(why.into()),
