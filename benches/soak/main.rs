@@ -64,6 +64,7 @@ fn main() -> Result<(), Failure> {
     } * SHARE;
     println!("{backend}: {rate:.0} requests/s for {minutes} min, node {}", node.proc().display());
 
+    load.largest()?;
     let churn = Churn::start(node.addr, kinds)?;
     load.run(rate, REHEARSAL, || Ok(()))?;
     println!("rehearsed: {}", churn.stop()?);
@@ -160,6 +161,16 @@ impl Load {
             sessions.push(Session::open(&self.target, &self.shape, &ask, level, 1)?);
         }
         Ok(sessions)
+    }
+
+    /// As many rows at once as the load can have waiting: what a batch takes is kept for the next.
+    fn largest(&self) -> Result<(), Failure> {
+        let rows = 2 * CONNECTIONS;
+        let ask = Ask { kind: Kind::Native, rows, deadline: None, seed: 1, symbols: Vec::new() };
+        let level = Level { connections: 1, rate: None };
+        let mut session = Session::open(&self.target, &self.shape, &ask, level, 1)?;
+        println!("largest batch: {}", told(&session.window(Duration::from_secs(1))?));
+        Ok(())
     }
 
     /// Answers a second of a closed loop.

@@ -25,8 +25,8 @@ const FORMAT_KEY: &str = "format";
 const RING_KEY: &str = "ring";
 /// Blocks of the store that stay in memory. Entries are written, and read once at start.
 const CACHE_BYTES: u64 = 8 << 20;
-/// What the store gathers in memory before it writes a table.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+/// What the store gathers in memory before it writes a table, as it counts; about twice that in the heap.
+const MEMTABLE_BYTES: u64 = 4 << 20;
 /// The store's own log, which is read again at every start; the least that it takes.
 const LOG_BYTES_MAX: u64 = 64 << 20;
 /// Entries of one commit while a store is rewritten.
