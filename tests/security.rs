@@ -174,6 +174,50 @@ fn keys_are_read_again_and_a_bad_file_keeps_the_old_ones() {
 }
 
 #[test]
+fn a_token_of_the_identity_provider_is_taken_like_a_key_until_its_key_is_gone() {
+    let fixture: Value =
+        serde_json::from_str(include_str!("../src/security/token/fixture.json")).expect("JSON");
+    let token = fixture["tokens"][8].as_str().expect("one that Ed25519 signed");
+    let rsa = fixture["tokens"][0].as_str().expect("one that RSA signed");
+    let dir = tempfile::tempdir().expect("a folder");
+    let jwks = dir.path().join("jwks.json");
+    fs::write(&jwks, fixture["jwks"].to_string()).expect("a file");
+    let node = TestNode::on_cpu(&[
+        ("SECURITY__JWKS", &jwks.display().to_string()),
+        ("SECURITY__TOKEN_ISSUER", "https://id.example"),
+        ("SECURITY__TOKEN_AUDIENCE", "peregrine"),
+        ("SECURITY__REQUIRED", "true"),
+        ("STREAM__HEARTBEAT", "200ms"),
+    ]);
+    let asked = |token: &str| ask(&node, "POST", "/v1/forecast", token, FORECAST);
+    assert_eq!((asked(token).status, asked(rsa).status, asked("").status), (200, 200, 401));
+    assert_eq!(ask(&node, "POST", "/v1/ticks", token, TICK).status, 200);
+    assert_eq!(ask(&node, "GET", "/v1/config", token, "").status, 403);
+    let forged = asked(&format!("{}A{}", &token[..60], &token[61..]));
+    assert_eq!(forged.status, 401);
+    let challenge = forged.header("www-authenticate").expect("a challenge");
+    assert!(challenge.contains("invalid_token"), "{challenge}");
+    let said = String::from_utf8_lossy(&forged.body).into_owned();
+    assert!(said.contains("this token is not taken") && !said.contains(&token[61..80]), "{said}");
+    let mut socket =
+        WebSocket::open_with(node.node.addr, "/v1/stream", &format!("authorization: Bearer {token}\r\n"));
+    socket.text(r#"{"op":"subscribe","id":1,"model":"nhits-vol-quantile","series":["a"]}"#);
+    socket.op("subscribed");
+    // The provider has another key now.
+    let kept: Vec<&Value> =
+        fixture["jwks"]["keys"].as_array().expect("keys").iter().filter(|key| key["kty"] == "RSA").collect();
+    fs::write(&jwks, serde_json::json!({ "keys": kept }).to_string()).expect("a file");
+    node.node.reload.reread().expect("a good file");
+    assert_eq!((asked(token).status, asked(rsa).status), (401, 200));
+    assert_eq!(socket.op("goodbye")["why"], "revoked");
+    let shared = r#"{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}"#;
+    fs::write(&jwks, shared).expect("a file");
+    let refused = node.node.reload.reread().expect_err("a secret").to_string();
+    assert!(refused.contains("key 1 is a secret") && !refused.contains("c2VjcmV0"), "{refused}");
+    assert_eq!(asked(rsa).status, 200);
+}
+
+#[test]
 fn a_websocket_does_what_its_key_says_until_that_is_revoked() {
     let keys = Keys::new();
     let (desk, feed) = (keys.draw("desk", &["predict"], ""), keys.draw("feed", &["ingest"], ""));

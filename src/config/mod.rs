@@ -59,7 +59,7 @@ pub use resolve::{Resolved, resolve};
 pub use scaler::{GroupConfig, Price, ScalerConfig};
 pub use scaler_pools::{FlyPoolConfig, LocalPoolConfig, PoolConfig, SimulatedPoolConfig};
 pub use secret::Secret;
-pub use security::{Rate, Scope, SecurityConfig};
+pub use security::{Rate, Scope, SecurityConfig, TokenConfig};
 pub use series::{HoldersChoice, SeriesConfig};
 pub use tracing::TracingConfig;
 

@@ -13,9 +13,16 @@ use super::resolve::Checker;
 pub(super) struct SecurityFile {
     /// File of API keys, hashed, relative to the working directory; empty: there are none.
     pub(super) keys: Option<PathBuf>,
-    /// Must callers show a key? Liveness and readiness never need one.
+    /// File of an identity provider's public keys, a JSON Web Key Set (RFC 7517), relative to the working directory: the
+    /// tokens that they signed are taken like keys. Empty: none are.
+    pub(super) jwks: Option<PathBuf>,
+    /// Whose tokens: their `iss`.
+    pub(super) token_issuer: Option<String>,
+    /// For whom they must be meant: their `aud`.
+    pub(super) token_audience: Option<String>,
+    /// Must callers show a key or a token? Liveness and readiness never need one.
     pub(super) required: Option<bool>,
-    /// With `required`: what callers without a key may do nevertheless.
+    /// With `required`: what callers without either may do nevertheless.
     pub(super) anonymous: Option<Vec<Scope>>,
     /// Of one key, and of one address without a key; 0: no limit.
     pub(super) requests_per_second: Option<f64>,
@@ -57,18 +64,31 @@ impl Scope {
 }
 
 /// Who may do what, and how often.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecurityConfig {
     /// File of API keys.
     pub keys: Option<PathBuf>,
-    /// Must callers show a key?
+    /// Whose tokens are taken; `None`: nobody's.
+    pub tokens: Option<TokenConfig>,
+    /// Must callers show a key or a token?
     pub required: bool,
-    /// What callers without a key may do where one is required.
+    /// What callers without either may do where one is required.
     pub anonymous: Vec<Scope>,
     /// Of one key or address; `None`: no limit.
     pub rate: Option<Rate>,
     /// Origins of web pages; empty: none.
     pub cors_origins: Vec<String>,
+}
+
+/// Tokens that an identity provider signs (RFC 7519).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenConfig {
+    /// File of its public keys, a JSON Web Key Set (RFC 7517).
+    pub jwks: PathBuf,
+    /// Its name in `iss`.
+    pub issuer: String,
+    /// This service's name in `aud`.
+    pub audience: String,
 }
 
 /// How often somebody may ask.
@@ -97,6 +117,9 @@ impl Rate {
 impl Checker<'_> {
     pub(super) fn security(&mut self, written: SecurityFile) -> Option<SecurityConfig> {
         let keys = self.present("security.keys", written.keys);
+        let jwks = self.present("security.jwks", written.jwks);
+        let token_issuer = self.present("security.token_issuer", written.token_issuer);
+        let token_audience = self.present("security.token_audience", written.token_audience);
         let required = self.present("security.required", written.required);
         let anonymous = self.present("security.anonymous", written.anonymous);
         let per_second = self.present("security.requests_per_second", written.requests_per_second);
@@ -104,18 +127,32 @@ impl Checker<'_> {
         let origins = self.present("security.cors_origins", written.cors_origins);
         let (keys, required, anonymous) = (self.file("security.keys", keys?)?, required?, anonymous?);
         let rate = self.named(Rate::from_written(per_second?, burst?), "security.requests_per_second");
+        let tokens = self.tokens(jwks?, token_issuer?, token_audience?)?;
         let origins = origins?;
         for origin in origins.iter().filter(|origin| !is_origin(origin)) {
             let message = format!("`{origin}` is not an origin such as https://desk.example");
             self.mistake("security.cors_origins", message);
         }
-        if required && keys.is_none() {
-            self.mistake("security.required", "there is no file of keys in security.keys".to_owned());
+        if required && keys.is_none() && tokens.is_none() {
+            let message = "there is no file of keys in security.keys, and none in security.jwks".to_owned();
+            self.mistake("security.required", message);
         }
         if anonymous.contains(&Scope::Admin) {
             self.mistake("security.anonymous", "`admin` always needs a key".to_owned());
         }
-        Some(SecurityConfig { keys, required, anonymous, rate: rate?, cors_origins: origins })
+        Some(SecurityConfig { keys, tokens, required, anonymous, rate: rate?, cors_origins: origins })
+    }
+
+    /// `None` only with a mistake.
+    fn tokens(&mut self, jwks: PathBuf, issuer: String, audience: String) -> Option<Option<TokenConfig>> {
+        let Some(jwks) = self.file("security.jwks", jwks)? else { return Some(None) };
+        // Any service of the provider could use tokens that were meant for another.
+        for (key, value) in [("security.token_issuer", &issuer), ("security.token_audience", &audience)] {
+            if value.is_empty() {
+                self.mistake(key, "tokens of security.jwks are not taken without it".to_owned());
+            }
+        }
+        Some(Some(TokenConfig { jwks, issuer, audience }))
     }
 
     /// A file that must be there, unless no file is named. `None` only with a mistake.

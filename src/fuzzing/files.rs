@@ -8,6 +8,7 @@ use crate::config::{Resolved, Sources, resolve};
 use crate::sealed::container::open;
 use crate::sealed::{ModelKey, Signature, signer_of};
 use crate::security::keys::parse;
+use crate::security::token::{FIXTURE, Issuer};
 use crate::series_store::SeriesStore;
 use crate::testing::point_spec;
 
@@ -15,6 +16,10 @@ use crate::testing::point_spec;
 const SEALED: &str = "weights.safetensors";
 static KEY: LazyLock<ModelKey> =
     LazyLock::new(|| ModelKey::parse(&"17".repeat(32)).expect("64 hexadecimal digits"));
+static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
+    let fixture: serde_json::Value = serde_json::from_str(FIXTURE).expect("JSON");
+    Issuer::of_fixture(&fixture["jwks"].to_string()).expect("public keys")
+});
 static BUILT_IN: LazyLock<Resolved> =
     LazyLock::new(|| resolve(&Sources::default()).expect("what is built in is in order"));
 
@@ -48,6 +53,20 @@ pub fn keys(input: &[u8]) -> bool {
         assert!(keys[..at].iter().all(|other| other.name != key.name && !other.hash.is(&key.hash)));
     }
     true
+}
+
+/// The public keys of an identity provider.
+pub fn jwks(input: &[u8]) -> bool {
+    std::str::from_utf8(input).is_ok_and(|text| Issuer::of_fixture(text).is_ok())
+}
+
+/// What a caller shows as a token: only what the provider signed is one.
+pub fn token(input: &[u8]) -> bool {
+    let verified = ISSUER.verify(input);
+    if let Ok(token) = &verified {
+        assert_eq!(token.name(), "token:desk-7");
+    }
+    verified.is_ok()
 }
 
 /// The data that requests name by symbol.

@@ -15,7 +15,7 @@ mod tests;
 pub use crate::gateway::fuzzing::{
     body, certificate, command, forecast, headers, infer, message_pack, symbols, ticks, websocket,
 };
-pub use files::{config, data, keys, sealed, signature, table};
+pub use files::{config, data, jwks, keys, sealed, signature, table, token};
 pub use market::{calendar, condition, decisions, demand};
 pub use models::{ensemble, model, native};
 pub use peers::{forecasts, platform};
@@ -41,6 +41,7 @@ pub const DOORS: &[(&str, Door)] = &[
     ("headers", headers),
     ("infer", infer),
     ("journal", journal),
+    ("jwks", jwks),
     ("keys", keys),
     ("ledger", ledger),
     ("message_pack", message_pack),
@@ -54,5 +55,6 @@ pub const DOORS: &[(&str, Door)] = &[
     ("symbols", symbols),
     ("table", table),
     ("ticks", ticks),
+    ("token", token),
     ("websocket", websocket),
 ];

@@ -157,7 +157,7 @@ impl Refusal {
             Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
             Self::TooManyInFlight { .. } | Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Denied(Denied::NoKey { .. } | Denied::Unknown | Denied::Expired) => {
+            Self::Denied(Denied::NoKey { .. } | Denied::Unknown | Denied::Expired | Denied::Token(_)) => {
                 StatusCode::UNAUTHORIZED
             }
             Self::Denied(Denied::Scope { .. } | Denied::Origin) => StatusCode::FORBIDDEN,
@@ -218,7 +218,9 @@ fn challenge(denied: &Denied) -> Option<String> {
     const REALM: &str = "Bearer realm=\"peregrine\"";
     match denied {
         Denied::NoKey { .. } => Some(REALM.to_owned()),
-        Denied::Unknown | Denied::Expired => Some(format!("{REALM}, error=\"invalid_token\"")),
+        Denied::Unknown | Denied::Expired | Denied::Token(_) => {
+            Some(format!("{REALM}, error=\"invalid_token\""))
+        }
         Denied::Scope { needed } => {
             let scopes: Vec<&str> = needed.iter().map(Scope::name).collect();
             Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))

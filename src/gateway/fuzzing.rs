@@ -1,8 +1,10 @@
 //! What callers send, as functions of bytes; see [`crate::fuzzing`].
 
+use std::sync::{Arc, LazyLock};
+
 use actix_http::{ConnectionType, RequestHead};
 use actix_web::http::header::{HeaderName, HeaderValue};
-use peregrine_runtime::{TraceContext, TraceState};
+use peregrine_runtime::{SystemClock, TraceContext, TraceState};
 use peregrine_shaders::ModelSpec;
 use serde::de::IgnoredAny;
 
@@ -11,12 +13,16 @@ use super::stream::{Dialects, agree};
 use super::v1::parse::{forecast_body, windows};
 use super::v2::parse::infer_request;
 use super::{guard, neural, series, tls, traced};
+use crate::config::SecurityConfig;
 use crate::journal;
-use crate::security::Bearer;
+use crate::security::{Bearer, Security};
 use crate::series_store::SeriesStore;
 use crate::testing::{point_spec, series_spec};
 
 pub use super::stream::fuzzing::{command, message_pack, websocket};
+
+static SECURITY: LazyLock<Arc<Security>> =
+    LazyLock::new(|| Security::start(&SecurityConfig::default()).expect("no file is read"));
 
 /// `POST /v1/forecast`: what is taken is JSON to others too, and fits its model or is refused.
 pub fn forecast(input: &[u8]) -> bool {
@@ -77,7 +83,7 @@ pub fn headers(input: &[u8]) -> bool {
         let Ok(value) = HeaderValue::from_bytes(value[1..].trim_ascii()) else { continue };
         head.headers_mut().append(name, value);
     }
-    let caller = guard::caller(&head);
+    let caller = guard::caller(&SECURITY, &head, &SystemClock);
     assert!(!caller.is_local, "no field makes a caller local");
     let context = traced::caller(head.headers());
     if let Some(context) = context {

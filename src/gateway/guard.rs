@@ -2,6 +2,7 @@
 //!
 //! The address of a caller is that of the socket. No header has a say in it: whoever can write one could claim any.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::Shared;
 use super::error::Refusal;
 use super::traced;
 use crate::config::Scope;
-use crate::security::{Bearer, Caller, Denied, KeyHash, Refused, Rules, Scopes, Security};
+use crate::security::{Bearer, Caller, Denied, Refused, Rules, Scopes, Security};
 
 pub(super) const PREDICT: Scopes = Scopes::of(&[Scope::Predict]);
 pub(super) const INGEST: Scopes = Scopes::of(&[Scope::Ingest]);
@@ -68,20 +69,20 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
 }
 
 /// Who asks, by what it shows.
-pub(super) fn caller(head: &RequestHead) -> Caller {
+pub(super) fn caller(security: &Security, head: &RequestHead, clock: &dyn Clock) -> Caller {
     let address = head.peer_addr.map(|peer| peer.ip().to_canonical());
     // A page from elsewhere, in a browser on this machine, speaks from this machine's address.
     let is_local =
         address.is_some_and(|ip| ip.is_loopback()) && head.headers().get(ORIGIN).is_none_or(is_local_origin);
-    Caller { bearer: bearer(head.headers()), address, is_local }
+    Caller { bearer: bearer(security, head.headers(), clock), address, is_local }
 }
 
 /// For whom a forecast is made, and how urgently.
 pub(super) fn origin(shared: &Shared, request: &HttpRequest) -> Origin {
     let head = request.head();
-    let caller = match bearer(head.headers()) {
+    let caller = match bearer(&shared.security, head.headers(), &*shared.clock) {
         Bearer::Nobody => Arc::default(),
-        key => shared.security.rules().name(&key),
+        shown => shared.security.rules().name(&shown),
     };
     let priority = head.headers().get(&PRIORITY).map(HeaderValue::as_bytes);
     let trace = traced::of(shared, request);
@@ -107,16 +108,17 @@ fn urgency(field: &[u8]) -> Priority {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Bearer {
+fn bearer(security: &Security, headers: &HeaderMap, clock: &dyn Clock) -> Bearer {
+    shown(headers).map_or(Bearer::Nobody, |shown| security.bearer(&shown, clock))
+}
+
+fn shown(headers: &HeaderMap) -> Option<Cow<'_, [u8]>> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
     });
     let key = bearer.or_else(|| headers.get("x-api-key").map(|value| value.as_bytes().trim_ascii()));
-    match key {
-        Some(key) => Bearer::Key(KeyHash::of(key)),
-        None => offered_key(headers).map_or(Bearer::Nobody, |key| Bearer::Key(KeyHash::of(&key))),
-    }
+    key.map(Cow::Borrowed).or_else(|| offered_key(headers).map(Cow::Owned))
 }
 
 /// A page can set no header of a websocket but the subprotocols that it offers: one of them may be its key, in base64url
@@ -156,7 +158,8 @@ pub(super) fn admit(shared: &Shared, head: &RequestHead, path: &str) -> Result<(
     if needed == Scopes::NONE {
         return Ok(());
     }
-    Ok(shared.security.admit(&caller(head), needed, &*shared.clock)?)
+    let caller = caller(&shared.security, head, &*shared.clock);
+    Ok(shared.security.admit(&caller, needed, &*shared.clock)?)
 }
 
 /// What somebody with a websocket may do, looked at again while it lasts.
@@ -170,7 +173,7 @@ impl Pass {
     /// For a request to open one.
     pub(super) fn admit(shared: &Shared, head: &RequestHead) -> Result<Self, Refusal> {
         let security = Arc::clone(&shared.security);
-        let (caller, rules) = (caller(head), security.rules());
+        let (caller, rules) = (caller(&security, head, &*shared.clock), security.rules());
         if let Some(origin) = head.headers().get(ORIGIN)
             && rules.shares()
             && !rules.shares_with(origin.as_bytes())
@@ -259,8 +262,12 @@ pub(super) fn seal(headers: &mut HeaderMap, sharing: Option<HeaderValue>, shares
 
 #[cfg(test)]
 mod tests {
+    use peregrine_runtime::SystemClock;
+
     use super::super::openapi::OPERATIONS;
     use super::*;
+    use crate::config::SecurityConfig;
+    use crate::security::KeyHash;
 
     #[test]
     fn every_operation_has_a_scope() {
@@ -311,26 +318,26 @@ mod tests {
 
     #[test]
     fn a_key_is_read_from_either_header() {
-        let key = Bearer::Key(KeyHash::of(b"k"));
-        check(&[("authorization", "Bearer k")], key, true);
-        check(&[("authorization", "bearer  k ")], key, true);
-        check(&[("x-api-key", "k")], key, true);
-        check(&[("authorization", "Basic abcdefgh"), ("x-api-key", "k")], key, true);
+        let key = || Bearer::Key(KeyHash::of(b"k"));
+        check(&[("authorization", "Bearer k")], key(), true);
+        check(&[("authorization", "bearer  k ")], key(), true);
+        check(&[("x-api-key", "k")], key(), true);
+        check(&[("authorization", "Basic abcdefgh"), ("x-api-key", "k")], key(), true);
         check(&[("authorization", "Basic")], Bearer::Nobody, true);
         check(&[], Bearer::Nobody, true);
     }
 
     #[test]
     fn a_page_offers_its_key_as_a_subprotocol() {
-        let key = Bearer::Key(KeyHash::of(b"k"));
+        let key = || Bearer::Key(KeyHash::of(b"k"));
         let offer = "sec-websocket-protocol";
-        check(&[(offer, "peregrine.v1.json, peregrine.key.aw")], key, true);
-        check(&[(offer, "peregrine.key.aw")], key, true);
+        check(&[(offer, "peregrine.v1.json, peregrine.key.aw")], key(), true);
+        check(&[(offer, "peregrine.key.aw")], key(), true);
         check(&[(offer, "peregrine.v1.json")], Bearer::Nobody, true);
         // What cannot be read is a key that nobody has, not the lack of one.
         check(&[(offer, "peregrine.key.a")], Bearer::Key(KeyHash::of(b"")), true);
         check(&[(offer, "peregrine.key.a*")], Bearer::Key(KeyHash::of(b"")), true);
-        check(&[("x-api-key", "k"), (offer, "peregrine.key.eA")], key, true);
+        check(&[("x-api-key", "k"), (offer, "peregrine.key.eA")], key(), true);
     }
 
     #[test]
@@ -391,9 +398,10 @@ mod tests {
         for (name, value) in headers {
             head.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
-        let got = caller(&head);
+        let security = Security::start(&SecurityConfig::default()).unwrap();
+        let got = caller(&security, &head, &SystemClock);
         assert_eq!((got.bearer, got.is_local), (bearer, is_local), "{headers:?}");
         head.peer_addr = Some("192.0.2.1:1".parse().unwrap());
-        assert!(!caller(&head).is_local);
+        assert!(!caller(&security, &head, &SystemClock).is_local);
     }
 }

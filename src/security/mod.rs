@@ -1,15 +1,19 @@
-//! Who may do what, and how often: API keys, scopes, rates. Knows no HTTP; `gateway/guard` reads headers for it.
+//! Who may do what, and how often: API keys, tokens, scopes, rates. Knows no HTTP; `gateway/guard` reads headers for it.
 //!
 //! Keys are kept as hashes and never logged. The rules are replaced whole when the configuration or the file of keys
 //! is read again; a file that cannot be used leaves them as they are.
 
 mod calendar;
+mod jwks;
 mod key;
 pub(crate) mod keys;
 mod limit;
 mod rules;
 mod scopes;
+mod signature;
+pub(crate) mod token;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
@@ -29,9 +33,12 @@ pub(crate) use keys::{BadKeys, is_name, parse as parse_keys};
 use limit::Table;
 pub(crate) use rules::{Bearer, Caller, Denied, Rules};
 pub(crate) use scopes::Scopes;
+use token::{Issuer, Token, is_token};
 
 /// Callers whose requests are counted at once; more, and whoever asked longest ago begins anew.
 const CALLERS_MAX: usize = 65_536;
+/// Tokens that are known by their hash. Full, those that have ended are forgotten, or else all: they are verified again.
+const TOKENS_MAX: usize = 8192;
 /// Of the file of keys.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -40,6 +47,8 @@ pub(crate) struct Security {
     rules: RwLock<Arc<Rules>>,
     keys: Mutex<Table<KeyHash>>,
     addresses: Mutex<Table<IpAddr>>,
+    /// Whose signatures were good.
+    tokens: Mutex<HashMap<KeyHash, Arc<Token>>>,
     limited: [AtomicU64; 2],
     denied: [AtomicU64; Denied::KINDS.len()],
 }
@@ -55,7 +64,7 @@ pub(crate) enum Refused {
     Limited(Duration),
 }
 
-/// A file of keys that cannot be used; the operator acts.
+/// A file of keys, or of an identity provider's, that cannot be used; the operator acts.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// It cannot be read.
@@ -84,6 +93,7 @@ impl Security {
             rules: RwLock::new(Arc::new(rules)),
             keys: Mutex::new(Table::new(CALLERS_MAX)),
             addresses: Mutex::new(Table::new(CALLERS_MAX)),
+            tokens: Mutex::default(),
             limited: Default::default(),
             denied: Default::default(),
         }))
@@ -92,6 +102,39 @@ impl Security {
     /// As of now; later changes do not reach it.
     pub(crate) fn rules(&self) -> Arc<Rules> {
         Arc::clone(&self.rules.read())
+    }
+
+    /// Who shows this. Whether that is enough, and not too late, is asked later.
+    pub(crate) fn bearer(&self, shown: &[u8], clock: &dyn Clock) -> Bearer {
+        let hash = KeyHash::of(shown);
+        let rules = self.rules();
+        let Some(issuer) = rules.issuer().filter(|_| is_token(shown) && !rules.knows(&hash)) else {
+            return Bearer::Key(hash);
+        };
+        if let Some(known) = self.tokens.lock().get(&hash) {
+            return Bearer::Token(Arc::clone(known));
+        }
+        // Without the lock: a signature takes a while.
+        match issuer.verify(shown) {
+            Ok(token) => {
+                let token = Arc::new(token);
+                self.remember(hash, &token, clock);
+                Bearer::Token(token)
+            }
+            Err(why) => Bearer::BadToken(why),
+        }
+    }
+
+    fn remember(&self, hash: KeyHash, token: &Arc<Token>, clock: &dyn Clock) {
+        let mut tokens = self.tokens.lock();
+        if tokens.len() >= TOKENS_MAX {
+            let now = clock.wall();
+            tokens.retain(|_, token| token.expires > now);
+        }
+        if tokens.len() >= TOKENS_MAX {
+            tokens.clear();
+        }
+        tokens.insert(hash, Arc::clone(token));
     }
 
     /// Lets a request in, or says why not. Who is refused has asked nevertheless.
@@ -103,8 +146,8 @@ impl Security {
         let verdict = rules.check(caller, needed, clock.wall());
         // A key that is no good is nobody's: its bearer is counted by address.
         let bearer = match verdict {
-            Err(Denied::Unknown | Denied::Expired) => Bearer::Nobody,
-            _ => caller.bearer,
+            Err(Denied::Unknown | Denied::Expired | Denied::Token(_)) => &Bearer::Nobody,
+            _ => &caller.bearer,
         };
         self.count(&rules, bearer, caller.address, clock)?;
         verdict.map_err(|denied| self.deny(denied))
@@ -112,7 +155,7 @@ impl Security {
 
     /// One more request, or message, of somebody who was let in.
     pub(crate) fn again(&self, caller: &Caller, clock: &dyn Clock) -> Result<(), Refused> {
-        self.count(&self.rules(), caller.bearer, caller.address, clock)
+        self.count(&self.rules(), &caller.bearer, caller.address, clock)
     }
 
     pub(crate) fn deny(&self, denied: Denied) -> Refused {
@@ -123,18 +166,22 @@ impl Security {
     fn count(
         &self,
         rules: &Rules,
-        bearer: Bearer,
+        bearer: &Bearer,
         address: Option<IpAddr>,
         clock: &dyn Clock,
     ) -> Result<(), Refused> {
         if !rules.limits() {
             return Ok(());
         }
-        let Some(rate) = rules.rate(&bearer) else { return Ok(()) };
+        let Some(rate) = rules.rate(bearer) else { return Ok(()) };
         let (kind, verdict) = match (bearer, address) {
-            (Bearer::Key(hash), _) => (0, self.keys.lock().take(hash, rate, clock.now())),
-            (Bearer::Nobody, Some(ip)) => (1, self.addresses.lock().take(household(ip), rate, clock.now())),
-            (Bearer::Nobody, None) => return Ok(()), // the client is gone already
+            (Bearer::Key(hash), _) => (0, self.keys.lock().take(*hash, rate, clock.now())),
+            // However many tokens somebody is given.
+            (Bearer::Token(token), _) => {
+                (0, self.keys.lock().take(KeyHash::of(token.name.as_bytes()), rate, clock.now()))
+            }
+            (_, Some(ip)) => (1, self.addresses.lock().take(household(ip), rate, clock.now())),
+            (_, None) => return Ok(()), // the client is gone already
         };
         verdict.map_err(|after| {
             self.limited[kind].fetch_add(1, Ordering::Relaxed);
@@ -162,18 +209,26 @@ fn household(ip: IpAddr) -> IpAddr {
 }
 
 fn read(config: &SecurityConfig) -> Result<Rules, KeysError> {
+    let bad = |file: &Path, reason: String| KeysError::Bad { file: file.to_owned(), reason };
     let keys = match &config.keys {
         None => Vec::new(),
-        Some(file) => {
-            let text = text(file).map_err(|source| KeysError::Unreadable { file: file.clone(), source })?;
-            let bad = |error: BadKeys| KeysError::Bad { file: file.clone(), reason: error.to_string() };
-            parse_keys(&text).map_err(bad)?
+        Some(file) => parse_keys(&text(file)?).map_err(|error: BadKeys| bad(file, error.to_string()))?,
+    };
+    let issuer = match &config.tokens {
+        None => None,
+        Some(tokens) => {
+            let issuer = Issuer::new(tokens, &text(&tokens.jwks)?);
+            Some(Arc::new(issuer.map_err(|error| bad(&tokens.jwks, error.to_string()))?))
         }
     };
-    Ok(Rules::new(config, keys))
+    Ok(Rules::new(config, keys, issuer))
 }
 
-fn text(file: &Path) -> io::Result<String> {
+fn text(file: &Path) -> Result<String, KeysError> {
+    bounded(file).map_err(|source| KeysError::Unreadable { file: file.to_owned(), source })
+}
+
+fn bounded(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_BYTES_MAX {

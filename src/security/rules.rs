@@ -7,13 +7,14 @@ use std::time::SystemTime;
 use super::key::KeyHash;
 use super::keys::Key;
 use super::scopes::Scopes;
+use super::token::{BadToken, Issuer, LEEWAY, Token};
 use crate::config::{Rate, Scope, SecurityConfig};
 
 const ALL: Scopes = Scopes::of(&Scope::ALL);
 const ALL_BUT_ADMIN: Scopes = Scopes::of(&[Scope::Predict, Scope::Ingest, Scope::Observe]);
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
     pub(crate) bearer: Bearer,
     /// Of the socket; no header has a say in it.
@@ -23,26 +24,35 @@ pub(crate) struct Caller {
 }
 
 /// What a caller shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Bearer {
     Nobody,
     Key(KeyHash),
+    /// Its signature is good.
+    Token(Arc<Token>),
+    /// A token, and no good.
+    BadToken(BadToken),
 }
 
 /// Why a caller may not; the caller acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
     /// 401.
-    #[error("this needs an API key with scope {needed}: `Authorization: Bearer KEY` or `x-api-key: KEY`")]
+    #[error(
+        "this needs an API key or token with scope {needed}: `Authorization: Bearer KEY` or `x-api-key: KEY`"
+    )]
     NoKey { needed: Scopes },
     /// 401.
     #[error("this API key is not known here, or was revoked")]
     Unknown,
     /// 401.
-    #[error("this API key has expired")]
+    #[error("this API key or token has expired")]
     Expired,
+    /// 401.
+    #[error("this token is not taken: {0}")]
+    Token(BadToken),
     /// 403.
-    #[error("this API key lacks scope {needed}")]
+    #[error("this API key or token lacks scope {needed}")]
     Scope { needed: Scopes },
     /// 403.
     #[error("pages of this origin may not open websockets here")]
@@ -50,7 +60,7 @@ pub(crate) enum Denied {
 }
 
 impl Denied {
-    pub(crate) const KINDS: [&str; 5] = ["no_key", "unknown_key", "expired", "scope", "origin"];
+    pub(crate) const KINDS: [&str; 6] = ["no_key", "unknown_key", "expired", "scope", "origin", "token"];
 
     /// In [`Denied::KINDS`].
     pub(crate) const fn kind(self) -> usize {
@@ -60,6 +70,7 @@ impl Denied {
             Self::Expired => 2,
             Self::Scope { .. } => 3,
             Self::Origin => 4,
+            Self::Token(_) => 5,
         }
     }
 }
@@ -72,13 +83,20 @@ pub(crate) struct Rules {
     rate: Option<Rate>,
     origins: Vec<String>,
     keys: Vec<Key>,
+    /// `None`: no tokens are taken.
+    issuer: Option<Arc<Issuer>>,
 }
 
 impl Rules {
-    pub(crate) fn new(config: &SecurityConfig, keys: Vec<Key>) -> Self {
+    pub(crate) fn new(config: &SecurityConfig, keys: Vec<Key>, issuer: Option<Arc<Issuer>>) -> Self {
         let anonymous = Scopes::of(&config.anonymous);
         let (rate, origins) = (config.rate, config.cors_origins.clone());
-        Self { required: config.required, anonymous, rate, origins, keys }
+        Self { required: config.required, anonymous, rate, origins, keys, issuer }
+    }
+
+    /// Whose tokens are taken.
+    pub(super) fn issuer(&self) -> Option<&Arc<Issuer>> {
+        self.issuer.as_ref()
     }
 
     pub(crate) fn keys(&self) -> &[Key] {
@@ -90,10 +108,16 @@ impl Rules {
         self.keys.iter().fold(None, |found, key| if key.hash.is(hash) { Some(key) } else { found })
     }
 
-    /// The name of the caller's key; empty if it shows none that is known.
+    /// Is it one of the keys?
+    pub(super) fn knows(&self, hash: &KeyHash) -> bool {
+        self.find(hash).is_some()
+    }
+
+    /// The name of the caller's key, or of whom its token is for; empty if it shows none that is known.
     pub(crate) fn name(&self, bearer: &Bearer) -> Arc<str> {
         match bearer {
-            Bearer::Nobody => Arc::default(),
+            Bearer::Nobody | Bearer::BadToken(_) => Arc::default(),
+            Bearer::Token(token) => Arc::clone(&token.name),
             Bearer::Key(hash) => self.find(hash).map(|key| Arc::clone(&key.name)).unwrap_or_default(),
         }
     }
@@ -114,6 +138,19 @@ impl Rules {
                 }
                 Ok(free.and(key.scopes))
             }
+            Bearer::Token(token) => {
+                if !self.issuer.as_ref().is_some_and(|issuer| issuer.trusts(&token.key)) {
+                    return Err(Denied::Token(BadToken::Key));
+                }
+                if token.expires + LEEWAY <= now {
+                    return Err(Denied::Expired);
+                }
+                if now + LEEWAY < token.not_before {
+                    return Err(Denied::Token(BadToken::Early));
+                }
+                Ok(free.and(token.scopes))
+            }
+            Bearer::BadToken(why) => Err(Denied::Token(*why)),
         }
     }
 
@@ -124,14 +161,14 @@ impl Rules {
         }
         Err(match caller.bearer {
             Bearer::Nobody => Denied::NoKey { needed },
-            Bearer::Key(_) => Denied::Scope { needed },
+            _ => Denied::Scope { needed },
         })
     }
 
     /// How often this caller may ask.
     pub(crate) fn rate(&self, bearer: &Bearer) -> Option<Rate> {
         match bearer {
-            Bearer::Nobody => self.rate,
+            Bearer::Nobody | Bearer::Token(_) | Bearer::BadToken(_) => self.rate,
             Bearer::Key(hash) => self.find(hash).and_then(|key| key.rate).unwrap_or(self.rate),
         }
     }
@@ -203,8 +240,8 @@ mod tests {
         let keys =
             vec![key("desk", PREDICT, Some(1001)), key("boss", ADMIN, None), key("old", PREDICT, Some(1000))];
         let anonymous = vec![Scope::Observe];
-        let config = SecurityConfig { keys: None, required, anonymous, rate: None, cors_origins: Vec::new() };
-        let rules = Rules::new(&config, keys);
+        let config = SecurityConfig { required, anonymous, ..SecurityConfig::default() };
+        let rules = Rules::new(&config, keys, None);
         let bearer =
             if shown.is_empty() { Bearer::Nobody } else { Bearer::Key(KeyHash::of(shown.as_bytes())) };
         assert_eq!(rules.check(&Caller { bearer, address: None, is_local }, needed, now), want);

@@ -164,16 +164,14 @@ impl Desk {
                 self.series.catch_up(&new);
                 NodeAnswer::Done
             }
-            NodeAsk::Deliver(events) => {
-                match read_events(&self.system, events, deadline).await {
-                    Ok(events) => {
-                        events.into_iter().for_each(|event| self.audience.publish(event));
-                        NodeAnswer::Done
-                    }
-                    Err(Unread::NotNow) => not_now("a model cannot be looked up"),
-                    Err(Unread::Impossible) => return Err(Impossible),
+            NodeAsk::Deliver(events) => match read_events(&self.system, events, deadline).await {
+                Ok(events) => {
+                    events.into_iter().for_each(|event| self.audience.publish(event));
+                    NodeAnswer::Done
                 }
-            }
+                Err(Unread::NotNow) => not_now("a model cannot be looked up"),
+                Err(Unread::Impossible) => return Err(Impossible),
+            },
             NodeAsk::Replay { model, series, from } => {
                 events(self.series.replay(&stream(&model, &series)?, from, deadline).await)
             }
