@@ -99,3 +99,19 @@ fn a_clock_that_is_set_by_hours_costs_no_answer_and_no_tick() {
     let seq = node.get("/v1/series/a").json()["seq"].as_u64();
     assert_eq!(seq, Some(asker.ticks), "every tick is there");
 }
+
+#[test]
+fn a_clock_that_is_set_between_two_lives_costs_no_answer_and_no_tick() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let clock = Arc::<Set>::default();
+    let mut asker = Asker { ids: BTreeSet::new(), ticks: 0 };
+    for hours in [0, -5, 5, 0] {
+        clock.ahead_seconds.store(hours * HOUR, Ordering::SeqCst);
+        // What the last life had open is closed once it has stopped.
+        let node = node(&clock, dir.path());
+        asker.asks(&node);
+        let seq = node.get("/v1/series/a").json()["seq"].as_u64();
+        assert_eq!(seq, Some(asker.ticks), "every tick is there");
+        node.node.stop();
+    }
+}

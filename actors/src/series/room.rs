@@ -294,6 +294,13 @@ impl Series {
         stats
     }
 
+    /// The highest epoch under which anything was accepted that is held here; 0: nothing is.
+    #[must_use]
+    pub fn highest_epoch(&self) -> u64 {
+        let of_place = |place: &Place| place.held.lock().shard.ends().iter().map(|end| end.epoch).max();
+        self.inner.places.iter().filter_map(of_place).max().unwrap_or(0)
+    }
+
     /// Names of the series that this node owns and a pattern means.
     #[must_use]
     pub fn names(&self, pattern: &Pattern) -> Vec<SeriesName> {

@@ -5,13 +5,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use peregrine_runtime::Clock;
 use tokio::sync::{Notify, mpsc};
 
 use super::channel::{Channel, Selector, Subscription, Tag};
@@ -97,7 +96,8 @@ pub struct Hub {
 pub(super) struct Inner {
     pub(super) limits: HubLimits,
     pub(super) render: Arc<dyn Render>,
-    pub(super) source: OnceLock<(Arc<dyn Source>, Arc<dyn Clock>)>,
+    /// Not held: it publishes to this hub, and who asks has both.
+    pub(super) source: OnceLock<Weak<dyn Source>>,
     pub(super) registry: RwLock<Registry>,
     pub(super) repairs: mpsc::Sender<Repair>,
     pub(super) repairs_from: Mutex<Option<mpsc::Receiver<Repair>>>,

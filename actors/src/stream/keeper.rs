@@ -22,13 +22,13 @@ const REPAIRS_MAX: usize = 64;
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Hub {
-    /// Gives the hub its source, once, and returns what must run while the hub is in use.
+    /// Gives the hub its source, once, and returns what must run while the hub is in use; it holds the source.
     pub fn attach(
         &self,
         source: Arc<dyn Source>,
         clock: Arc<dyn Clock>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let first = self.inner.source.set((Arc::clone(&source), Arc::clone(&clock))).is_ok();
+        let first = self.inner.source.set(Arc::downgrade(&source)).is_ok();
         let hub = self.clone();
         async move {
             if first {

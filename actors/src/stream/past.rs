@@ -4,8 +4,8 @@
 //! added, and what the log repeats of them is passed over. So nothing is missing and nothing comes twice.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use futures_util::{StreamExt, stream};
 use peregrine_runtime::Deadline;
@@ -82,7 +82,7 @@ impl Hub {
         wish: &Wish,
         deadline: Deadline,
     ) -> Result<Past, PastError> {
-        let source = self.inner.source.get().map(|(source, _)| Arc::clone(source));
+        let source = self.inner.source.get().and_then(Weak::upgrade);
         if let Some(source) = &source {
             self.tell(&**source); // what comes after what is asked for must come here
             self.learn(reader, &**source, deadline).await?;

@@ -141,7 +141,8 @@ impl Live {
             let owner = Owner { series: series.clone(), system: system.clone(), me };
             Arc::new(owner) as Arc<dyn peregrine_runtime::shard::ShardHandler<wire::ShardAsk>>
         });
-        let region = cluster.shards(spec(&config, role), RegionLimits::default(), owner)?;
+        let limits = RegionLimits { epoch_floor: series.highest_epoch(), ..RegionLimits::default() };
+        let region = cluster.shards(spec(&config, role), limits, owner)?;
         let (wanted, _) = watch::channel(Wanted::default());
         let teller = Teller { cluster: cluster.clone(), series: series.clone(), clock: Arc::clone(&clock) };
         let teller = runtime.spawn(teller.run(wanted.subscribe()));

@@ -49,19 +49,26 @@ pub struct ShardJob<M> {
     pub deadline: Option<Deadline>,
 }
 
-/// What one node lets be under way to a sharded type.
+/// What one node lets be under way to a sharded type, and what it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegionLimits {
     /// Of each shard.
     pub sender: SenderLimits,
     /// Asks to all shards that wait for their answers.
     pub asks_max: usize,
+    /// Owners act under epochs above it: those under which something was accepted in an earlier life, and is kept. They
+    /// are above the seconds since 1970 in any case, which a clock that was set back makes too few.
+    pub epoch_floor: u64,
 }
 
 impl Default for RegionLimits {
     fn default() -> Self {
         let answer_max = std::time::Duration::from_secs(2);
-        Self { sender: SenderLimits { window: 64, waiting_max: 1024, answer_max }, asks_max: 16_384 }
+        Self {
+            sender: SenderLimits { window: 64, waiting_max: 1024, answer_max },
+            asks_max: 16_384,
+            epoch_floor: 0,
+        }
     }
 }
 

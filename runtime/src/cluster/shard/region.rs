@@ -67,6 +67,7 @@ pub(crate) fn start<M: RemoteMessage>(
     let talk = Talk::open(&cluster.net, &service, PACKETS_MAX)?;
     let now = cluster.net.now();
     let floor = cluster.net.clock.wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let floor = floor.max(limits.epoch_floor);
     let owner = handler
         .as_ref()
         .map(|_| Owner::new(spec.clone(), cluster.id().clone(), cluster.incarnation(), floor, now));
