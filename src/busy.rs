@@ -69,8 +69,9 @@ pub(crate) fn worked() {
 pub(crate) async fn look(patience: Duration, looked: Arc<Looked>, clock: Arc<dyn Clock>) {
     loop {
         until_worked().await;
-        let mut spell = Spell::begin(patience, clock.now());
-        let mut told = (0, clock.now());
+        let begun = clock.now();
+        let mut spell = Spell::begin(patience, begun);
+        let mut told = (0, begun);
         loop {
             tokio::task::yield_now().await;
             let now = clock.now();
