@@ -1,8 +1,10 @@
-//! Compiles kernels, and keeps what came of them: in this process the pipelines, on disk what the driver made. A driver
-//! takes up to a second for the kernel of one model, and its translation from WGSL a tenth of that.
+//! Compiles kernels, and keeps what came of them: in this process the pipelines, on disk their translations and what the
+//! driver made. A driver takes up to a second for the kernel of one model, and its translation from WGSL a tenth of that.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -12,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::AdapterFacts;
 use super::device::Device;
 use super::kept::Kept;
+use super::spirv::{Rules, TRANSLATOR, Translations, Version};
 use crate::ExecuteError;
 
 /// Pipelines that are kept for plans that come back, and for others with the same layers.
@@ -20,6 +23,7 @@ const PIPELINES_MAX: usize = 256;
 /// Of one device.
 pub(super) struct Compiler {
     pipelines: Mutex<Recent<wgpu::ComputePipeline>>,
+    translations: Translations,
     /// `None`: nothing is kept on disk.
     cache: Option<Cache>,
     /// The same for kernels that stay, which are compiled below wgpu.
@@ -74,10 +78,17 @@ pub(super) struct Source<'a> {
 
 impl Compiler {
     /// With what lies in `folder` for such a device; `None`: nothing is kept on disk.
-    pub(super) fn new(raw: &wgpu::Device, facts: &AdapterFacts, folder: Option<&Path>) -> Self {
-        let folder = folder.filter(|_| raw.features().contains(wgpu::Features::PIPELINE_CACHE));
+    pub(super) fn new(
+        raw: &wgpu::Device,
+        facts: &AdapterFacts,
+        version: Version,
+        folder: Option<&Path>,
+    ) -> Self {
         let name = file_name(&facts.name);
         let maker = format!("peregrine {}, {}, {}", env!("CARGO_PKG_VERSION"), facts.name, facts.driver);
+        let translated = format!("{maker}, {TRANSLATOR}");
+        let translations = folder.map(|folder| Kept::new(folder, &format!("{name}.spirv"), &translated));
+        let folder = folder.filter(|_| raw.features().contains(wgpu::Features::PIPELINE_CACHE));
         let cache = folder.map(|folder| {
             let kept = Kept::new(folder, &format!("{name}.kernels"), &maker);
             let data = kept.read();
@@ -92,7 +103,8 @@ impl Compiler {
             Cache { made, kept, has_news: AtomicBool::new(false) }
         });
         let stays = folder.map(|folder| Kept::new(folder, &format!("{name}.stays"), &maker));
-        Self { pipelines: Mutex::new(Recent::new(PIPELINES_MAX)), cache, stays }
+        let pipelines = Mutex::new(Recent::new(PIPELINES_MAX));
+        Self { pipelines, translations: Translations::new(translations, version), cache, stays }
     }
 
     /// Kernels, in the order of their sources. Most of what a driver does for one it can do beside others.
@@ -115,7 +127,8 @@ impl Compiler {
         if let Some(known) = self.pipelines.lock().get(&digest) {
             return Ok(known);
         }
-        let pipeline = device.create(|raw| self.compile(raw, source))?;
+        let spirv = self.spirv(Rules::Trusted, &source.wgsl)?;
+        let pipeline = device.create(|raw| self.compile(raw, source, &spirv))?;
         self.pipelines.lock().insert(digest, pipeline.clone());
         if let Some(Cache { has_news, .. }) = &self.cache {
             has_news.store(true, Ordering::Relaxed);
@@ -123,18 +136,34 @@ impl Compiler {
         Ok(pipeline)
     }
 
-    fn compile(&self, raw: &wgpu::Device, source: &Source<'_>) -> wgpu::ComputePipeline {
-        let Source { name, wgsl, bindings } = source;
+    /// A kernel as the driver takes it, from what is kept where it is.
+    ///
+    /// # Errors
+    /// As [`Rules::translate`].
+    pub(super) fn spirv(&self, rules: Rules, wgsl: &str) -> Result<Arc<[u32]>, ExecuteError> {
+        self.translations.of(rules, wgsl)
+    }
+
+    fn compile(&self, raw: &wgpu::Device, source: &Source<'_>, spirv: &[u32]) -> wgpu::ComputePipeline {
+        let Source { name, bindings, .. } = source;
         let label = Some(*name);
-        let wgsl = wgpu::ShaderSource::Wgsl(wgsl.into());
-        let descriptor = wgpu::ShaderModuleDescriptor { label, source: wgsl };
-        // SAFETY: the kernels are ours, validated when they are built or, where they are written for a plan, by tests. Every
-        // loop counts up to a bound that is a constant or a width from the parameters; workgroup memory is indexed by local
-        // ids, constants, or units that `Prepared` holds below its size, or slices, of which no layer has more than there
-        // is room for; arena and weights are indexed behind guards against the row count and the widths, and no kernel
-        // divides by a zero: every count and period is asserted positive by the plan.
-        let module =
-            unsafe { raw.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        // How many invocations a workgroup has is in the words.
+        let entry =
+            wgpu::PassthroughShaderEntryPoint { name: Cow::Borrowed(name), workgroup_size: (0, 0, 0) };
+        let descriptor = wgpu::ShaderModuleDescriptorPassthrough {
+            label,
+            entry_points: Cow::Borrowed(&[entry]),
+            spirv: Some(Cow::Borrowed(spirv)),
+            ..Default::default()
+        };
+        // SAFETY: naga's words for a kernel of ours, or those that were kept, which `Kept` sees to be whole and written by
+        // nobody but the owner of this process. The kernels are validated when they are built or, where they are written
+        // for a plan, when they are translated. Every loop counts up to a bound that is a constant or a width from the
+        // parameters; workgroup memory is indexed by local ids, constants, or units that `Prepared` holds below its size,
+        // or slices, of which no layer has more than there is room for; arena and weights are indexed behind guards against
+        // the row count and the widths, and no kernel divides by a zero: every count and period is asserted positive by
+        // the plan.
+        let module = unsafe { raw.create_shader_module_passthrough(descriptor) };
         let layout = raw.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label,
             bind_group_layouts: &[Some(*bindings)],
@@ -145,17 +174,14 @@ impl Compiler {
             layout: Some(&layout),
             module: &module,
             entry_point: Some(*name),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                // Every cell is written before it is read.
-                zero_initialize_workgroup_memory: false,
-            },
+            compilation_options: wgpu::PipelineCompilationOptions::default(),
             cache: self.cache.as_ref().map(|cache| &cache.made),
         })
     }
 
     /// Writes down what was compiled since, if anything was.
     pub(super) fn keep(&self) {
+        self.translations.keep();
         let Some(Cache { made, kept, has_news }) = &self.cache else { return };
         if has_news.swap(false, Ordering::Relaxed)
             && let Some(data) = made.get_data()

@@ -12,7 +12,7 @@ use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 use super::compiler::Compiler;
 use super::resident::{self, Sides};
 use super::{AdapterFacts, AdapterKind, GpuError};
-use super::{mapped, matrices};
+use super::{mapped, matrices, spirv};
 use crate::ExecuteError;
 
 /// How long a real device is polled before its thread sleeps: sleeping costs 20–30 µs more, and a batch of a thousand
@@ -126,7 +126,7 @@ impl Device {
         faults.hear(&raw);
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
-        let compiler = Compiler::new(&raw, facts, kernels);
+        let compiler = Compiler::new(&raw, facts, spirv::newest(adapter), kernels);
         let lanes = lanes(adapter);
         Ok(Self {
             raw,
@@ -215,7 +215,8 @@ impl Device {
         let descriptor = describe(&self.adapter, self.products);
         let opened = pollster::block_on(self.adapter.request_device(&descriptor));
         let (raw, queue) = opened.map_err(|error| ExecuteError::Refused(error.to_string()))?;
-        let compiler = Arc::new(Compiler::new(&raw, &self.facts, self.kernels.as_deref()));
+        let compiler =
+            Arc::new(Compiler::new(&raw, &self.facts, spirv::newest(&self.adapter), self.kernels.as_deref()));
         let apart = Self { raw, queue, compiler, faults: Arc::default(), ..self.clone() };
         apart.faults.hear(&apart.raw);
         apart.guard(|| work(&apart))
@@ -297,7 +298,8 @@ impl Faults {
 fn describe(adapter: &wgpu::Adapter, products: Option<Products>) -> wgpu::DeviceDescriptor<'static> {
     // For runs that are observed, and for starts that come after another.
     let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
-    let mut required_features = adapter.features() & wanted;
+    // Every kernel is translated here.
+    let mut required_features = adapter.features() & wanted | wgpu::Features::PASSTHROUGH_SHADERS;
     let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
     if products.is_some() {
         required_features |= PRODUCTS;

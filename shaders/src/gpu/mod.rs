@@ -24,6 +24,7 @@ mod params;
 mod prepared;
 mod resident;
 mod slide;
+mod spirv;
 mod tiles;
 mod timer;
 mod variants;

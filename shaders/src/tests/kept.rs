@@ -29,15 +29,17 @@ fn what_a_start_kept_is_mended_if_it_broke_and_changes_no_answer() {
     let folder = folder.path().join("kernels");
     let case = Case::nhits(3);
     let first = run_guarded(&mut open(&folder), &case);
-    let kept = file(&folder, "kernels").expect("something is kept");
-    let whole = fs::read(&kept).unwrap();
     assert_eq!(run_guarded(&mut open(&folder), &case), first);
-    let mut broken = whole.clone();
-    *broken.last_mut().unwrap() ^= 1;
-    for broken in [broken, whole[..whole.len() - 1].to_vec(), b"hostile".to_vec(), Vec::new()] {
-        fs::write(&kept, &broken).unwrap();
-        assert_eq!(run_guarded(&mut open(&folder), &case), first);
-        assert_ne!(fs::read(&kept).unwrap(), broken, "it was written anew");
+    for ending in ["kernels", "spirv"] {
+        let kept = file(&folder, ending).expect("something is kept");
+        let whole = fs::read(&kept).unwrap();
+        let mut broken = whole.clone();
+        *broken.last_mut().unwrap() ^= 1;
+        for broken in [broken, whole[..whole.len() - 1].to_vec(), b"hostile".to_vec(), Vec::new()] {
+            fs::write(&kept, &broken).unwrap();
+            assert_eq!(run_guarded(&mut open(&folder), &case), first);
+            assert_ne!(fs::read(&kept).unwrap(), broken, "it was written anew");
+        }
     }
 }
 

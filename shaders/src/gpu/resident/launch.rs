@@ -14,6 +14,7 @@ use crate::ExecuteError;
 use crate::gpu::device::Device;
 use crate::gpu::kept::Kept;
 use crate::gpu::mapped::{self, Place};
+use crate::gpu::spirv::Rules;
 
 use super::words::START_BYTES;
 
@@ -64,7 +65,7 @@ const OWN: usize = 4;
 
 impl Launcher {
     pub(super) fn new(device: &Device, side: Taken, program: &Program) -> Result<Self, ExecuteError> {
-        let spirv = spirv(&program.wgsl)?;
+        let spirv = device.compiler.spirv(Rules::Resident, &program.wgsl)?;
         // SAFETY: nothing of the device is destroyed through the guard.
         let hal = unsafe { device.raw.as_hal::<Vulkan>() };
         let hal = hal.ok_or_else(|| ExecuteError::Refused("not a Vulkan device".to_owned()))?;
@@ -325,31 +326,4 @@ fn refused(error: vk::Result) -> ExecuteError {
         }
         error => ExecuteError::Refused(format!("a resident kernel: {error}")),
     }
-}
-
-/// As wgpu does it, but for two things that this kernel needs: words are coherent with the host, and its loops, all of
-/// them bounded, are left as they are.
-pub(in crate::gpu) fn spirv(wgsl: &str) -> Result<Vec<u32>, ExecuteError> {
-    use naga::back::spv;
-    use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
-    let bad = |error: String| ExecuteError::Refused(format!("a resident kernel: {error}"));
-    let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| bad(error.emit_to_string(wgsl)))?;
-    let capabilities = Capabilities::MEMORY_DECORATION_COHERENT
-        | Capabilities::MEMORY_DECORATION_VOLATILE
-        | Capabilities::SUBGROUP;
-    // That all invocations meet at a barrier follows here from what a word of the workgroup says, which naga does not see.
-    let flags = ValidationFlags::all() - ValidationFlags::CONTROL_FLOW_UNIFORMITY;
-    let info = Validator::new(flags, capabilities)
-        .subgroup_stages(ShaderStages::COMPUTE)
-        .subgroup_operations(SubgroupOperationSet::all())
-        .validate(&module)
-        .map_err(|error| bad(error.emit_to_string(wgsl)))?;
-    let options = spv::Options {
-        lang_version: (1, 3),
-        flags: spv::WriterFlags::empty(),
-        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
-        force_loop_bounding: false,
-        ..spv::Options::default()
-    };
-    spv::write_vec(&module, &info, &options, None).map_err(|error| bad(error.to_string()))
 }

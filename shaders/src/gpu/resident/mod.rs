@@ -20,8 +20,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-#[cfg(test)]
-pub(super) use self::launch::spirv;
 use self::launch::{Launcher, SINK, STARTS, WORDS};
 use self::side::Side;
 pub(super) use self::side::{Sides, open_beside};

@@ -5,7 +5,7 @@ use super::Walk;
 use super::stages::{Kind, Layer, Places, Stage, Words};
 use crate::Cell;
 use crate::gpu::cells::{INVOCATIONS, SUMS};
-use crate::gpu::resident::spirv;
+use crate::gpu::spirv::Rules;
 use crate::tests::{Case, activate, forecast, oracle};
 
 /// As many as the devices have that run workgroups at once.
@@ -120,7 +120,7 @@ impl Host<'_> {
 fn check(case: &Case, workgroups: usize) {
     let walk = Walk::of(&case.plan, false, LANES).unwrap_or_else(|| panic!("{} goes this way", case.name));
     assert_eq!(walk.workgroups, workgroups, "{}", case.name);
-    spirv(&walk.wgsl()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    Rules::Resident.translate(&walk.wgsl(), (1, 3)).unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let mut words = vec![f64::NAN; walk.words];
     for (input, place) in case.inputs.iter().zip(walk.extent(&case.plan).inputs) {
         words[place].iter_mut().zip(input).for_each(|(word, value)| *word = f64::from(*value));
