@@ -4,6 +4,7 @@
 
 pub mod discovery;
 pub mod machines;
+pub mod passage;
 pub mod replay;
 
 use std::net::Ipv6Addr;

@@ -134,6 +134,22 @@ pub enum Reason {
     Other,
 }
 
+impl Reason {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Timeout, Self::RetriesExhausted, Self::NoCandidate, Self::Other];
+
+    /// As the proxy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::NoCandidate => "no_candidate",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// A replay that failed. The request must be answered here: the proxy does not replay it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
@@ -152,9 +168,10 @@ impl Failed {
         let mut failed = Self { reason: Reason::Other, region: None, elapsed: None };
         for field in value.split(';') {
             match field.trim().split_once('=') {
-                Some(("reason", "timeout")) => failed.reason = Reason::Timeout,
-                Some(("reason", "retries_exhausted")) => failed.reason = Reason::RetriesExhausted,
-                Some(("reason", "no_candidate")) => failed.reason = Reason::NoCandidate,
+                Some(("reason", why)) => {
+                    let known = Reason::ALL.into_iter().find(|reason| reason.name() == why);
+                    failed.reason = known.unwrap_or(Reason::Other);
+                }
                 Some(("region", region)) => failed.region = checked(region, 16, "").ok().map(str::to_owned),
                 Some(("elapsed_ms", ms)) => failed.elapsed = ms.parse().ok().map(Duration::from_millis),
                 _ => {}
@@ -164,7 +181,11 @@ impl Failed {
     }
 }
 
-fn checked<'a>(text: &'a str, bytes_max: usize, what: &'static str) -> Result<&'a str, ReplayError> {
+pub(crate) fn checked<'a>(
+    text: &'a str,
+    bytes_max: usize,
+    what: &'static str,
+) -> Result<&'a str, ReplayError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':' | b'/');
     if (1..=bytes_max).contains(&text.len()) && text.bytes().all(plain) {
         Ok(text)
