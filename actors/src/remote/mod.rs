@@ -95,6 +95,7 @@ pub(crate) struct Need {
 
 /// Where a request would go, and what is known of it.
 pub(crate) struct Prospect {
+    pub(crate) node: NodeId,
     pub(crate) rtt: Duration,
     pub(crate) expected: Option<Expected>,
 }
@@ -149,10 +150,10 @@ impl Remote {
     ) -> Option<Prospect> {
         let need = Need { gpu: needs_gpu, any: false };
         let (stops, _) = self.stops((model, version), need, deadline.remaining(now), now)?;
-        let first = stops.first()?;
+        let first = stops.into_iter().next()?;
         let known = self.known.lock().get(&first.node).cloned();
         let expected = known.and_then(|peer| peer.expect(model, rows, now));
-        Some(Prospect { rtt: first.rtt, expected })
+        Some(Prospect { node: first.node, rtt: first.rtt, expected })
     }
 
     /// Gets a forecast from another node. Ends by the deadline; dropped, whatever it has asked for is cancelled.

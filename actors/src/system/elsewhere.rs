@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use peregrine_runtime::{Deadline, TraceContext};
+use peregrine_runtime::{Deadline, NodeId, TraceContext};
 use peregrine_shaders::{Backend, WindowError, Windows};
 
 use super::{Resort, System};
@@ -29,6 +29,17 @@ impl Away {
     fn need(self) -> Need {
         Need { gpu: self.needs_gpu, any: !self.falls_back }
     }
+}
+
+/// Which way a request goes.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    /// A device here answers.
+    Here,
+    /// Another node does, if there is one.
+    There(Away),
+    /// Whoever is expected to be first: the CPU here, or a GPU of another node.
+    Sooner,
 }
 
 /// Nobody here answers it.
@@ -285,41 +296,73 @@ impl System {
         self.inner.rooms.lines.gpus().any(|(id, gpu)| gpu.accepts() && route.gates[id].admits(now))
     }
 
+    /// The node that would be asked for a forecast that came now; `None`: this one would answer it, or nobody. What is
+    /// merely expected sooner from elsewhere counts as answered here, and so does what a release decides request by
+    /// request.
+    #[must_use]
+    pub fn bound_for(&self, model: &str, version: Option<u32>, deadline: Deadline) -> Option<NodeId> {
+        let remote = self.inner.remote.get()?;
+        let now = self.inner.clock.now();
+        let found = {
+            let table = self.inner.rooms.table.load();
+            if version.is_none() && table.release(model).is_some() {
+                return None;
+            }
+            table.find(model, version).map(Arc::clone)
+        };
+        let (version, needs_gpu) = match found {
+            Err(_unknown) => (version, false),
+            Ok(route) => match self.course(remote, &route, now) {
+                Course::There(away) => (Some(route.status.version), away.needs_gpu),
+                Course::Here | Course::Sooner => return None,
+            },
+        };
+        remote.prospect((model, version), 0, needs_gpu, deadline, now).map(|prospect| prospect.node)
+    }
+
     /// Whether another node is asked first: the model is to be answered there, or no GPU serves here and a node that
     /// has one is expected to answer before the CPU of this one.
     fn away(&self, remote: &Remote, route: &Route, request: &ForecastRequest, now: Instant) -> Option<Away> {
-        let lines = &self.inner.rooms.lines;
         let key = (request.model.as_str(), Some(route.status.version));
-        let rows = request.windows.rows;
-        let fallback = route.served.terms.fallback;
-        let falls_back = lines.gpus.is_empty() || fallback.falls_back();
-        if remote.is_preferred(&request.model) {
-            let falls_back = falls_back || self.gpu_serves(route, now);
-            remote.prospect(key, rows, false, request.deadline, now)?;
-            return Some(Away { needs_gpu: false, falls_back });
+        let (rows, deadline) = (request.windows.rows, request.deadline);
+        match self.course(remote, route, now) {
+            Course::Here => return None,
+            Course::There(away) => {
+                remote.prospect(key, rows, away.needs_gpu, deadline, now)?;
+                return Some(away);
+            }
+            Course::Sooner => {}
         }
-        if self.gpu_serves(route, now) || route.served.terms.placement == Placement::Cpu {
-            return None;
-        }
-        let cpu_serves = falls_back && lines.cpu.is_up() && route.gates.cpu.is_closed();
-        if cpu_serves && fallback == FallbackPolicy::Prefer {
-            return None;
-        }
-        let prospect = remote.prospect(key, rows, true, request.deadline, now)?;
-        let away = Away { needs_gpu: true, falls_back };
-        if !cpu_serves {
-            return Some(away);
-        }
+        let prospect = remote.prospect(key, rows, true, deadline, now)?;
         // What the CPU takes is found out here before anybody is asked.
         let on_cpu = route.served.paces.cpu.expect(rows, now)?;
-        let backlog = lines.cpu.backlog();
+        let backlog = self.inner.rooms.lines.cpu.backlog();
         if prospect.rtt >= on_cpu.took + backlog {
             return None;
         }
         let cpu = Outlook { expected: Some(on_cpu), backlog, queue: 0 };
         let there = Outlook { expected: prospect.expected, backlog: Duration::ZERO, queue: 0 };
         let turn = route.turns.fetch_add(1, Ordering::Relaxed);
-        (first(&[there, cpu], turn) == 0).then_some(away)
+        (first(&[there, cpu], turn) == 0).then_some(Away { needs_gpu: true, falls_back: true })
+    }
+
+    /// Where a request of a model that is ready here goes, before anybody's time is looked at.
+    fn course(&self, remote: &Remote, route: &Route, now: Instant) -> Course {
+        let (lines, terms) = (&self.inner.rooms.lines, &route.served.terms);
+        let falls_back = lines.gpus.is_empty() || terms.fallback.falls_back();
+        if remote.is_preferred(&route.status.spec.name) {
+            let falls_back = falls_back || self.gpu_serves(route, now);
+            return Course::There(Away { needs_gpu: false, falls_back });
+        }
+        if self.gpu_serves(route, now) || terms.placement == Placement::Cpu {
+            return Course::Here;
+        }
+        let cpu_serves = falls_back && lines.cpu.is_up() && route.gates.cpu.is_closed();
+        match terms.fallback {
+            _ if !cpu_serves => Course::There(Away { needs_gpu: true, falls_back }),
+            FallbackPolicy::Prefer => Course::Here,
+            FallbackPolicy::Never | FallbackPolicy::Allow => Course::Sooner,
+        }
     }
 
     /// The deadline of other nodes when a device here is the last resort: what that needs is kept back for it.

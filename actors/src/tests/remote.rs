@@ -227,6 +227,38 @@ async fn a_model_of_a_region_is_answered_there() {
 }
 
 #[tokio::test]
+async fn where_a_request_would_go_is_known_before_it_is_read() {
+    let nrt = Region::new("nrt").unwrap();
+    let prefer = BTreeMap::from([(MODEL.to_owned(), nrt)]);
+    let bound = |rig: &Rig, model: &str, version| {
+        let node = rig.system.bound_for(model, version, rig.system.default_deadline());
+        node.map(|node| node.to_string())
+    };
+    let there = Some("there".to_owned());
+    let (alone, here) = (Rig::cpu(|_| {}).await, Rig::cpu(|_| {}).await);
+    let (out, _) = join(&here, None, NO_WAY);
+    assert_eq!(bound(&alone, MODEL, None), None);
+    assert_eq!(bound(&here, MODEL, None), None, "the cpu here answers it");
+    assert_eq!(bound(&here, "nowhere", None), None);
+    assert_eq!((bound(&here, "other", None), bound(&here, MODEL, Some(9))), (there.clone(), there.clone()));
+    assert!(here.system.unload(MODEL, None).await);
+    assert_eq!(bound(&here, MODEL, None), there);
+    let placed = Rig::gpu(|settings| settings.routing.regions_by_model = prefer).await;
+    join(&placed, None, NO_WAY);
+    assert_eq!(bound(&placed, MODEL, None), there, "its place is there");
+    // Nobody is asked for it, and one that is too far or whose breaker is open is not named.
+    assert_eq!(out.lock().len(), 0);
+    let far = Rig::cpu(|_| {}).await;
+    join(&far, None, Duration::from_secs(3600));
+    assert_eq!(bound(&far, "other", None), None);
+    for _ in 0..20 {
+        here.ask().await.unwrap_err();
+    }
+    assert!(!out.lock().is_empty());
+    assert_eq!(bound(&here, MODEL, None), None);
+}
+
+#[tokio::test]
 async fn what_is_full_here_is_answered_there() {
     let here = Rig::cpu(|settings| settings.batching.queue_rows_max = 1).await;
     let there = Rig::gpu(|_| {}).await;
