@@ -443,9 +443,12 @@ async fn serve_models(
     let alerts = start_alerts(config, clock)?;
     // Before anybody hears of this node: what it kept may be what they lack.
     let journal = open_journal(config, clock).await?;
+    let mut platform = None;
     if let Some(part) = &config.cluster {
-        *joined = Some(cluster::join(part, system, &current, clock).await?);
+        platform = Identity::read(|name| std::env::var(name).ok())?;
+        *joined = Some(cluster::join(part, system, &current, platform.as_ref(), clock).await?);
     }
+    let machine = platform.as_ref().map(|identity| identity.machine.clone());
     let hub = gateway::stream::hub(&config.stream);
     let scorecard = Arc::<Scorecard>::default();
     system.attach_scorecard(Arc::clone(&scorecard));
@@ -522,6 +525,7 @@ async fn serve_models(
         current,
         reload: Arc::clone(&reload),
         cluster: part,
+        platform,
         watch,
         alerts: Arc::clone(&alerts),
         loops,
@@ -541,7 +545,7 @@ async fn serve_models(
         trees,
     }));
     if let (Some(cluster), Some(scaler), Some(inside)) = (shared.cluster.clone(), scaler, others_inside) {
-        let speaking = scaler::speak(shared.clone(), cluster, scaler, machine()?, inside);
+        let speaking = scaler::speak(shared.clone(), cluster, scaler, machine, inside);
         drop(actix_web::rt::spawn(speaking)); // it ends with the node's thread
     }
     let feeds = alerts::of_node(&shared, window);
@@ -575,12 +579,6 @@ fn reach_scaler(
         meeting,
         electorate: config.cluster.as_ref().map_or(1, |part| part.size),
     })?)
-}
-
-/// What the platform calls the machine that this runs on.
-fn machine() -> Result<Option<String>, NodeError> {
-    let identity = Identity::read(|name| std::env::var(name).ok())?;
-    Ok(identity.map(|identity| identity.machine))
 }
 
 /// The traces of this node, and of what others ask of it.

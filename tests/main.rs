@@ -19,6 +19,7 @@ mod overview;
 mod path;
 mod releases;
 mod reload;
+mod replay;
 mod request_path;
 mod scaler;
 mod scaling;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use peregrine_actors::{DeviceId, DeviceState, DeviceStatus, Health, System};
+use peregrine_fly::passage::HostMachine;
 use peregrine_runtime::Cluster;
 use peregrine_shaders::Backend;
 use tracing::warn;
 
-use super::offer::{doubts, offers};
+use super::offer::{MACHINE, doubts, offers};
 use crate::config::{Config, Holding};
 
 /// How often it looks.
@@ -18,8 +19,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOAD_STEP: f32 = 0.05;
 
 /// Looks and tells until its task is aborted. `config`: which models are held as a standby does not change while a
-/// node runs.
-pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
+/// node runs, nor does the machine that it runs on.
+pub(super) async fn herald(cluster: Cluster, system: System, config: Config, machine: Option<HostMachine>) {
+    let machine = machine.map(|machine| (MACHINE.to_owned(), machine.to_text()));
     // A record says nothing and a load of zero until it is told otherwise.
     let mut told = (BTreeMap::new(), 0.0_f32);
     let mut meter = LoadMeter::default();
@@ -30,6 +32,7 @@ pub(super) async fn herald(cluster: Cluster, system: System, config: Config) {
         let breakers = system.breakers();
         let (mut services, left_out) = offers(&system.models(), is_standby, has_gpu, &breakers);
         services.extend(doubts(&breakers));
+        services.extend(machine.clone());
         if services != told.0 {
             if left_out > 0 {
                 warn!(left_out, "more models than a record holds: other nodes do not ask for these");

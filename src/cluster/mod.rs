@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use peregrine_actors::System;
+use peregrine_fly::Identity;
+use peregrine_fly::passage::HostMachine;
 use peregrine_runtime::{
     BindError, ChildSpec, Children, Clock, Cluster, ClusterConfig as Part, CredentialsError, Deadline,
     Detector, ExportError, Fabric as _, Incarnation, JoinError, Limits, Mailbox, QuicFabric, QuicOptions,
@@ -29,12 +31,12 @@ use tracing::{info, warn};
 use self::discovery::Seeds;
 use self::forecast::{AskForecast, Desk, SERVICE};
 pub(crate) use self::herald::{Computed, computed, computing, serving};
-pub(crate) use self::offer::{Offer, doubters, elsewhere, model_of};
+pub(crate) use self::offer::{Offer, doubters, elsewhere, machine_of, model_of};
 use self::peers::ClusterPeers;
 pub(crate) use self::routing::{devices, routing};
 use self::series::Live;
 use crate::backends;
-use crate::config::{ClusterConfig, Config, Credentials, NodeConfig};
+use crate::config::{ClusterConfig, Config, Credentials, NodeConfig, RoleChoice};
 use crate::reload::Current;
 
 /// Requests of other nodes that wait for a desk; it takes them out at once.
@@ -95,6 +97,7 @@ pub(crate) async fn join(
     part: &ClusterConfig,
     system: &System,
     current: &Current,
+    platform: Option<&Identity>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Joined, ClusterError> {
     let config = current.get();
@@ -118,7 +121,11 @@ pub(crate) async fn join(
         here: (node.name.clone(), node.region.clone()),
         config: current.clone(),
     }));
-    let herald = runtime.spawn(herald::herald(cluster.clone(), system.clone(), Config::clone(&config)));
+    // Whoever answers callers is where the proxy brings them.
+    let is_public = part.roles.contains(&RoleChoice::Gateway);
+    let machine = platform.map(|identity| HostMachine::new(identity, is_public));
+    let telling = herald::herald(cluster.clone(), system.clone(), Config::clone(&config), machine);
+    let herald = runtime.spawn(telling);
     let bound = fabric.local_addr();
     let addr = part.advertise.unwrap_or(bound);
     Ok(Joined {

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use peregrine_actors::{BreakerMode, BreakerState, BreakerStatus, Guarded, ModelState, ModelStatus};
+use peregrine_fly::passage::HostMachine;
 use peregrine_runtime::{Member, NodeId, Region, View};
 use peregrine_shaders::Backend;
 
@@ -41,6 +42,14 @@ pub(super) fn service_of(model: &str) -> String {
 /// The model that a service stands for, if it stands for one.
 pub(crate) fn model_of(service: &str) -> Option<&str> {
     service.strip_prefix("model/")
+}
+
+/// The service that names the Machine a node runs on. Nodes that do not know it see no model in it.
+pub(super) const MACHINE: &str = "fly/machine";
+
+/// The Machine that a node says it runs on.
+pub(crate) fn machine_of(member: &Member) -> Option<HostMachine> {
+    HostMachine::from_text(member.services.get(MACHINE)?)
 }
 
 impl Offer {
@@ -248,7 +257,9 @@ mod tests {
             breaker(on_gpu("a", 0), open, BreakerMode::Auto),
         ]);
         assert_eq!(said.into_keys().collect::<Vec<_>>(), ["doubts/shown"]);
-        assert_eq!(model_of("doubts/shown"), None, "nodes of before read no model in it");
+        for service in ["doubts/shown", MACHINE] {
+            assert_eq!(model_of(service), None, "nodes of before read no model in it");
+        }
     }
 
     fn on_gpu(model: &str, index: usize) -> Guarded {

@@ -102,6 +102,8 @@ pub struct RoutingConfig {
     pub ocean_rtt: Duration,
     /// Requests that may wait for one other region, unless its own entry says otherwise.
     pub remote_in_flight_max: usize,
+    /// Bodies of at least so many bytes are moved by Fly's proxy, on Fly; `None`: none are.
+    pub replay_from: Option<usize>,
 }
 
 /// What is known of a region.

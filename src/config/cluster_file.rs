@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 use super::file::BackendChoice;
-use super::units::WrittenDuration;
+use super::units::{WrittenDuration, WrittenSize};
 
 /// How this node meets others.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -90,6 +90,8 @@ pub(super) struct RoutingFile {
     pub(super) ocean_rtt: Option<WrittenDuration>,
     /// Requests that may wait for one other region, unless `[regions.…]` says otherwise; more are answered 429.
     pub(super) remote_in_flight_max: Option<usize>,
+    /// On Fly: a body of at least this size, for a model of another Machine, is moved by Fly's proxy (`fly-replay`); 0: none is.
+    pub(super) replay_from: Option<WrittenSize>,
 }
 
 /// Which of several nodes that could answer is asked.

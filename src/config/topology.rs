@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peregrine_fly::replay::BODY_BYTES_MAX;
 use peregrine_runtime::{NodeId, Region};
 use toml::Value;
 
@@ -18,6 +19,7 @@ use super::cluster_file::{
 };
 use super::layers::key_of;
 use super::resolve::{Checker, DAY, SECOND};
+use super::units::WrittenSize;
 use super::{BackendChoice, Config, Origin, Secret};
 
 /// Fly names a machine's private address here; it stands for a wildcard that was listened on.
@@ -224,6 +226,7 @@ impl Checker<'_> {
         let ocean_rtt = self.time("routing.ocean_rtt", written.ocean_rtt, SECOND / 1000..=SECOND * 10);
         let in_flight =
             self.within("routing.remote_in_flight_max", written.remote_in_flight_max, 1..=1_000_000);
+        let replay_from = self.replay_from(written.replay_from);
         Some(RoutingConfig {
             prefer: prefer?,
             remote: remote?,
@@ -233,7 +236,18 @@ impl Checker<'_> {
             retry_budget: retry_budget?,
             ocean_rtt: ocean_rtt?,
             remote_in_flight_max: in_flight?,
+            replay_from: replay_from?,
         })
+    }
+
+    /// `None` inside: no body is.
+    fn replay_from(&mut self, written: Option<WrittenSize>) -> Option<Option<usize>> {
+        const KEY: &str = "routing.replay_from";
+        let WrittenSize(bytes) = self.present(KEY, written)?;
+        self.require((bytes <= BODY_BYTES_MAX).then_some(()), KEY, || {
+            format!("{bytes} is more than the {BODY_BYTES_MAX} bytes that Fly's proxy replays")
+        })?;
+        Some((bytes > 0).then_some(bytes))
     }
 
     pub(super) fn regions(

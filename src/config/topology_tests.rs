@@ -257,6 +257,16 @@ fn a_majority_is_of_all_nodes() {
 }
 
 #[test]
+fn bodies_are_replayed_from_a_size_that_the_proxy_takes_or_not_at_all() {
+    let from = |text: &str| accepted(text, &[]).config.routing.replay_from;
+    assert_eq!(from(""), Some(256 << 10));
+    assert_eq!(from("routing.replay_from = \"0B\""), None);
+    assert_eq!(from("routing.replay_from = \"1000000B\""), Some(1_000_000));
+    let large = "1048576 is more than the 1000000 bytes that Fly's proxy replays";
+    check("[routing]\nreplay_from = \"1MiB\"\n", &[&format!("FILE:2:15: routing.replay_from: {large}")]);
+}
+
+#[test]
 fn a_node_holds_what_is_placed_in_its_region() {
     use Holding::{No, Standby, Yes};
     let text = format!(

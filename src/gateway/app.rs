@@ -11,6 +11,7 @@ use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::{
     Forecast, ForecastError, ForecastRequest, Health, ModelStatus, Names, Origin, Subject, System,
 };
+use peregrine_fly::Identity;
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Address, Clock, Cluster, Deadline, Region, TreeView};
 use peregrine_shaders::Windows;
@@ -19,6 +20,7 @@ use super::body::{self, Body, BodyError, BodyLimits, Budget};
 use super::error::Refusal;
 use super::meter::{Admitted, Meter};
 use super::overview::Board;
+use super::replay::Replays;
 use super::stream::Streams;
 use super::tls::Tls;
 use crate::alerts::{Alerts, Loops};
@@ -39,6 +41,7 @@ use crate::telemetry::Telemetry;
 pub(crate) struct Shared {
     parts: SharedParts,
     pub(crate) meter: Meter,
+    pub(super) replays: Replays,
     started: Instant,
     pub(crate) bodies: Budget,
 }
@@ -54,6 +57,8 @@ pub(crate) struct SharedParts {
     pub(crate) reload: Arc<Reload>,
     /// `None`: this node is alone.
     pub(crate) cluster: Option<Cluster>,
+    /// What Fly says of the Machine that this node of a cluster runs on; `None`: it runs elsewhere.
+    pub(crate) platform: Option<Identity>,
     /// Over the system's actors.
     pub(crate) watch: Watch,
     pub(crate) alerts: Arc<Alerts>,
@@ -98,7 +103,8 @@ impl std::ops::Deref for Shared {
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let started = parts.clock.now();
-        Self { parts, meter: Meter::default(), started, bodies: Budget::default() }
+        let (meter, replays, bodies) = (Meter::default(), Replays::default(), Budget::default());
+        Self { parts, meter, replays, started, bodies }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.
@@ -139,8 +145,12 @@ impl Shared {
 
     /// What the caller wished, within what the node allows.
     pub(crate) fn deadline(&self, wished: Option<Duration>) -> Deadline {
-        let limits = self.config().deadline.clone();
-        Deadline::after(self.clock.now(), wished.map_or(limits.default, |wished| wished.min(limits.max)))
+        Deadline::after(self.clock.now(), self.time_for(wished))
+    }
+
+    pub(super) fn time_for(&self, wished: Option<Duration>) -> Duration {
+        let limits = &self.config().deadline;
+        wished.map_or(limits.default, |wished| wished.min(limits.max))
     }
 
     pub(crate) async fn forecast(

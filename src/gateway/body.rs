@@ -73,7 +73,15 @@ impl Drop for Share {
 #[derive(Debug)]
 pub(crate) struct Body {
     bytes: Bytes,
+    sent_bytes: usize,
     _share: Share,
+}
+
+impl Body {
+    /// Of it as it came, packed or not.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.sent_bytes
+    }
 }
 
 impl Deref for Body {
@@ -126,13 +134,13 @@ pub(crate) async fn read(
     let slow = BodyError::Slow { within: limits.within };
     let sent = collect(headers, payload, limits, &mut share);
     let sent = tokio::time::timeout(limits.within, sent).await.map_err(|_elapsed| slow)??;
+    let sent_bytes = sent.len();
     let bytes = match encoding {
         Encoding::Identity => sent,
         packed => {
             // What it may become; then what it became.
-            let packed_len = sent.len();
             share
-                .grow(limits.bytes_max.min(packed_len.saturating_mul(INFLATION_MAX)), limits.together_max)?;
+                .grow(limits.bytes_max.min(sent_bytes.saturating_mul(INFLATION_MAX)), limits.together_max)?;
             // Inflating may take long; the worker has other connections to serve.
             let inflated = web::block(move || inflate(packed, &sent, limits.bytes_max)).await;
             let plain = Bytes::from(inflated.map_err(|_cancelled| BodyError::Broken)??);
@@ -140,7 +148,7 @@ pub(crate) async fn read(
             plain
         }
     };
-    Ok(Body { bytes, _share: share })
+    Ok(Body { bytes, sent_bytes, _share: share })
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {

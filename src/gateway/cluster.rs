@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::health::standing_alone;
 use super::{Shared, get};
-use crate::cluster::{Offer, doubters, model_of};
+use crate::cluster::{Offer, doubters, machine_of, model_of};
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/cluster", show);
@@ -85,6 +85,9 @@ fn view(cluster: &Cluster, member: &Member) -> Value {
         "cut_from": member.cut_from.iter().map(NodeId::as_str).collect::<Vec<_>>(),
         "doubted_by": doubters(&of_all, &member.id).map(NodeId::as_str).collect::<Vec<_>>(),
         "models": models,
+        "machine": machine_of(member).map(|machine| {
+            json!({ "provider": "fly", "app": machine.app, "id": machine.id, "public": machine.is_public })
+        }),
     })
 }
 

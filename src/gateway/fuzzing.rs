@@ -1,17 +1,20 @@
 //! What callers send, as functions of bytes; see [`crate::fuzzing`].
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use actix_http::{ConnectionType, RequestHead};
 use actix_web::http::header::{HeaderName, HeaderValue};
+use peregrine_fly::passage::Passage;
 use peregrine_runtime::{SystemClock, TraceContext, TraceState};
 use peregrine_shaders::ModelSpec;
 use serde::de::IgnoredAny;
 
 use super::body::{Encoding, inflate};
+use super::glimpse::{self, Glimpse};
 use super::stream::{Dialects, agree};
 use super::v1::parse::{forecast_body, windows};
-use super::v2::parse::infer_request;
+use super::v2::parse::{infer_request, json_len};
 use super::{guard, neural, series, tls, traced};
 use crate::config::SecurityConfig;
 use crate::journal;
@@ -24,10 +27,15 @@ pub use super::stream::fuzzing::{command, message_pack, websocket};
 static SECURITY: LazyLock<Arc<Security>> =
     LazyLock::new(|| Security::start(&SecurityConfig::default()).expect("no file is read"));
 
-/// `POST /v1/forecast`: what is taken is JSON to others too, and fits its model or is refused.
+/// `POST /v1/forecast`: what is taken is JSON to others too, and fits its model or is refused. A glimpse of it says the
+/// same.
 pub fn forecast(input: &[u8]) -> bool {
+    let glimpse = glimpse::forecast(input);
     let Ok(mut body) = forecast_body(input) else { return false };
     is_json(input);
+    let (model, version, within) = (body.model.clone(), body.version, body.deadline);
+    let names_symbol = body.series.iter().any(|series| series.symbol.is_some());
+    assert_eq!(glimpse, (!names_symbol).then_some(Glimpse { model, version, within }));
     let spec = &specs()[0];
     if let Ok(windows) = windows(&mut body.series, spec, &SeriesStore::default(), "y") {
         assert_eq!(windows.y.len(), windows.rows * spec.y_len());
@@ -40,7 +48,12 @@ pub fn infer(input: &[u8]) -> bool {
     let Some((length, body)) = line(input) else { return false };
     let length = std::str::from_utf8(length).ok().filter(|length| !length.is_empty());
     let taken = specs().map(|spec| {
+        let glimpse = json_len(body, length).map(|json_len| glimpse::infer(&body[..json_len]));
         let Ok(request) = infer_request(body, length, &spec) else { return false };
+        // Of one that is raw there is none.
+        assert!(
+            matches!(glimpse, Ok(None)) && request.timeout.is_none() || glimpse == Ok(Some(request.timeout))
+        );
         let (rows, windows) = (request.windows.rows, &request.windows);
         assert!(rows > 0);
         assert_eq!(windows.y.len(), rows * spec.y_len());
@@ -70,7 +83,7 @@ pub fn body(input: &[u8]) -> bool {
     })
 }
 
-/// The fields of a request, one a line: who asks, in which trace, and whether for a websocket.
+/// The fields of a request, one a line: who asks, in which trace, by which way, and whether for a websocket.
 pub fn headers(input: &[u8]) -> bool {
     let mut head = RequestHead::default();
     head.set_connection_type(ConnectionType::Upgrade);
@@ -85,6 +98,8 @@ pub fn headers(input: &[u8]) -> bool {
     }
     let caller = guard::caller(&SECURITY, &head, &SystemClock);
     assert!(!caller.is_local, "no field makes a caller local");
+    let way = Passage::of(|name| Some(head.headers().get(name)?.to_str().unwrap_or_default()));
+    assert!(way.left_of(Duration::from_secs(1)) <= Duration::from_secs(1), "no field gives time");
     let context = traced::caller(head.headers());
     if let Some(context) = context {
         assert_eq!(TraceContext::parse(context.traceparent().as_bytes()), Some(context));

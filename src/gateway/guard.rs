@@ -229,7 +229,7 @@ pub(super) fn preflight(head: &RequestHead) -> Option<HttpResponse> {
             .insert_header((
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
                 "authorization, x-api-key, content-type, content-encoding, inference-header-content-length, priority, \
-                 traceparent, tracestate",
+                 traceparent, tracestate, fly-prefer-region",
             ))
             .insert_header((header::ACCESS_CONTROL_MAX_AGE, "600"))
             .finish()
@@ -255,7 +255,9 @@ pub(super) fn seal(headers: &mut HeaderMap, sharing: Option<HeaderValue>, shares
     }
     if let Some(origin) = sharing {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        let exposed = HeaderValue::from_static("retry-after, inference-header-content-length, traceresponse");
+        let exposed = HeaderValue::from_static(
+            "retry-after, inference-header-content-length, traceresponse, fly-prefer-region",
+        );
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
 }

@@ -26,6 +26,7 @@ use self::form::Form;
 pub(super) use self::form::Page;
 use super::health::{device_view, meter_view};
 use super::meter::{BOUNDS_S, CLASSES, Meter, Route};
+use super::replay::Replays;
 use super::stream::LagReader;
 use super::{Shared, get};
 use crate::journal::TickJournal;
@@ -96,6 +97,9 @@ async fn metrics(shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
     }
     if let Some(part) = &shared.cluster {
         cluster(&mut page, part);
+    }
+    if shared.platform.is_some() {
+        replays(&mut page, &shared.replays);
     }
     streams(&mut page, &shared);
     let health = shared.system.health();
@@ -455,6 +459,21 @@ fn cluster(page: &mut Page, cluster: &Cluster) {
         for (reason, count) in by_reason {
             page.sample("", &[("reason", reason)], count);
         }
+    }
+}
+
+fn replays(page: &mut Page, replays: &Replays) {
+    page.family(
+        "peregrine_replays_asked_total",
+        "counter",
+        "Requests that Fly's proxy was to send elsewhere.",
+    );
+    page.sample("", &[], replays.asked());
+    page.family("peregrine_replays_taken_total", "counter", "Requests that another Machine had sent here.");
+    page.sample("", &[], replays.taken());
+    page.family("peregrine_replays_failed_total", "counter", "Requests that came back unanswered, by why.");
+    for (reason, count) in replays.failed() {
+        page.sample("", &[("reason", &reason)], count);
     }
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod fractions;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod glimpse;
 mod guard;
 mod health;
 mod json;
@@ -22,6 +23,7 @@ mod neural;
 mod numbers;
 mod openapi;
 pub(crate) mod overview;
+mod replay;
 mod scaler;
 mod scorecard;
 mod series;

@@ -434,7 +434,12 @@ fn view(one: &Operation) -> Value {
         let headers = json!({ "Sec-WebSocket-Protocol": protocols });
         responses.insert("101".to_owned(), json!({ "description": "A websocket", "headers": headers }));
     } else {
-        responses.insert("200".to_owned(), json!({ "description": "Done", "content": content }));
+        let mut done = json!({ "description": "Done", "content": content });
+        if matches!(one.request, Some("InferRequest" | "ForecastRequest")) {
+            done["headers"] = json!({ "fly-prefer-region": { "schema": { "type": "string" }, "description":
+                "On Fly, of large bodies that crossed the cluster: send it with the next request of this kind" } });
+        }
+        responses.insert("200".to_owned(), done);
     }
     let needed = needed(one);
     let guarded: &[u16] = if needed == Scopes::NONE { &[] } else { &[401, 403, 429] };

@@ -32,8 +32,8 @@ pub(crate) struct Fleet<'h> {
 }
 
 impl<'h> Fleet<'h> {
-    /// Starts every post on loopback, or on the host of its name, with these keys set for all (`{node}` in a value is
-    /// the node's name), and waits until all see all.
+    /// Starts every post on loopback, or on the host of its name, with these keys (and variables of Fly's) set for all
+    /// (`{node}` in a value is the node's name), and waits until all see all.
     pub(crate) fn start(hosts: Option<&'h Hosts>, posts: &[Post<'_>], keys: &[(&str, &str)]) -> Self {
         Self::new(hosts, posts, keys).all_started()
     }
@@ -115,7 +115,10 @@ impl<'h> Fleet<'h> {
             .into_iter()
             .chain(self.keys.iter().map(|(key, value)| (key.as_str(), value.replace("{node}", name))));
         let settings = settings.chain(keys.iter().map(|(key, value)| (*key, (*value).to_owned())));
-        command.envs(settings.map(|(key, value)| (format!("PEREGRINE_{key}"), value)));
+        // What a platform says goes by its own name.
+        let name_of =
+            |key: &str| if key.starts_with("FLY_") { key.to_owned() } else { format!("PEREGRINE_{key}") };
+        command.envs(settings.map(|(key, value)| (name_of(key), value)));
         command.stdout(Stdio::piped()).spawn().expect("the binary starts")
     }
 

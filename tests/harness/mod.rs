@@ -3,6 +3,7 @@
 mod browser;
 mod cases;
 mod collector;
+mod edge;
 mod fleet;
 mod hosts;
 mod http;
@@ -15,6 +16,7 @@ mod websocket;
 pub(crate) use browser::Browser;
 pub(crate) use cases::Cases;
 pub(crate) use collector::{Collector, Reply, Seen, hex};
+pub(crate) use edge::{Edge, Hop};
 pub(crate) use fleet::{Fleet, Load, Post, took};
 pub(crate) use hosts::Hosts;
 pub(crate) use http::{Client, Response, request};

@@ -16,7 +16,8 @@ use peregrine_actors::{Names, Origin};
 use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
-use super::{Shared, get, get_or_post, guard, post, traced};
+use super::replay::Way;
+use super::{Shared, get, get_or_post, glimpse, guard, post, traced};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
@@ -39,7 +40,11 @@ async fn forecast(
     mut payload: Payload,
 ) -> Result<HttpResponse, Problem> {
     let arrived = shared.clock.now();
+    let mut way = Way::of(&shared, request.headers());
     let text = shared.body(request.headers(), &mut payload).await?;
+    if let Some(elsewhere) = way.onwards(&shared, &text, || glimpse::forecast(&text)) {
+        return Ok(elsewhere);
+    }
     let _admitted = shared.admit()?;
     let mut body = forecast_body(&text)?;
     let model = shared.model(body.model.as_deref(), body.version).await?;
@@ -53,7 +58,7 @@ async fn forecast(
     if let Some(&level) = levels.iter().find(|&&level| !print::offers(&spec.head, level)) {
         return Err(BadForecast::Level { level }.into());
     }
-    let deadline = shared.deadline(body.deadline);
+    let deadline = way.deadline(&shared, body.deadline);
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
     let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {
@@ -91,7 +96,12 @@ async fn forecast(
         ids,
     });
     traced::printed(&shared, &request, &forecast, Some(ids), (answered, shared.clock.now()));
-    Ok(HttpResponse::Ok().insert_header(("content-type", "application/json")).body(printed))
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("content-type", "application/json"));
+    if let Some(hint) = way.hint(&shared, &forecast) {
+        response.insert_header(hint);
+    }
+    Ok(response.body(printed))
 }
 
 /// Names the series by the caller's own id.

@@ -11,9 +11,11 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 
 use peregrine_actors::Names;
 
-use super::parse::infer_request;
+use super::parse::{infer_request, json_len};
 use super::print::{Answer, Printed, answer};
 use super::{ModelPath, ProtocolError, Shared};
+use crate::gateway::glimpse::{self, Glimpse};
+use crate::gateway::replay::Way;
 use crate::gateway::{guard, traced};
 
 /// Where the JSON ends and raw bytes begin.
@@ -27,18 +29,29 @@ pub(super) async fn infer(
     request: HttpRequest,
     mut payload: Payload,
 ) -> Result<HttpResponse, ProtocolError> {
+    let mut way = Way::of(&shared, request.headers());
     let body = shared.body(request.headers(), &mut payload).await?;
     let version = path.version()?;
-    let model = shared.located(&path.model, version).await?;
-    let _admitted = shared.admit()?;
-    let start = shared.clock.now();
     let header_length = request.headers().get(HEADER_LENGTH);
     // What is not even text cannot be a count.
     let header_length = header_length.map(|value| value.to_str().unwrap_or("?"));
+    let glimpse = || {
+        let within = match json_len(&body, header_length).ok()? {
+            0 => None, // raw
+            json_len => glimpse::infer(&body[..json_len])?,
+        };
+        Some(Glimpse { model: Some(path.model.as_str().into()), version, within })
+    };
+    if let Some(elsewhere) = way.onwards(&shared, &body, glimpse) {
+        return Ok(elsewhere);
+    }
+    let model = shared.located(&path.model, version).await?;
+    let _admitted = shared.admit()?;
+    let start = shared.clock.now();
     let parsed = infer_request(&body, header_length, &model.spec)?;
     let parsed_at = shared.clock.now();
     let parse = parsed_at.saturating_duration_since(start);
-    let deadline = shared.deadline(parsed.timeout);
+    let deadline = way.deadline(&shared, parsed.timeout);
     let origin = guard::origin(&shared, &request);
     if origin.trace.is_recorded() {
         traced::read(&origin.trace, start, parsed_at, body.len());
@@ -71,7 +84,11 @@ pub(super) async fn infer(
     let print: Duration = printed_at.saturating_duration_since(start);
     traced::printed(&shared, &request, &forecast, ids, (start, printed_at));
     shared.meter.transfer(&model.spec.name, forecast.version, parse, Some(print));
-    Ok(respond(printed, request.headers()))
+    let mut response = respond(printed, request.headers());
+    if let Some((name, region)) = way.hint(&shared, &forecast) {
+        response.headers_mut().insert(name, region);
+    }
+    Ok(response)
 }
 
 fn respond(printed: Printed, wishes: &HeaderMap) -> HttpResponse {

@@ -87,10 +87,7 @@ pub(crate) fn infer_request<'a>(
     header_length: Option<&str>,
     spec: &ModelSpec,
 ) -> Result<InferRequest<'a>, BadInfer> {
-    let json_len = match header_length {
-        None => body.len(),
-        Some(text) => header_len(text, body.len())?,
-    };
+    let json_len = json_len(body, header_length)?;
     if header_length.is_some() && json_len == 0 {
         return raw_request(body, spec);
     }
@@ -103,6 +100,11 @@ pub(crate) fn infer_request<'a>(
         timeout: document.parameters.timeout,
         binary_output,
     })
+}
+
+/// Bytes of JSON at the begin of the body; 0 where it is raw.
+pub(crate) fn json_len(body: &[u8], header_length: Option<&str>) -> Result<usize, BadInfer> {
+    header_length.map_or(Ok(body.len()), |text| header_len(text, body.len()))
 }
 
 /// Digits only: no sign, no blanks, not beyond the body.
