@@ -254,7 +254,12 @@ fn exported() -> Exported {
     let fleet = Fleet::start(
         None,
         &posts.map(|(name, roles)| Post { name, region: "fra", roles }),
-        &[("ALERTS__EVALUATE_EVERY", "100ms")],
+        &[
+            ("ALERTS__EVALUATE_EVERY", "100ms"),
+            ("FLY_APP_NAME", "peregrine"),
+            ("FLY_MACHINE_ID", "{node}"),
+            ("FLY_REGION", "fra"),
+        ],
     );
     let far =
         || String::from_utf8_lossy(&request(fleet.addr("a"), "GET", "/metrics", &[], b"").body).into_owned();
