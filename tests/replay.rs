@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Edge, Fleet, Hop, Post, request, took};
 
-const MODEL: &str = "nbeats-vol-quantile";
+pub(crate) const MODEL: &str = "nbeats-vol-quantile";
 const WINDOW: usize = 64;
 /// `routing.replay_from` unless a test says otherwise.
 const FROM: usize = 256 << 10;
@@ -14,13 +14,13 @@ const FROM: usize = 256 << 10;
 const KEPT_BYTES_MAX: usize = 1_000_000;
 
 /// Two public Machines, of which the far one has the model, and a private one that stands by; the proxy before them.
-struct Stage {
+pub(crate) struct Stage {
     fleet: Fleet<'static>,
-    edge: Edge,
+    pub(crate) edge: Edge,
 }
 
 impl Stage {
-    fn new(keys: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(keys: &[(&str, &str)]) -> Self {
         let posts = [
             Post { name: "a", region: "fra", roles: &["gateway"] },
             Post { name: "b", region: "iad", roles: &["gateway", "inference"] },

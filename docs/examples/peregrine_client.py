@@ -15,6 +15,7 @@ class Client:
     def __init__(self, url="http://127.0.0.1:8080", key=None, timeout=10.0, tries=3):
         self.url, self.timeout, self.tries = url.rstrip("/"), timeout, tries
         self.headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.regions = {}  # by path: where on Fly its large requests are answered, once an answer has said so
 
     def forecast(self, series, model=None, levels=(80,), horizon=None):
         """Forecasts `{name: values}`, or the latest windows of names that the node knows: one dict for each."""
@@ -91,8 +92,11 @@ class Client:
     def _post(self, path, body, headers=None):
         for left in reversed(range(self.tries)):
             request = urllib.request.Request(self.url + path, body, self.headers | (headers or {}))
+            if region := self.regions.get(path):
+                request.add_header("fly-prefer-region", region)
             try:
                 with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                    self.regions[path] = response.headers.get("fly-prefer-region") or self.regions.get(path)
                     return response.read(), response.headers
             except urllib.error.HTTPError as error:
                 # Busy, or not there yet: come back when it says. Anything else is for the caller.

@@ -8,6 +8,7 @@ use std::thread;
 
 use super::stage::{python, root};
 use crate::harness::NodeProcess;
+use crate::replay::{MODEL, Stage};
 
 /// A stretch of network that a test can cut. Its threads end with their connections.
 struct Line {
@@ -97,4 +98,27 @@ for one in Client(sys.argv[1]).stream('nhits-vol-quantile', ['USD']):
     }
     // Three cuts lie between the first message and the last.
     assert!(next.is_some() && connections >= 4, "{connections} connections");
+}
+
+#[test]
+fn the_python_client_goes_where_its_large_requests_are_answered() {
+    // Some 1.3 MB, which Fly's proxy does not send on.
+    const ASK: &str = "
+import sys
+import numpy
+from peregrine_client import Client
+client, chance = Client(sys.argv[1]), numpy.random.default_rng(1)
+windows = {str(at): chance.normal(size=64) for at in range(1000)}
+for _ in range(3):
+    print(client.forecast(windows, model=sys.argv[2])[0]['backend'])
+";
+    let stage = Stage::new(&[]);
+    let asked = Command::new(python())
+        .args(["-c", ASK, &format!("http://{}", stage.edge.addr), MODEL])
+        .env("PYTHONPATH", root().join("docs/examples"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3 starts");
+    let (told, errors) = (String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+    assert_eq!(told.lines().collect::<Vec<_>>(), ["remote:iad", "cpu", "cpu"], "{errors}");
 }

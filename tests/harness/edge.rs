@@ -22,7 +22,7 @@ const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// The proxy at one edge. Its threads end with their connections and with the process.
 pub(crate) struct Edge {
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     inner: Arc<Inner>,
 }
 
