@@ -80,6 +80,15 @@ pub struct DeviceMemory {
     pub evictions: u64,
 }
 
+/// What an executor knows of its kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelFacts {
+    /// Layers over numbers of rows for which the fastest kernel was measured on such a device; a guess has the others.
+    pub choices: usize,
+    /// Kernels that the driver refused; others do their work.
+    pub refused: usize,
+}
+
 /// Runs plans on one device. Not shared: one thread owns an executor.
 pub trait Executor: Send {
     /// Which kind of device this is.
@@ -96,6 +105,11 @@ pub trait Executor: Send {
 
     /// What is kept on the device, by the CPU in the memory of the host; `None`: it does not count.
     fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// What is known of its kernels; `None`: it has no choice.
+    fn kernels(&self) -> Option<KernelFacts> {
         None
     }
 

@@ -21,7 +21,7 @@ mod tests;
 pub mod verify;
 mod windows;
 
-pub use executor::{Backend, DeviceMemory, ExecuteError, Executor, RunTimes};
+pub use executor::{Backend, DeviceMemory, ExecuteError, Executor, KernelFacts, RunTimes};
 pub use forecaster::{Forecaster, Scratch};
 pub use loader::{Files, LoadError, PlainFiles};
 pub use plan::{

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::AdapterFacts;
+use super::choices::Choices;
 use super::device::Device;
 use super::kept::Kept;
 use super::spirv::{Rules, TRANSLATOR, Translations, Version};
@@ -28,6 +29,11 @@ pub(super) struct Compiler {
     cache: Option<Cache>,
     /// The same for kernels that stay, which are compiled below wgpu.
     stays: Option<Kept>,
+    /// Which variants of layers are used, where that was measured.
+    choices: Option<Kept>,
+    /// Entry point of a kernel that the driver refuses.
+    #[cfg(test)]
+    pub(super) refused: Mutex<Option<&'static str>>,
 }
 
 /// The values that were asked for last, by the digest of what they were made of.
@@ -88,6 +94,7 @@ impl Compiler {
         let maker = format!("peregrine {}, {}, {}", env!("CARGO_PKG_VERSION"), facts.name, facts.driver);
         let translated = format!("{maker}, {TRANSLATOR}");
         let translations = folder.map(|folder| Kept::new(folder, &format!("{name}.spirv"), &translated));
+        let choices = folder.map(|folder| Kept::new(folder, &format!("{name}.choices"), &maker));
         let folder = folder.filter(|_| raw.features().contains(wgpu::Features::PIPELINE_CACHE));
         let cache = folder.map(|folder| {
             let kept = Kept::new(folder, &format!("{name}.kernels"), &maker);
@@ -103,8 +110,15 @@ impl Compiler {
             Cache { made, kept, has_news: AtomicBool::new(false) }
         });
         let stays = folder.map(|folder| Kept::new(folder, &format!("{name}.stays"), &maker));
-        let pipelines = Mutex::new(Recent::new(PIPELINES_MAX));
-        Self { pipelines, translations: Translations::new(translations, version), cache, stays }
+        Self {
+            pipelines: Mutex::new(Recent::new(PIPELINES_MAX)),
+            translations: Translations::new(translations, version),
+            cache,
+            stays,
+            choices,
+            #[cfg(test)]
+            refused: Mutex::default(),
+        }
     }
 
     /// Kernels, in the order of their sources. Most of what a driver does for one it can do beside others.
@@ -113,19 +127,32 @@ impl Compiler {
         device: &Device,
         sources: [Source<'_>; N],
     ) -> Result<[wgpu::ComputePipeline; N], ExecuteError> {
-        let made: Vec<_> = thread::scope(|scope| {
+        let made = self.each(device, sources).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut made = made.into_iter();
+        Ok(std::array::from_fn(|_| made.next().expect("as many as there are sources")))
+    }
+
+    /// The same, each of which may be refused without the others.
+    pub(super) fn each<const N: usize>(
+        &self,
+        device: &Device,
+        sources: [Source<'_>; N],
+    ) -> [Result<wgpu::ComputePipeline, ExecuteError>; N] {
+        thread::scope(|scope| {
             let one = |source| move || device.unpanicked(|| self.pipeline(device, &source));
             let threads = sources.map(|source| scope.spawn(one(source)));
-            threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
-        });
-        let mut made = made.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter();
-        Ok(std::array::from_fn(|_| made.next().expect("as many as there are sources")))
+            threads.map(|thread| thread.join().expect("panics are caught"))
+        })
     }
 
     fn pipeline(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
         let digest = Sha256::digest(&source.wgsl).into();
         if let Some(known) = self.pipelines.lock().get(&digest) {
             return Ok(known);
+        }
+        #[cfg(test)]
+        if *self.refused.lock() == Some(source.name) {
+            return Err(ExecuteError::Refused("by a test".to_owned()));
         }
         let spirv = self.spirv(Rules::Trusted, &source.wgsl)?;
         let pipeline = device.create(|raw| self.compile(raw, source, &spirv))?;
@@ -187,6 +214,18 @@ impl Compiler {
             && let Some(data) = made.get_data()
         {
             kept.write(&data);
+        }
+    }
+
+    /// What was measured on such a device, if it was.
+    pub(super) fn choices(&self) -> Choices {
+        self.choices.as_ref().and_then(Kept::read).map(|bytes| Choices::read(&bytes)).unwrap_or_default()
+    }
+
+    /// Keeps what was measured.
+    pub(super) fn keep_choices(&self, choices: &Choices) {
+        if let Some(kept) = &self.choices {
+            kept.write(&choices.written());
         }
     }
 

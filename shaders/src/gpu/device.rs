@@ -146,6 +146,11 @@ impl Device {
         })
     }
 
+    /// Whether a CPU plays it.
+    pub(super) fn is_software(&self) -> bool {
+        self.facts.software
+    }
+
     /// What is known to be wrong with it, for those that run beside its executor.
     pub(super) fn faults(&self) -> Arc<Faults> {
         Arc::clone(&self.faults)

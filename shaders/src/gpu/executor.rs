@@ -21,8 +21,8 @@ use super::slide::Slider;
 use super::timer::{Stretch, Timer};
 use super::{GpuError, GpuOptions, adapter, narrow};
 use crate::{
-    Backend, BufferId, DeviceMemory, ExecuteError, Executor, Plan, PlanId, ResidentPlan, RunTimes,
-    SlidingStack, Stay,
+    Backend, BufferId, DeviceMemory, ExecuteError, Executor, KernelFacts, Plan, PlanId, ResidentPlan,
+    RunTimes, SlidingStack, Stay,
 };
 
 /// How long the last handle of a device waits for a submission that timed out, before it leaks the device instead.
@@ -33,9 +33,9 @@ pub(super) const LANES: usize = 2;
 /// Runs plans on one Vulkan device. After [`ExecuteError::DeviceLost`] it stays lost: open a new one.
 pub struct GpuExecutor {
     label: String,
-    timeout: Duration,
-    device: Device,
-    kernels: Kernels,
+    pub(super) timeout: Duration,
+    pub(super) device: Device,
+    pub(super) kernels: Kernels,
     copier: Copier,
     plans: Loaded,
     lanes: [Lane; LANES],
@@ -70,8 +70,14 @@ impl GpuExecutor {
     /// # Errors
     /// See [`GpuError`].
     pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
+        Self::open_after(options, |_| ())
+    }
+
+    /// The same with something done to the device before the kernels are compiled.
+    fn open_after(options: &GpuOptions, before: impl FnOnce(&Device)) -> Result<Self, GpuError> {
         let (adapter, facts) = adapter::find(options.adapter, options.index)?;
         let device = Device::open(&adapter, &facts, options.kernels.as_deref())?;
+        before(&device);
         let kernels = Kernels::compile(&device).map_err(|error| GpuError::KernelRefused {
             adapter: facts.name.clone(),
             reason: error.to_string(),
@@ -123,7 +129,7 @@ impl GpuExecutor {
         let prepared = self.plans.of(id);
         let Lane { memory, in_flight, timer } = &mut self.lanes[lane];
         if self.observes && timer.is_none() {
-            *timer = Some(Timer::new(&self.device)?);
+            *timer = Some(Timer::new(&self.device, 1)?);
         }
         let timer = timer.as_ref().and_then(Option::as_ref).filter(|_| self.observes);
         let memory = memory.as_mut().expect("room was made");
@@ -204,7 +210,7 @@ impl GpuExecutor {
         }
         self.noted.finished = Some(Instant::now());
         let timer = self.lanes[lane].timer.as_ref().and_then(Option::as_ref);
-        if let Some(stretch) = timer.and_then(|timer| timer.read(&self.copier)) {
+        if let Some(stretch) = timer.and_then(|timer| timer.read(0, &self.copier)) {
             self.noted.device = Some(self.noted.device.map_or(stretch, |known| known.joined(stretch)));
         }
     }
@@ -276,6 +282,10 @@ impl Executor for GpuExecutor {
             budget_bytes: self.plans.budget(),
             evictions: self.plans.evictions(),
         })
+    }
+
+    fn kernels(&self) -> Option<KernelFacts> {
+        Some(KernelFacts { choices: self.kernels.choices.len(), refused: self.kernels.refused() })
     }
 
     fn observe(&mut self, wanted: bool) {
@@ -476,7 +486,7 @@ fn encode(
         }
     }
     {
-        let timestamp_writes = timer.map(Timer::writes);
+        let timestamp_writes = timer.map(|timer| timer.writes(0));
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
         match way {
@@ -499,7 +509,7 @@ fn encode(
         }
     }
     if let Some(timer) = timer {
-        timer.resolve(&mut encoder);
+        timer.resolve(&mut encoder, 1);
     }
     let readback = &memory.readback.buffer;
     if !prepared.sinks {

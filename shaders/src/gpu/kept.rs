@@ -1,4 +1,4 @@
-//! A file that keeps what a driver made of kernels. Whatever is wrong with it, it is as if it were not there.
+//! A file that keeps what a driver made of kernels, or what was measured of them. Whatever is wrong with it, it is as if it were not there.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -42,7 +42,7 @@ impl Kept {
             Ok(data) => data,
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "kept kernels are not read, they are compiled again");
+                tracing::warn!(path = %self.path.display(), %error, "what was kept of kernels is not read");
                 None
             }
         }
@@ -72,7 +72,7 @@ impl Kept {
     /// Keeps this instead. A file is whole or not there, whenever the process ends.
     pub(super) fn write(&self, data: &[u8]) {
         if let Err(error) = self.try_write(data) {
-            tracing::warn!(path = %self.path.display(), %error, "kernels are not kept, the next start compiles them");
+            tracing::warn!(path = %self.path.display(), %error, "nothing is kept of kernels, the next start begins anew");
         }
     }
 

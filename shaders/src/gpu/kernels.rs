@@ -1,11 +1,12 @@
 //! The compiled kernels and their bindings, made once per device.
 
+use super::choices::Choices;
 use super::compiler::Source;
 use super::device::{Device, Products};
 use super::narrow;
 use super::params::PARAM_BYTES;
 use super::variants::{self, Arithmetic, Variant, is_plain};
-use crate::{Command, ExecuteError, Plan, Precision};
+use crate::{Command, ExecuteError, Linear, Plan, Precision};
 
 macro_rules! source {
     ($stem:literal) => {
@@ -34,6 +35,10 @@ pub(super) struct Kernels {
     singles: Weighted,
     /// Made for the first plan that keeps halves.
     halves: Option<Weighted>,
+    /// Which variant of a layer is used.
+    pub(super) choices: Choices,
+    /// Workgroups of a dispatch along one side at most.
+    workgroups_max: usize,
     /// As if this device multiplied matrices of halves.
     #[cfg(test)]
     pub(super) narrows_always: bool,
@@ -66,8 +71,8 @@ struct Weighted {
     widen: Option<wgpu::ComputePipeline>,
 }
 
-/// In the order of [`Variant::ALL`].
-type Linears = [wgpu::ComputePipeline; Variant::ALL.len()];
+/// In the order of [`Variant::ALL`]; `None`: the driver refused it. One is there.
+type Linears = [Option<wgpu::ComputePipeline>; Variant::ALL.len()];
 
 impl Kernels {
     pub(super) fn compile(device: &Device) -> Result<Self, ExecuteError> {
@@ -105,21 +110,10 @@ impl Kernels {
         command: &Command,
         rows: usize,
     ) -> (&wgpu::ComputePipeline, [u32; 2]) {
-        let weighted = match &self.halves {
-            Some(halves) if precision == Precision::F16 => halves,
-            _ => &self.singles,
-        };
-        let mut counts = workgroups(command, rows);
+        let weighted = self.weighted(precision);
+        let counts = workgroups(command, rows);
         let pipeline = match command {
-            Command::Linear(linear) => {
-                let variant = self.variant(linear, rows, weighted.arithmetic);
-                counts = variant.workgroups(linear, rows, weighted.arithmetic);
-                let all = match &weighted.general {
-                    Some(general) if !is_plain(linear) => general,
-                    _ => &weighted.plain,
-                };
-                &all[variant as usize]
-            }
+            Command::Linear(linear) => return self.linear(weighted, linear, rows),
             Command::Pool(_) => &self.pool,
             Command::Move(_) => &self.moves,
             Command::Affine(_) => &self.affine,
@@ -127,8 +121,70 @@ impl Kernels {
             Command::Attention(_) => &self.attention,
             Command::Recurrent(_) => &weighted.recurrent,
         };
-        let narrow = |count| u32::try_from(count).expect("a plan whose dispatches do not fit is refused");
         (pipeline, counts.map(narrow))
+    }
+
+    /// The same by one variant. `None`: the driver refused it, or a dispatch has not as many workgroups.
+    pub(super) fn by(
+        &self,
+        precision: Precision,
+        linear: &Linear,
+        rows: usize,
+        variant: Variant,
+    ) -> Option<(&wgpu::ComputePipeline, [u32; 2])> {
+        self.variant(self.weighted(precision), linear, rows, variant)
+    }
+
+    /// How matrices that are kept so are multiplied, once a plan with such has been prepared.
+    pub(super) fn arithmetic(&self, precision: Precision) -> Arithmetic {
+        self.weighted(precision).arithmetic
+    }
+
+    /// Variants of layers that the driver refused.
+    pub(super) fn refused(&self) -> usize {
+        let weighted = [Some(&self.singles), self.halves.as_ref()].into_iter().flatten();
+        let all = weighted.flat_map(|weighted| std::iter::once(&weighted.plain).chain(&weighted.general));
+        all.flatten().filter(|pipeline| pipeline.is_none()).count()
+    }
+
+    fn weighted(&self, precision: Precision) -> &Weighted {
+        match &self.halves {
+            Some(halves) if precision == Precision::F16 => halves,
+            _ => &self.singles,
+        }
+    }
+
+    /// By the best variant that is there.
+    fn linear<'a>(
+        &'a self,
+        weighted: &'a Weighted,
+        linear: &Linear,
+        rows: usize,
+    ) -> (&'a wgpu::ComputePipeline, [u32; 2]) {
+        #[cfg(test)]
+        if let Some(forced) = self.forced {
+            return self.variant(weighted, linear, rows, forced).expect("a variant that is there is forced");
+        }
+        let mut best = self.choices.of(linear, rows, weighted.arithmetic);
+        let fits = best.find_map(|variant| self.variant(weighted, linear, rows, variant));
+        fits.expect("a plan whose dispatches do not fit is refused")
+    }
+
+    fn variant<'a>(
+        &'a self,
+        weighted: &'a Weighted,
+        linear: &Linear,
+        rows: usize,
+        variant: Variant,
+    ) -> Option<(&'a wgpu::ComputePipeline, [u32; 2])> {
+        let lines = rows * linear.repeat.count;
+        let counts = variant.workgroups(linear.weights.out_width, lines, weighted.arithmetic);
+        let all = match &weighted.general {
+            Some(general) if !is_plain(linear) => general,
+            _ => &weighted.plain,
+        };
+        let fits = counts.iter().all(|count| *count <= self.workgroups_max);
+        all[variant as usize].as_ref().filter(|_| fits).map(|pipeline| (pipeline, counts.map(narrow)))
     }
 
     /// What widens the inputs of a batch that cross the bus as halves; `None`: they cross as they are.
@@ -141,14 +197,6 @@ impl Kernels {
         #[cfg(test)]
         let is_large = is_large || self.narrows_always;
         halves.widen.as_ref().filter(|_| is_large)
-    }
-
-    fn variant(&self, linear: &crate::Linear, rows: usize, arithmetic: Arithmetic) -> Variant {
-        #[cfg(test)]
-        if let Some(forced) = self.forced {
-            return forced;
-        }
-        Variant::choose(linear, rows, arithmetic)
     }
 
     fn make(device: &Device) -> Result<Self, ExecuteError> {
@@ -164,6 +212,8 @@ impl Kernels {
         Ok(Self {
             singles: Weighted::new(device, &weighted, &weighted, Arithmetic::Single)?,
             halves: None,
+            choices: device.compiler.choices(),
+            workgroups_max: device.limits.max_compute_workgroups_per_dimension as usize,
             #[cfg(test)]
             narrows_always: false,
             #[cfg(test)]
@@ -208,7 +258,10 @@ fn halves_of(device: &Device) -> Arithmetic {
     let arithmetic = Arithmetic::Matrices { lanes };
     let tried = device.try_apart(|apart| {
         let layout = apart.create(|raw| bindings(raw, Bindings::Halved))?;
-        [true, false].into_iter().try_for_each(|plain| linears(apart, &layout, plain, arithmetic).map(drop))
+        [true, false].into_iter().try_for_each(|plain| {
+            // One that is refused here may have taken the device with it.
+            each_linear(apart, &layout, plain, arithmetic).into_iter().try_for_each(|made| made.map(drop))
+        })
     });
     match tried {
         Ok(_) => arithmetic,
@@ -219,13 +272,19 @@ fn halves_of(device: &Device) -> Arithmetic {
     }
 }
 
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).expect("a plan whose dispatches do not fit is refused")
+}
+
 /// Workgroups along columns and rows; the tile sizes are those of the WGSL.
 pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
     const LANES: usize = 64;
     match command {
         Command::Linear(linear) => {
             let arithmetic = Arithmetic::Single;
-            Variant::choose(linear, rows, arithmetic).workgroups(linear, rows, arithmetic)
+            let lines = rows * linear.repeat.count;
+            let out_width = linear.weights.out_width;
+            Variant::guess(out_width, lines, arithmetic).workgroups(out_width, lines, arithmetic)
         }
         Command::Pool(pool) => [pool.dst.width.div_ceil(LANES), rows],
         Command::Move(step) => [(step.counts[0] * step.counts[1]).div_ceil(LANES), rows],
@@ -241,19 +300,47 @@ fn has_weights(stem: &str) -> bool {
     matches!(stem, "affine" | "layer_norm")
 }
 
+/// A variant that the driver refuses is lost, and nothing else is.
 fn linears(
     device: &Device,
     bindings: &wgpu::BindGroupLayout,
     plain: bool,
     arithmetic: Arithmetic,
 ) -> Result<Linears, ExecuteError> {
+    let mut refusal = None;
+    let made = each_linear(device, bindings, plain, arithmetic);
+    let mut at = 0;
+    let there = made.map(|made| {
+        let variant = Variant::ALL[at];
+        at += 1;
+        made.inspect_err(|error| {
+            let (variant, arithmetic) = (variant.name(), arithmetic.name());
+            tracing::warn!(%error, variant, arithmetic, plain, "a kernel is refused, others do its work: report this driver");
+        })
+        .map_err(|error| refusal = Some(error))
+        .ok()
+    });
+    device.check_lost()?;
+    match refusal {
+        Some(error) if there.iter().all(Option::is_none) => Err(error),
+        _ => Ok(there),
+    }
+}
+
+/// In the order of [`Variant::ALL`].
+fn each_linear(
+    device: &Device,
+    bindings: &wgpu::BindGroupLayout,
+    plain: bool,
+    arithmetic: Arithmetic,
+) -> [Result<wgpu::ComputePipeline, ExecuteError>; Variant::ALL.len()] {
     let workgroup_bytes = device.limits.max_compute_workgroup_storage_size as usize;
     let sources = Variant::ALL.map(|variant| Source {
         name: variant.entry_point(arithmetic),
         wgsl: variant.wgsl(plain, arithmetic, workgroup_bytes),
         bindings,
     });
-    device.compiler.pipelines(device, sources)
+    device.compiler.each(device, sources)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::{BufferId, Plan};
 const ARENA_BYTES_MAX: usize = 256 << 20;
 /// Rows of one chunk: enough to fill a large device, and few enough that the host carries one chunk while the device
 /// computes another.
-const CHUNK_ROWS_MAX: usize = 4096;
+pub(super) const CHUNK_ROWS_MAX: usize = 4096;
 /// The smallest capacity; below it growing would only cost rebinding.
 const CAPACITY_ROWS_MIN: usize = 16;
 

@@ -8,6 +8,7 @@
 
 mod adapter;
 mod cells;
+mod choices;
 mod compiler;
 mod device;
 mod executor;
@@ -25,8 +26,11 @@ mod prepared;
 mod resident;
 mod slide;
 mod spirv;
+mod stand;
 mod tiles;
 mod timer;
+mod tuner;
+mod tuning;
 mod variants;
 mod walk;
 mod weights;
@@ -41,6 +45,7 @@ pub use adapter::{AdapterChoice, AdapterFacts, AdapterKind, adapters};
 pub use device::KillSwitch;
 pub use executor::GpuExecutor;
 pub use slide::Slider;
+pub use tuning::{KernelChoice, Tuned};
 
 /// How a device is opened and how long it may take.
 #[derive(Clone, Debug)]

@@ -1,6 +1,8 @@
 //! The variants of a `Linear`, and which of them takes how many lines. All give the same bits, but for those that multiply
 //! by cooperative matrices.
 
+use serde::{Deserialize, Serialize};
+
 use super::kernels::SOURCES;
 use super::weights::TILE_DEPTH;
 use super::{matrices, tiles};
@@ -10,7 +12,8 @@ use crate::{Activation, Linear};
 const FEW_LINES_MAX: usize = 128;
 /// and where units of their own multiply the others.
 const FEW_LINES_BESIDE_MATRICES_MAX: usize = 64;
-/// Large tiles from this many workgroups on: one a multiprocessor of a large device.
+/// Large tiles from this many workgroups on: one a multiprocessor of a large device. This and what follows is a guess that was
+/// measured on an H200; what was measured on a device itself goes before it (`choices`).
 const LARGE_TILES_MIN: usize = 96;
 /// Tiny tiles below as many small ones, which would leave half of a large device idle.
 const TINY_TILES_BELOW: usize = 80;
@@ -20,7 +23,8 @@ const SLICE_LEN_MIN: usize = 2 * TILE_DEPTH;
 
 const _: () = assert!(tiles::DEPTH == TILE_DEPTH);
 /// How the weights of a layer are kept, and multiplied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Arithmetic {
     /// In f32.
     Single,
@@ -33,13 +37,14 @@ pub(super) enum Arithmetic {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Variant {
     /// One line a workgroup.
     Line,
     /// Four lines a workgroup.
     Lines,
-    /// As `SmallTile` where matrices are multiplied.
+    /// As `SmallTile` where matrices are multiplied, and never guessed there.
     TinyTile,
     SmallTile,
     LargeTile,
@@ -53,30 +58,60 @@ impl Arithmetic {
             Self::Matrices { .. } => FEW_LINES_BESIDE_MATRICES_MAX,
         }
     }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Single => "single",
+            Self::Half => "half",
+            Self::Matrices { .. } => "matrices",
+        }
+    }
 }
 
 impl Variant {
     pub(super) const ALL: [Self; 5] =
         [Self::Line, Self::Lines, Self::TinyTile, Self::SmallTile, Self::LargeTile];
 
-    /// The variant for `rows` rows.
-    pub(super) fn choose(linear: &Linear, rows: usize, arithmetic: Arithmetic) -> Self {
-        let lines = rows * linear.repeat.count;
-        let small = Self::SmallTile.workgroups(linear, rows, arithmetic);
-        let large = Self::LargeTile.workgroups(linear, rows, arithmetic);
+    /// Without a measurement: the variant for a layer of so many outputs over so many lines.
+    pub(super) fn guess(out_width: usize, lines: usize, arithmetic: Arithmetic) -> Self {
+        let tiles = |variant: Self| variant.workgroups(out_width, lines, arithmetic).into_iter().product();
+        let (small, large): (usize, usize) = (tiles(Self::SmallTile), tiles(Self::LargeTile));
+        let is_matrices = matches!(arithmetic, Arithmetic::Matrices { .. });
         match lines {
             0..=1 => Self::Line,
             _ if lines <= arithmetic.few_lines_max() => Self::Lines,
-            _ if large[0] * large[1] >= LARGE_TILES_MIN => Self::LargeTile,
-            _ if small[0] * small[1] < TINY_TILES_BELOW => Self::TinyTile,
+            _ if large >= LARGE_TILES_MIN => Self::LargeTile,
+            _ if small < TINY_TILES_BELOW && !is_matrices => Self::TinyTile,
             _ => Self::SmallTile,
         }
     }
 
-    /// Along outputs and lines.
-    pub(super) fn workgroups(self, linear: &Linear, rows: usize, arithmetic: Arithmetic) -> [usize; 2] {
+    /// Those that differ from each other, fewest lines a workgroup first.
+    pub(super) fn distinct(arithmetic: Arithmetic) -> impl Iterator<Item = Self> {
         let is_matrices = matches!(arithmetic, Arithmetic::Matrices { .. });
-        let [outputs, lines] = match self {
+        Self::ALL.into_iter().filter(move |variant| !(is_matrices && *variant == Self::TinyTile))
+    }
+
+    /// Whether it rounds its inputs, so that its bits are not those of the others.
+    pub(super) const fn rounds(self, arithmetic: Arithmetic) -> bool {
+        let is_tile = matches!(self, Self::TinyTile | Self::SmallTile | Self::LargeTile);
+        is_tile && matches!(arithmetic, Arithmetic::Matrices { .. })
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Lines => "lines",
+            Self::TinyTile => "tiny_tile",
+            Self::SmallTile => "small_tile",
+            Self::LargeTile => "large_tile",
+        }
+    }
+
+    /// Along outputs and lines.
+    pub(super) fn workgroups(self, out_width: usize, lines: usize, arithmetic: Arithmetic) -> [usize; 2] {
+        let is_matrices = matches!(arithmetic, Arithmetic::Matrices { .. });
+        let [outputs, each] = match self {
             Self::Line => [16, 1],
             Self::Lines => [16, 4],
             Self::TinyTile | Self::SmallTile if is_matrices => {
@@ -87,7 +122,7 @@ impl Variant {
             Self::LargeTile if is_matrices => [matrices::LARGE.outputs, matrices::LARGE.lines],
             Self::LargeTile => [tiles::LARGE.outputs, tiles::LARGE.lines],
         };
-        [linear.weights.out_width.div_ceil(outputs), (rows * linear.repeat.count).div_ceil(lines)]
+        [out_width.div_ceil(outputs), lines.div_ceil(each)]
     }
 
     /// The name of the kernel in what [`wgsl`](Self::wgsl) writes.

@@ -18,6 +18,7 @@ mod recurrent;
 mod resident;
 mod shorten;
 mod sliding;
+mod tuning;
 mod walk;
 mod whole_plan;
 

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use super::GpuExecutor;
+use crate::gpu::choices::Choice;
 use crate::gpu::device::Flows;
 use crate::gpu::resident::{Resident, Sides};
-use crate::gpu::variants::Variant;
+use crate::gpu::variants::{Arithmetic, Variant};
+use crate::gpu::{GpuError, GpuOptions, tuner, tuning};
+use crate::tests::Case;
 use crate::{PlanId, ResidentPlan};
 
 impl GpuExecutor {
@@ -35,14 +38,14 @@ impl GpuExecutor {
     }
 
     /// Asks a plan that stays, and nobody else.
-    pub(crate) fn ask_resident(&self, case: &crate::tests::Case) -> Result<(), crate::NotServed> {
+    pub(crate) fn ask_resident(&self, case: &Case) -> Result<(), crate::NotServed> {
         let mut output = vec![0.0; case.plan.width(case.plan.output)];
         let resident = self.resident(case.plan.id).expect("it stays");
         resident.ask(1, &case.input_slices(), &mut output, Duration::ZERO)
     }
 
     /// As if the answer of a plan that stays had not come in time.
-    pub(crate) fn miss_resident(&self, case: &crate::tests::Case) {
+    pub(crate) fn miss_resident(&self, case: &Case) {
         self.resident(case.plan.id).expect("it stays").miss(1, &case.input_slices());
     }
 
@@ -102,6 +105,23 @@ impl GpuExecutor {
 
     /// Number of variants of a layer.
     pub(crate) const VARIANTS: usize = Variant::ALL.len();
+
+    /// On a driver that refuses one variant of a layer.
+    pub(crate) fn open_refusing(options: &GpuOptions, index: usize) -> Result<Self, GpuError> {
+        let name = Variant::ALL[index].entry_point(Arithmetic::Single);
+        Self::open_after(options, |device| *device.compiler.refused.lock() = Some(name))
+    }
+
+    /// Every layer by variants that are drawn anew for each number of lines.
+    pub(crate) fn set_choices(&mut self, cases: &[Case], mut draw: impl FnMut() -> usize) {
+        for linear in cases.iter().flat_map(|case| tuning::layers(&case.plan)) {
+            for question in tuner::questions(linear, Arithmetic::Single) {
+                let variant = Variant::ALL[draw() % Self::VARIANTS];
+                let choice = Choice::decide(variant, vec![(variant, 1)]).expect("it was measured");
+                self.kernels.choices.insert(question, choice);
+            }
+        }
+    }
 
     /// Every layer by one variant, whatever the number of rows.
     pub(crate) fn force_variant(&mut self, index: usize) {
