@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use peregrine_actors::{ExecutorFactory, Meters, Placement};
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::gpu::{self, AdapterChoice, AdapterFacts, GpuError, GpuExecutor, GpuOptions};
+use peregrine_shaders::gpu::{
+    self, AdapterChoice, AdapterFacts, GpuError, GpuExecutor, GpuOptions, Refusals,
+};
 use peregrine_shaders::{ExecuteError, Executor};
 
 use crate::config::{BackendChoice, BackendConfig, PlacementChoice};
@@ -91,6 +93,7 @@ pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
             timeout: config.gpu_timeout,
             memory: config.gpu_memory,
             kernels: kernels.clone(),
+            refusals: Refusals::default(),
         };
         (0..places.len()).map(move |index| gpu_factory(options(index)))
     });

@@ -60,6 +60,7 @@ fn line(choice: &KernelChoice) -> String {
     let plain = if *plain { "plain" } else { "general" };
     let gain = match choice.gain() {
         Some(gain) if chosen != guess => format!("{guess} → {chosen} {gain:.2}×"),
+        None if chosen != guess => format!("{guess} (refused) → {chosen}"),
         _ => (*chosen).to_owned(),
     };
     format!("{lines:>6} × {out_width} × {in_width} {arithmetic} {plain}: {gain}  [{micros}]")

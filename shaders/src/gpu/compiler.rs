@@ -15,6 +15,7 @@ use super::AdapterFacts;
 use super::choices::Choices;
 use super::device::Device;
 use super::kept::Kept;
+use super::refusals::{Refusals, SourceDigest};
 use super::spirv::{Rules, TRANSLATOR, Translations, Version};
 use crate::ExecuteError;
 
@@ -31,15 +32,16 @@ pub(super) struct Compiler {
     stays: Option<Kept>,
     /// Which variants of layers are used, where that was measured.
     choices: Option<Kept>,
-    /// Entry point of a kernel that the driver refuses.
+    refusals: Refusals,
+    /// Entry point of a kernel that the driver refuses, and whether that takes the device with it.
     #[cfg(test)]
-    pub(super) refused: Mutex<Option<&'static str>>,
+    pub(super) refused: Mutex<Option<(&'static str, bool)>>,
 }
 
 /// The values that were asked for last, by the digest of what they were made of.
 struct Recent<T> {
     /// With the turn in which it was asked for.
-    values: HashMap<[u8; 32], (u64, T)>,
+    values: HashMap<SourceDigest, (u64, T)>,
     turn: u64,
     max: usize,
 }
@@ -49,7 +51,7 @@ impl<T: Clone> Recent<T> {
         Self { values: HashMap::new(), turn: 0, max }
     }
 
-    fn get(&mut self, digest: &[u8; 32]) -> Option<T> {
+    fn get(&mut self, digest: &SourceDigest) -> Option<T> {
         self.turn += 1;
         let (asked, value) = self.values.get_mut(digest)?;
         *asked = self.turn;
@@ -57,7 +59,7 @@ impl<T: Clone> Recent<T> {
     }
 
     /// In place of the one that was not asked for longest, where there is no room.
-    fn insert(&mut self, digest: [u8; 32], value: T) {
+    fn insert(&mut self, digest: SourceDigest, value: T) {
         self.turn += 1;
         if self.values.len() >= self.max && !self.values.contains_key(&digest) {
             let oldest = self.values.iter().min_by_key(|(_, (asked, _))| *asked).map(|(digest, _)| *digest);
@@ -89,6 +91,7 @@ impl Compiler {
         facts: &AdapterFacts,
         version: Version,
         folder: Option<&Path>,
+        refusals: Refusals,
     ) -> Self {
         let name = file_name(&facts.name);
         let maker = format!("peregrine {}, {}, {}", env!("CARGO_PKG_VERSION"), facts.name, facts.driver);
@@ -116,6 +119,7 @@ impl Compiler {
             cache,
             stays,
             choices,
+            refusals,
             #[cfg(test)]
             refused: Mutex::default(),
         }
@@ -138,20 +142,51 @@ impl Compiler {
         device: &Device,
         sources: [Source<'_>; N],
     ) -> [Result<wgpu::ComputePipeline, ExecuteError>; N] {
-        thread::scope(|scope| {
+        if self.refusals.one_at_a_time() {
+            return sources.map(|source| self.alone(device, &source));
+        }
+        let made = thread::scope(|scope| {
             let one = |source| move || device.unpanicked(|| self.pipeline(device, &source));
             let threads = sources.map(|source| scope.spawn(one(source)));
             threads.map(|thread| thread.join().expect("panics are caught"))
-        })
+        });
+        // A device that is gone may refuse nothing.
+        if device.is_gone() {
+            self.refusals.be_careful();
+        }
+        made
+    }
+
+    /// One kernel while no other is compiled, so that it shows if the device is lost over it.
+    fn alone(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
+        device.check_lost()?;
+        let made = device.unpanicked(|| self.pipeline(device, source));
+        if device.is_gone() {
+            tracing::error!(
+                kernel = source.name,
+                "a device was lost over a kernel, the next one does without it: report this driver"
+            );
+            self.refusals.blame(digest(source));
+        }
+        made
     }
 
     fn pipeline(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
-        let digest = Sha256::digest(&source.wgsl).into();
+        let digest = digest(source);
         if let Some(known) = self.pipelines.lock().get(&digest) {
             return Ok(known);
         }
+        if self.refusals.blames(&digest) {
+            return Err(ExecuteError::Refused(format!(
+                "a device was lost over kernel `{}` before",
+                source.name
+            )));
+        }
         #[cfg(test)]
-        if *self.refused.lock() == Some(source.name) {
+        if let Some(is_fatal) = self.refuses(source.name) {
+            if is_fatal {
+                device.kill_switch().destroy_device();
+            }
             return Err(ExecuteError::Refused("by a test".to_owned()));
         }
         let spirv = self.spirv(Rules::Trusted, &source.wgsl)?;
@@ -206,6 +241,12 @@ impl Compiler {
         })
     }
 
+    /// Whether a kernel that a test has refused takes the device with it.
+    #[cfg(test)]
+    fn refuses(&self, kernel: &str) -> Option<bool> {
+        self.refused.lock().filter(|(name, _)| *name == kernel).map(|(_, is_fatal)| is_fatal)
+    }
+
     /// Writes down what was compiled since, if anything was.
     pub(super) fn keep(&self) {
         self.translations.keep();
@@ -233,6 +274,10 @@ impl Compiler {
     pub(super) fn stays(&self) -> Option<&Kept> {
         self.stays.as_ref()
     }
+}
+
+fn digest(source: &Source<'_>) -> SourceDigest {
+    Sha256::digest(&source.wgsl).into()
 }
 
 /// The name of a device, in letters that any file may have.

@@ -11,7 +11,7 @@ use wgpu::{ErrorFilter, PollError, PollType, SubmissionIndex};
 
 use super::compiler::Compiler;
 use super::resident::{self, Sides};
-use super::{AdapterFacts, AdapterKind, GpuError};
+use super::{AdapterFacts, AdapterKind, GpuError, Refusals};
 use super::{mapped, matrices, spirv};
 use crate::ExecuteError;
 
@@ -104,6 +104,7 @@ impl Device {
         adapter: &wgpu::Adapter,
         facts: &AdapterFacts,
         kernels: Option<&Path>,
+        refusals: &Refusals,
     ) -> Result<Self, GpuError> {
         let refused = |reason: String| GpuError::DeviceRefused { adapter: facts.name.clone(), reason };
         let products = products(adapter);
@@ -126,7 +127,7 @@ impl Device {
         faults.hear(&raw);
         let spin = if facts.software { Duration::ZERO } else { SPIN };
         let host_reaches_device = mapped::host_reaches_device(&raw);
-        let compiler = Compiler::new(&raw, facts, spirv::newest(adapter), kernels);
+        let compiler = Compiler::new(&raw, facts, spirv::newest(adapter), kernels, refusals.clone());
         let lanes = lanes(adapter);
         Ok(Self {
             raw,
@@ -220,8 +221,15 @@ impl Device {
         let descriptor = describe(&self.adapter, self.products);
         let opened = pollster::block_on(self.adapter.request_device(&descriptor));
         let (raw, queue) = opened.map_err(|error| ExecuteError::Refused(error.to_string()))?;
-        let compiler =
-            Arc::new(Compiler::new(&raw, &self.facts, spirv::newest(&self.adapter), self.kernels.as_deref()));
+        // What breaks this device is found out by it alone.
+        let refusals = Refusals::default();
+        let compiler = Arc::new(Compiler::new(
+            &raw,
+            &self.facts,
+            spirv::newest(&self.adapter),
+            self.kernels.as_deref(),
+            refusals,
+        ));
         let apart = Self { raw, queue, compiler, faults: Arc::default(), ..self.clone() };
         apart.faults.hear(&apart.raw);
         apart.guard(|| work(&apart))
@@ -265,11 +273,17 @@ impl Device {
     /// Has the driver take back what was dropped and is not in use any more.
     pub(super) fn sweep(&self) {
         // A device that is lost is told of by whatever is done next.
-        let _ = self.poll(PollType::Poll);
+        let _ = self.unpanicked(|| self.poll(PollType::Poll).map_err(|_| timed_out(Duration::ZERO)));
     }
 
     fn poll(&self, how: PollType) -> Result<(), PollError> {
         self.raw.poll(how).map(|_status| ())
+    }
+
+    /// Whether it is lost, also where nobody has been told yet.
+    pub(super) fn is_gone(&self) -> bool {
+        self.sweep();
+        self.check_lost().is_err()
     }
 
     pub(super) fn check_lost(&self) -> Result<(), ExecuteError> {

@@ -73,10 +73,21 @@ impl GpuExecutor {
         Self::open_after(options, |_| ())
     }
 
-    /// The same with something done to the device before the kernels are compiled.
-    fn open_after(options: &GpuOptions, before: impl FnOnce(&Device)) -> Result<Self, GpuError> {
+    /// The same with something done to a device before its kernels are compiled. A device that is lost over a kernel is followed
+    /// by one that does without it.
+    fn open_after(options: &GpuOptions, before: impl Fn(&Device)) -> Result<Self, GpuError> {
+        loop {
+            let lessons = options.refusals.lessons();
+            match Self::open_once(options, &before) {
+                Err(GpuError::KernelRefused { .. }) if options.refusals.lessons() > lessons => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_once(options: &GpuOptions, before: impl Fn(&Device)) -> Result<Self, GpuError> {
         let (adapter, facts) = adapter::find(options.adapter, options.index)?;
-        let device = Device::open(&adapter, &facts, options.kernels.as_deref())?;
+        let device = Device::open(&adapter, &facts, options.kernels.as_deref(), &options.refusals)?;
         before(&device);
         let kernels = Kernels::compile(&device).map_err(|error| GpuError::KernelRefused {
             adapter: facts.name.clone(),

@@ -23,6 +23,7 @@ mod memory;
 mod narrow;
 mod params;
 mod prepared;
+mod refusals;
 mod resident;
 mod slide;
 mod spirv;
@@ -44,6 +45,7 @@ use std::time::Duration;
 pub use adapter::{AdapterChoice, AdapterFacts, AdapterKind, adapters};
 pub use device::KillSwitch;
 pub use executor::GpuExecutor;
+pub use refusals::Refusals;
 pub use slide::Slider;
 pub use tuning::{KernelChoice, Tuned};
 
@@ -62,13 +64,16 @@ pub struct GpuOptions {
     /// Folder for what the driver makes of kernels, so that the next start need not compile them: up to a second for each
     /// model. It is made when needed, and belongs to the owner of the process alone. `None`: nothing is kept.
     pub kernels: Option<PathBuf>,
+    /// Kernels over which devices were lost: the same for all that take each other's place.
+    pub refusals: Refusals,
 }
 
 impl Default for GpuOptions {
     /// The first real GPU, two seconds, all of its memory; nothing is kept.
     fn default() -> Self {
         let timeout = Duration::from_secs(2);
-        Self { adapter: AdapterChoice::Hardware, index: 0, timeout, memory: None, kernels: None }
+        let (adapter, refusals) = (AdapterChoice::Hardware, Refusals::default());
+        Self { adapter, index: 0, timeout, memory: None, kernels: None, refusals }
     }
 }
 

@@ -72,8 +72,11 @@ pub(super) fn tune(
                 continue;
             }
             let guess = question.guess();
-            let same_bits = |variant: &&Variant| variant.rounds(arithmetic) == guess.rounds(arithmetic);
-            let tried: Vec<Variant> = candidates.iter().filter(same_bits).copied().collect();
+            let same_bits = |variant: &Variant| variant.rounds(arithmetic) == guess.rounds(arithmetic);
+            // The guess always: what is gained over it is to be known.
+            let is_tried = |variant: &Variant| candidates.contains(variant) || *variant == guess;
+            let all = Variant::distinct(arithmetic);
+            let tried: Vec<Variant> = all.filter(same_bits).filter(is_tried).collect();
             let nanos = stand.measure(linear, question.lines, &tried)?;
             last = stand.now().saturating_sub(now);
             match Choice::decide(guess, nanos) {

@@ -106,10 +106,14 @@ impl GpuExecutor {
     /// Number of variants of a layer.
     pub(crate) const VARIANTS: usize = Variant::ALL.len();
 
-    /// On a driver that refuses one variant of a layer.
-    pub(crate) fn open_refusing(options: &GpuOptions, index: usize) -> Result<Self, GpuError> {
+    /// On a driver that refuses one variant of a layer, which takes the device with it if that is fatal.
+    pub(crate) fn open_refusing(
+        options: &GpuOptions,
+        index: usize,
+        is_fatal: bool,
+    ) -> Result<Self, GpuError> {
         let name = Variant::ALL[index].entry_point(Arithmetic::Single);
-        Self::open_after(options, |device| *device.compiler.refused.lock() = Some(name))
+        Self::open_after(options, |device| *device.compiler.refused.lock() = Some((name, is_fatal)))
     }
 
     /// Every layer by variants that are drawn anew for each number of lines.
