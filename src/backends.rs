@@ -2,6 +2,7 @@
 //!
 //! The only place of the shell that opens a device; it does not run anything on one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use peregrine_shaders::{ExecuteError, Executor};
 use crate::config::{BackendChoice, BackendConfig, PlacementChoice};
 use crate::kernel_folder::kernel_folder;
 use crate::nvml;
+
+/// A software adapter may take long for the longest of what is measured.
+const TUNER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a node is started with.
 #[derive(Clone)]
@@ -59,6 +63,9 @@ pub enum BackendError {
         /// Those that are there.
         names: Vec<String>,
     },
+    /// The CPU's executor has no kernels to choose from.
+    #[error("there is no GPU whose kernels could be measured; `--backend software` takes a software adapter")]
+    NothingToTune,
     /// The adapter is there and would not open.
     #[error("the {kind} adapter does not open: {source}")]
     Open {
@@ -144,6 +151,30 @@ pub fn open_all(
     Ok(all)
 }
 
+/// A device whose kernels are to be measured.
+pub struct Tuner {
+    /// The first of those that the configuration means.
+    pub executor: GpuExecutor,
+    /// Where nodes of this configuration look for what is found; `None`: nowhere.
+    pub folder: Option<PathBuf>,
+}
+
+/// Opens the device that measures.
+///
+/// # Errors
+/// When there is no such device, or it does not open.
+pub fn open_tuner(config: &BackendConfig) -> Result<Tuner, BackendError> {
+    let Some(Meant { adapter, .. }) = meant(&gpu::adapters(), config.choice, 1)? else {
+        return Err(BackendError::NothingToTune);
+    };
+    let folder = kernel_folder(&config.kernel_cache, adapter, |name| std::env::var_os(name));
+    let (timeout, kernels) = (TUNER_TIMEOUT, folder.clone());
+    let options = GpuOptions { adapter, timeout, kernels, ..GpuOptions::default() };
+    let executor =
+        GpuExecutor::open(&options).map_err(|source| BackendError::Open { kind: kind(adapter), source })?;
+    Ok(Tuner { executor, folder })
+}
+
 /// Cores of this machine.
 #[must_use]
 pub fn cores() -> usize {
@@ -198,13 +229,16 @@ fn gpu_factory(options: GpuOptions) -> ExecutorFactory {
 }
 
 fn open_adapter(options: &GpuOptions) -> Result<Box<dyn Executor>, BackendError> {
-    let kind = match options.adapter {
-        AdapterChoice::Software => "software",
-        AdapterChoice::Hardware | AdapterChoice::Any => "gpu",
-    };
     match GpuExecutor::open(options) {
         Ok(executor) => Ok(Box::new(executor)),
-        Err(source) => Err(BackendError::Open { kind, source }),
+        Err(source) => Err(BackendError::Open { kind: kind(options.adapter), source }),
+    }
+}
+
+const fn kind(adapter: AdapterChoice) -> &'static str {
+    match adapter {
+        AdapterChoice::Software => "software",
+        AdapterChoice::Hardware | AdapterChoice::Any => "gpu",
     }
 }
 

@@ -30,4 +30,5 @@ mod stream;
 mod tls;
 mod top;
 mod tracing;
+mod tune;
 mod websocket;

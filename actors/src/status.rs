@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peregrine_runtime::{ActorStatus, NodeId, Region};
-use peregrine_shaders::{Backend, DeviceMemory, ModelSpec, ResidentCounts};
+use peregrine_shaders::{Backend, DeviceMemory, KernelFacts, ModelSpec, ResidentCounts};
 
 use crate::breaker::BreakerMode;
 use crate::devices::DeviceId;
@@ -388,6 +388,8 @@ pub struct DeviceStatus {
     pub residents: Vec<ResidentStatus>,
     /// What its executor keeps in its memory; `None`: it does not count, or is down.
     pub memory: Option<DeviceMemory>,
+    /// What its executor knows of its kernels; `None`: it has no choice, or is down.
+    pub kernels: Option<KernelFacts>,
 }
 
 impl DeviceStatus {
@@ -411,6 +413,7 @@ impl DeviceStatus {
             busy: Duration::ZERO,
             residents: Vec::new(),
             memory: None,
+            kernels: None,
         }
     }
 

@@ -18,6 +18,7 @@ mod score;
 mod seal;
 mod serve;
 mod top;
+mod tune;
 mod verify;
 
 use std::ffi::OsString;
@@ -145,6 +146,8 @@ enum ModelsVerb {
     List(ListArgs),
     /// Recompute the cases that come with models on every backend of this machine
     Verify(VerifyArgs),
+    /// Measure which kernels are the fastest for the models on this GPU, and keep that for every later start
+    Tune(TuneArgs),
     /// Check a model and copy it into a repository
     Import(ImportArgs),
     /// Encrypt the weights of models in place, with the key in PEREGRINE_MODEL_KEY
@@ -219,6 +222,28 @@ struct VerifyArgs {
     /// With matrices of halves as well, as the profiles high_throughput and memory_optimized have them
     #[arg(long)]
     halves: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TuneArgs {
+    /// How long at most; what is not measured by then is left for another time
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// Which device, instead of the configured one
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+    /// With matrices of halves as well, as the profiles high_throughput and memory_optimized have them
+    #[arg(long)]
+    halves: bool,
+    /// Configuration file; later ones win over earlier ones
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Adds a model repository
+    #[arg(long, value_name = "DIR")]
+    models: Vec<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -454,6 +479,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Check(args) => check::run(args),
         Verb::Models(ModelsVerb::List(args)) => models::list(args),
         Verb::Models(ModelsVerb::Verify(args)) => verify::run(&args),
+        Verb::Models(ModelsVerb::Tune(args)) => tune::run(args),
         Verb::Models(ModelsVerb::Import(args)) => import::run(&args),
         Verb::Models(ModelsVerb::Encrypt(args)) => seal::encrypt(&args),
         Verb::Models(ModelsVerb::Sign(args)) => seal::sign(&args),

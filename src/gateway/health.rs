@@ -5,7 +5,7 @@ use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
 use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health, Percentiles, ResidentStatus, Vitals};
 use peregrine_runtime::{ActorKind, ActorState, ActorStatus};
-use peregrine_shaders::{Backend, DeviceMemory};
+use peregrine_shaders::{Backend, DeviceMemory, KernelFacts};
 use serde_json::{Value, json};
 
 use super::app::unix_millis;
@@ -213,6 +213,7 @@ pub(super) fn device_view(device: &DeviceStatus) -> Value {
         "batches": device.batches,
         "busy_seconds": device.busy.as_secs_f64(),
         "memory": device.memory.as_ref().map(memory_view),
+        "kernels": device.kernels.as_ref().map(kernels_view),
         "residents": device.residents.iter().map(resident_view).collect::<Vec<_>>(),
     })
 }
@@ -226,6 +227,11 @@ fn memory_view(memory: &DeviceMemory) -> Value {
         "budget_bytes": budget_bytes,
         "evictions": evictions,
     })
+}
+
+fn kernels_view(kernels: &KernelFacts) -> Value {
+    let KernelFacts { choices, refused } = kernels;
+    json!({ "measured_choices": choices, "refused": refused })
 }
 
 fn resident_view(resident: &ResidentStatus) -> Value {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use peregrine_runtime::Clock;
 use peregrine_shaders::{
-    DeviceMemory, ExecuteError, Executor, Forecaster, PlanId, RunTimes, Scratch, Windows,
+    DeviceMemory, ExecuteError, Executor, Forecaster, KernelFacts, PlanId, RunTimes, Scratch, Windows,
 };
 
 use crate::inference::ledger::Split;
@@ -77,6 +77,11 @@ impl Engine {
     /// What is kept on its device.
     pub(crate) fn memory(&self) -> Option<DeviceMemory> {
         self.executor.memory()
+    }
+
+    /// What is known of its kernels.
+    pub(crate) fn kernels(&self) -> Option<KernelFacts> {
+        self.executor.kernels()
     }
 
     /// What it runs on.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use peregrine_runtime::{Address, Clock, Failure};
-use peregrine_shaders::{Backend, DeviceMemory, Plan, PlanId, Stay, Windows};
+use peregrine_shaders::{Backend, DeviceMemory, KernelFacts, Plan, PlanId, Stay, Windows};
 use tokio::sync::watch;
 
 use self::traced::{Ran, TracedBatch};
@@ -57,6 +57,8 @@ pub(crate) struct Line {
     residents: Residents,
     /// What the engine keeps on its device, as of its last work.
     memory: Mutex<Option<DeviceMemory>>,
+    /// What it knows of its kernels, as of then.
+    kernels: Mutex<Option<KernelFacts>>,
     state: watch::Sender<DeviceState>,
     name: Mutex<String>,
     accepts: AtomicBool,
@@ -119,6 +121,7 @@ impl Line {
             engine: Mutex::new(None),
             residents: Residents::new(spec.stay),
             memory: Mutex::default(),
+            kernels: Mutex::default(),
             state: watch::Sender::new(DeviceState::Starting),
             name: Mutex::new(String::new()),
             accepts: AtomicBool::new(false),
@@ -343,6 +346,7 @@ impl Line {
 
     fn note_memory(&self, engine: Option<&Engine>) {
         *self.memory.lock() = engine.and_then(Engine::memory);
+        *self.kernels.lock() = engine.and_then(Engine::kernels);
     }
 
     /// The weights of a plan are no longer needed.
@@ -560,6 +564,7 @@ impl Line {
             busy: Duration::from_nanos(self.busy_ns.load(Ordering::Relaxed)),
             residents: self.residents.status(),
             memory: *self.memory.lock(),
+            kernels: *self.kernels.lock(),
         }
     }
 }

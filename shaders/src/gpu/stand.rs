@@ -174,7 +174,12 @@ impl<'a> Stand<'a> {
             .collect()
     }
 
-    fn warm_up(&mut self, variant: Variant, rows: usize) -> Result<(), ExecuteError> {
+    /// Brings a layer to the device and, the first time, the device's clock up: neither is time that the layer takes.
+    pub(super) fn make_ready(&mut self, linear: &Linear) -> Result<(), ExecuteError> {
+        self.bind(linear)?;
+        let rows = self.bound.as_ref().expect("just now").prepared.chunk_rows_max;
+        let is_there = |variant: &Variant| self.kernels.by(self.precision, linear, rows, *variant).is_some();
+        let Some(variant) = Variant::ALL.into_iter().rev().find(is_there) else { return Ok(()) };
         let began = Instant::now();
         while !self.warm {
             self.run(&[(variant, WARM_UP_DISPATCHES)], rows)?;
@@ -201,8 +206,9 @@ impl tuner::Stand for Stand<'_> {
         let is_there =
             |variant: &&Variant| self.kernels.by(self.precision, linear, rows, **variant).is_some();
         let there: Vec<Variant> = candidates.iter().filter(is_there).copied().collect();
-        let Some(first) = there.last() else { return Ok(Vec::new()) };
-        self.warm_up(*first, rows)?;
+        if there.is_empty() {
+            return Ok(Vec::new());
+        }
         let alone: Vec<Pass> = there.iter().map(|variant| (*variant, 1)).collect();
         // Candidates take turns.
         let trials = by_candidate(&self.run(&alone.repeat(TRIALS), rows)?, there.len());

@@ -94,6 +94,10 @@ impl GpuExecutor {
         let mut choices = self.kernels.choices.clone();
         let mut stand = Stand::new(&self.device, &self.kernels, plan.precision, self.timeout, *warm)?;
         let until = stand.now() + budget;
+        let is_known = |question: Question| choices.get(&question).is_some();
+        if !budget.is_zero() && !tuner::questions(linear, arithmetic).all(is_known) {
+            stand.make_ready(linear)?;
+        }
         let tally = tuner::tune(&mut choices, linear, arithmetic, &mut stand, until);
         *warm |= stand.is_warm();
         drop(stand);

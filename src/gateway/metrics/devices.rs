@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use peregrine_actors::{DeviceState, DeviceStatus, Health};
-use peregrine_shaders::{Backend, DeviceMemory, ResidentCounts};
+use peregrine_shaders::{Backend, DeviceMemory, KernelFacts, ResidentCounts};
 
 use super::Page;
 
@@ -29,6 +29,7 @@ pub(super) fn all(page: &mut Page, health: &Health) {
     }
     done(page, health);
     memory(page, health);
+    kernels(page, health);
     residents(page, health);
 }
 
@@ -75,6 +76,29 @@ fn residents(page: &mut Page, health: &Health) {
                 let labels: [(&str, &dyn Display); 2] = [("plan", &resident.plan), ("device", &device.index)];
                 page.sample("", &labels, read(&resident.counts));
             }
+        }
+    }
+}
+
+/// What executors know of their kernels.
+fn kernels(page: &mut Page, health: &Health) {
+    type Read = fn(&KernelFacts) -> usize;
+    let families: [(&str, &str, Read); 2] = [
+        (
+            "peregrine_device_kernel_choices",
+            "Layers over numbers of rows whose fastest kernel was measured on such a device.",
+            |kernels| kernels.choices,
+        ),
+        (
+            "peregrine_device_kernels_refused",
+            "Kernels that the driver refused; others do their work.",
+            |kernels| kernels.refused,
+        ),
+    ];
+    for (name, help, read) in families {
+        page.family(name, "gauge", help);
+        for (device, kernels) in health.devices.iter().filter_map(|device| Some((device, device.kernels?))) {
+            page.sample("", &labels(device.backend, &device.index), read(&kernels));
         }
     }
 }
