@@ -14,7 +14,9 @@ const FEW_LINES_MAX: usize = 128;
 const FEW_LINES_BESIDE_MATRICES_MAX: usize = 64;
 /// Large tiles from this many workgroups on: one a multiprocessor of a large device. This and what follows is a guess that was
 /// measured on an H200; what was measured on a device itself goes before it (`choices`).
-const LARGE_TILES_MIN: usize = 96;
+const LARGE_TILES_MIN: usize = 112;
+/// and for more outputs than half a tile is wide: the rest of it would be summed for nothing.
+const LARGE_TILE_OUTPUTS_ABOVE: usize = 64;
 /// Tiny tiles below as many small ones, which would leave half of a large device idle.
 const TINY_TILES_BELOW: usize = 80;
 /// Slices of a sum, and how long each is at least.
@@ -80,7 +82,7 @@ impl Variant {
         match lines {
             0..=1 => Self::Line,
             _ if lines <= arithmetic.few_lines_max() => Self::Lines,
-            _ if large >= LARGE_TILES_MIN => Self::LargeTile,
+            _ if large >= LARGE_TILES_MIN && out_width > LARGE_TILE_OUTPUTS_ABOVE => Self::LargeTile,
             _ if small < TINY_TILES_BELOW && !is_matrices => Self::TinyTile,
             _ => Self::SmallTile,
         }
