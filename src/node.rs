@@ -459,7 +459,6 @@ async fn serve_models(
         Some(feed) => feed(&hub),
         None => Arc::clone(&live.source),
     };
-    memory::for_loading();
     let mut loaded = std::pin::pin!(load_all(entries, config.models.vault.clone()));
     while let Some((entry, loaded)) = loaded.next().await {
         let failed = |source| NodeError::Model { dir: entry.dir.clone(), source };
@@ -476,7 +475,7 @@ async fn serve_models(
         system.load(forecaster, entry.version).await.map_err(refused)?;
         info!(model = entry.name, version = entry.version, "model serves");
     }
-    memory::for_serving();
+    memory::trim();
     if let Some(default) = &config.models.default
         && config.holding(default) != Holding::No
         && system.find(default, None).is_err()
