@@ -3,6 +3,7 @@
 //! Holds no policy of its own: it walks the rooms in order. Cheap to clone.
 
 mod admit;
+mod doorstep;
 mod elsewhere;
 mod in_line;
 mod load;

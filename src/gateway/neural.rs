@@ -169,6 +169,10 @@ async fn answer(
         return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());
     }
     let level = wish.confidence_level.map(percent).transpose()?;
+    let key = symbols.first().map(|symbol| key_of(symbol));
+    let origin = Origin { key, ..guard::origin(shared, request) };
+    let deadline = shared.deadline(None);
+    shared.knock(&model, None, symbols.len(), &origin, deadline)?;
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
     let mut windows = Windows::default();
@@ -182,9 +186,7 @@ async fn answer(
         rows: symbols.iter().map(row).collect(),
         ..Names::default()
     });
-    let key = symbols.first().map(|symbol| key_of(symbol));
-    let origin = Origin { key, ..guard::origin(shared, request) };
-    let forecast = shared.forecast(&model, None, windows, shared.deadline(None), origin, subject).await?;
+    let forecast = shared.forecast(&model, None, windows, deadline, origin, subject).await?;
     let answered = shared.clock.now();
     let rows = forecast.values.chunks_exact(spec.answer_len());
     let predictions = symbols.iter().zip(rows).enumerate().map(|(place, (symbol, row))| {

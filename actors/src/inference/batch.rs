@@ -61,6 +61,13 @@ pub(crate) struct Waiting<T> {
     pub(crate) item: T,
 }
 
+impl Waiting<()> {
+    pub(crate) fn with<T>(self, item: T) -> Waiting<T> {
+        let Self { key, rows, work, priority, caller, rows_max, since, deadline, item: () } = self;
+        Waiting { key, rows, work, priority, caller, rows_max, since, deadline, item }
+    }
+}
+
 /// What leaves the queue when a device is free.
 #[derive(Debug)]
 pub(crate) struct Cut<T> {
@@ -141,9 +148,9 @@ impl<T> Batcher<T> {
     }
 
     /// Whether a request may wait too.
-    pub(crate) fn admit(
+    pub(crate) fn admit<U>(
         &self,
-        waiting: &Waiting<T>,
+        waiting: &Waiting<U>,
         now: Instant,
         ns: f64,
         busy: Duration,

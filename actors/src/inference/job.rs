@@ -36,6 +36,31 @@ impl Served {
     pub(crate) fn key(&self) -> u64 {
         self.forecaster.plans().next().map_or(0, |plan| plan.id.0)
     }
+
+    /// Multiply-adds of so many rows.
+    fn work(&self, rows: usize) -> u64 {
+        rows.saturating_mul(self.forecaster.row_macs()) as u64
+    }
+
+    /// A request for this version as it would stand in a queue.
+    pub(crate) fn waiting(
+        &self,
+        rows: usize,
+        origin: &Origin,
+        (since, deadline): (Instant, Deadline),
+    ) -> Waiting<()> {
+        Waiting {
+            key: self.key(),
+            rows,
+            work: self.work(rows),
+            priority: origin.priority,
+            caller: Arc::clone(&origin.caller),
+            rows_max: self.terms.rows_max,
+            since,
+            deadline: deadline.instant(),
+            item: (),
+        }
+    }
 }
 
 impl Drop for Served {
@@ -73,22 +98,12 @@ pub(crate) struct Job {
 impl Job {
     /// Multiply-adds that it takes.
     pub(crate) fn work(&self) -> u64 {
-        self.windows.rows.saturating_mul(self.served.forecaster.row_macs()) as u64
+        self.served.work(self.windows.rows)
     }
 
     /// As it stands in a queue.
     pub(crate) fn waiting(self) -> Waiting<Self> {
-        Waiting {
-            key: self.served.key(),
-            rows: self.windows.rows,
-            work: self.work(),
-            priority: self.origin.priority,
-            caller: Arc::clone(&self.origin.caller),
-            rows_max: self.served.terms.rows_max,
-            since: self.accepted_at,
-            deadline: self.deadline.instant(),
-            item: self,
-        }
+        self.served.waiting(self.windows.rows, &self.origin, (self.accepted_at, self.deadline)).with(self)
     }
 
     /// Whether its caller has left.

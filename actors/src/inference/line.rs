@@ -20,8 +20,8 @@ use tokio::sync::watch;
 
 use self::traced::{Ran, TracedBatch};
 use crate::devices::DeviceId;
-use crate::inference::admission::{Excess, time};
-use crate::inference::batch::{BatchLimits, Batcher};
+use crate::inference::admission::{Excess, Turned, time};
+use crate::inference::batch::{BatchLimits, Batcher, Waiting};
 use crate::inference::check::CheckLimits;
 use crate::inference::engine::{Broken, Engine};
 use crate::inference::residents::Residents;
@@ -210,11 +210,23 @@ impl Line {
             }
             Err(turned) => {
                 drop(desk);
-                self.refused[turned.why.index()].fetch_add(1, Ordering::Relaxed);
-                let retry_after_ms = self.retry_after_ms(turned.excess);
-                Err(Refused::Full { retry_after_ms, job: Box::new(waiting.item) })
+                Err(Refused::Full { retry_after_ms: self.turn_away(turned), job: Box::new(waiting.item) })
             }
         }
+    }
+
+    /// What would be said to a request that came to the queue now; `None`: it would be taken, or nobody waits.
+    pub(crate) fn would_turn(&self, waiting: &Waiting<()>, now: Instant) -> Option<Turned> {
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.desk.lock().batcher.admit(waiting, now, self.speed.ns(), self.busy_for(now)).err()
+    }
+
+    /// Counts a refusal, and says after how many milliseconds it might be another.
+    pub(crate) fn turn_away(&self, turned: Turned) -> u32 {
+        self.refused[turned.why.index()].fetch_add(1, Ordering::Relaxed);
+        self.retry_after_ms(turned.excess)
     }
 
     fn wake(&self, mut desk: parking_lot::MutexGuard<'_, Desk>) {

@@ -25,6 +25,7 @@ use peregrine_runtime::{Envelope, Failure, Inbox, Received, Worker};
 use peregrine_shaders::{ExecuteError, Executor, Plan};
 
 pub use admission::AdmissionLimits;
+pub(crate) use admission::Turned;
 pub use batch::BatchLimits;
 pub use check::CheckLimits;
 pub(crate) use check::Sampler;

@@ -59,6 +59,9 @@ async fn forecast(
         return Err(BadForecast::Level { level }.into());
     }
     let deadline = way.deadline(&shared, body.deadline);
+    let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);
+    let origin = Origin { key, ..guard::origin(&shared, &request) };
+    shared.knock(&model, body.version, body.series.len(), &origin, deadline)?;
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
     let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {
@@ -75,8 +78,6 @@ async fn forecast(
         rows: body.series.iter().enumerate().map(row).collect(),
         ..Names::default()
     });
-    let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);
-    let origin = Origin { key, ..guard::origin(&shared, &request) };
     if origin.trace.is_recorded() {
         traced::read(&origin.trace, arrived, shared.clock.now(), text.len());
     }
