@@ -161,9 +161,14 @@ impl Device {
         KillSwitch { raw: self.raw.clone(), faults: Arc::clone(&self.faults) }
     }
 
-    /// Whether the weights are to be damaged; says so once.
+    /// Whether the weights are to be damaged.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.faults.damaged.load(Ordering::Relaxed)
+    }
+
+    /// The same, but says so once.
     pub(super) fn takes_damage(&self) -> bool {
-        self.faults.damaged.load(Ordering::Relaxed) && self.faults.damaged.swap(false, Ordering::AcqRel)
+        self.is_damaged() && self.faults.damaged.swap(false, Ordering::AcqRel)
     }
 
     /// Runs `work` with every fault caught: a lost device at the door, errors that no scope caught, and panics.
