@@ -210,35 +210,80 @@ impl Line {
     }
 
     fn listen(&self, output: &mut [f32], within: Duration) -> Result<(), Silence> {
-        /// Between two looks at the clock.
-        const POLLS: u32 = 256;
         let started = Instant::now();
-        for (at, value) in output.iter_mut().enumerate() {
-            let word = self.heard(OUTPUTS_AT + at);
-            let mut polls = 0;
-            let bits = loop {
-                let bits = word.load(Ordering::Relaxed);
-                if bits != EMPTY {
-                    break bits;
-                }
-                polls += 1;
-                if polls % POLLS == 0 {
-                    if self.has_left(self.launch) && word.load(Ordering::Relaxed) == EMPTY {
-                        return Err(Silence::Left);
-                    }
-                    // Whoever was kept away himself has to look once more.
-                    if started.elapsed() > within && word.load(Ordering::Relaxed) == EMPTY {
-                        let gave_up = self.heard(0).load(Ordering::Relaxed) != 0;
-                        return Err(if gave_up { Silence::GaveUp } else { Silence::Late });
-                    }
-                }
-                std::hint::spin_loop();
-            };
-            word.store(EMPTY, Ordering::Relaxed);
-            *value = f32::from_bits(bits);
+        let (fours, rest) = output.as_chunks_mut::<4>();
+        let rest_at = OUTPUTS_AT + 4 * fours.len();
+        for (at, four) in (OUTPUTS_AT..).step_by(4).zip(fours) {
+            *four = self.until(started, within, || self.take_four(at))?;
+        }
+        for (at, value) in (rest_at..).zip(rest) {
+            *value = self.until(started, within, || self.take(at))?;
         }
         fence(Ordering::Acquire);
         Ok(())
+    }
+
+    /// Until something is there.
+    fn until<T>(
+        &self,
+        started: Instant,
+        within: Duration,
+        look: impl Fn() -> Option<T>,
+    ) -> Result<T, Silence> {
+        /// Between two looks at the clock.
+        const POLLS: u32 = 256;
+        let mut polls = 0;
+        loop {
+            if let Some(there) = look() {
+                return Ok(there);
+            }
+            polls += 1;
+            if polls % POLLS == 0 {
+                // Whoever was kept away himself has to look once more.
+                if self.has_left(self.launch) {
+                    return look().ok_or(Silence::Left);
+                }
+                if started.elapsed() > within {
+                    let gave_up = self.heard(0).load(Ordering::Relaxed) != 0;
+                    return look().ok_or(if gave_up { Silence::GaveUp } else { Silence::Late });
+                }
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// An output, which is empty again then.
+    fn take(&self, at: usize) -> Option<f32> {
+        let word = self.heard(at);
+        let bits = Some(word.load(Ordering::Relaxed)).filter(|bits| *bits != EMPTY)?;
+        word.store(EMPTY, Ordering::Relaxed);
+        Some(f32::from_bits(bits))
+    }
+
+    /// Four of them, if all are there; `at` is a multiple of four.
+    fn take_four(&self, at: usize) -> Option<[f32; 4]> {
+        debug_assert!(at.is_multiple_of(4) && (at + 3) * 4 < self.extent.sink_bytes() as usize);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: part of every x86-64; inside the piece and aligned, since the piece is. The kernel's stores are whole
+        // words, so that each of the four is either empty or said.
+        unsafe {
+            use std::arch::x86_64::{__m128i, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_set1_epi32};
+            let four = self.sink.add(at).as_ptr().cast::<__m128i>();
+            let (words, empty) = (four.read_volatile(), _mm_set1_epi32(EMPTY.cast_signed()));
+            if _mm_movemask_epi8(_mm_cmpeq_epi32(words, empty)) != 0 {
+                return None;
+            }
+            four.write_volatile(empty);
+            Some(std::mem::transmute::<__m128i, [f32; 4]>(words))
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let four = [at, at + 1, at + 2, at + 3].map(|at| self.heard(at));
+            if four.iter().any(|word| word.load(Ordering::Relaxed) == EMPTY) {
+                return None;
+            }
+            Some(four.map(|word| f32::from_bits(word.swap(EMPTY, Ordering::Relaxed))))
+        }
     }
 
     /// The control word of a request.
@@ -248,34 +293,39 @@ impl Line {
 
     /// Values as words from `at` on; one that looks empty is another NaN.
     fn write(&self, at: usize, values: &[f32]) {
-        let word = |value: f32| if value.to_bits() == EMPTY { NAN } else { value.to_bits() };
         let first = at.next_multiple_of(4).min(at + values.len()) - at;
         let (head, rest) = values.split_at(first);
         for (offset, value) in head.iter().enumerate() {
-            self.tell(at + offset, word(*value));
+            self.tell(at + offset, word_of(*value));
         }
         let (fours, tail) = rest.as_chunks::<4>();
         for (offset, four) in fours.iter().enumerate() {
-            self.tell_four(at + first + 4 * offset, four.map(word));
+            self.tell_four(at + first + 4 * offset, *four);
         }
         for (offset, value) in tail.iter().enumerate() {
-            self.tell(at + first + 4 * fours.len() + offset, word(*value));
+            self.tell(at + first + 4 * fours.len() + offset, word_of(*value));
         }
     }
 
     /// As four [`tell`](Self::tell); `at` is a multiple of four.
-    fn tell_four(&self, at: usize, words: [u32; 4]) {
+    fn tell_four(&self, at: usize, values: [f32; 4]) {
         debug_assert!(at.is_multiple_of(4) && (at + 3) * 4 < self.extent.words_bytes() as usize);
         #[cfg(target_arch = "x86_64")]
         // SAFETY: part of every x86-64; inside the piece, as all callers' arithmetic from the extent has it, and aligned,
         // since the piece is.
         unsafe {
-            use std::arch::x86_64::{_mm_set_epi32, _mm_stream_si128};
-            let [a, b, c, d] = words.map(u32::cast_signed);
-            _mm_stream_si128(self.words.add(at).as_ptr().cast(), _mm_set_epi32(d, c, b, a));
+            use std::arch::x86_64::{
+                __m128i, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi32, _mm_or_si128, _mm_set1_epi32,
+                _mm_stream_si128,
+            };
+            let words = std::mem::transmute::<[f32; 4], __m128i>(values);
+            let empty = _mm_cmpeq_epi32(words, _mm_set1_epi32(EMPTY.cast_signed()));
+            let nan = _mm_and_si128(empty, _mm_set1_epi32(NAN.cast_signed()));
+            let words = _mm_or_si128(nan, _mm_andnot_si128(empty, words));
+            _mm_stream_si128(self.words.add(at).as_ptr().cast(), words);
         }
         #[cfg(not(target_arch = "x86_64"))]
-        (at..).zip(words).for_each(|(at, word)| self.tell(at, word));
+        (at..).zip(values).for_each(|(at, value)| self.tell(at, word_of(value)));
     }
 
     fn tell(&self, at: usize, word: u32) {
@@ -290,6 +340,11 @@ impl Line {
         // SAFETY: inside the piece and aligned; the kernel's stores are whole words, as an atomic's are.
         unsafe { AtomicU32::from_ptr(self.sink.add(at).as_ptr()) }
     }
+}
+
+/// What a value is said as.
+fn word_of(value: f32) -> u32 {
+    if value.to_bits() == EMPTY { NAN } else { value.to_bits() }
 }
 
 /// What was told before is told before what follows: the memory on the device is written in combined pieces, which
@@ -309,7 +364,7 @@ mod tests {
     use std::ptr::NonNull;
     use std::time::Duration;
 
-    use super::{EMPTY, Extent, LEFT_AT, Line, OUTPUTS_AT, SETS, START_BYTES};
+    use super::{EMPTY, Extent, LEFT_AT, Line, NAN, OUTPUTS_AT, SETS, START_BYTES};
     use crate::NotServed;
     use crate::gpu::flow::stays::EMPTIED_BEHIND;
 
@@ -319,6 +374,11 @@ mod tests {
         let pair = 0..2;
         let extent =
             Extent { rows_max: 1, row_words: 2, inputs: Vec::from([pair]), out_width: 1, turns_max: 8 };
+        with_line_of(extent, test);
+    }
+
+    #[track_caller]
+    fn with_line_of(extent: Extent, test: impl FnOnce(&mut Line)) {
         // As coarse as what a driver maps.
         let mut pieces = [extent.words_bytes(), extent.sink_bytes(), 2 * START_BYTES]
             .map(|bytes| vec![0_u128; (bytes as usize).div_ceil(16)]);
@@ -359,6 +419,44 @@ mod tests {
                     assert_ne!(told % SETS, emptied % SETS, "request {told}, words of {emptied}");
                 }
             }
+        });
+    }
+
+    /// Answers are taken by fours, and what is left one by one.
+    #[test]
+    fn an_answer_is_whole_or_none_and_leaves_nothing_behind() {
+        let six = 0..6;
+        let extent =
+            Extent { rows_max: 1, row_words: 6, inputs: Vec::from([six]), out_width: 6, turns_max: 8 };
+        with_line_of(extent, |line| {
+            let input = [f32::from_bits(EMPTY), 1.0, 2.0, f32::from_bits(EMPTY), 3.0, f32::from_bits(EMPTY)];
+            for missing in 0..6 {
+                for at in 0..6 {
+                    let word = if at == missing { EMPTY } else { (at as f32).to_bits() };
+                    line.heard(OUTPUTS_AT + at).store(word, std::sync::atomic::Ordering::Relaxed);
+                }
+                let mut output = [f32::NAN; 6];
+                let answer = line.ask(1, &[&input], &mut output, Duration::ZERO);
+                assert_eq!(answer, Err(super::Silence::Late), "{missing} is not there");
+                line.heard(OUTPUTS_AT + missing)
+                    .store((missing as f32).to_bits(), std::sync::atomic::Ordering::Relaxed);
+                // What was taken of the first try is empty.
+                let taken = if missing < 4 { 0 } else { missing };
+                for at in 0..taken {
+                    let word = line.heard(OUTPUTS_AT + at).load(std::sync::atomic::Ordering::Relaxed);
+                    assert_eq!(word, EMPTY, "{at}");
+                    line.heard(OUTPUTS_AT + at)
+                        .store((at as f32).to_bits(), std::sync::atomic::Ordering::Relaxed);
+                }
+                assert_eq!(line.listen(&mut output, Duration::ZERO), Ok(()));
+                assert_eq!(output, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+            }
+            let set = super::HEADER + ((line.request - 1) % SETS) as usize * 6;
+            // SAFETY: inside the piece, which nobody else uses.
+            let told: [u32; 6] =
+                std::array::from_fn(|at| unsafe { line.words.add(set + at).read_volatile() });
+            let said = [NAN, 1.0_f32.to_bits(), 2.0_f32.to_bits(), NAN, 3.0_f32.to_bits(), NAN];
+            assert_eq!(told, said, "no value looks empty");
         });
     }
 
