@@ -212,6 +212,11 @@ impl Shared {
         self.cluster.as_ref().map_or_else(BTreeMap::new, |cluster| elsewhere(&cluster.view(), cluster.id()))
     }
 
+    /// Whether another node serves it as well.
+    pub(crate) fn is_elsewhere(&self, model: &ModelStatus) -> bool {
+        self.elsewhere().contains_key(&(model.spec.name.clone(), model.version))
+    }
+
     /// What the repositories hold, loaded or not.
     pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
         let repositories = self.repositories();

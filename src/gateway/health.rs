@@ -24,7 +24,8 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 async fn all(shared: Data<Shared>) -> HttpResponse {
-    let health = shared.system.health();
+    let mut health = shared.system.health();
+    health.reasons.extend(unkept(&shared));
     let body = json!({
         "status": word(&health),
         "live": health.live,
@@ -45,6 +46,12 @@ async fn live(shared: Data<Shared>) -> HttpResponse {
     verdict(health.live, &json!({ "live": health.live, "reasons": reasons }))
 }
 
+/// Why ticks are refused; forecasts are answered all the same.
+fn unkept(shared: &Shared) -> Option<String> {
+    let refuses = shared.journal.as_ref().is_some_and(|journal| journal.status().refuses);
+    refuses.then(|| "ticks are refused: the journal cannot be written".to_owned())
+}
+
 /// A reason not to be ready.
 pub(super) const TOLD_TO_DRAIN: &str = "the scaler has told this node to take no new requests";
 
@@ -54,6 +61,7 @@ async fn ready(shared: Data<Shared>) -> HttpResponse {
     // What comes all the same is answered: whoever sends it may not have heard yet.
     let drains = shared.told.is_draining();
     reasons.extend(drains.then(|| TOLD_TO_DRAIN.to_owned()));
+    reasons.extend(unkept(&shared));
     let ready = health.ready && !drains;
     verdict(ready, &json!({ "ready": ready, "reasons": reasons }))
 }

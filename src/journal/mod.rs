@@ -16,7 +16,7 @@ mod writer;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -52,6 +52,7 @@ struct Shared {
     store: Mutex<Option<Store>>,
     written: AtomicU64,
     failed: AtomicU64,
+    refuses: AtomicBool,
 }
 
 /// Figures of a running journal.
@@ -63,6 +64,8 @@ pub struct JournalStatus {
     pub written: u64,
     /// Entries that the disk refused.
     pub failed: u64,
+    /// Whether it refused the newest of them.
+    pub refuses: bool,
 }
 
 impl TickJournal {
@@ -82,6 +85,7 @@ impl TickJournal {
             store: Mutex::new(Some(store)),
             written: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            refuses: AtomicBool::new(false),
         });
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -106,6 +110,7 @@ impl TickJournal {
             queued: self.shared.queue.len(),
             written: self.shared.written.load(Relaxed),
             failed: self.shared.failed.load(Relaxed),
+            refuses: self.shared.refuses.load(Relaxed),
         }
     }
 

@@ -126,6 +126,7 @@ impl Writer {
         let result = self.with_store(|store, to_disk| store.write(put.into_iter(), &forgotten, to_disk));
         let counted = if result.is_ok() { &self.shared.written } else { &self.shared.failed };
         counted.fetch_add(count, Relaxed);
+        self.shared.refuses.store(result.is_err(), Relaxed);
         for done in done {
             let _ = done.send(result.clone()); // who has gone away asks no more
         }

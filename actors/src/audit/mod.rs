@@ -146,6 +146,11 @@ impl Audit {
         }
     }
 
+    /// Why no prediction may be given now; `None` as well where they are given without a record.
+    pub(crate) fn refusal(&self) -> Option<Arc<str>> {
+        self.queue.failure().filter(|_| self.on_failure == OnFailure::Refuse)
+    }
+
     /// Waits until everything that was handed in is written; false when that takes longer. Needs a tokio timer around
     /// it.
     pub async fn settled(&self, within: Duration) -> bool {

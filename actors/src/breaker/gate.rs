@@ -84,7 +84,7 @@ impl Gate {
         &self.spec.guards
     }
 
-    fn mode(&self) -> BreakerMode {
+    pub(crate) fn mode(&self) -> BreakerMode {
         BreakerMode::ALL[usize::from(self.mode.load(Ordering::Relaxed))]
     }
 

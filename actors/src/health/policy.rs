@@ -17,6 +17,10 @@ pub(crate) struct Findings<'a> {
     pub(crate) models_elsewhere: bool,
     pub(crate) devices: &'a [DeviceStatus],
     pub(crate) open_breakers: usize,
+    /// Models here that no device may answer, as an operator has it.
+    pub(crate) shut_models: usize,
+    /// Why predictions cannot be recorded, where none is given without a record.
+    pub(crate) unrecorded: Option<&'a str>,
     /// Whether the CPU stands in for the GPU.
     pub(crate) falls_back: bool,
 }
@@ -51,6 +55,11 @@ pub(crate) fn judge(findings: Findings<'_>) -> Verdict {
         (true, false) => up(Backend::Gpu),
     };
     missing(!serves && !findings.models_elsewhere, Now::NotReady, "no device serves");
+    let all_shut = findings.models_here > 0 && findings.shut_models == findings.models_here;
+    missing(all_shut && !findings.models_elsewhere, Now::NotReady, "breakers of every model are forced open");
+    if let Some(reason) = findings.unrecorded {
+        missing(true, Now::NotReady, &format!("predictions cannot be recorded: {reason}"));
+    }
     for device in findings.devices {
         match &device.state {
             DeviceState::Up => {}

@@ -38,6 +38,40 @@ fn a_node_whose_models_are_elsewhere_is_ready_whatever_its_devices_do() {
     check(&[(Backend::Gpu, false)], true, &["gpu is down: lost"]);
 }
 
+#[test]
+fn a_node_whose_breakers_refuse_every_model_is_not_ready() {
+    let verdict = |shut_models, models_elsewhere| {
+        let cpu = DeviceStatus { state: DeviceState::Up, ..DeviceStatus::idle(DeviceId::CPU) };
+        let verdict =
+            judge(Findings { models_here: 2, devices: &[cpu], shut_models, models_elsewhere, ..WELL });
+        (verdict.now == Now::Ready, verdict.reasons.join(", "))
+    };
+    assert_eq!(verdict(1, false), (true, String::new()), "the other one is answered");
+    assert_eq!(verdict(2, false), (false, "breakers of every model are forced open".to_owned()));
+    assert_eq!(verdict(2, true), (true, String::new()), "another node answers");
+}
+
+#[test]
+fn a_node_that_may_not_answer_without_a_record_is_not_ready_while_it_cannot_keep_one() {
+    let cpu = DeviceStatus { state: DeviceState::Up, ..DeviceStatus::idle(DeviceId::CPU) };
+    let verdict = judge(Findings { models_here: 1, devices: &[cpu], unrecorded: Some("no space"), ..WELL });
+    assert_eq!(verdict.now, Now::NotReady);
+    assert_eq!(verdict.reasons, ["predictions cannot be recorded: no space"]);
+}
+
+/// Nothing is there, and nothing is wrong.
+const WELL: Findings<'static> = Findings {
+    tree_ended: false,
+    stopping: false,
+    models_here: 0,
+    models_elsewhere: false,
+    devices: &[],
+    open_breakers: 0,
+    shut_models: 0,
+    unrecorded: None,
+    falls_back: true,
+};
+
 #[track_caller]
 fn check(devices: &[(Backend, bool)], models: usize, policy: FallbackPolicy, expected: (bool, &[&str])) {
     check_elsewhere(devices, (models, false), policy, expected);
@@ -56,13 +90,11 @@ fn check_elsewhere(
     };
     let devices: Vec<_> = devices.iter().map(device).collect();
     let verdict = judge(Findings {
-        tree_ended: false,
-        stopping: false,
         models_here,
         models_elsewhere,
         devices: &devices,
-        open_breakers: 0,
         falls_back: policy.falls_back(),
+        ..WELL
     });
     assert!(verdict.live);
     assert_eq!(verdict.now == Now::Ready, expected.0);

@@ -7,9 +7,11 @@ use peregrine_runtime::Tree;
 
 use super::System;
 use crate::breaker::{BreakerMail, BreakerMode, BreakerSelector, TooManyOrders};
+use crate::devices::DeviceId;
 use crate::health::{Findings, Now, judge, known_meters};
 use crate::remote::Remote;
 use crate::request::ForecastError;
+use crate::router::Route;
 use crate::settings::Placement;
 use crate::status::{
     BreakerState, BreakerStatus, DeviceStatus, Guarded, Health, ModelCounts, ModelStats, ModelStatus,
@@ -41,6 +43,18 @@ impl System {
     pub fn find(&self, model: &str, version: Option<u32>) -> Result<Arc<ModelStatus>, ForecastError> {
         let table = self.inner.rooms.table.load();
         table.find(model, version).map(|route| Arc::clone(&route.status))
+    }
+
+    /// Whether a model is ready here, but an operator has every device refuse it. Takes no lock.
+    #[must_use]
+    pub fn refuses(&self, model: &str, version: Option<u32>) -> bool {
+        self.inner.rooms.table.load().find(model, version).is_ok_and(|route| self.is_shut(route))
+    }
+
+    fn is_shut(&self, route: &Route) -> bool {
+        let has_cpu = self.inner.rooms.lines.gpus.is_empty() || route.served.terms.fallback.falls_back();
+        let mut gates = route.gates.iter().filter(|(id, _)| has_cpu || *id != DeviceId::CPU);
+        gates.all(|(_, gate)| gate.mode() == BreakerMode::ForcedOpen)
     }
 
     /// What each model that is ready has done.
@@ -139,16 +153,20 @@ impl System {
         let devices: Vec<_> = inner.rooms.lines.iter().map(|(_, line)| line.status()).collect();
         let open =
             self.device_breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
+        let now = inner.clock.now();
+        let ready = inner.rooms.table.load().ready();
+        let unrecorded = inner.audit.get().and_then(|audit| audit.refusal());
         let verdict = judge(Findings {
             tree_ended: inner.rooms.tree.outcome().is_some(),
             stopping: inner.stopping.load(Ordering::Relaxed),
-            models_here: inner.rooms.table.load().ready().len(),
+            models_here: ready.len(),
             models_elsewhere: inner.remote.get().is_some_and(|remote| remote.peers.serve_anything()),
             devices: &devices,
             open_breakers: open,
+            shut_models: ready.iter().filter(|route| self.is_shut(route)).count(),
+            unrecorded: unrecorded.as_deref(),
             falls_back: inner.settings.falls_back(),
         });
-        let now = inner.clock.now();
         let (ready, started) = {
             let mut steady = inner.steady.lock();
             (steady.look(verdict.now, now), steady.has_started())

@@ -164,6 +164,9 @@ async fn the_only_device_is_not_ejected_for_being_slow() {
     rig.system.set_breaker_mode(all, BreakerMode::ForcedOpen).unwrap();
     until("it is forced", || gate(&rig, Backend::Cpu).state == BreakerState::ForcedOpen).await;
     rig.ask().await.unwrap_err();
+    assert!(rig.system.refuses(super::MODEL, None), "and says so");
+    let reasons = rig.system.health().reasons;
+    assert!(reasons.iter().any(|reason| reason == "breakers of every model are forced open"), "{reasons:?}");
 }
 
 #[tokio::test]

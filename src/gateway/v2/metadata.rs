@@ -61,7 +61,8 @@ pub(super) async fn ready(
     path: Path<ModelPath>,
 ) -> Result<HttpResponse, ProtocolError> {
     let model = shared.located(&path.model, path.version()?).await?;
-    if model.state != ModelState::Ready {
+    let refused = shared.system.refuses(&path.model, path.version()?) && !shared.is_elsewhere(&model);
+    if model.state != ModelState::Ready || refused {
         return Err(Refusal::Forecast(ForecastError::NotReady(model.spec.name.clone())).into());
     }
     Ok(answer(&json!({ "name": model.spec.name, "ready": true })))

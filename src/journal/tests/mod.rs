@@ -77,7 +77,7 @@ async fn who_appends_together_is_answered_together() {
         result.unwrap();
     }
     assert_eq!(restored(&journal).len(), 200);
-    assert_eq!(journal.status(), JournalStatus { queued: 0, written: 200, failed: 0 });
+    assert_eq!(journal.status(), JournalStatus { queued: 0, written: 200, failed: 0, refuses: false });
 }
 
 #[tokio::test]
