@@ -18,6 +18,8 @@ pub(super) struct SeriesFile {
     pub(super) history: Option<usize>,
     /// Series of one of the 64 shards.
     pub(super) per_shard_max: Option<usize>,
+    /// How far ahead of the node's clock a tick may be dated; what is later is refused, for nothing newer would come after it.
+    pub(super) ahead_max: Option<WrittenDuration>,
     /// Predictions that a subscriber can go back.
     pub(super) replay_max: Option<usize>,
     /// Windows of one model that may wait to be forecast; one more, and its stream skips to its newest.
@@ -47,6 +49,8 @@ pub struct SeriesConfig {
     pub history: usize,
     /// Series of one shard.
     pub per_shard_max: usize,
+    /// How far ahead of the node's clock a tick may be dated.
+    pub ahead_max: Duration,
     /// Predictions that a subscriber can go back.
     pub replay_max: usize,
     /// Windows of one model that may wait.
@@ -63,6 +67,7 @@ impl Checker<'_> {
     pub(super) fn series(&mut self, written: SeriesFile) -> Option<SeriesConfig> {
         let history = self.within("series.history", written.history, 2..=1_000_000);
         let per_shard_max = self.within("series.per_shard_max", written.per_shard_max, 1..=65_536);
+        let ahead_max = self.time("series.ahead_max", written.ahead_max, Duration::ZERO..=DAY * 36_600);
         let replay_max = self.within("series.replay_max", written.replay_max, 1..=100_000);
         let queue_max = self.within("series.queue_max", written.queue_max, 1..=1_000_000);
         let nodes = self.present("series.nodes", written.nodes);
@@ -83,6 +88,7 @@ impl Checker<'_> {
         Some(SeriesConfig {
             history: history?,
             per_shard_max: per_shard_max?,
+            ahead_max: ahead_max?,
             replay_max: replay_max?,
             queue_max: queue_max?,
             nodes: nodes?,

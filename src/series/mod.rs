@@ -105,6 +105,7 @@ fn settings(config: &Config) -> SeriesSettings {
             series_max: series.per_shard_max,
             steps: series.steps.iter().map(|(pattern, step)| (pattern.clone(), nanos(step))).collect(),
         },
+        ahead_max: series.ahead_max,
         replay_max: series.replay_max,
         queue_max: series.queue_max,
         rows_max: config.batching.rows_max.min(config.batching.request_rows_max),

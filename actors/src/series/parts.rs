@@ -19,6 +19,8 @@ pub struct SeriesSettings {
     pub shards: u16,
     /// Of each shard.
     pub limits: ShardLimits,
+    /// How far ahead of this node's clock a tick may be dated.
+    pub ahead_max: Duration,
     /// Predictions that one replay makes at most; older ones are gone.
     pub replay_max: usize,
     /// Windows of one model that wait to be forecast. One more, and its stream skips to its newest.

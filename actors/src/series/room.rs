@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ use super::journal::{Journal, JournalEntry, JournalError};
 use super::parts::{Outlet, SeriesParts, SeriesSettings};
 use super::place::Place;
 use super::predictor::{Handed, Predictor};
-use super::tick::timestamp;
+use super::tick::{Timestamp, timestamp};
 use super::wants::Wants;
 use super::{Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError};
 use crate::stream::SourceError;
@@ -171,7 +172,10 @@ impl Series {
         let mut touched = HashSet::new();
         let mut effects = Vec::with_capacity(ticks.len());
         for tick in ticks {
-            let effect = held.shard.feed(tick, epoch, &inner.settings.limits);
+            let effect = match in_time(tick, accepted_at, inner.settings.ahead_max) {
+                Ok(()) => held.shard.feed(tick, epoch, &inner.settings.limits),
+                Err(refused) => Err(refused),
+            };
             inner.counters.fed(&effect);
             if let Ok(Effect::Advanced { seq } | Effect::Inserted { seq }) = effect {
                 self.followed(&mut held, tick, seq, accepted_at, &mut handed);
@@ -342,5 +346,44 @@ impl Inner {
         if held.shard.take(&log, &self.settings.limits) == Taken::UpTo(entry.seq) {
             held.kept.insert(name.clone(), entry.seq);
         }
+    }
+}
+
+/// Refuses what a wrong clock has dated: it would stay the newest of its series, and all that comes after it old.
+fn in_time(tick: &Tick, now: Timestamp, ahead_max: Duration) -> Result<(), TickError> {
+    let ahead = u128::try_from(i128::from(tick.at.0) - i128::from(now.0)).unwrap_or(0);
+    if ahead <= ahead_max.as_nanos() {
+        return Ok(());
+    }
+    let days = ahead / (86_400 * 1_000_000_000);
+    Err(TickError::Invalid(format!(
+        "`ts` is {days} days ahead of this node's clock: check its unit (milliseconds) and the sender's clock, or allow \
+         it by series.ahead_max"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::tick::{SeriesName, Tick, Timestamp};
+    use super::in_time;
+
+    #[test]
+    fn what_is_dated_too_far_ahead_is_refused_and_the_past_never() {
+        let dated = |at: i64| {
+            let tick = Tick {
+                series: SeriesName::new("USD").expect("a name"),
+                at: Timestamp(at),
+                value: Some(1.0),
+                hist_exog: Vec::new(),
+                futr_exog: Vec::new(),
+                stat_exog: Vec::new(),
+                trace: Default::default(),
+            };
+            in_time(&tick, Timestamp(1_000), Duration::from_nanos(50)).is_ok()
+        };
+        assert_eq!([i64::MIN, 0, 1_000, 1_050].map(dated), [true; 4]);
+        assert_eq!([1_051, i64::MAX].map(dated), [false; 2]);
     }
 }

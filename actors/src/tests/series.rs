@@ -148,6 +148,7 @@ fn settings() -> SeriesSettings {
     SeriesSettings {
         shards: 4,
         limits: ShardLimits { history: WINDOW + 64, series_max: 100, steps: Vec::new() },
+        ahead_max: Duration::from_secs(1 << 32),
         replay_max: 32,
         queue_max: 64,
         rows_max: 16,
