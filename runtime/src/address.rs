@@ -175,7 +175,7 @@ impl<M: Mail> Address<M> {
 }
 
 async fn ask_near<M: Mail>(core: &Core<M>, message: M, deadline: Deadline) -> Result<M::Result, AskError> {
-    if deadline.expired(core.now()) {
+    if core.is_over(deadline) {
         core.count_expired();
         return Err(AskError::Deadline);
     }
@@ -183,7 +183,7 @@ async fn ask_near<M: Mail>(core: &Core<M>, message: M, deadline: Deadline) -> Re
     core.push(Envelope { message, slot, deadline: Some(deadline) }).map_err(AskError::from)?;
     match reply.before(deadline).await {
         // The mailbox drops what expired, which may be a moment before the timer here fires.
-        Err(AskError::Failed) if deadline.expired(core.now()) => Err(AskError::Deadline),
+        Err(AskError::Failed) if core.is_over(deadline) => Err(AskError::Deadline),
         ended => ended,
     }
 }

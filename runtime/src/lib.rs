@@ -12,6 +12,7 @@
 
 mod actor;
 mod address;
+mod alarm;
 mod clock;
 mod cluster;
 mod deadline;

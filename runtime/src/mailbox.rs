@@ -327,8 +327,8 @@ impl<M: Mail> Core<M> {
         Ok(state)
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        self.clock.now()
+    pub(crate) fn is_over(&self, deadline: Deadline) -> bool {
+        self.clock.has_reached(deadline.instant())
     }
 
     pub(crate) fn count_expired(&self) {
@@ -356,7 +356,7 @@ impl<M: Mail> Core<M> {
             }
             if envelope.slot.is_abandoned() {
                 self.abandoned.fetch_add(1, Ordering::Relaxed);
-            } else if envelope.deadline.is_some_and(|deadline| deadline.expired(self.clock.now())) {
+            } else if envelope.deadline.is_some_and(|deadline| self.is_over(deadline)) {
                 self.count_expired();
             } else {
                 return Some(envelope);

@@ -8,9 +8,9 @@ use std::future::pending;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
 
 use crate::address::AskError;
+use crate::alarm::before;
 use crate::deadline::Deadline;
 
 /// A slot and the wait for it, for messages that carry their own slot.
@@ -127,10 +127,10 @@ pub struct Reply<R>(oneshot::Receiver<R>);
 impl<R> Reply<R> {
     /// Waits for the answer, but no longer than the deadline.
     pub async fn before(self, deadline: Deadline) -> Result<R, AskError> {
-        match timeout_at(deadline.instant().into(), self.0).await {
-            Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(_dropped)) => Err(AskError::Failed),
-            Err(_elapsed) => Err(AskError::Deadline),
+        match before(deadline, self.0).await {
+            Some(Ok(reply)) => Ok(reply),
+            Some(Err(_dropped)) => Err(AskError::Failed),
+            None => Err(AskError::Deadline),
         }
     }
 }

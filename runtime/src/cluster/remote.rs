@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
 
 use crate::address::{AskError, Far, Refusal, TellError};
+use crate::alarm::before;
 use crate::cluster::NodeId;
 use crate::cluster::net::{Net, Peer};
 use crate::cluster::outbox::Unsent;
@@ -96,15 +96,15 @@ impl<M: RemoteMessage> Far<M> for RemoteActor<M> {
         let started = self.start(&message, deadline);
         Box::pin(async move {
             let (mut waiting, answer) = started?;
-            let ended = match timeout_at(deadline.instant().into(), answer).await {
-                Ok(Ok(ended)) => {
+            let ended = match before(deadline, answer).await {
+                Some(Ok(ended)) => {
                     // Whoever sent the outcome took the ask off the list.
                     waiting.ended = true;
                     ended
                 }
                 // The other half goes only with an outcome.
-                Ok(Err(_dropped)) => Err(AskError::Lost),
-                Err(_elapsed) => Err(AskError::Deadline),
+                Some(Err(_dropped)) => Err(AskError::Lost),
+                None => Err(AskError::Deadline),
             };
             drop(waiting);
             ended

@@ -177,6 +177,7 @@ async fn watch(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last_tick = Instant::now();
     let mut stalled_until = None::<Instant>;
+    let mut spared = HashSet::new();
     let mut left = HashSet::new();
     let mut published_cut = Vec::new();
     loop {
@@ -217,9 +218,14 @@ async fn watch(
             for (id, member) in &before.members {
                 let gone = left.contains(&(id.clone(), member.incarnation));
                 if !gone && !members.contains_key(id) {
+                    if spared.insert(id.clone()) {
+                        tracing::warn!(member = %id, "silent, but this node did not run itself: not declared gone yet");
+                    }
                     members.insert(id.clone(), member.clone());
                 }
             }
+        } else {
+            spared.clear();
         }
         if members != before.members {
             net.enter_view(Arc::new(View { members, revision: before.revision + 1 }));

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
 
 use super::packet::{KEY_BYTES_MAX, PACKET_BYTES_MAX, PARCEL_BYTES};
 use super::region::{Command, Ended, Start};
 use super::{SenderLimits, ShardId, ShardSpec, shard_of};
 use crate::actor::Failure;
 use crate::address::{AskError, Refusal};
+use crate::alarm::before;
 use crate::cluster::Cluster;
 use crate::cluster::body::Body;
 use crate::cluster::exports::ExportError;
@@ -231,11 +231,11 @@ impl<M: RemoteMessage> ShardRegion<M> {
             mpsc::error::TrySendError::Full(_) => AskError::Full,
             mpsc::error::TrySendError::Closed(_) => AskError::Closed,
         })?;
-        match timeout_at(deadline.instant().into(), ended).await {
-            Ok(Ok(ended)) => ended,
+        match before(deadline, ended).await {
+            Some(Ok(ended)) => ended,
             // The region has ended with its node.
-            Ok(Err(_dropped)) => Err(AskError::Closed),
-            Err(_elapsed) => Err(AskError::Deadline),
+            Some(Err(_dropped)) => Err(AskError::Closed),
+            None => Err(AskError::Deadline),
         }
     }
 }
