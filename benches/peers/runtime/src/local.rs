@@ -13,7 +13,7 @@ use peregrine_runtime::{
 };
 
 use crate::driver::middle;
-use crate::{Outcome, runtime};
+use crate::{Outcome, process, runtime};
 
 /// Messages that may wait, for all alike.
 const WAITING_MAX: usize = 1024;
@@ -109,6 +109,8 @@ impl Target for Unbounded {
 struct Figures {
     ask_p50_us: Vec<f64>,
     asks_per_s: Vec<f64>,
+    /// Processor time of the process an ask, with those in flight: what the load of a machine disturbs least.
+    ask_cpu_us: Vec<f64>,
     tells_per_s: Vec<f64>,
 }
 
@@ -153,7 +155,7 @@ pub(crate) fn compare(rounds: u32, seconds: u32) -> Outcome<()> {
         }
     }
     println!("medians over rounds; in parentheses the median ratio to the first line\n");
-    println!("| | ask p50 µs | asks/s at {IN_FLIGHT} | tells/s |\n|---|---|---|---|");
+    println!("| | ask p50 µs | asks/s at {IN_FLIGHT} | µs processor | tells/s |\n|---|---|---|---|---|");
     for (name, run) in names.iter().zip(&figures) {
         let cell = |ours: &[f64], first: &[f64], digits: usize| {
             let ratios = ours.iter().zip(first).map(|(ours, first)| ours / first).collect();
@@ -161,9 +163,10 @@ pub(crate) fn compare(rounds: u32, seconds: u32) -> Outcome<()> {
         };
         let first = &figures[0];
         println!(
-            "| {name} | {} | {} | {} |",
+            "| {name} | {} | {} | {} | {} |",
             cell(&run.ask_p50_us, &first.ask_p50_us, 1),
             cell(&run.asks_per_s, &first.asks_per_s, 0),
+            cell(&run.ask_cpu_us, &first.ask_cpu_us, 2),
             cell(&run.tells_per_s, &first.tells_per_s, 0),
         );
     }
@@ -179,7 +182,7 @@ async fn measure<T: Target>(
     // From a task of the runtime, as messages are sent in a program, not from the thread that waits for it.
     let asking = target.clone();
     figures.ask_p50_us.push(tokio::spawn(async move { alone(&asking, each).await }).await??);
-    let start = Instant::now();
+    let (start, spent) = (Instant::now(), process::spent(std::process::id())?);
     let tasks: Vec<_> = (0..IN_FLIGHT)
         .map(|_| {
             let target = target.clone();
@@ -200,6 +203,8 @@ async fn measure<T: Target>(
         count += task.await?.ok_or("an ask failed")?;
     }
     figures.asks_per_s.push(count as f64 / start.elapsed().as_secs_f64());
+    let spent = process::spent(std::process::id())? - spent;
+    figures.ask_cpu_us.push(spent.as_secs_f64() * 1e6 / count as f64);
     let (start, before) = (Instant::now(), handled.load(Ordering::Acquire));
     let telling = tokio::spawn(async move {
         let mut told = 0;

@@ -10,10 +10,12 @@
 
 mod driver;
 mod grpc;
+mod kameos;
 mod local;
 mod measure;
 mod ours;
 mod process;
+mod ractors;
 mod tcp;
 
 use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use std::time::Duration;
 type Outcome<T> = Result<T, Failed>;
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-const PEERS: [&str; 4] = ["peregrine", "tcp", "fabric", "tonic"];
+const PEERS: [&str; 6] = ["peregrine", "tcp", "fabric", "tonic", "ractor", "kameo"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -70,6 +72,8 @@ async fn serve(peer: &str) -> Outcome<()> {
         "tcp" => tcp::serve().await,
         "fabric" => tcp::serve_fabric().await,
         "tonic" => grpc::serve().await,
+        "ractor" => ractors::serve().await,
+        "kameo" => kameos::serve().await,
         other => Err(format!("no peer `{other}`").into()),
     }
 }
@@ -79,6 +83,8 @@ async fn call(peer: &str, server: SocketAddr, pid: u32, each: Duration) -> Outco
         "peregrine" => measure::all(ours::Client::connect(server).await?, pid, each).await,
         "tcp" => measure::all(tcp::Client::connect(server).await?, pid, each).await,
         "tonic" => measure::all(grpc::Client::connect(server).await?, pid, each).await,
+        "ractor" => measure::all(ractors::Client::connect(server).await?, pid, each).await,
+        "kameo" => measure::all(kameos::Client::connect(server).await?, pid, each).await,
         "fabric" => measure::all(tcp::Client::connect_fabric(server).await?, pid, each).await,
         other => Err(format!("no peer `{other}`").into()),
     }

@@ -30,7 +30,8 @@ fn status_mib(pid: u32, key: &str) -> Outcome<f64> {
     Ok(kib / 1024.0)
 }
 
-fn spent(pid: u32) -> Outcome<Duration> {
+/// Processor time of a process, all its threads.
+pub(crate) fn spent(pid: u32) -> Outcome<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name in front may contain anything, but ends with the last parenthesis.
     let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
