@@ -2,7 +2,8 @@
 //!
 //! Two nodes in processes of their own, one of which records. They are loaded in turns, the order changed each round,
 //! by a closed loop of binary requests of one window: the cheapest request there is, so that the share is the largest.
-//! Prints for each round the requests a second and the processor time of the node for a request, and the medians.
+//! Prints for each round the requests a second, the processor time of the node for a request and, of that, of the thread
+//! that writes, and the medians.
 
 mod support;
 
@@ -10,6 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use support::{Failure, Node, load};
+
+/// What the node calls the thread that writes.
+const WRITER: &str = "audit";
 
 fn main() -> Result<(), Failure> {
     let mut numbers = std::env::args().skip(1);
@@ -21,20 +25,28 @@ fn main() -> Result<(), Failure> {
         load(node.addr, connections, Duration::from_secs(2))?;
     }
     let mut seen: [Vec<(f64, f64)>; 2] = Default::default();
-    println!("round  plain req/s  µs cpu   recording req/s  µs cpu");
+    let mut writing = Vec::new();
+    println!("round  plain req/s  µs cpu   recording req/s  µs cpu  µs writer");
     for round in 0..rounds {
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for at in order {
             let before = nodes[at].processor_s()?;
+            let written = if at == 1 { nodes[1].thread_s(WRITER)? } else { 0.0 };
             let (count, took) = load(nodes[at].addr, connections, Duration::from_secs_f64(each))?;
             // What it writes a moment later counts.
             thread::sleep(Duration::from_millis(100));
             let busy = nodes[at].processor_s()? - before;
+            if at == 1 {
+                writing.push((nodes[1].thread_s(WRITER)? - written) * 1e6 / count as f64);
+            }
             seen[at].push((count as f64 / took.as_secs_f64(), busy * 1e6 / count as f64));
         }
         let [(plain, plain_us), (with, with_us)] = [seen[0][round], seen[1][round]];
-        println!("{round:>5} {plain:>12.0} {plain_us:>7.2} {with:>17.0} {with_us:>7.2}");
+        let writer_us = writing[round];
+        println!("{round:>5} {plain:>12.0} {plain_us:>7.2} {with:>17.0} {with_us:>7.2} {writer_us:>10.2}");
     }
+    writing.sort_by(f64::total_cmp);
+    println!("µs of the thread that writes, a request: median {:.2}", writing[writing.len() / 2]);
     let ratios = |pick: fn(&(f64, f64)) -> f64| {
         let mut all: Vec<f64> =
             seen[0].iter().zip(&seen[1]).map(|(plain, with)| pick(with) / pick(plain)).collect();

@@ -61,6 +61,22 @@ impl Node {
             fields.get(11).ok_or("short")?.parse::<f64>()? + fields.get(12).ok_or("short")?.parse::<f64>()?;
         Ok(ticks / TICKS_PER_S)
     }
+
+    /// Processor time so far of its thread of this name, in seconds.
+    #[allow(dead_code, reason = "not every example asks")]
+    pub fn thread_s(&self, name: &str) -> Result<f64, Failure> {
+        for thread in std::fs::read_dir(self.proc().join("task"))? {
+            let thread = thread?.path();
+            // Others end while they are looked at.
+            let is_it =
+                std::fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+            if is_it {
+                let spent = std::fs::read_to_string(thread.join("schedstat"))?;
+                return Ok(spent.split(' ').next().ok_or("no schedstat")?.parse::<f64>()? / 1e9);
+            }
+        }
+        Err(format!("no thread is called {name}").into())
+    }
 }
 
 impl Drop for Node {

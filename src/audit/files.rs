@@ -9,15 +9,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peregrine_actors::audit::index::Index;
 use peregrine_actors::audit::{
-    FRAME_BYTES, HEADER_BYTES, Head, Keep, Link, Note, Sealed, SegmentHeader, Store, StoreError, append,
-    is_record,
+    Format, Group, HEADER_BYTES, Head, Keep, Link, Note, Sealed, SegmentHeader, Store, StoreError,
 };
 use tracing::{info, warn};
 
 use super::Live;
-
-/// Bytes of one write.
-const WRITE_BYTES: usize = 1 << 20;
 
 /// The files of a chain that is open for writing.
 pub(super) struct Files {
@@ -30,8 +26,6 @@ pub(super) struct Files {
     sealed: Vec<Old>,
     /// Of the segment that grows.
     live: Live,
-    /// What is to be written next.
-    buffer: Vec<u8>,
 }
 
 /// The segment that grows.
@@ -61,10 +55,9 @@ impl Files {
         sealed: Vec<Old>,
         index: Index,
     ) -> io::Result<Self> {
-        let head_file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("head"))?;
+        let head_file = open_head(dir)?;
         let live = Arc::new(parking_lot::Mutex::new((segment.index, index)));
-        let files =
-            Self { dir: dir.to_owned(), keep, segment, head_file, head, sealed, live, buffer: Vec::new() };
+        let files = Self { dir: dir.to_owned(), keep, segment, head_file, head, sealed, live };
         files.put_head(head)?;
         Ok(files)
     }
@@ -73,35 +66,23 @@ impl Files {
         Arc::clone(&self.live)
     }
 
-    /// All or nothing of what is in the buffer, which ends with `link` and holds so many records.
-    fn flush(&mut self, link: Link, records: u64) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
+    /// All or nothing of a group. The head does not speak of it yet.
+    fn put(&mut self, group: &mut Group) -> io::Result<()> {
         let start = self.head.offset;
-        if let Err(failed) = self.segment.file.write_all_at(&self.buffer, start) {
+        let (frame, link) = group.seal(self.head.link);
+        if let Err(failed) = self.segment.file.write_all_at(frame, start) {
             // Whatever of it was written is behind the head, and written over by the next try.
             if let Err(kept) = self.segment.file.set_len(start) {
                 warn!(error = %kept, "a part of a record stays behind the end of the audit chain");
             }
             return Err(failed);
         }
+        let offset = start + frame.len() as u64;
         self.segment.is_empty = false;
-        self.index_buffer(start);
-        let offset = start + self.buffer.len() as u64;
-        self.head = Head { offset, link, records: self.head.records + records, ..self.head };
-        self.buffer.clear();
-        // The chain goes on whatever comes of this: the next write says again where it ends.
-        self.put_head(self.head)
-    }
-
-    fn index_buffer(&self, start: u64) {
+        self.head = Head { offset, link, records: self.head.records + group.records(), ..self.head };
         let mut live = self.live.lock();
-        let mut at = 0;
-        while let Some(body) = peregrine_actors::audit::body_at(&self.buffer, at) {
-            live.1.add(start + at as u64, body);
-            at += body.len() + FRAME_BYTES;
-        }
+        group.bodies().for_each(|body| live.1.add(start, body));
+        Ok(())
     }
 
     fn put_head(&self, head: Head) -> io::Result<()> {
@@ -112,6 +93,8 @@ impl Files {
     /// it fails.
     fn rotate(&mut self, incoming: u64, now_ms: u64) -> io::Result<()> {
         let (segment, head) = (&self.segment, self.head);
+        // The next one follows it, also for whoever starts between the two.
+        self.put_head(head)?;
         segment.file.sync_data()?;
         let index = self.live.lock().1.clone().encode();
         let index_bytes = index.len() as u64;
@@ -134,50 +117,29 @@ impl Files {
         Ok(())
     }
 
-    fn appended(&mut self, bodies: &mut [Vec<u8>], now: SystemTime) -> (usize, io::Result<()>) {
-        let now_ms = millis(now);
-        let (mut written, mut gathered, mut records) = (0, 0, 0);
-        let mut link = self.head.link;
-        self.buffer.clear();
-        for body in bodies {
-            let incoming = (body.len() + FRAME_BYTES) as u64;
-            let bytes = self.head.offset + self.buffer.len() as u64;
-            let is_empty = self.segment.is_empty && self.buffer.is_empty();
+    /// As far as groups can be written, and how many were.
+    fn put_all(&mut self, groups: &mut [&mut Group], now_ms: u64) -> (usize, io::Result<()>) {
+        for (written, group) in groups.iter_mut().enumerate().filter(|(_, group)| !group.is_empty()) {
+            let incoming = group.frame_bytes() as u64;
             let age = Duration::from_millis(now_ms.saturating_sub(self.segment.created_ms));
-            let rotates = self.keep.rotates(bytes, is_empty, age, incoming);
-            if rotates || self.buffer.len() >= WRITE_BYTES {
-                let before = self.head.offset;
-                let flushed = self.flush(link, records);
-                if self.head.offset > before {
-                    written += std::mem::take(&mut gathered);
-                    records = 0;
-                }
-                if let Err(failed) = flushed {
-                    return (written, Err(failed));
-                }
+            let rotates = self.keep.rotates(self.head.offset, self.segment.is_empty, age, incoming);
+            let ready = if rotates { self.rotate(incoming, now_ms) } else { Ok(()) };
+            if let Err(failed) = ready.and_then(|()| self.put(group)) {
+                return (written, Err(failed));
             }
-            if rotates {
-                if let Err(failed) = self.rotate(incoming, now_ms) {
-                    return (written, Err(failed));
-                }
-                link = self.head.link;
-            }
-            link = append(&mut self.buffer, body, link);
-            records += u64::from(is_record(body));
-            gathered += 1;
         }
-        let before = self.head.offset;
-        let flushed = self.flush(link, records);
-        if self.head.offset > before {
-            written += gathered;
-        }
-        (written, flushed)
+        (groups.len(), Ok(()))
     }
 }
 
 impl Store for Files {
-    fn append(&mut self, bodies: &mut [Vec<u8>], now: SystemTime) -> (usize, Result<(), StoreError>) {
-        let (written, result) = self.appended(bodies, now);
+    fn append(&mut self, groups: &mut [&mut Group], now: SystemTime) -> (usize, Result<(), StoreError>) {
+        let before = self.head;
+        let (written, mut result) = self.put_all(groups, millis(now));
+        if self.head != before {
+            // The chain goes on whatever comes of this: the next write says again where it ends.
+            result = result.and(self.put_head(self.head));
+        }
         (written, result.map_err(|failed| self.failed(&failed)))
     }
 
@@ -213,10 +175,15 @@ impl Begun {
         created_ms: u64,
         notes: &[Note],
     ) -> io::Result<Self> {
-        let (header, mut link) = SegmentHeader { index, created_ms, before }.encode();
+        let (header, mut link) =
+            SegmentHeader { format: Format::Grouped, index, created_ms, before }.encode();
         let mut bytes = header.to_vec();
-        for note in notes {
-            link = append(&mut bytes, &mut note.encode(), link);
+        let mut group = Group::default();
+        notes.iter().for_each(|note| group.push(&note.encode()));
+        if !group.is_empty() {
+            let (frame, end) = group.seal(link);
+            bytes.extend_from_slice(frame);
+            link = end;
         }
         let path = segment_path(dir, index);
         // What a failed try has left is no part of the chain.
@@ -229,6 +196,17 @@ impl Begun {
         let head = Head { segment: index, offset: bytes.len() as u64, records: 0, link };
         Ok(Self { segment: Segment { index, file, created_ms, is_empty: true }, head })
     }
+}
+
+/// Says where the chain ends, on the disk when this returns.
+pub(super) fn write_head(dir: &Path, head: Head) -> io::Result<()> {
+    let file = open_head(dir)?;
+    file.write_all_at(&head.encode(), 0)?;
+    file.sync_data()
+}
+
+fn open_head(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("head"))
 }
 
 pub(super) fn dropped_note(old: &Old, at_ms: u64) -> Note {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use peregrine_actors::audit::index::{Index, find_in};
 use peregrine_actors::audit::{
-    FRAME_BYTES, Head, Link, Record, Report, Verifier, body_at, is_intact, keys_of_name, unchecked,
+    Entry, FRAME_BYTES, Format, Head, Link, Record, Report, Verifier, frame_at, is_intact, keys_of_name,
+    unchecked,
 };
 
 use super::Live;
@@ -17,6 +18,8 @@ use super::files::{index_path, list, segment_path};
 const TRIES: usize = 3;
 /// Of a link, before a frame.
 const LINK_BYTES: u64 = 32;
+/// Of what says how a segment holds its entries.
+const MAGIC_BYTES: usize = 8;
 
 /// Records cannot be read; the operator acts.
 #[derive(Debug, thiserror::Error)]
@@ -79,14 +82,19 @@ impl Folder {
     fn try_find(&self, name: &str, keys: &[u64]) -> io::Result<Option<Located>> {
         for segment in list(&self.dir)?.into_iter().rev() {
             let file = File::open(segment_path(&self.dir, segment))?;
+            let Some(format) = format(&file)? else { continue };
             for at in self.places(segment, keys)? {
                 let Some((bytes, start)) = frame(&file, u64::from(at))? else { continue };
-                let record = body_at(&bytes, start).and_then(|body| Record::decode(body).ok());
-                let Some(record) = record else { continue };
-                let rows = record.rows_called(name);
-                if !rows.is_empty() {
-                    let is_intact = is_intact(&bytes, start);
-                    return Ok(Some(Located { segment, at: u64::from(at), record, rows, is_intact }));
+                let Some(frame) = frame_at(&bytes, start, format) else { continue };
+                let mut entries: Vec<Entry<'_>> = frame.entries().collect();
+                while let Some(entry) = entries.pop() {
+                    let Ok(record) = Record::decode(entry.body) else { continue };
+                    let rows = record.rows_called(name);
+                    if !rows.is_empty() {
+                        let at = u64::from(at) + entry.at - start as u64;
+                        let is_intact = is_intact(&bytes, start, format);
+                        return Ok(Some(Located { segment, at, record, rows, is_intact }));
+                    }
                 }
             }
         }
@@ -154,6 +162,13 @@ impl Folder {
     fn failed(&self, source: io::Error) -> ReadError {
         ReadError { dir: self.dir.clone(), source }
     }
+}
+
+/// Of a segment; `None`: of none that can be read.
+fn format(file: &File) -> io::Result<Option<Format>> {
+    let mut magic = [0; MAGIC_BYTES];
+    let read = file.read_at(&mut magic, 0)?;
+    Ok(Format::of(&magic[..read]))
 }
 
 /// A frame, the link before it and where it begins in these bytes; `None` if there is none. No more is read than the

@@ -87,6 +87,7 @@ impl AuditRecords {
             sync_every: config.sync_every,
             queue_bytes_max: config.queue_bytes_max,
             record_bytes_max: usize::try_from(config.keep.record_bytes_max()).unwrap_or(usize::MAX),
+            group_bytes: usize::try_from(config.keep.group_bytes()).unwrap_or(usize::MAX),
         });
         let run = {
             let audit = Arc::clone(&audit);

@@ -8,12 +8,13 @@ use std::time::SystemTime;
 
 use peregrine_actors::audit::index::Index;
 use peregrine_actors::audit::{
-    Flaw, Frames, HEADER_BYTES, Head, Keep, Link, Note, Sealed, SegmentHeader, Store as _, is_record,
+    Flaw, Format, Frames, Group, HEADER_BYTES, Head, Keep, Link, Note, Sealed, SegmentHeader, Store as _,
+    is_record,
 };
 
 use super::files::{
     Begun, Files, Old, Segment, drop_segment, dropped_note, first_segment_offset, index_path, list, millis,
-    segment_path,
+    segment_path, write_head,
 };
 use crate::config::NodeConfig;
 
@@ -63,6 +64,7 @@ pub(super) fn open(dir: &Path, keep: Keep, node: &NodeConfig, now: SystemTime) -
     let mut records = head.as_ref().map_or(0, |head| head.as_ref().map_or(0, |head| head.records));
     let place = place(dir, &segments, head)?;
     let last = match &place {
+        Place::Behind(tail) if tail.header.format == Format::Single => tail.index.saturating_add(1),
         Place::Behind(tail) => tail.index,
         Place::Next { index, .. } | Place::Broken { index, .. } => *index,
     };
@@ -75,8 +77,20 @@ pub(super) fn open(dir: &Path, keep: Keep, node: &NodeConfig, now: SystemTime) -
             (found.cut_bytes, found.was_closed) = (tail.cut_bytes, tail.was_closed);
             let Tail { index, header, end: offset, link, is_empty, entries, .. } = tail;
             records += tail.records;
-            let segment = Segment { index, file, created_ms: header.created_ms, is_empty };
-            (segment, Head { segment: index, offset, records: 0, link }, entries)
+            let end = Head { segment: index, offset, records, link };
+            match header.format {
+                Format::Grouped => {
+                    (Segment { index, file, created_ms: header.created_ms, is_empty }, end, entries)
+                }
+                // Whoever starts between the two finds an end that the next one follows.
+                Format::Single => {
+                    file.sync_data()?;
+                    write_head(dir, end)?;
+                    old.iter_mut().filter(|old| old.index == index).for_each(|old| old.end = link);
+                    let begun = Begun::new(dir, index.saturating_add(1), link, now_ms, &[])?;
+                    (begun.segment, begun.head, Index::default())
+                }
+            }
         }
         Place::Next { index, before, was_closed } => {
             found.was_closed = was_closed;
@@ -103,8 +117,9 @@ pub(super) fn open(dir: &Path, keep: Keep, node: &NodeConfig, now: SystemTime) -
         cut_bytes: found.cut_bytes,
     });
     let mut files = Files::new(dir, keep, segment, head, old, entries)?;
-    let mut bodies: Vec<Vec<u8>> = notes.iter().map(Note::encode).collect();
-    let (_, appended) = files.append(&mut bodies, now);
+    let mut group = Group::default();
+    notes.iter().for_each(|note| group.push(&note.encode()));
+    let (_, appended) = files.append(&mut [&mut group], now);
     appended.and_then(|()| files.sync()).map_err(io::Error::other)?;
     dropped.iter().for_each(|old| drop_segment(dir, old));
     Ok((files, found))
@@ -169,17 +184,19 @@ fn tail(index: u64, bytes: &[u8], head: &Head) -> Result<Tail, Flaw> {
     let is_head = |offset: u64, link: Link| (head.segment, head.offset, head.link) == (index, offset, link);
     let follows = head.segment.checked_add(1) == Some(index) && header.before == head.link;
     let mut reaches = follows || is_head(HEADER_BYTES as u64, link);
-    let mut frames = Frames::new(bytes, link);
+    let mut frames = Frames::new(bytes, header.format, link);
     let mut records = 0;
     let (mut entries, mut was_closed, mut is_empty, mut flaw) = (Index::default(), false, true, None);
     while let Some(frame) = frames.next() {
         match frame {
             Ok(frame) => {
-                let note = Note::decode(frame.body);
-                was_closed = matches!(note, Ok(Note::Closed { .. }));
-                is_empty &= matches!(note, Ok(Note::Dropped { .. }));
-                entries.add(frame.at, frame.body);
-                records += u64::from(reaches && is_record(frame.body));
+                for entry in frame.entries() {
+                    let note = Note::decode(entry.body);
+                    was_closed = matches!(note, Ok(Note::Closed { .. }));
+                    is_empty &= matches!(note, Ok(Note::Dropped { .. }));
+                    entries.add(frame.at, entry.body);
+                    records += u64::from(reaches && is_record(entry.body));
+                }
                 let (end, link) = frames.end();
                 reaches |= is_head(end, link);
             }
@@ -196,8 +213,10 @@ fn tail(index: u64, bytes: &[u8], head: &Head) -> Result<Tail, Flaw> {
 
 /// Where a segment ends, as far as it holds.
 fn end_of(segment: u64, bytes: &[u8]) -> Head {
-    let Ok((_, link)) = SegmentHeader::decode(bytes) else { return Head { segment, ..Head::default() } };
-    let mut frames = Frames::new(bytes, link);
+    let Ok((header, link)) = SegmentHeader::decode(bytes) else {
+        return Head { segment, ..Head::default() };
+    };
+    let mut frames = Frames::new(bytes, header.format, link);
     while frames.next().is_some() {}
     let (offset, link) = frames.end();
     Head { segment, offset, link, records: 0 }

@@ -1,8 +1,8 @@
 //! What a disk may hand back, and programs of the operator print.
 
 use peregrine_actors::audit::{
-    Frames, HEAD_BYTES, HEADER_BYTES, Head, Link, Note, Record, SegmentHeader, body_at, index, is_intact,
-    unchecked,
+    Format, Frames, HEAD_BYTES, HEADER_BYTES, Head, Link, Note, Record, SegmentHeader, frame_at, index,
+    is_intact, unchecked,
 };
 
 pub use crate::journal::fuzzing::journal;
@@ -33,14 +33,19 @@ pub fn records(input: &[u8]) -> bool {
 fn segment(bytes: &[u8]) -> bool {
     for frame in unchecked(bytes) {
         let at = usize::try_from(frame.at).expect("within the bytes");
-        assert_eq!(body_at(bytes, at), Some(frame.body));
-        let _ = (Record::decode(frame.body), Note::decode(frame.body), is_intact(bytes, at));
+        let format = Format::of(bytes).expect("nothing is found in what is no segment");
+        assert!(frame_at(bytes, at, format).is_some_and(|found| found.end() == frame.end()));
+        let _ = is_intact(bytes, at, format);
+        for entry in frame.entries() {
+            assert!((frame.at..frame.end()).contains(&entry.at));
+            let _ = (Record::decode(entry.body), Note::decode(entry.body));
+        }
     }
     let Ok((header, link)) = SegmentHeader::decode(bytes) else {
         return false;
     };
     assert_eq!((&header.encode().0[..], header.encode().1), (&bytes[..HEADER_BYTES], link));
-    let mut frames = Frames::new(bytes, link);
+    let mut frames = Frames::new(bytes, header.format, link);
     let whole = frames.by_ref().all(|frame| frame.is_ok());
     assert_eq!(whole, frames.end().0 == bytes.len() as u64);
     whole && frames.end().1 != Link::default()

@@ -3,7 +3,9 @@
 //! What is read is hostile: nothing is allocated for a count before the bytes that it speaks of are seen to be there.
 
 /// First byte of a prediction's body; notes have others.
-pub(super) const RECORD: u8 = 1;
+pub(super) const RECORD: u8 = 7;
+/// The same, of one that holds the hash of its windows: what a former segment's link covers in their place.
+pub(super) const FORMER_RECORD: u8 = 1;
 
 /// Bytes that are no record of this build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,7 +3,7 @@
 //! `magic:8 (key:8 at:4)*`, rising by key and place.
 
 use super::codec::{u32_at, u64_at};
-use super::link::Frame;
+use super::frame::Frame;
 use super::record;
 
 const MAGIC: &[u8; 8] = b"PGAINDX1";
@@ -16,7 +16,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Adds what a frame can be found by. Segments end before their places need more than four bytes.
+    /// Adds what a body in the frame at this place can be found by. Segments end before their places need more than four
+    /// bytes.
     pub fn add(&mut self, at: u64, body: &[u8]) {
         let Ok(at) = u32::try_from(at) else { return };
         // What cannot be read cannot be found; `verify` says so.
@@ -27,15 +28,17 @@ impl Index {
     #[must_use]
     pub fn of<'a>(frames: impl Iterator<Item = Frame<'a>>) -> Self {
         let mut index = Self::default();
-        frames.for_each(|frame| index.add(frame.at, frame.body));
+        frames.for_each(|frame| frame.entries().for_each(|entry| index.add(frame.at, entry.body)));
         index
     }
 
-    /// Places of records that may have one of these keys, the newest first.
+    /// Places of frames that may hold a record of one of these keys, the newest first.
     #[must_use]
     pub fn find(&self, keys: &[u64]) -> Vec<u32> {
         let found = self.entries.iter().rev().filter(|(key, _)| keys.contains(key));
-        found.map(|(_, at)| *at).collect()
+        let mut found: Vec<u32> = found.map(|(_, at)| *at).collect();
+        found.dedup();
+        found
     }
 
     /// As it is kept.

@@ -1,28 +1,23 @@
-//! The chain: each record's hash covers the one before it, so that whatever is edited, removed, added or moved shows.
+//! The chain: each link covers the one before it, so that whatever is edited, removed, added or moved shows.
 //!
 //! ```text
 //! segment := header frame*
 //! header  := magic:8 index:8 created_ms:8 before:32 link:32
-//! frame   := len:4 body:len link:32
 //! ```
-//! Pure bytes, little-endian. A link is SHA-256 of the link before it and what it stands for. Of a prediction's windows
-//! the link covers their hash, which stands behind them, so that no byte is hashed twice.
+//! Pure bytes, little-endian; `frame` has what follows the header.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-use super::codec::{RECORD, u32_at, u64_at};
+use super::codec::u64_at;
 
 /// Of a segment's header.
 pub const HEADER_BYTES: usize = 88;
 /// Of a head.
 pub const HEAD_BYTES: usize = 96;
-/// Before and behind a body.
-pub const FRAME_BYTES: usize = 36;
 
-const SEGMENT_MAGIC: &[u8; 8] = b"PGAUDIT1";
 const HEAD_MAGIC: &[u8; 8] = b"PGAHEAD1";
 
 /// A place in the chain, by what it says of everything before it.
@@ -62,9 +57,47 @@ impl FromStr for Link {
     }
 }
 
+/// How a segment holds its entries. A chain goes on across a change of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Each by itself under SHA-256: read, and no longer written.
+    Single,
+    /// In groups under BLAKE3, which is as fast as memory on many records and slower than SHA-256 on one.
+    Grouped,
+}
+
+impl Format {
+    const ALL: [(Self, &'static [u8; 8]); 2] = [(Self::Single, b"PGAUDIT1"), (Self::Grouped, b"PGAUDIT2")];
+
+    /// Of a segment that begins so; `None`: of none that this build knows.
+    #[must_use]
+    pub fn of(segment: &[u8]) -> Option<Self> {
+        Self::ALL.iter().find(|(_, magic)| segment.starts_with(*magic)).map(|(format, _)| *format)
+    }
+
+    const fn magic(self) -> &'static [u8; 8] {
+        Self::ALL[self as usize].1
+    }
+
+    pub(super) fn hash(self, parts: &[&[u8]]) -> Link {
+        match self {
+            Self::Single => sha256(parts),
+            Self::Grouped => {
+                let mut hash = blake3::Hasher::new();
+                for part in parts {
+                    hash.update(part);
+                }
+                Link(hash.finalize().into())
+            }
+        }
+    }
+}
+
 /// What a segment begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// What follows it.
+    pub format: Format,
     /// Rises by one from segment to segment; the first is 1.
     pub index: u64,
     /// Milliseconds since 1970.
@@ -78,11 +111,11 @@ impl SegmentHeader {
     #[must_use]
     pub fn encode(&self) -> ([u8; HEADER_BYTES], Link) {
         let mut bytes = [0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(SEGMENT_MAGIC);
+        bytes[..8].copy_from_slice(self.format.magic());
         bytes[8..16].copy_from_slice(&self.index.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.created_ms.to_le_bytes());
         bytes[24..56].copy_from_slice(&self.before.0);
-        let link = hash(&[&bytes[..56]]);
+        let link = self.format.hash(&[&bytes[..56]]);
         bytes[56..].copy_from_slice(&link.0);
         (bytes, link)
     }
@@ -91,10 +124,12 @@ impl SegmentHeader {
     /// When the bytes do not begin with a header, or it was edited.
     pub fn decode(bytes: &[u8]) -> Result<(Self, Link), Flaw> {
         let bytes = bytes.get(..HEADER_BYTES).ok_or(Flaw::Short)?;
-        if bytes[..8] != *SEGMENT_MAGIC || hash(&[&bytes[..56]]).0 != bytes[56..] {
+        let format = Format::of(bytes).ok_or(Flaw::Header)?;
+        if format.hash(&[&bytes[..56]]).0 != bytes[56..] {
             return Err(Flaw::Header);
         }
         let header = Self {
+            format,
             index: u64_at(bytes, 8).ok_or(Flaw::Short)?,
             created_ms: u64_at(bytes, 16).ok_or(Flaw::Short)?,
             before: link_at(bytes, 24).ok_or(Flaw::Short)?,
@@ -126,7 +161,7 @@ impl Head {
         bytes[16..24].copy_from_slice(&self.offset.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.records.to_le_bytes());
         bytes[32..64].copy_from_slice(&self.link.0);
-        let check = hash(&[&bytes[..64]]);
+        let check = sha256(&[&bytes[..64]]);
         bytes[64..].copy_from_slice(&check.0);
         bytes
     }
@@ -134,7 +169,8 @@ impl Head {
     /// `None`: it was edited, or is none.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != HEAD_BYTES || bytes[..8] != *HEAD_MAGIC || hash(&[&bytes[..64]]).0 != bytes[64..] {
+        if bytes.len() != HEAD_BYTES || bytes[..8] != *HEAD_MAGIC || sha256(&[&bytes[..64]]).0 != bytes[64..]
+        {
             return None;
         }
         Some(Self {
@@ -155,7 +191,7 @@ pub enum Flaw {
     /// They end within a frame, or its length was edited.
     #[error("the bytes end within a record")]
     Short,
-    /// Windows.
+    /// Windows, of a former segment.
     #[error("the windows of a prediction were edited")]
     Windows,
     /// The body or the link, or what was here before is not.
@@ -163,146 +199,12 @@ pub enum Flaw {
     Link,
 }
 
-/// One entry of a segment.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
-    /// Where it begins.
-    pub at: u64,
-    /// A record or a note.
-    pub body: &'a [u8],
-    /// Of everything up to its end.
-    pub link: Link,
-}
-
-/// The frames of a segment, each checked against the one before; ends after the first that is flawed.
-#[derive(Debug)]
-pub struct Frames<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    link: Link,
-    is_over: bool,
-}
-
-impl<'a> Frames<'a> {
-    /// Of a whole segment, whose header gave `link`.
-    #[must_use]
-    pub fn new(bytes: &'a [u8], link: Link) -> Self {
-        Self { bytes, at: HEADER_BYTES, link, is_over: false }
-    }
-
-    /// Where the last good frame ended, and its link.
-    #[must_use]
-    pub fn end(&self) -> (u64, Link) {
-        (self.at as u64, self.link)
-    }
-
-    fn checked(&self) -> Result<Frame<'a>, Flaw> {
-        let (body, link) = split(self.bytes, self.at).ok_or(Flaw::Short)?;
-        if checked_link(self.link, body)? != link {
-            return Err(Flaw::Link);
-        }
-        Ok(Frame { at: self.at as u64, body, link })
-    }
-}
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = Result<Frame<'a>, Flaw>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over || self.at == self.bytes.len() {
-            return None;
-        }
-        let frame = self.checked();
-        match &frame {
-            Ok(frame) => (self.at, self.link) = (self.at + frame.body.len() + FRAME_BYTES, frame.link),
-            Err(_) => self.is_over = true,
-        }
-        Some(frame)
-    }
-}
-
-/// Writes the hash of a record's windows into its body, appends the frame, and returns its link.
-pub fn append(out: &mut Vec<u8>, body: &mut [u8], before: Link) -> Link {
-    if let Some((inputs, rest)) = windows_of(body) {
-        let computed = hash(&[&body[5..inputs]]);
-        body[inputs..rest].copy_from_slice(&computed.0);
-    }
-    let link = link_of(before, body);
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    out.extend_from_slice(body);
-    out.extend_from_slice(&link.0);
-    link
-}
-
-/// Is the frame at `at` of a segment whole, and does it follow what stands before it?
-#[must_use]
-pub fn is_intact(segment: &[u8], at: usize) -> bool {
-    let before = at.checked_sub(32).and_then(|start| link_at(segment, start));
-    let (Some(before), Some((body, link))) = (before, split(segment, at)) else { return false };
-    checked_link(before, body) == Ok(link)
-}
-
-/// The body of the frame at `at`, whatever the chain says of it.
-#[must_use]
-pub fn body_at(segment: &[u8], at: usize) -> Option<&[u8]> {
-    split(segment, at).map(|(body, _)| body)
-}
-
-/// The frames of a segment as far as their lengths lead, unchecked: what is searched need not be whole.
-pub fn unchecked(segment: &[u8]) -> impl Iterator<Item = Frame<'_>> {
-    let mut at = HEADER_BYTES;
-    std::iter::from_fn(move || {
-        let (body, link) = split(segment, at)?;
-        let frame = Frame { at: at as u64, body, link };
-        at += body.len() + FRAME_BYTES;
-        Some(frame)
-    })
-}
-
-/// Body and link of the frame at `at`.
-fn split(bytes: &[u8], at: usize) -> Option<(&[u8], Link)> {
-    let len = u32_at(bytes, at)? as usize;
-    let start = at.checked_add(4)?;
-    let end = start.checked_add(len)?;
-    let body = bytes.get(start..end)?;
-    Some((body, link_at(bytes, end)?))
-}
-
-/// The link of a body whose windows are what their hash says.
-fn checked_link(before: Link, body: &[u8]) -> Result<Link, Flaw> {
-    match windows_of(body) {
-        Some((inputs, rest)) if hash(&[&body[5..inputs]]).0 != body[inputs..rest] => Err(Flaw::Windows),
-        Some(_) => Ok(link_of(before, body)),
-        None if body.first().is_none_or(|&kind| kind == RECORD) => Err(Flaw::Link),
-        None => Ok(link_of(before, body)),
-    }
-}
-
-fn link_of(before: Link, body: &[u8]) -> Link {
-    let len = (body.len() as u32).to_le_bytes();
-    match windows_of(body) {
-        // The hash of the windows and all behind it.
-        Some((inputs, _)) => hash(&[&before.0, &len, &body[..5], &body[inputs..]]),
-        None => hash(&[&before.0, &len, body]),
-    }
-}
-
-/// Of a record: where the windows end and their hash begins, and where that ends.
-fn windows_of(body: &[u8]) -> Option<(usize, usize)> {
-    if *body.first()? != RECORD {
-        return None;
-    }
-    let inputs = 5_usize.checked_add(u32_at(body, 1)? as usize)?;
-    let rest = inputs.checked_add(32)?;
-    (rest <= body.len()).then_some((inputs, rest))
-}
-
 pub(super) fn link_at(bytes: &[u8], at: usize) -> Option<Link> {
     let end = at.checked_add(32)?;
     bytes.get(at..end)?.try_into().ok().map(Link)
 }
 
-fn hash(parts: &[&[u8]]) -> Link {
+pub(super) fn sha256(parts: &[&[u8]]) -> Link {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     Link(hash.finalize().into())

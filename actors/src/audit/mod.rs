@@ -5,6 +5,7 @@
 //! by the node that was asked, whichever computed.
 
 mod codec;
+mod frame;
 mod id;
 pub mod index;
 mod link;
@@ -24,11 +25,9 @@ use peregrine_runtime::Clock;
 use peregrine_shaders::Windows;
 
 pub use codec::RecordError;
+pub use frame::{Entry, FRAME_BYTES, Frame, Frames, Group, frame_at, is_intact, unchecked};
 pub use id::{NoPredictionId, PredictionId, PredictionIds, keys_of_name};
-pub use link::{
-    FRAME_BYTES, Flaw, Frame, Frames, HEAD_BYTES, HEADER_BYTES, Head, Link, NoLink, SegmentHeader, append,
-    body_at, is_intact, unchecked,
-};
+pub use link::{Flaw, Format, HEAD_BYTES, HEADER_BYTES, Head, Link, NoLink, SegmentHeader};
 pub use note::Note;
 pub use policy::{Keep, OnFailure, Sealed, Survives};
 pub use record::{Position, Record, RowName, is_record};
@@ -59,6 +58,8 @@ pub struct AuditSettings {
     pub queue_bytes_max: usize,
     /// Of one record.
     pub record_bytes_max: usize,
+    /// Bytes at which a group of records ends.
+    pub group_bytes: usize,
 }
 
 /// Takes records, and has them written. One of a node.
@@ -101,7 +102,8 @@ impl Audit {
     /// Takes records from now on; somebody has to [`run`](Self::run) it.
     #[must_use]
     pub fn new(settings: AuditSettings) -> Arc<Self> {
-        let queue = Arc::new(Queue::new(settings.queue_bytes_max, settings.record_bytes_max));
+        let queue =
+            Arc::new(Queue::new(settings.queue_bytes_max, settings.record_bytes_max, settings.group_bytes));
         Arc::new(Self {
             on_failure: settings.on_failure,
             survives: settings.survives,
@@ -201,7 +203,7 @@ impl Audit {
             took: answer.took,
         };
         record::finish(&mut body, answer.forecast, &finish);
-        let Some(safe) = room.fill(body, self.survives != Survives::Nothing) else { return Ok(()) };
+        let Some(safe) = room.fill(&body, self.survives != Survives::Nothing) else { return Ok(()) };
         let safe = tokio::time::timeout_at(answer.until.into(), safe).await;
         match (safe, self.on_failure) {
             (Ok(Ok(())), _) => Ok(()),
@@ -213,9 +215,9 @@ impl Audit {
         }
     }
 
-    fn wrote(&self, records: usize, bytes: usize, took: Duration) {
-        self.records.fetch_add(records as u64, Relaxed);
-        self.bytes.fetch_add(bytes as u64, Relaxed);
+    fn wrote(&self, records: u64, bytes: u64, took: Duration) {
+        self.records.fetch_add(records, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
         self.writes.fetch_add(1, Relaxed);
         self.write_ns.fetch_add(crate::status::nanos(took), Relaxed);
     }

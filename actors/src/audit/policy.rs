@@ -42,6 +42,8 @@ pub struct Sealed {
 
 /// Segments of the largest kind are read whole, and their places have four bytes.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of one group: hashed and written at the full speed of either, and still soon read for one record of it.
+const GROUP_BYTES_MAX: u64 = 64 << 10;
 /// Pieces in which a store of a small bound, or a short age, is dropped.
 const PIECES: u32 = 8;
 
@@ -52,13 +54,19 @@ impl Keep {
         (self.bytes_max / u64::from(PIECES)).min(SEGMENT_BYTES_MAX)
     }
 
+    /// Bytes at which a group ends: a part of a segment, so that little of one stays empty.
+    #[must_use]
+    pub fn group_bytes(&self) -> u64 {
+        (self.segment_bytes() / 4).min(GROUP_BYTES_MAX)
+    }
+
     /// Of one record: a larger one would leave no room for any other.
     #[must_use]
     pub fn record_bytes_max(&self) -> u64 {
         (self.bytes_max / 4).min(u64::from(u32::MAX) / 2)
     }
 
-    /// Must a new segment begin before this record? Each takes one, however large.
+    /// Must a new segment begin before this group? Each takes one, however large.
     #[must_use]
     pub fn rotates(&self, bytes: u64, is_empty: bool, age: Duration, incoming: u64) -> bool {
         !is_empty && (bytes + incoming > self.segment_bytes() || age >= self.age_max / PIECES)

@@ -1,7 +1,7 @@
 //! What waits to be written: bounded by bytes, from the moment at which a request is accepted.
 //!
-//! Room is taken before a forecast is made, so that none is made that cannot be recorded. The thread that writes is woken
-//! once for a group of records, not for each.
+//! Room is taken before a forecast is made, so that none is made that cannot be recorded. Records are gathered in groups
+//! as they will be written, so that whoever writes finds few large pieces of memory; it is woken once for many of them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,18 +11,22 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
-/// Bytes of one write; so much waiting ends the wait for more.
-const GROUP_BYTES: usize = 1 << 20;
+use super::frame::Group;
 
-/// Something to be written.
-#[derive(Debug)]
-pub(super) struct Entry {
+/// So much waiting ends the wait for more.
+const URGENT_BYTES: usize = 1 << 20;
+/// Buffers that are kept for groups to come: more than are filled while it is waited for more.
+const SPARE_MAX: usize = 8;
+
+/// A group that is to be written, and what hangs on it.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Empty: nothing, somebody waits for what came before.
+    pub(super) group: Group,
     /// What it counts for, until it is written.
-    pub(super) bytes: usize,
-    /// `None`: nothing, somebody waits for what came before.
-    pub(super) body: Option<Vec<u8>>,
+    pub(super) held: usize,
     /// Told when it is as safe as callers were promised.
-    pub(super) done: Option<oneshot::Sender<()>>,
+    pub(super) waiting: Vec<oneshot::Sender<()>>,
 }
 
 #[derive(Debug)]
@@ -30,6 +34,7 @@ pub(super) struct Queue {
     bytes: AtomicUsize,
     bytes_max: usize,
     record_bytes_max: usize,
+    group_bytes: usize,
     is_failing: AtomicBool,
     lost: AtomicU64,
     state: Mutex<State>,
@@ -38,10 +43,11 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    entries: VecDeque<Entry>,
-    /// Of the entries.
+    batches: VecDeque<Batch>,
+    /// What they count for.
     queued: usize,
-    /// The writer waits for the first of a group.
+    spare: Vec<Vec<u8>>,
+    /// The writer waits for the first record.
     is_asleep: bool,
     /// Somebody waits for a record: no waiting for more.
     is_urgent: bool,
@@ -78,13 +84,13 @@ pub(super) struct Room {
 
 impl Room {
     /// Hands the record in. The answer comes when it is safe, if somebody waits for that.
-    pub(super) fn fill(mut self, body: Vec<u8>, waits: bool) -> Option<oneshot::Receiver<()>> {
+    pub(super) fn fill(mut self, body: &[u8], waits: bool) -> Option<oneshot::Receiver<()>> {
         let (done, safe) = if waits { Some(oneshot::channel()).unzip() } else { (None, None) };
         // What nobody knew before the answer: at most what is in flight.
         let more = body.len().saturating_sub(self.bytes);
         self.queue.bytes.fetch_add(more, Relaxed);
         let bytes = std::mem::take(&mut self.bytes) + more;
-        self.queue.push(Entry { bytes, body: Some(body), done });
+        self.queue.push(body, bytes, done);
         safe
     }
 }
@@ -96,11 +102,12 @@ impl Drop for Room {
 }
 
 impl Queue {
-    pub(super) fn new(bytes_max: usize, record_bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize, record_bytes_max: usize, group_bytes: usize) -> Self {
         Self {
             bytes: AtomicUsize::new(0),
             bytes_max,
             record_bytes_max,
+            group_bytes,
             is_failing: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             state: Mutex::default(),
@@ -124,18 +131,47 @@ impl Queue {
         }
     }
 
-    fn push(&self, entry: Entry) {
+    fn push(&self, body: &[u8], held: usize, done: Option<oneshot::Sender<()>>) {
+        // What fills a group is copied before others have to wait for it.
+        let alone = (body.len() >= self.group_bytes).then(|| Group::of(body));
         let mut state = self.state();
-        if state.is_closed && entry.body.is_some() {
+        if state.is_closed {
             drop(state);
-            self.release(entry.bytes);
+            self.release(held);
             self.lost.fetch_add(1, Relaxed);
             return;
         }
-        state.is_urgent |= entry.done.is_some();
-        state.queued += entry.bytes;
-        state.entries.push_back(entry);
-        let wakes = state.is_asleep || state.is_urgent || state.queued >= GROUP_BYTES;
+        match alone {
+            Some(group) => state.batches.push_back(Batch { group, ..Batch::default() }),
+            None => state.open_group(body.len(), self.group_bytes).push(body),
+        }
+        self.wait_for_last(state, held, done);
+    }
+
+    /// Told when everything that is here now was written.
+    pub(super) fn settled(&self) -> oneshot::Receiver<()> {
+        let (done, safe) = oneshot::channel();
+        let mut state = self.state();
+        if state.batches.is_empty() {
+            state.batches.push_back(Batch::default());
+        }
+        self.wait_for_last(state, 0, Some(done));
+        safe
+    }
+
+    fn wait_for_last(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        held: usize,
+        done: Option<oneshot::Sender<()>>,
+    ) {
+        state.is_urgent |= done.is_some();
+        state.queued += held;
+        if let Some(last) = state.batches.back_mut() {
+            last.held += held;
+            last.waiting.extend(done);
+        }
+        let wakes = state.is_asleep || state.is_urgent || state.queued >= URGENT_BYTES;
         state.is_asleep = false;
         drop(state);
         if wakes {
@@ -143,38 +179,36 @@ impl Queue {
         }
     }
 
-    /// Told when everything that is here now was written.
-    pub(super) fn settled(&self) -> oneshot::Receiver<()> {
-        let (done, safe) = oneshot::channel();
-        self.push(Entry { bytes: 0, body: None, done: Some(done) });
-        safe
-    }
-
-    /// Waits for something, then a moment for more of it, and takes one group. True: nothing more will come.
-    pub(super) fn take(&self, into: &mut Vec<Entry>, wait_max: Option<Duration>, gather: Duration) -> bool {
+    /// Waits for something, then a moment for more of it, and takes what is there. True: nothing more will come.
+    pub(super) fn take(&self, into: &mut Vec<Batch>, wait_max: Option<Duration>, gather: Duration) -> bool {
         let mut state = self.state();
-        let is_idle = |state: &mut State| state.entries.is_empty() && !state.is_closed;
+        let is_idle = |state: &mut State| state.batches.is_empty() && !state.is_closed;
         state.is_asleep = true;
         match wait_max {
             None => self.came.wait_while(&mut state, is_idle),
             Some(wait_max) => drop(self.came.wait_while_for(&mut state, is_idle, wait_max)),
         }
         state.is_asleep = false;
-        if !state.entries.is_empty() {
+        if !state.batches.is_empty() {
             let waits =
-                |state: &mut State| !state.is_closed && !state.is_urgent && state.queued < GROUP_BYTES;
+                |state: &mut State| !state.is_closed && !state.is_urgent && state.queued < URGENT_BYTES;
             self.came.wait_while_for(&mut state, waits, gather);
         }
-        let mut taken = 0;
-        while let Some(next) = state.entries.front().map(|entry| entry.bytes)
-            && (taken == 0 || taken + next <= GROUP_BYTES)
-        {
-            taken += next;
-            into.extend(state.entries.pop_front());
+        into.extend(state.batches.drain(..));
+        (state.queued, state.is_urgent) = (0, false);
+        state.is_closed
+    }
+
+    /// A group was written: its memory is there for another.
+    pub(super) fn recycle(&self, group: Group) {
+        let buffer = group.into_buffer();
+        // One that held a single large record would be kept for nothing.
+        if buffer.capacity() <= 2 * self.group_bytes {
+            let mut state = self.state();
+            if state.spare.len() < SPARE_MAX {
+                state.spare.push(buffer);
+            }
         }
-        state.queued -= taken;
-        state.is_urgent = state.entries.iter().any(|entry| entry.done.is_some());
-        state.is_closed && state.entries.is_empty()
     }
 
     /// Lets time pass; less if nothing more will come.
@@ -237,5 +271,19 @@ impl Queue {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+impl State {
+    /// A group that has room for so much.
+    fn open_group(&mut self, body_bytes: usize, group_bytes: usize) -> &mut Group {
+        let fits =
+            |batch: &Batch| batch.group.is_empty() || batch.group.frame_bytes() + body_bytes <= group_bytes;
+        if !self.batches.back().is_some_and(fits) {
+            let buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(group_bytes));
+            self.batches.push_back(Batch { group: Group::with_buffer(buffer), ..Batch::default() });
+        }
+        let at = self.batches.len() - 1;
+        &mut self.batches[at].group
     }
 }

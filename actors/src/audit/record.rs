@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use peregrine_shaders::{Backend, Windows};
 
-use super::codec::{RECORD, Reader, RecordError, put_floats, put_text, put_u32, put_u64};
+use super::codec::{
+    FORMER_RECORD, RECORD, Reader, RecordError, put_floats, put_text, put_u32, put_u64, u32_at,
+};
 use super::id::{PredictionId, PredictionIds, key_of_number, key_of_text};
-use super::link::Link;
+use super::link::{Link, sha256};
 use crate::request::{Forecast, ServedBy};
 
 /// A prediction as it was made.
@@ -53,7 +55,7 @@ pub struct Record {
     pub values: Vec<f32>,
     /// What was asked.
     pub windows: Windows,
-    /// SHA-256 of their bytes here.
+    /// SHA-256 of their counts and numbers, as they stand here.
     pub window_hash: Link,
 }
 
@@ -91,7 +93,7 @@ pub(super) struct Finish<'a> {
 /// Begins a body with the windows.
 pub(super) fn begin(windows: &Windows, capacity: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(capacity);
-    out.extend_from_slice(&[RECORD, 0, 0, 0, 0]);
+    out.push(RECORD);
     put_u32(&mut out, windows.rows as u32);
     put_u32(&mut out, windows.y.len() as u32);
     put_u32(&mut out, windows.mask.as_ref().map_or(u32::MAX, |mask| mask.len() as u32));
@@ -100,9 +102,6 @@ pub(super) fn begin(windows: &Windows, capacity: usize) -> Vec<u8> {
     put_floats(&mut out, &windows.y);
     windows.mask.iter().for_each(|mask| put_floats(&mut out, mask));
     exogenous.iter().for_each(|part| put_floats(&mut out, part));
-    let len = (out.len() - 5) as u32;
-    out[1..5].copy_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&[0; 32]); // their hash, once there is time for it
     out
 }
 
@@ -146,7 +145,7 @@ pub(super) fn finish(out: &mut Vec<u8>, forecast: &Forecast, rest: &Finish<'_>) 
 
 /// Bytes of a body, or a little more: what is reserved before it is known.
 pub(super) fn room_for(windows: &Windows, answer_len: usize, request: &str, rows: &[RowName]) -> usize {
-    const REST: usize = 512;
+    const REST: usize = 448;
     let mask = windows.mask.as_ref().map_or(0, Vec::len);
     let exogenous = windows.hist_exog.len() + windows.futr_exog.len() + windows.stat_exog.len();
     let numbers = windows.y.len() + mask + exogenous + windows.rows.saturating_mul(answer_len);
@@ -160,7 +159,9 @@ impl Record {
     /// # Errors
     /// When it is none of this build's records.
     pub fn decode(body: &[u8]) -> Result<Self, RecordError> {
-        let (mut inputs, window_hash, mut reader) = parts(body)?;
+        let (inputs, window_hash, mut reader) = parts(body)?;
+        let window_hash = window_hash.unwrap_or_else(|| sha256(&[inputs]));
+        let mut inputs = Reader::new(inputs);
         let rows_len = inputs.u32()? as usize;
         let y_len = inputs.u32()? as usize;
         let mask_len = inputs.u32()?;
@@ -250,7 +251,7 @@ impl Record {
 
 /// The keys under which a record stands in an index; nothing of what is no record. Allocates for no row.
 pub(super) fn keys(body: &[u8], mut each: impl FnMut(u64)) -> Result<(), RecordError> {
-    if body.first() != Some(&RECORD) {
+    if !is_record(body) {
         return Ok(());
     }
     let (_, _, mut reader) = parts(body)?;
@@ -275,20 +276,34 @@ pub(super) fn keys(body: &[u8], mut each: impl FnMut(u64)) -> Result<(), RecordE
 /// Is this body a prediction's?
 #[must_use]
 pub fn is_record(body: &[u8]) -> bool {
-    body.first() == Some(&RECORD)
+    matches!(body.first(), Some(&(RECORD | FORMER_RECORD)))
 }
 
-/// The windows, their hash, and the rest.
-fn parts(body: &[u8]) -> Result<(Reader<'_>, Link, Reader<'_>), RecordError> {
+/// The windows, their hash if it is there, and the rest.
+fn parts(body: &[u8]) -> Result<(&[u8], Option<Link>, Reader<'_>), RecordError> {
     let mut reader = Reader::new(body);
     match reader.u8()? {
-        RECORD => {}
-        code => return Err(RecordError::Code { what: "record", code }),
+        RECORD => {
+            let len = windows_bytes(&body[1..]).ok_or(RecordError::Short)?;
+            Ok((reader.take(len)?, None, reader))
+        }
+        FORMER_RECORD => {
+            let len = reader.u32()? as usize;
+            let inputs = reader.take(len)?;
+            let hash = reader.take(32)?.try_into().map_err(|_| RecordError::Short)?;
+            Ok((inputs, Some(Link(hash)), reader))
+        }
+        code => Err(RecordError::Code { what: "record", code }),
     }
-    let len = reader.u32()? as usize;
-    let inputs = Reader::new(reader.take(len)?);
-    let hash = reader.take(32)?.try_into().map_err(|_| RecordError::Short)?;
-    Ok((inputs, Link(hash), reader))
+}
+
+/// How long the windows are that begin here: six counts, and the numbers of all but the first.
+fn windows_bytes(bytes: &[u8]) -> Option<usize> {
+    let count = |place: usize| u32_at(bytes, place * 4).map(|count| count as usize);
+    let mask = count(2).filter(|mask| *mask != u32::MAX as usize);
+    let counts = [count(1)?, mask.unwrap_or(0), count(3)?, count(4)?, count(5)?];
+    let numbers = counts.iter().try_fold(0_usize, |sum, count| sum.checked_add(*count))?;
+    numbers.checked_mul(4)?.checked_add(24)
 }
 
 fn ids(reader: &mut Reader<'_>) -> Result<(PredictionIds, u32), RecordError> {

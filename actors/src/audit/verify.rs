@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::frame::Frames;
 use super::index::Index;
-use super::link::{Flaw, Frames, Head, Link, SegmentHeader};
+use super::link::{Flaw, Head, Link, SegmentHeader};
 use super::note::Note;
 use super::record::{Record, is_record};
 
@@ -155,16 +156,18 @@ impl Verifier {
         };
         self.join(segment, &header);
         self.pass(segment, super::link::HEADER_BYTES as u64, link);
-        let mut frames = Frames::new(bytes, link);
+        let mut frames = Frames::new(bytes, header.format, link);
         let (mut records, mut flawed) = (0, None);
         let mut made = Index::default();
         while let Some(frame) = frames.next() {
             match frame {
                 Ok(frame) => {
                     self.pass(segment, frames.end().0, frame.link);
-                    made.add(frame.at, frame.body);
-                    records += u64::from(is_record(frame.body));
-                    self.read(segment, frame.at, frame.body);
+                    for entry in frame.entries() {
+                        made.add(frame.at, entry.body);
+                        records += u64::from(is_record(entry.body));
+                        self.read(segment, entry.at, entry.body);
+                    }
                 }
                 Err(flaw) => flawed = Some(flaw),
             }

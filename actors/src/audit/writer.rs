@@ -1,4 +1,4 @@
-//! The loop that writes: takes a group, has it written, tells whoever waits, tries again when the store fails.
+//! The loop that writes: takes what is there, has it written, tells whoever waits, tries again when the store fails.
 //!
 //! Runs on a thread of its own and knows no file. What was accepted is kept and tried again until it is written; what a
 //! store that fails has no room for is lost, counted, and noted in the chain once that can be written again.
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use peregrine_runtime::Clock;
 use tracing::{error, info, warn};
 
+use super::Audit;
+use super::frame::Group;
 use super::link::Head;
 use super::note::Note;
 use super::policy::Survives;
-use super::queue::{Entry, Queue};
-use super::{Audit, record};
+use super::queue::{Batch, Queue};
 
 /// How long a group gathers while nobody waits for it: what the death of the process may cost.
 const GATHER: Duration = Duration::from_millis(10);
@@ -24,16 +25,16 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 /// Between two lines that say where the chain ends, for whoever keeps logs elsewhere.
 const ANCHOR_EVERY: Duration = Duration::from_secs(60);
 
-/// Bodies cannot be appended. The operator acts.
+/// Groups cannot be appended. The operator acts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StoreError(pub String);
 
 /// A chain that can be appended to.
 pub trait Store: Send + 'static {
-    /// Appends bodies in order, as far as possible, and says how many are with the operating system; with fewer than
-    /// came, why. Those are as if they had never been tried.
-    fn append(&mut self, bodies: &mut [Vec<u8>], now: SystemTime) -> (usize, Result<(), StoreError>);
+    /// Appends groups in order, as far as possible, and says how many are with the operating system, those counted that
+    /// are empty; with fewer than came, why. The others are as if they had never been tried.
+    fn append(&mut self, groups: &mut [&mut Group], now: SystemTime) -> (usize, Result<(), StoreError>);
 
     /// Has the disk follow.
     ///
@@ -50,7 +51,7 @@ struct Writer<'a> {
     queue: &'a Arc<Queue>,
     store: &'a mut dyn Store,
     clock: &'a dyn Clock,
-    pending: Vec<Entry>,
+    pending: Vec<Batch>,
     sync_at: Option<Instant>,
     /// When lost predictions were last spoken of.
     complained_at: Option<Instant>,
@@ -94,47 +95,40 @@ impl Writer<'_> {
 
     /// All that is pending, or as far as it goes.
     fn write(&mut self) -> bool {
-        let mut bodies = Vec::with_capacity(self.pending.len());
-        // How many bodies are written when an entry is: those up to its own, or before it if it has none.
-        let mut until = Vec::with_capacity(self.pending.len());
-        for entry in &mut self.pending {
-            bodies.extend(entry.body.take());
-            until.push(bodies.len());
-        }
-        let (count, mut result) = match bodies.is_empty() {
-            false => self.append(&mut bodies),
+        let mut pending = std::mem::take(&mut self.pending);
+        let is_empty = pending.iter().all(|batch| batch.group.is_empty());
+        let (count, mut result) = match is_empty {
+            false => self.append(&mut pending.iter_mut().map(|batch| &mut batch.group).collect::<Vec<_>>()),
             // Whether it can be written again has to be found out.
-            true if self.queue.failure().is_some() => (0, self.store.sync()),
-            true => (0, Ok(())),
+            true if self.queue.failure().is_some() => match self.store.sync() {
+                Ok(()) => (pending.len(), Ok(())),
+                failed => (0, failed),
+            },
+            true => (pending.len(), Ok(())),
         };
-        if result.is_ok() && self.audit.survives == Survives::Disk && count > 0 {
+        if result.is_ok() && self.audit.survives == Survives::Disk && !is_empty {
             result = self.store.sync();
         }
-        let written = until.iter().take_while(|until| **until <= count).count();
-        for entry in self.pending.drain(..written) {
-            self.queue.release(entry.bytes);
-            if let Some(done) = entry.done.filter(|_| result.is_ok()) {
+        for batch in pending.drain(..count) {
+            self.queue.release(batch.held);
+            self.queue.recycle(batch.group);
+            for done in batch.waiting.into_iter().filter(|_| result.is_ok()) {
                 let _ = done.send(()); // nobody waits any more
             }
         }
-        let mut left = bodies.into_iter().skip(count);
-        let mut before = count;
-        for (entry, until) in self.pending.iter_mut().zip(&until[written..]) {
-            if *until > before {
-                entry.body = left.next();
-            }
-            before = *until;
-        }
+        self.pending = pending;
         self.judge(result)
     }
 
-    fn append(&mut self, bodies: &mut [Vec<u8>]) -> (usize, Result<(), StoreError>) {
+    fn append(&mut self, groups: &mut [&mut Group]) -> (usize, Result<(), StoreError>) {
         let start = self.clock.now();
-        let (count, result) = self.store.append(bodies, self.clock.wall());
-        if count > 0 {
+        let (count, result) = self.store.append(groups, self.clock.wall());
+        let written = groups[..count].iter().filter(|group| !group.is_empty());
+        let (records, bytes) = written.fold((0, 0), |(records, bytes), group| {
+            (records + group.records(), bytes + group.frame_bytes() as u64)
+        });
+        if bytes > 0 {
             let now = self.clock.now();
-            let records = bodies[..count].iter().filter(|body| record::is_record(body)).count();
-            let bytes = bodies[..count].iter().map(Vec::len).sum();
             self.audit.wrote(records, bytes, now.saturating_duration_since(start));
             if let Survives::Nothing | Survives::Process = self.audit.survives {
                 self.sync_at = self.sync_at.or(Some(now + self.audit.sync_every));
@@ -197,7 +191,7 @@ impl Writer<'_> {
             count: gap.count,
             reason: self.blame.take().unwrap_or_else(|| reason.to_owned()),
         };
-        let (count, result) = self.append(&mut [note.encode()]);
+        let (count, result) = self.append(&mut [&mut Group::of(&note.encode())]);
         if count == 0 {
             self.queue.put_gap(gap);
         }
@@ -216,14 +210,14 @@ impl Writer<'_> {
     }
 
     fn end(mut self) {
-        let left = self.pending.iter().filter(|entry| entry.body.is_some()).count();
+        let left: u64 = self.pending.iter().map(|batch| batch.group.records()).sum();
         if left > 0 {
-            self.queue.lose(self.clock.wall(), left as u64);
+            self.queue.lose(self.clock.wall(), left);
             error!(count = left, "audit records are lost: the node stops and they cannot be written");
         }
         if self.queue.failure().is_none() {
             let closed = Note::Closed { at_ms: millis(self.clock.wall()) };
-            let (_, result) = self.append(&mut [closed.encode()]);
+            let (_, result) = self.append(&mut [&mut Group::of(&closed.encode())]);
             self.judge(result);
         }
         self.sync();

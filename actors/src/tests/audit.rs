@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use super::remote::{NO_WAY, join};
 use super::*;
 use crate::audit::{
-    Audit, AuditSettings, Head, OnFailure, Record, RowName, Store, StoreError, Survives, append, is_record,
+    Audit, AuditSettings, Group, Head, OnFailure, Record, RowName, Store, StoreError, Survives, is_record,
 };
 use crate::{Names, Origin, Subject};
 
@@ -15,14 +15,13 @@ struct Kept(Arc<Mutex<Vec<Record>>>);
 impl Store for Kept {
     fn append(
         &mut self,
-        bodies: &mut [Vec<u8>],
+        groups: &mut [&mut Group],
         _now: std::time::SystemTime,
     ) -> (usize, Result<(), StoreError>) {
-        for body in bodies.iter_mut().filter(|body| is_record(body)) {
-            append(&mut Vec::new(), body, crate::audit::Link::default());
+        for body in groups.iter().flat_map(|group| group.bodies()).filter(|body| is_record(body)) {
             self.0.lock().push(Record::decode(body).unwrap());
         }
-        (bodies.len(), Ok(()))
+        (groups.len(), Ok(()))
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -45,6 +44,7 @@ fn record(rig: &Rig) -> Kept {
         sync_every: Duration::from_secs(1),
         queue_bytes_max: 1 << 20,
         record_bytes_max: 1 << 20,
+        group_bytes: 64 << 10,
     });
     let (writes, mut store) = (Arc::clone(&audit), kept.clone());
     std::thread::spawn(move || writes.run(&mut store, &ManualClock::new()));

@@ -95,7 +95,7 @@ async fn a_damaged_end_is_left_alone_and_recording_goes_on() {
             fs::write(dir.join(name), bytes).unwrap();
         }
     };
-    check(edit(SECOND, 200), "a prediction were edited").await;
+    check(edit(SECOND, 200), "a record was edited").await;
     check(edit(SECOND, 20), "the header of the segment was edited").await;
     check(edit("head", 20), "the head was edited").await;
     check(|dir| fs::remove_file(dir.join("head")).unwrap(), "the head was missing").await;

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod former;
 mod full;
 mod keeping;
 

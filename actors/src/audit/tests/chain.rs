@@ -9,23 +9,38 @@ struct Chain {
     head: Head,
 }
 
-/// Three segments of three records each; the first begins the chain.
+/// Predictions of one group.
+const GROUPED: u64 = 2;
+
+/// Three segments of three groups each; the first begins the chain.
 fn chain(first: u64) -> Chain {
     let spec = spec();
     let mut link = if first == 1 { Link::default() } else { Link([9; 32]) };
     let mut chain = Chain { segments: Vec::new(), head: Head::default() };
     for index in first..first + 3 {
-        let (header, start) = SegmentHeader { index, created_ms: 5, before: link }.encode();
+        let header = SegmentHeader { format: Format::Grouped, index, created_ms: 5, before: link };
+        let (header, start) = header.encode();
         let mut bytes = header.to_vec();
         link = start;
         for number in 0..3 {
-            link = append(&mut bytes, &mut body(&spec, index * 3 + number), link);
+            let numbers = (0..GROUPED).map(|at| (index * 3 + number) * GROUPED + at);
+            let bodies: Vec<Vec<u8>> = numbers.map(|number| body(&spec, number)).collect();
+            link = append(&mut bytes, &bodies, link);
         }
-        let records = (index - first + 1) * 3;
+        let records = (index - first + 1) * 3 * GROUPED;
         chain.head = Head { segment: index, offset: bytes.len() as u64, records, link };
         chain.segments.push((index, bytes));
     }
     chain
+}
+
+/// One group more, and its link.
+fn append(bytes: &mut Vec<u8>, bodies: &[Vec<u8>], before: Link) -> Link {
+    let mut group = Group::default();
+    bodies.iter().for_each(|body| group.push(body));
+    let (frame, link) = group.seal(before);
+    bytes.extend_from_slice(frame);
+    link
 }
 
 fn faults(chain: &Chain, through: Option<Link>) -> Vec<Fault> {
@@ -38,9 +53,7 @@ fn faults(chain: &Chain, through: Option<Link>) -> Vec<Fault> {
 
 /// Where the frames of a segment are.
 fn frames(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
-    unchecked(bytes)
-        .map(|frame| frame.at as usize..frame.at as usize + frame.body.len() + FRAME_BYTES)
-        .collect()
+    unchecked(bytes).map(|frame| frame.at as usize..frame.end() as usize).collect()
 }
 
 #[test]
@@ -75,7 +88,7 @@ fn every_bit_of_every_byte_counts() {
 }
 
 #[test]
-fn a_record_that_is_gone_doubled_or_elsewhere_is_named() {
+fn a_group_that_is_gone_doubled_or_elsewhere_is_named() {
     let whole = chain(1);
     for place in 0..3 {
         let bytes = &whole.segments[place].1;
@@ -90,7 +103,7 @@ fn a_record_that_is_gone_doubled_or_elsewhere_is_named() {
                 (0 | 1, _) => Fault::Segment {
                     segment,
                     at: frames[at].start as u64,
-                    records: at as u64,
+                    records: at as u64 * GROUPED,
                     flaw: Flaw::Link,
                 },
                 (_, 0 | 1) => Fault::Joint { segment: segment + 1 },
@@ -100,7 +113,7 @@ fn a_record_that_is_gone_doubled_or_elsewhere_is_named() {
             let mut doubled = whole.clone();
             let copy = bytes[frames[at].clone()].to_vec();
             doubled.segments[place].1.splice(frames[at].end..frames[at].end, copy);
-            check(&doubled, segment, frames[at].end, at as u64 + 1);
+            check(&doubled, segment, frames[at].end, (at as u64 + 1) * GROUPED);
         }
         let mut swapped = whole.clone();
         let pair = [&bytes[frames[1].clone()], &bytes[frames[0].clone()]].concat();
@@ -113,6 +126,45 @@ fn a_record_that_is_gone_doubled_or_elsewhere_is_named() {
 fn check(chain: &Chain, segment: u64, at: usize, records: u64) {
     let wanted = Fault::Segment { segment, at: at as u64, records, flaw: Flaw::Link };
     assert_eq!(faults(chain, None).first(), Some(&wanted));
+}
+
+#[test]
+fn a_record_that_is_gone_doubled_or_elsewhere_in_its_group_is_named() {
+    let whole = chain(1);
+    let frame = unchecked(&whole.segments[1].1).nth(1).unwrap();
+    let (at, end) = (frame.at as usize, frame.end() as usize - 32);
+    let places: Vec<usize> = frame.entries().map(|entry| entry.at as usize).collect();
+    assert_eq!(places.len(), GROUPED as usize);
+    let [first, second] = [places[0]..places[1], places[1]..end].map(|place| &whole.segments[1].1[place]);
+    for (what, entries) in [
+        ("the first is gone", vec![second]),
+        ("the second is gone", vec![first]),
+        ("all are gone", vec![]),
+        ("one is doubled", vec![first, first, second]),
+        ("they changed places", vec![second, first]),
+        ("something is between them", vec![first, &[0; 4], second]),
+    ] {
+        let content = entries.concat();
+        let mut edited = whole.clone();
+        edited.segments[1].1.splice(at + 4..end, content.iter().copied());
+        edited.segments[1].1[at..at + 4].copy_from_slice(&(content.len() as u32).to_le_bytes());
+        let wanted = Fault::Segment { segment: 2, at: at as u64, records: GROUPED, flaw: Flaw::Link };
+        assert_eq!(faults(&edited, None).first(), Some(&wanted), "{what}");
+    }
+}
+
+#[test]
+fn a_group_whose_entries_do_not_fill_it_is_no_part_of_a_chain() {
+    // Its link holds: whoever wrote it meant to hide something behind the last entry.
+    let mut hiding = chain(1);
+    let (_, bytes) = &mut hiding.segments[2];
+    let content = [&2_u32.to_le_bytes()[..], &[3, 0], &[9, 9]].concat();
+    let len = (content.len() as u32).to_le_bytes();
+    let link = Format::Grouped.hash(&[&hiding.head.link.0, &len, &content]);
+    bytes.extend([&len[..], &content, &link.0].concat());
+    let wanted =
+        Fault::Segment { segment: 3, at: hiding.head.offset, records: 3 * GROUPED, flaw: Flaw::Link };
+    assert_eq!(faults(&hiding, None), [wanted]);
 }
 
 #[test]
@@ -143,9 +195,9 @@ fn what_was_dropped_is_missed_unless_the_chain_says_so() {
     assert_eq!(faults(&whole, None), [Fault::Missing { from: 1, to: 3 }]);
     let dropped = |segment, end| {
         let mut chain = whole.clone();
-        let mut note = Note::Dropped { at_ms: 1, segment, end, bytes: 7 }.encode();
+        let note = Note::Dropped { at_ms: 1, segment, end, bytes: 7 }.encode();
         let (_, bytes) = &mut chain.segments[2];
-        chain.head.link = append(bytes, &mut note, chain.head.link);
+        chain.head.link = append(bytes, &[note], chain.head.link);
         chain.head.offset = bytes.len() as u64;
         faults(&chain, None)
     };
@@ -162,7 +214,7 @@ fn a_rewritten_chain_holds_and_does_not_go_through_what_was_kept_elsewhere() {
     forged.segments.truncate(2);
     let (index, bytes) = &forged.segments[1];
     let link = unchecked(bytes).last().map(|frame| frame.link).unwrap();
-    forged.head = Head { segment: *index, offset: bytes.len() as u64, records: 6, link };
+    forged.head = Head { segment: *index, offset: bytes.len() as u64, records: 6 * GROUPED, link };
     assert_eq!(faults(&forged, None), []);
     assert_eq!(faults(&forged, Some(whole.head.link)), [Fault::Through(whole.head.link)]);
     assert_eq!(faults(&whole, Some(whole.head.link)), []);

@@ -13,21 +13,23 @@ use super::*;
 struct Fake {
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
     is_full: Arc<AtomicBool>,
-    /// Bodies that still fit, while it is full.
+    /// Groups that still fit, while it is full.
     fits: Arc<Mutex<usize>>,
     synced: Arc<Mutex<usize>>,
 }
 
 impl Store for Fake {
-    fn append(&mut self, bodies: &mut [Vec<u8>], _now: SystemTime) -> (usize, Result<(), StoreError>) {
+    fn append(&mut self, groups: &mut [&mut Group], _now: SystemTime) -> (usize, Result<(), StoreError>) {
         let count = if self.is_full.load(SeqCst) {
-            std::mem::take(&mut *self.fits.lock()).min(bodies.len())
+            std::mem::take(&mut *self.fits.lock()).min(groups.len())
         } else {
-            bodies.len()
+            groups.len()
         };
-        self.bodies.lock().extend(bodies[..count].iter().cloned());
+        self.bodies
+            .lock()
+            .extend(groups[..count].iter().flat_map(|group| group.bodies().map(<[u8]>::to_vec)));
         let full = || Err(StoreError("no space left".to_owned()));
-        (count, if count == bodies.len() { Ok(()) } else { full() })
+        (count, if count == groups.len() { Ok(()) } else { full() })
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
@@ -88,7 +90,7 @@ impl Rig {
     }
 }
 
-const RECORD: u8 = 1;
+const RECORD: u8 = 7;
 const CLOSED: u8 = 3;
 const GAP: u8 = 4;
 
@@ -126,7 +128,9 @@ async fn what_must_survive_is_safe_before_the_answer() {
 
 #[tokio::test]
 async fn a_store_that_fails_refuses_and_keeps_what_it_has_accepted() {
-    let mut rig = Rig::start(settings(OnFailure::Refuse, Survives::Nothing));
+    // Each record is a group, so that one is written and another is not.
+    let settings = AuditSettings { group_bytes: 1, ..settings(OnFailure::Refuse, Survives::Nothing) };
+    let mut rig = Rig::start(settings);
     rig.fail();
     *rig.store.fits.lock() = 1;
     rig.ask().await.unwrap();

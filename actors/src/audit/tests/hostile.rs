@@ -38,12 +38,16 @@ fn noise_is_no_record_no_note_and_no_segment() {
     for _ in 0..20_000 {
         let mut noise: Vec<u8> = (0..chance.random_range(0..200)).map(|_| chance.random()).collect();
         if let Some(first) = noise.first_mut() {
-            *first %= 8;
+            *first %= 8; // the kinds that there are
         }
         assert!(Record::decode(&noise).is_err());
         let _ = Note::decode(&noise);
         assert!(SegmentHeader::decode(&noise).is_err());
-        assert!(Frames::new(&noise, Link::default()).all(|frame| frame.is_err()));
+        for format in [Format::Single, Format::Grouped] {
+            assert!(Frames::new(&noise, format, Link::default()).all(|frame| frame.is_err()));
+            let frame = frame_at(&noise, 0, format);
+            assert!(frame.is_none_or(|frame| frame.entries().count() <= noise.len()));
+        }
         let _ = unchecked(&noise).count();
         assert!(Head::decode(&noise).is_none());
     }
