@@ -7,6 +7,7 @@ mod bench;
 mod breakers;
 mod clock;
 mod cluster;
+mod coverage;
 mod dashboard;
 mod documents;
 mod failover;

@@ -226,6 +226,13 @@ pub enum Guarded {
         /// Which one.
         device: DeviceId,
     },
+    /// What one model version says of its own certainty, wherever it is computed.
+    Coverage {
+        /// The model.
+        model: String,
+        /// The version.
+        version: u32,
+    },
     /// All that is asked of another node.
     Peer {
         /// Which one.
@@ -234,11 +241,22 @@ pub enum Guarded {
 }
 
 impl Guarded {
-    /// The kind of device, or `"remote"`.
+    /// What kind of thing it is: `"device"`, `"coverage"` or `"node"`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Device { .. } => "device",
+            Self::Coverage { .. } => "coverage",
+            Self::Peer { .. } => "node",
+        }
+    }
+
+    /// The kind of device, `"coverage"` or `"remote"`.
     #[must_use]
     pub const fn backend(&self) -> &'static str {
         match self {
             Self::Device { device, .. } => device.backend.name(),
+            Self::Coverage { .. } => "coverage",
             Self::Peer { .. } => "remote",
         }
     }
@@ -248,7 +266,7 @@ impl Guarded {
     pub const fn device(&self) -> Option<DeviceId> {
         match self {
             Self::Device { device, .. } => Some(*device),
-            Self::Peer { .. } => None,
+            Self::Coverage { .. } | Self::Peer { .. } => None,
         }
     }
 
@@ -256,7 +274,7 @@ impl Guarded {
     #[must_use]
     pub const fn node(&self) -> Option<&NodeId> {
         match self {
-            Self::Device { .. } => None,
+            Self::Device { .. } | Self::Coverage { .. } => None,
             Self::Peer { node } => Some(node),
         }
     }
@@ -265,7 +283,9 @@ impl Guarded {
     #[must_use]
     pub fn model(&self) -> Option<(&str, u32)> {
         match self {
-            Self::Device { model, version, .. } => Some((model, *version)),
+            Self::Device { model, version, .. } | Self::Coverage { model, version } => {
+                Some((model, *version))
+            }
             Self::Peer { .. } => None,
         }
     }
@@ -275,6 +295,7 @@ impl fmt::Display for Guarded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Device { model, version, device } => write!(f, "{model}/{version} on {device}"),
+            Self::Coverage { model, version } => write!(f, "the intervals of {model}/{version}"),
             Self::Peer { node } => write!(f, "node {node}"),
         }
     }

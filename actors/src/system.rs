@@ -7,6 +7,7 @@ mod doorstep;
 mod elsewhere;
 mod in_line;
 mod load;
+mod probed;
 mod recorded;
 mod released;
 mod traced;
@@ -87,13 +88,13 @@ impl System {
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Self, StartError> {
-        let rooms = supervisor::start(&settings, cpu, gpus, meters, &clock, seed)?;
+        let orders = Arc::new(Orders::new(settings.breaker_mode));
+        let rooms = supervisor::start(&settings, &orders, cpu, gpus, meters, &clock, seed)?;
         let loading = parking_lot::Mutex::new(Vec::new());
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
         let steady = parking_lot::Mutex::new(Steady::new());
         let (remote, audit, spans) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let orders = Arc::new(Orders::new(settings.breaker_mode));
         let numbers = recorded::Numbers::starting(clock.wall());
         let inner = Inner {
             settings,

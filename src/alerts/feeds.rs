@@ -109,6 +109,11 @@ fn guarded(guards: &Guarded) -> Labels {
             ("backend", device.backend.name().to_owned()),
             ("device", device.index.to_string()),
         ]),
+        Guarded::Coverage { model, version } => Labels::from([
+            ("model", model.clone()),
+            ("version", version.to_string()),
+            ("backend", "coverage".to_owned()),
+        ]),
         Guarded::Peer { node } => Labels::from([("backend", "remote".to_owned()), ("to", node.to_string())]),
     }
 }

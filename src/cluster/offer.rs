@@ -140,7 +140,7 @@ pub(super) fn doubts(breakers: &[BreakerStatus]) -> BTreeMap<String, String> {
     let seen = breakers.iter().filter(|one| refuses(one) && one.mode == BreakerMode::Auto);
     let nodes = seen.filter_map(|one| match &one.guards {
         Guarded::Peer { node } => Some((format!("{DOUBTS}{node}"), "open".to_owned())),
-        Guarded::Device { .. } => None,
+        Guarded::Device { .. } | Guarded::Coverage { .. } => None,
     });
     nodes.take(DOUBTS_MAX).collect()
 }

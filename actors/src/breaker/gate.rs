@@ -151,7 +151,7 @@ impl Gate {
             (BreakerMode::ForcedOpen, _) => false,
             // What goes wrong there breaks nothing here.
             (_, Guarded::Peer { .. }) => true,
-            (_, Guarded::Device { .. }) => self.circuit.lock().is_last_resort(),
+            (_, Guarded::Device { .. } | Guarded::Coverage { .. }) => self.circuit.lock().is_last_resort(),
         }
     }
 

@@ -2,11 +2,13 @@
 //!
 //! Knows models by name only and devices by their place. Restarted, it goes on with the gates as they stand.
 
+mod coverage;
 mod gate;
 mod mode;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trusts;
 mod window;
 
 use std::sync::{Arc, Weak};
@@ -19,6 +21,7 @@ pub(crate) use mode::Orders;
 pub use mode::{BreakerMode, BreakerSelector, TooManyOrders};
 pub use state::BreakerLimits;
 pub(crate) use state::Event;
+pub(crate) use trusts::{Looked, Probe, Trusts};
 
 use crate::devices::DeviceId;
 use crate::inference::Ticket;

@@ -42,7 +42,7 @@ pub struct BreakerSelector {
     pub model: Option<String>,
     /// Of this version.
     pub version: Option<u32>,
-    /// `cpu`, `gpu` or `remote`.
+    /// `cpu`, `gpu`, `coverage` or `remote`.
     pub backend: Option<String>,
     /// Of the device in this place among those of its kind.
     pub device: Option<usize>,

@@ -32,6 +32,13 @@ pub struct BreakerLimits {
     pub probes: usize,
 }
 
+impl BreakerLimits {
+    /// How long a circuit that opened so many times in a row before stays open.
+    pub(crate) fn pause(&self, streak: u32) -> Duration {
+        self.open_for.saturating_mul(1 << streak.min(20)).min(self.open_for_max)
+    }
+}
+
 impl Default for BreakerLimits {
     fn default() -> Self {
         Self {
@@ -166,8 +173,7 @@ impl Circuit {
     }
 
     fn opened(streak: u32, cause: Cause, now: Instant, limits: &BreakerLimits) -> Self {
-        let open_for = limits.open_for.saturating_mul(1 << streak.min(20)).min(limits.open_for_max);
-        Self::Open { until: now + open_for, streak: streak + 1, cause }
+        Self::Open { until: now + limits.pause(streak), streak: streak + 1, cause }
     }
 
     fn probed(successes: usize, streak: u32, cause: Cause, limits: &BreakerLimits) -> Self {

@@ -16,11 +16,11 @@ pub struct CoverageLimits {
 }
 
 impl CoverageLimits {
-    /// What is wrong with a version that was scored so.
-    pub(crate) fn judge(&self, score: &Score) -> Option<Fault> {
+    /// What is wrong with a version that was scored so; `None`: too little is known.
+    pub(crate) fn judge(&self, score: &Score) -> Option<Result<(), Fault>> {
         let worst = score.worst_interval(self.values_min)?;
-        let collapsed = worst.shortfall() > self.shortfall;
-        collapsed.then_some(Fault::Coverage { level: worst.level, held: worst.held, limit: self.shortfall })
+        let fault = Fault::Coverage { level: worst.level, held: worst.held, limit: self.shortfall };
+        Some(if worst.shortfall() > self.shortfall { Err(fault) } else { Ok(()) })
     }
 }
 
@@ -33,10 +33,10 @@ mod tests {
 
     #[test]
     fn an_interval_that_holds_far_less_than_it_is_meant_to_is_a_fault() {
-        check(&[(80.0, 50.0, 100.0)], None);
-        check(&[(80.0, 49.9, 100.0)], Some(80.0));
-        check(&[(80.0, 90.0, 100.0)], None);
-        check(&[(50.0, 45.0, 100.0), (80.0, 40.0, 100.0), (95.0, 60.0, 100.0)], Some(80.0));
+        check(&[(80.0, 50.0, 100.0)], Some(Ok(())));
+        check(&[(80.0, 49.9, 100.0)], Some(Err(80.0)));
+        check(&[(80.0, 90.0, 100.0)], Some(Ok(())));
+        check(&[(50.0, 45.0, 100.0), (80.0, 40.0, 100.0), (95.0, 60.0, 100.0)], Some(Err(80.0)));
     }
 
     #[test]
@@ -47,7 +47,7 @@ mod tests {
 
     /// Intervals by level, what they held, and of how many values; which is at fault.
     #[track_caller]
-    fn check(intervals: &[(f64, f64, f64)], want: Option<f64>) {
+    fn check(intervals: &[(f64, f64, f64)], want: Option<Result<(), f64>>) {
         let coverage = intervals.iter().map(|&(level, held, weight)| Coverage { level, held, weight });
         let score = Score {
             model: "m".into(),
@@ -60,10 +60,10 @@ mod tests {
             pinball: None,
             coverage: coverage.collect(),
         };
-        let fault = LIMITS.judge(&score).map(|fault| match fault {
+        let level = |fault| match fault {
             Fault::Coverage { level, limit, .. } if limit == LIMITS.shortfall => level,
             other => panic!("{other}"),
-        });
-        assert_eq!(fault, want, "{intervals:?}");
+        };
+        assert_eq!(LIMITS.judge(&score).map(|judged| judged.map_err(level)), want, "{intervals:?}");
     }
 }

@@ -136,6 +136,8 @@ pub enum By {
     Rules,
     /// Nobody: the stable version is not served any more.
     Loss,
+    /// The truth: its intervals hold enough of it again.
+    Truth,
 }
 
 impl fmt::Display for Change {
@@ -153,6 +155,7 @@ impl fmt::Display for Change {
                     By::Operator => "an operator said so",
                     By::Rules => "it did well at every step",
                     By::Loss => "the other is not served any more",
+                    By::Truth => "its breaker lets it answer again",
                 };
                 write!(f, "version {version} is stable, before it was {from}: {why}")
             }
@@ -360,6 +363,19 @@ impl Release {
             let next = Self::without(current, version, fault(version)?, ready, now)?;
             fault(next.stable).is_none().then_some(next)
         })
+    }
+
+    /// What becomes of a release when a version may answer again that had given way to `heir`. `None`: nothing, since
+    /// somebody has decided otherwise meanwhile.
+    pub(crate) fn returned(&self, version: u32, heir: u32, ready: &[Ready], now: Instant) -> Option<Self> {
+        let decides = |change: &&Change| {
+            !matches!(change, Change::ShadowBegan { .. } | Change::ShadowEnded { .. } | Change::Gone { .. })
+        };
+        let last = self.log.iter().rev().map(|event| &event.change).find(decides)?;
+        let gave_way = matches!(last, Change::RolledBack { to, from: Some(from), .. } if (*to, *from) == (heir, version));
+        let is_free = gave_way && self.stable == heir && self.plan == Plan::Whole;
+        let returns = is_free && fits(version, heir, ready).is_ok();
+        returns.then(|| self.clone().promoting(version, By::Truth, now))
     }
 
     /// Without a version that answers: a canary gives way to the stable one, that to the one before. What an operator has

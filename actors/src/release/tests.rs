@@ -305,7 +305,7 @@ fn trusted(current: Option<&Release>, collapsed: &[u32], versions: &[u32]) -> Op
 }
 
 #[test]
-fn the_version_before_answers_instead_and_never_turns_back_by_itself() {
+fn the_version_before_answers_instead_and_gives_way_to_nobody() {
     let next = trusted(None, &[3], &[1, 2, 3]).unwrap();
     assert_eq!((next.stable, last(&next)), (2, &Change::RolledBack { to: 2, from: Some(3), why: COLLAPSED }));
     assert_eq!(trusted(Some(&next), &[2], &[1, 2, 3]), None, "there is none before");
@@ -385,4 +385,28 @@ fn ready(versions: &[u32]) -> Vec<Ready> {
 
 fn last(release: &Release) -> &Change {
     &release.log.last().unwrap().change
+}
+
+#[test]
+fn who_gave_way_comes_back_unless_somebody_has_decided_otherwise() {
+    let now = Instant::now();
+    let gone = trusted(None, &[3], &[1, 2, 3]).unwrap();
+    let returned = |release: &Release| release.returned(3, 2, &ready(&[1, 2, 3]), now);
+    let back = returned(&gone).unwrap();
+    assert_eq!((back.stable, back.previous), (3, Some(2)));
+    assert_eq!(last(&back), &Change::Promoted { version: 3, from: 2, by: By::Truth });
+    assert_eq!(returned(&back), None, "it is back");
+    assert_eq!(gone.returned(3, 1, &ready(&[1, 2, 3]), now), None, "it gave way to another");
+    assert_eq!(gone.returned(3, 2, &ready(&[1, 2]), now), None, "it is not served any more");
+    for order in [ReleaseOrder::Promote(Some(2)), ReleaseOrder::Promote(Some(1)), split(&[(1, 1), (2, 1)])] {
+        let decided = ordered_of(&gone, &order, &[1, 2, 3]);
+        assert_eq!(returned(&decided), None, "{order:?}");
+    }
+    let watched = ReleaseOrder::Shadow(Some(ShadowSpec { version: 3, share: 1.0, tolerance: 0.0 }));
+    let watched = ordered_of(&gone, &watched, &[1, 2, 3]);
+    assert_eq!(returned(&watched).map(|back| (back.stable, back.shadow)), Some((3, None)));
+}
+
+fn ordered_of(current: &Release, order: &ReleaseOrder, versions: &[u32]) -> Release {
+    Release::ordered(Some(current), order, &ready(versions), Instant::now()).unwrap().unwrap()
 }

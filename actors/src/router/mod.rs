@@ -21,7 +21,7 @@ pub(crate) use in_line::{Prospect, in_line};
 pub(crate) use placement::{Outlook, first, homes};
 pub(crate) use table::Table;
 
-use crate::breaker::Gate;
+use crate::breaker::{Gate, Trusts};
 use crate::devices::PerDevice;
 use crate::inference::Served;
 use crate::release::{CoverageLimits, ReleaseOrder, ReleaseRefused};
@@ -77,7 +77,7 @@ pub(crate) enum RouterMail {
 pub(crate) struct Router {
     published: Published,
     scores: Scores,
-    coverage: Option<CoverageLimits>,
+    coverage: Option<(CoverageLimits, Arc<Trusts>)>,
     /// When intervals were looked at last.
     covered_at: Instant,
     clock: Arc<dyn Clock>,
@@ -87,7 +87,7 @@ impl Router {
     pub(crate) fn new(
         published: Published,
         scores: Scores,
-        coverage: Option<CoverageLimits>,
+        coverage: Option<(CoverageLimits, Arc<Trusts>)>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let covered_at = clock.now();
@@ -99,12 +99,12 @@ impl Router {
         if let Some(table) = releases::reviewed(&self.published.load(), card, now) {
             self.published.store(Arc::new(table));
         }
-        let (Some(limits), Some(card)) = (&self.coverage, card) else { return };
+        let (Some((limits, trusts)), Some(card)) = (&self.coverage, card) else { return };
         if now.saturating_duration_since(self.covered_at) < COVERAGE_EVERY {
             return;
         }
         self.covered_at = now;
-        if let Some(table) = releases::trusted(&self.published.load(), card, limits, now) {
+        if let Some(table) = releases::trusted(&self.published.load(), card, (limits, trusts), now) {
             self.published.store(Arc::new(table));
         }
     }

@@ -1,12 +1,13 @@
 //! Puts the next state of a release into the table: ordered, reviewed, or settled after versions came and went.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use peregrine_shaders::ModelSpec;
 
 use super::{Route, Table};
+use crate::breaker::{Looked, Trusts};
 use crate::release::{CoverageLimits, Live, Ready, Release, ReleaseOrder, ReleaseRefused};
 use crate::scorecard::{Question, Score, Scorecard};
 
@@ -57,24 +58,54 @@ pub(super) fn reviewed(table: &Routes, card: Option<&Scorecard>, now: Instant) -
 pub(super) fn trusted(
     table: &Routes,
     card: &Scorecard,
-    limits: &CoverageLimits,
+    (limits, trusts): (&CoverageLimits, &Trusts),
     now: Instant,
 ) -> Option<Routes> {
     let scores = card.scores(Question::default());
-    let models: BTreeSet<&str> = scores.iter().map(|score| &*score.model).collect();
+    let mut models = BTreeMap::<String, BTreeMap<u32, Looked>>::new();
+    for route in table.ready() {
+        let (model, version) = (&route.status.spec.name, route.status.version);
+        let score = scores.iter().find(|score| *score.model == **model && score.version == version);
+        let judged = score.and_then(|score| limits.judge(score));
+        let looked = trusts.look(model, version, judged, now, || card.renew(model, version));
+        models.entry(model.clone()).or_default().insert(version, looked);
+    }
+    trusts.retain(|model, version| models.get(model).is_some_and(|looks| looks.contains_key(&version)));
     let mut next: Option<Routes> = None;
-    for model in models {
-        let fault = |version: u32| {
-            let score = scores.iter().find(|score| *score.model == *model && score.version == version)?;
-            limits.judge(score)
-        };
+    for (model, looks) in &models {
         let known = next.as_ref().unwrap_or(table);
-        let current = known.release(model).map(|live| &live.release);
-        if let Some(release) = Release::trusted(current, fault, &ready(known, model), now) {
+        if let Some(release) = believed(known, model, looks, trusts, now) {
             next = Some(replaced(known.clone(), model, Some(release)));
         }
     }
     next
+}
+
+/// What becomes of the release of a model, or of none, after a look at its versions: who is not believed gives way, who
+/// is again comes back. `None`: nothing.
+fn believed(
+    table: &Routes,
+    model: &str,
+    looks: &BTreeMap<u32, Looked>,
+    trusts: &Trusts,
+    now: Instant,
+) -> Option<Release> {
+    let (ready, current) = (ready(table, model), table.release(model).map(|live| &live.release));
+    let fault = |version: u32| looks.get(&version)?.fault;
+    if let Some(next) = Release::trusted(current, fault, &ready, now) {
+        let before =
+            current.map(|release| release.stable).or_else(|| ready.last().map(|newest| newest.version));
+        // A canary that gives way has yet to prove itself: it does not come back by itself.
+        if let Some(version) = before.filter(|version| *version != next.stable) {
+            trusts.set_heir(model, version, Some(next.stable));
+        }
+        return Some(next);
+    }
+    looks.iter().find_map(|(version, looked)| {
+        let heir = looked.heir?;
+        trusts.set_heir(model, *version, None);
+        current?.returned(*version, heir, &ready, now)
+    })
 }
 
 /// The table after versions of a model came or went.

@@ -155,6 +155,12 @@ impl Scorecard {
 
     /// Forgets what it knows of a model version that is served no more.
     pub fn retire(&self, model: &str, version: u32) {
+        self.renew(model, version);
+        self.versions.lock().remove(&(Arc::from(model), version));
+    }
+
+    /// Scores a model version anew: nothing that it has predicted so far counts any more.
+    pub fn renew(&self, model: &str, version: u32) {
         for shard in &self.shards {
             for series in shard.lock().values_mut() {
                 series.streams.retain(|stream| {
@@ -166,7 +172,6 @@ impl Scorecard {
                 });
             }
         }
-        self.versions.lock().remove(&(Arc::from(model), version));
     }
 
     /// Scores by model version, in order; by step too where that was asked. Takes time in proportion to all streams,

@@ -62,6 +62,39 @@ pub(super) struct Tools {
 
 pub(super) type Newest = Box<dyn Fn(&StreamId, &mut dyn FnMut(Option<Work>)) + Send + Sync>;
 
+/// Rows of a batch that a version on probation forecasts too.
+const PROBE_ROWS_MAX: usize = 16;
+
+/// What the predictions of a batch have in common.
+struct Made<'a> {
+    forecast: &'a Forecast,
+    at: Timestamp,
+    backend: Arc<str>,
+}
+
+impl<'a> Made<'a> {
+    fn of(forecast: &'a Forecast, at: Timestamp) -> Self {
+        Self { forecast, at, backend: forecast.backend_label().into() }
+    }
+
+    fn prediction(&self, work: &Work, values: &[f32]) -> Prediction {
+        Prediction {
+            stream: work.stream.clone(),
+            seq: work.seq,
+            epoch: work.epoch,
+            position: work.position,
+            last: work.last,
+            accepted_at: work.accepted_at,
+            made_at: self.at,
+            spec: Arc::clone(&self.forecast.spec),
+            version: self.forecast.version,
+            values: values.into(),
+            backend: Arc::clone(&self.backend),
+            degraded: self.forecast.degraded,
+        }
+    }
+}
+
 /// Where a release lets several versions answer, a series keeps its own: a batch for each.
 pub(super) async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
     let version = |work: &Work| tools.system.version_for(&work.stream.model, work.key());
@@ -106,7 +139,10 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
         let subject = tools.subject(batch);
         let request = ForecastRequest { origin, subject, ..ForecastRequest::new(model, windows, deadline) };
         match tools.system.forecast(request).await {
-            Ok(forecast) => return tools.publish(batch, &forecast, &trace),
+            Ok(forecast) => {
+                tools.probe(batch, &forecast, deadline);
+                return tools.publish(batch, &forecast, &trace);
+            }
             Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
                 let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
                 tokio::time::sleep(pause.min(deadline.remaining(tools.clock.now()))).await;
@@ -134,32 +170,29 @@ impl Tools {
         Subject::Named(Box::new(Names { rows: batch.iter().map(row).collect(), ..Names::default() }))
     }
 
+    /// Has versions whose intervals did not hold the truth forecast some of the same, to be scored.
+    fn probe(&self, batch: &[Work], forecast: &Forecast, deadline: Deadline) {
+        for probe in self.system.probes(&forecast.spec.name, forecast.version) {
+            let some = &batch[..batch.len().min(PROBE_ROWS_MAX)];
+            let Some(windows) = joined(some.iter().map(|work| &work.windows)) else { return };
+            let made = Made::of(forecast, timestamp(self.clock.wall()));
+            let predictions = some.iter().map(|work| made.prediction(work, &[])).collect();
+            self.system.probe(probe, windows, predictions, deadline);
+        }
+    }
+
     fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast, host: &Trace) {
-        let made_at = timestamp(self.clock.wall());
-        let backend: Arc<str> = forecast.backend_label().into();
+        let made = Made::of(forecast, timestamp(self.clock.wall()));
         let width = forecast.spec.answer_len();
         for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
-            self.counters.predicted(made_at.0.saturating_sub(work.accepted_at.0));
+            self.counters.predicted(made.at.0.saturating_sub(work.accepted_at.0));
             if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
                 self.counters.conflated(work.seq - from);
                 let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);
                 self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
             }
             let traced = work.traced.take();
-            let prediction = Prediction {
-                stream: work.stream,
-                seq: work.seq,
-                epoch: work.epoch,
-                position: work.position,
-                last: work.last,
-                accepted_at: work.accepted_at,
-                made_at,
-                spec: Arc::clone(&forecast.spec),
-                version: forecast.version,
-                values: values.into(),
-                backend: Arc::clone(&backend),
-                degraded: forecast.degraded,
-            };
+            let prediction = made.prediction(&work, values);
             let seq = prediction.seq;
             self.outlet.deliver(&work.nodes, StreamEvent::Prediction(Arc::new(prediction)));
             if let Some((span, since)) = traced {
@@ -169,7 +202,7 @@ impl Tools {
                         .linked(links)
                         .with("peregrine.model", forecast.spec.name.clone())
                         .with("peregrine.version", forecast.version)
-                        .with("peregrine.backend", backend.to_string())
+                        .with("peregrine.backend", made.backend.to_string())
                         .with("peregrine.degraded", forecast.degraded)
                         .with("peregrine.seq", seq)
                 });

@@ -15,7 +15,7 @@ use peregrine_runtime::{
 };
 use peregrine_shaders::{Backend, Stay};
 
-use crate::breaker::{Breaker, BreakerMail, Gates};
+use crate::breaker::{Breaker, BreakerMail, Gates, Orders, Trusts};
 use crate::devices::{DeviceId, PerDevice};
 use crate::health::{Health, HealthParts, Latest, LatestMeters, MeterReader, Meters, Sample};
 use crate::inference::{Device, ExecutorFactory, Line, LineSpec, Order, RESIDENT_ROWS_MAX};
@@ -35,6 +35,8 @@ pub(crate) struct Started {
     pub(crate) breaker: Address<BreakerMail>,
     pub(crate) table: Published,
     pub(crate) scores: Scores,
+    /// `None`: what intervals hold decides nothing.
+    pub(crate) trusts: Option<Arc<Trusts>>,
     pub(crate) gates: Gates,
     pub(crate) lines: PerDevice<Arc<Line>>,
     pub(crate) vitals: Latest,
@@ -52,6 +54,7 @@ const BREAKER_MAILBOX_LEN: usize = 4096;
 
 pub(crate) fn start(
     settings: &Settings,
+    orders: &Arc<Orders>,
     cpu: ExecutorFactory,
     gpus: impl IntoIterator<Item = ExecutorFactory>,
     meters: Option<Arc<dyn Meters>>,
@@ -65,9 +68,13 @@ pub(crate) fn start(
     let router = router_box.address();
     let scores = Scores::default();
     let (published, known, timed) = (Arc::clone(&table), Arc::clone(&scores), Arc::clone(clock));
-    let coverage = settings.coverage;
-    let make =
-        move || Ok(Router::new(Arc::clone(&published), Arc::clone(&known), coverage, Arc::clone(&timed)));
+    let new = |limits| (limits, Arc::new(Trusts::new(settings.breaker.clone(), Arc::clone(orders))));
+    let coverage = settings.coverage.map(new);
+    let trusts = coverage.as_ref().map(|(_, trusts)| Arc::clone(trusts));
+    let make = move || {
+        let (published, known) = (Arc::clone(&published), Arc::clone(&known));
+        Ok(Router::new(published, known, coverage.clone(), Arc::clone(&timed)))
+    };
     children.light(ChildSpec::new(ROUTER), router_box, make);
 
     let gates = Gates::default();
@@ -131,7 +138,7 @@ pub(crate) fn start(
     children.light(ChildSpec::new(HEALTH), health_box, move || Ok(Health::new(parts.clone())?));
 
     let tree = Tree::start(children, Arc::clone(clock), seed)?;
-    Ok(Started { tree, router, breaker, table, scores, gates, lines, vitals, meters: metered, lag })
+    Ok(Started { tree, router, breaker, table, scores, trusts, gates, lines, vitals, meters: metered, lag })
 }
 
 fn device_spec(name: impl Into<Arc<str>>) -> ChildSpec {

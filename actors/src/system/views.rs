@@ -108,6 +108,7 @@ impl System {
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerStatus> {
         let mut breakers = self.device_breakers();
+        breakers.extend(self.coverage_breakers());
         if let Some(remote) = self.inner.remote.get() {
             breakers.extend(remote.breakers(self.inner.clock.now()));
         }
@@ -135,8 +136,21 @@ impl System {
                 gate.set_mode(mode);
             }
         }
+        if let Some(trusts) = &inner.rooms.trusts {
+            trusts.obey();
+        }
         let now = inner.clock.now();
-        Ok(gates.iter().map(|gate| BreakerStatus { mode, ..gate.status(now) }).collect())
+        let mut ordered: Vec<_> =
+            gates.iter().map(|gate| BreakerStatus { mode, ..gate.status(now) }).collect();
+        ordered.extend(self.coverage_breakers().into_iter().filter(|one| selector.fits(&one.guards)));
+        Ok(ordered)
+    }
+
+    fn coverage_breakers(&self) -> Vec<BreakerStatus> {
+        let Some(trusts) = &self.inner.rooms.trusts else { return Vec::new() };
+        let (now, ready) = (self.inner.clock.now(), self.inner.rooms.table.load().ready());
+        let status = |route: &Arc<Route>| trusts.status(&route.status.spec.name, route.status.version, now);
+        ready.iter().map(status).collect()
     }
 
     fn device_breakers(&self) -> Vec<BreakerStatus> {

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use super::fake::Mode;
 use super::{MODEL, Rig, forecaster, ramp, until};
+use crate::breaker::{BreakerMode, BreakerSelector};
 use crate::release::{
-    CanaryLimits, CanarySpec, Change, CoverageLimits, Fault, ReleaseOrder, ReleaseStatus, ShadowSpec, key_of,
+    By, CanaryLimits, CanarySpec, Change, CoverageLimits, Fault, ReleaseOrder, ReleaseStatus, ShadowSpec,
+    key_of,
 };
-use crate::scorecard::Scorecard;
+use crate::scorecard::{Question, Scorecard};
 use crate::series::{SeriesName, Timestamp};
+use crate::status::{BreakerState, Guarded};
 use crate::stream::{Prediction, StreamId};
 use crate::{ForecastError, ForecastRequest, Origin, Settings};
 
@@ -99,19 +102,16 @@ async fn scores_decide_about_a_canary_once_they_are_known() {
 
 #[tokio::test]
 async fn a_version_whose_intervals_collapse_hands_over_to_the_one_before() {
-    let limits = CoverageLimits { shortfall: 0.3, values_min: 20.0 };
-    let rig = two(|settings| settings.coverage = Some(limits)).await;
-    let card = Arc::<Scorecard>::default();
-    rig.system.attach_scorecard(Arc::clone(&card));
-    let (look, series) = (Duration::from_secs(10), SeriesName::new("a").unwrap());
+    let (rig, card) = scored().await;
     assert_eq!(rig.ask().await.unwrap().version, 2, "the highest");
     // Intervals without a width, beside the truth.
-    card.predicted(&rig.prediction(&series, 2, 3.0));
-    (1..=5).for_each(|place| card.observed(&series, place, place as f32));
-    rig.clock.advance(look);
+    card.predicted(&rig.prediction(&name(), 2, 3.0));
+    (1..=5).for_each(|place| card.observed(&name(), place, place as f32));
+    rig.look();
     assert_eq!(rig.ask().await.unwrap().version, 2, "too little is known");
-    (6..=24).for_each(|place| card.observed(&series, place, place as f32));
-    rig.clock.advance(look);
+    assert_eq!(rig.trust(2), "closed");
+    (6..=24).for_each(|place| card.observed(&name(), place, place as f32));
+    rig.look();
     until("the version before answers", || rig.system.release(MODEL).is_some()).await;
     assert_eq!(rig.ask().await.unwrap().version, 1);
     let release = rig.status().release;
@@ -120,6 +120,132 @@ async fn a_version_whose_intervals_collapse_hands_over_to_the_one_before() {
         matches!(change, Change::RolledBack { to: 1, from: Some(2), why: Fault::Coverage { held, .. } } if *held < 1.0),
         "{change}"
     );
+    let of_version = |version: u32| {
+        let all = rig.system.breakers();
+        all.into_iter()
+            .find(|one| one.guards == Guarded::Coverage { model: MODEL.to_owned(), version })
+            .unwrap()
+    };
+    assert!(matches!(of_version(2).state, BreakerState::Open { .. }), "{:?}", of_version(2));
+    assert!(of_version(2).reason.contains("interval"), "{:?}", of_version(2));
+    assert_eq!((of_version(2).failures, of_version(2).transitions), (1, 1));
+    assert_eq!(of_version(1).state, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn what_has_collapsed_forecasts_for_the_scorecard_until_it_holds_the_truth_and_comes_back() {
+    let (rig, card) = scored().await;
+    rig.collapse(&card).await;
+    assert!(rig.system.probes(MODEL, 1).is_empty(), "not yet");
+    rig.look();
+    until("it is half-open", || rig.trust(2) == "half-open").await;
+    assert_eq!(rig.ask().await.unwrap().version, 1, "callers see nothing of it");
+    let weight = |version: u32| {
+        let question = Question { model: Some(MODEL), version: Some(version), ..Question::default() };
+        card.scores(question).first().map_or(0.0, |score| score.weight)
+    };
+    assert!(weight(2) == 0.0, "what it said before does not count");
+    // Wrong once more: it stays out, for longer.
+    card.predicted(&rig.prediction(&name(), 2, 3.0));
+    rig.look();
+    until("it is open", || rig.trust(2) == "open").await;
+    // Twice as long.
+    rig.look();
+    rig.look();
+    until("it is half-open", || rig.trust(2) == "half-open").await;
+    card.predicted(&rig.prediction(&name(), 2, 0.0));
+    rig.look();
+    until("it is closed", || rig.trust(2) == "closed").await;
+    until("it answers again", || rig.status().release.stable == 2).await;
+    assert_eq!(rig.ask().await.unwrap().version, 2);
+    let release = rig.status().release;
+    assert_eq!(release.log.last().unwrap().change, Change::Promoted { version: 2, from: 1, by: By::Truth });
+    assert_eq!(release.previous, Some(1));
+}
+
+#[tokio::test]
+async fn a_probe_is_scored_and_there_is_one_at_a_time() {
+    let (rig, card) = scored().await;
+    rig.collapse(&card).await;
+    rig.look();
+    until("it is half-open", || rig.trust(2) == "half-open").await;
+    let probes = rig.system.probes(MODEL, 1);
+    assert_eq!(probes.iter().map(|probe| probe.version).collect::<Vec<_>>(), [2]);
+    assert!(rig.system.probes(MODEL, 1).is_empty());
+    drop(probes);
+    assert!(rig.system.probes(MODEL, 2).is_empty(), "it answers");
+    let scored =
+        || card.scored().iter().find(|(_, version, _)| *version == 2).map_or(0, |(.., values)| *values);
+    let before = scored();
+    let probe = rig.system.probes(MODEL, 1).pop().unwrap();
+    let blank = rig.prediction(&name(), 1, 0.0);
+    rig.system.probe(probe, ramp(1), vec![blank], rig.system.default_deadline());
+    until("it was scored", || scored() > before).await;
+    until("there may be another", || !rig.system.probes(MODEL, 1).is_empty()).await;
+    assert!(rig.status().portions.iter().all(|portion| portion.version != 2 || portion.seen.requests == 0));
+}
+
+#[tokio::test]
+async fn what_nobody_can_answer_for_goes_on_and_closes_by_what_it_says() {
+    let rig = Rig::cpu(judged).await;
+    let card = Arc::<Scorecard>::default();
+    rig.system.attach_scorecard(Arc::clone(&card));
+    let says = |off: f32| card.predicted(&rig.prediction(&name(), 1, off));
+    says(3.0);
+    (1..=24).for_each(|place| card.observed(&name(), place, place as f32));
+    for (state, off) in [("open", 3.0), ("half-open", 0.0), ("closed", 0.0)] {
+        rig.look();
+        until(state, || rig.trust(1) == state).await;
+        assert_eq!(rig.ask().await.unwrap().version, 1, "{state}");
+        says(off);
+    }
+    assert!(rig.system.release(MODEL).is_none());
+}
+
+#[tokio::test]
+async fn operators_decide_about_what_is_believed_too() {
+    let (rig, card) = scored().await;
+    let order = |mode| {
+        let selector = BreakerSelector {
+            backend: Some("coverage".to_owned()),
+            version: Some(2),
+            ..BreakerSelector::default()
+        };
+        assert_eq!(rig.system.set_breaker_mode(selector, mode).unwrap().len(), 1);
+        rig.look();
+    };
+    order(BreakerMode::ForcedOpen);
+    until("the version before answers", || rig.system.release(MODEL).is_some()).await;
+    assert_eq!((rig.ask().await.unwrap().version, rig.trust(2)), (1, "forced-open"));
+    order(BreakerMode::Auto);
+    until("it answers again", || rig.status().release.stable == 2).await;
+    assert_eq!((rig.ask().await.unwrap().version, rig.trust(2)), (2, "closed"));
+    order(BreakerMode::MetricsOnly);
+    card.predicted(&rig.prediction(&name(), 2, 3.0));
+    (1..=24).for_each(|place| card.observed(&name(), place, place as f32));
+    rig.look();
+    until("it shows what it would do", || rig.trust(2) == "open").await;
+    assert_eq!(rig.ask().await.unwrap().version, 2);
+    order(BreakerMode::Disabled);
+    assert_eq!((rig.ask().await.unwrap().version, rig.trust(2)), (2, "closed"));
+}
+
+/// What collapses is looked at again after ten seconds.
+fn judged(settings: &mut Settings) {
+    settings.coverage = Some(CoverageLimits { shortfall: 0.3, values_min: 20.0 });
+    settings.breaker.open_for = Duration::from_secs(10);
+}
+
+/// Two versions that are scored.
+async fn scored() -> (Rig, Arc<Scorecard>) {
+    let rig = two(judged).await;
+    let card = Arc::<Scorecard>::default();
+    rig.system.attach_scorecard(Arc::clone(&card));
+    (rig, card)
+}
+
+fn name() -> SeriesName {
+    SeriesName::new("a").unwrap()
 }
 
 #[tokio::test]
@@ -151,6 +277,25 @@ async fn two(change: impl FnOnce(&mut Settings)) -> Rig {
 }
 
 impl Rig {
+    /// Lets the router look at what intervals held.
+    fn look(&self) {
+        self.clock.advance(Duration::from_secs(10));
+    }
+
+    /// Version 2 says what is far from the truth, and version 1 answers then.
+    async fn collapse(&self, card: &Scorecard) {
+        card.predicted(&self.prediction(&name(), 2, 3.0));
+        (1..=24).for_each(|place| card.observed(&name(), place, place as f32));
+        self.look();
+        until("the version before answers", || self.system.release(MODEL).is_some()).await;
+    }
+
+    /// The circuit of what a version's intervals hold.
+    fn trust(&self, version: u32) -> &'static str {
+        let guards = Guarded::Coverage { model: MODEL.to_owned(), version };
+        self.system.breakers().into_iter().find(|one| one.guards == guards).unwrap().state.name()
+    }
+
     async fn order(&self, order: ReleaseOrder) {
         self.system.order_release(MODEL, order).await.unwrap();
     }

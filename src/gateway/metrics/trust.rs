@@ -42,6 +42,9 @@ fn guarded(guards: &Guarded) -> Vec<(&'static str, &dyn Display)> {
             let [backend, index] = labels(device.backend, &device.index);
             vec![("model", model), ("version", version), backend, index]
         }
+        Guarded::Coverage { model, version } => {
+            vec![("model", model), ("version", version), ("backend", &"coverage")]
+        }
         Guarded::Peer { node } => vec![("backend", &"remote"), ("to", node)],
     }
 }

@@ -27,7 +27,7 @@ struct Order {
 }
 
 const FORM: &str = "`mode`: auto, forced-open, disabled or metrics-only, and if wanted `model`, `version`, `backend`: \
-                    cpu, gpu or remote, `device`: its place among those of its kind, `node`";
+                    cpu, gpu, coverage or remote, `device`: its place among those of its kind, `node`";
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,6 +43,7 @@ enum Mode {
 enum Kind {
     Cpu,
     Gpu,
+    Coverage,
     Remote,
 }
 
@@ -76,6 +77,7 @@ impl Kind {
         match self {
             Self::Cpu => "cpu",
             Self::Gpu => "gpu",
+            Self::Coverage => "coverage",
             Self::Remote => "remote",
         }
     }
@@ -92,6 +94,7 @@ pub(in crate::gateway) fn view(breaker: &BreakerStatus) -> Value {
         BreakerState::Closed | BreakerState::HalfOpen | BreakerState::ForcedOpen => None,
     };
     json!({
+        "kind": breaker.guards.kind(),
         "model": breaker.guards.model().map(|(model, _)| model),
         "version": breaker.guards.model().map(|(_, version)| version),
         "backend": breaker.guards.backend(),
