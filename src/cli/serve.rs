@@ -1,6 +1,6 @@
 //! `peregrine serve`: the configuration, the log, then a node until it is told to stop.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use tracing::level_filters::LevelFilter;
@@ -47,7 +47,10 @@ fn start_log(config: &LogConfig) -> LogRoom {
     // The filter has been checked; `info` is what it falls back to.
     let filter = config.filter.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer().with_writer(io::stderr);
+    // Colours are for people: a file has none, nor has who asks for none (no-color.org).
+    let is_seen =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|asked| asked.is_empty());
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(is_seen);
     let registry = tracing_subscriber::registry();
     let started = match config.format {
         LogFormat::Text => registry.with(lines.with_filter(filter)).try_init(),

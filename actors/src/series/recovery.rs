@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use peregrine_runtime::Deadline;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::copies::CopyError;
 use super::place::Place;
@@ -81,7 +81,11 @@ impl Series {
             held.shard.len()
         };
         inner.counters.recovered(complete);
-        info!(shard, epoch, series = series_count, complete, "owns a shard");
+        match series_count {
+            // Each node has dozens of them at its start.
+            0 if complete => debug!(shard, epoch, "owns a shard without series"),
+            _ => info!(shard, epoch, series = series_count, complete, "owns a shard"),
+        }
     }
 
     /// Asks until there is an answer, the node is gone, or it is too late.
