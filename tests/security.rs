@@ -144,11 +144,41 @@ fn no_key_is_said_in_answers_or_configuration() {
 }
 
 #[test]
-fn a_page_from_elsewhere_does_not_change_a_node() {
+fn a_page_from_elsewhere_changes_and_feeds_nothing() {
     let node = TestNode::on_cpu(&[]);
-    let foreign = [("Origin", "https://evil.example"), ("Content-Type", "text/plain")];
-    let answer = request(node.node.addr, "POST", "/v1/config", &foreign, b"deadline.max = \"30s\"");
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (401, None));
+    let addr = node.node.addr;
+    let tick = r#"{"series":"a","ts":1,"value":1}"#;
+    for foreign in ["https://evil.example", "http://test.evil.example", "http://test:8080", "null"] {
+        for (path, body) in [("/v1/config", "deadline.max = \"30s\""), ("/v1/ticks", tick)] {
+            let headers = [("Origin", foreign), ("Content-Type", "text/plain")];
+            let answer = request(addr, "POST", path, &headers, body.as_bytes());
+            let allowed = answer.header("access-control-allow-origin");
+            assert_eq!((answer.status, allowed), (403, None), "{path} of {foreign}");
+        }
+        for path in ["/v1/stream", "/v1/overview/stream"] {
+            let upgrade = [
+                ("Connection", "Upgrade"),
+                ("Upgrade", "websocket"),
+                ("Sec-WebSocket-Version", "13"),
+                ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+                ("Origin", foreign),
+            ];
+            assert_eq!(request(addr, "GET", path, &upgrade, b"").status, 403, "{path} of {foreign}");
+        }
+    }
+    assert_eq!(node.get("/v1/series/a").status, 404);
+    // Pages of the node's own, whether or not something before it ends TLS; these requests are for `Host: test`.
+    for own in ["http://test", "https://test"] {
+        assert_eq!(
+            request(addr, "POST", "/v1/ticks", &[("Origin", own)], tick.as_bytes()).status,
+            200,
+            "{own}"
+        );
+    }
+    for path in ["/v1/stream", "/v1/overview/stream"] {
+        drop(WebSocket::open_with(addr, path, &format!("Origin: http://{addr}\r\n")));
+    }
+    // Who is no browser says nothing of an origin.
     assert_eq!(node.post("/v1/config", "deadline.max = \"30s\"").status, 200);
 }
 

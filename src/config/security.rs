@@ -28,8 +28,8 @@ pub(super) struct SecurityFile {
     pub(super) requests_per_second: Option<f64>,
     /// Requests at once, after a rest; 0: as many as one second gives.
     pub(super) burst: Option<usize>,
-    /// Web pages that browsers may read answers for, e.g. `https://desk.example`; empty: none, and websockets are
-    /// not asked where they come from.
+    /// Web pages that browsers may read answers for, open websockets from and send to, e.g. `https://desk.example`;
+    /// empty: none but the node's own.
     pub(super) cors_origins: Option<Vec<String>>,
 }
 

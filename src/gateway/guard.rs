@@ -13,6 +13,7 @@ use actix_web::http::header::{
     HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERRER_POLICY, SEC_WEBSOCKET_PROTOCOL, VARY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use actix_web::http::uri::Authority;
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -143,12 +144,36 @@ fn is_local_origin(origin: &HeaderValue) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Is it a page of this node, by the name that it was asked under? A browser lets no page write either header.
-fn is_own_origin(origin: &HeaderValue, headers: &HeaderMap) -> bool {
-    let authority =
-        origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, authority)| authority);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    authority.zip(host).is_some_and(|(authority, host)| authority.eq_ignore_ascii_case(host))
+/// Is it a page of this node, by the name that it was asked under? A browser lets no page write either header. What ends
+/// TLS before the node changes neither: by which scheme the node was asked is not looked at, only what port that means.
+fn is_own_origin(origin: &HeaderValue, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.to_str().ok().and_then(|text| text.split_once("://")) else {
+        return false;
+    };
+    let port = match scheme {
+        "http" => ":80",
+        "https" => ":443",
+        _ => return false,
+    };
+    let bare = |authority: &str| authority.strip_suffix(port).unwrap_or(authority).to_ascii_lowercase();
+    bare(host) == bare(authority)
+}
+
+/// The name that the node was asked under: HTTP/2 has it in the place of the `Host` header.
+fn host(head: &RequestHead) -> Option<&str> {
+    let named = head.headers().get(HOST).and_then(|host| host.to_str().ok());
+    named.or_else(|| head.uri.authority().map(Authority::as_str))
+}
+
+/// A browser sends what any page wants to be sent, and says whose page it is; other clients do not.
+fn refuse_foreign(security: &Security, rules: &Rules, head: &RequestHead) -> Result<(), Refused> {
+    let is_own = |origin| host(head).is_some_and(|host| is_own_origin(origin, host));
+    match head.headers().get(ORIGIN) {
+        Some(origin) if !rules.shares_with(origin.as_bytes()) && !is_own(origin) => {
+            Err(security.deny(Denied::Origin))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Lets a request in, or says why not. `path` as routes are found by it: with its escapes undone.
@@ -157,6 +182,10 @@ pub(super) fn admit(shared: &Shared, head: &RequestHead, path: &str) -> Result<(
     let needed = needed(&head.method, path).unwrap_or(OBSERVE);
     if needed == Scopes::NONE {
         return Ok(());
+    }
+    // What a page reads here a browser keeps from it; what it sends has happened.
+    if !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        refuse_foreign(&shared.security, &shared.security.rules(), head)?;
     }
     let caller = caller(&shared.security, head, &*shared.clock);
     Ok(shared.security.admit(&caller, needed, &*shared.clock)?)
@@ -174,13 +203,7 @@ impl Pass {
     pub(super) fn admit(shared: &Shared, head: &RequestHead) -> Result<Self, Refusal> {
         let security = Arc::clone(&shared.security);
         let (caller, rules) = (caller(&security, head, &*shared.clock), security.rules());
-        if let Some(origin) = head.headers().get(ORIGIN)
-            && rules.shares()
-            && !rules.shares_with(origin.as_bytes())
-            && !is_own_origin(origin, head.headers())
-        {
-            return Err(security.deny(Denied::Origin).into());
-        }
+        refuse_foreign(&security, &rules, head)?;
         let needed = needed(&head.method, head.uri.path()).unwrap_or(OBSERVE);
         security.admit(&caller, needed, &*shared.clock)?;
         let scopes = rules.scopes(&caller, shared.clock.wall()).map_err(|denied| security.deny(denied))?;
@@ -348,17 +371,26 @@ mod tests {
             ("https://desk.example", "desk.example", true),
             ("http://desk.example:8080", "Desk.example:8080", true),
             ("http://desk.example:8080", "desk.example", false),
+            ("https://desk.example", "desk.example:443", true),
+            ("http://desk.example", "desk.example:443", false),
+            ("http://[::1]:8080", "[::1]:8080", true),
+            ("ftp://desk.example", "desk.example", false),
             ("https://evil.example", "desk.example", false),
             ("null", "null", false),
         ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, HeaderValue::from_str(host).unwrap());
-            assert_eq!(
-                is_own_origin(&HeaderValue::from_str(origin).unwrap(), &headers),
-                is_own,
-                "{origin} {host}"
-            );
+            let origin = HeaderValue::from_str(origin).unwrap();
+            assert_eq!(is_own_origin(&origin, host), is_own, "{origin:?} {host}");
         }
+    }
+
+    #[test]
+    fn the_name_of_the_node_is_the_host_or_what_http_2_has_for_it() {
+        let mut head = RequestHead::default();
+        assert_eq!(host(&head), None);
+        head.uri = "https://desk.example:8443/v1/ticks".parse().unwrap();
+        assert_eq!(host(&head), Some("desk.example:8443"));
+        head.headers.insert(HOST, HeaderValue::from_static("desk.example"));
+        assert_eq!(host(&head), Some("desk.example"));
     }
 
     #[test]

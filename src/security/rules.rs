@@ -55,7 +55,9 @@ pub(crate) enum Denied {
     #[error("this API key or token lacks scope {needed}")]
     Scope { needed: Scopes },
     /// 403.
-    #[error("pages of this origin may not open websockets here")]
+    #[error(
+        "pages of this origin may open no websocket and send nothing here: `security.cors_origins` names those that may"
+    )]
     Origin,
 }
 
