@@ -268,6 +268,28 @@ fn a_shadow_is_compared_and_seen_by_nobody() {
 }
 
 #[test]
+fn a_body_that_would_be_passed_over_is_refused() {
+    let shelf = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]);
+    let node = shelf.node();
+    for order in ["load", "unload", "rollback"] {
+        for body in [r#"{"version":1}"#, "1", "{", "null"] {
+            let answer = node.post(&format!("/v1/models/m/{order}"), body);
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(answer.status == 400 && said.contains("takes no body"), "{order} {body}: {said}");
+        }
+    }
+    let served = || {
+        let models = node.get("/v1/models").json()["models"].as_array().expect("a list").clone();
+        models.iter().filter(|one| one["name"] == "m" && one["state"] == "ready").count()
+    };
+    assert_eq!(served(), 2);
+    assert_eq!(node.post("/v1/models/m/unload?version=1", "{}").status, 200);
+    assert_eq!(served(), 1);
+    assert_eq!(node.post("/v1/models/m/load", " ").status, 200);
+    assert_eq!(served(), 2);
+}
+
+#[test]
 fn versions_that_come_and_go_under_traffic_lose_nothing() {
     let shelf = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]);
     let node = shelf.node();

@@ -57,6 +57,8 @@ pub(crate) enum Refusal {
     Version(String),
     #[error("the query may have {0}")]
     Query(&'static str),
+    #[error("this path takes no body{0}")]
+    NoBodyWanted(&'static str),
     #[error("no model `{0}` in the repository")]
     NotInRepository(String),
     #[error("parameter `{0}` is not supported")]
@@ -111,9 +113,10 @@ impl Refusal {
             Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::NoRoom) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Body(BodyError::Corrupt | BodyError::Broken) | Self::Version(_) | Self::Query(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Body(BodyError::Corrupt | BodyError::Broken)
+            | Self::Version(_)
+            | Self::Query(_)
+            | Self::NoBodyWanted(_) => StatusCode::BAD_REQUEST,
             Self::Json(error)
             | Self::Infer(BadInfer::Json(error))
             | Self::Native(BadForecast::Json(error)) => json_status(error),

@@ -52,6 +52,8 @@ const fn operation(
 
 const FORECASTING: &[u16] = &[400, 404, 408, 413, 415, 422, 429, 503, 504];
 const NAMED: &[u16] = &[400, 404];
+/// A body is read, to be refused.
+const BODILESS: &[u16] = &[400, 404, 408, 413, 415, 429];
 const ORDERS: &[u16] = &[400, 404, 408, 409, 413, 415, 429, 503];
 const WEBSOCKET: &[u16] = &[400, 426, 503];
 const READY: &[u16] = &[503];
@@ -154,8 +156,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     operation("get", "/v1/models", V1, "Models served and in the repositories", None, "Any", &[]),
     operation("get", "/v1/models/{model}", V1, "One model", None, "Model", NAMED),
-    operation("post", "/v1/models/{model}/load", V1, "Load or reload", None, "Model", NAMED),
-    operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", NAMED),
+    operation("post", "/v1/models/{model}/load", V1, "Load or reload", None, "Model", BODILESS),
+    operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", BODILESS),
     operation(
         "post",
         "/v1/models/{model}/split",

@@ -12,6 +12,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::audit::RowName;
 use peregrine_actors::release::key_of;
 use peregrine_actors::{Names, Origin};
+use serde_json::{Map, Value};
 
 use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_body, windows};
 use self::print::{Answer, answer};
@@ -103,6 +104,19 @@ async fn forecast(
         response.insert_header(hint);
     }
     Ok(response.body(printed))
+}
+
+/// Refuses what would have no effect: nothing and an empty object say the same. `hint` says where it belongs.
+async fn no_body(
+    shared: &Shared,
+    request: &HttpRequest,
+    mut payload: Payload,
+    hint: &'static str,
+) -> Result<(), Refusal> {
+    let body = shared.body(request.headers(), &mut payload).await?;
+    let says_nothing =
+        || serde_json::from_slice::<Map<String, Value>>(&body).is_ok_and(|body| body.is_empty());
+    if body.trim_ascii().is_empty() || says_nothing() { Ok(()) } else { Err(Refusal::NoBodyWanted(hint)) }
 }
 
 /// Names the series by the caller's own id.

@@ -1,12 +1,12 @@
 //! Models by the native routes: list, one, load, unload.
 
-use actix_web::HttpResponse;
-use actix_web::web::{Data, Path, Query};
+use actix_web::web::{Data, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::{ForecastError, ModelStatus};
 use peregrine_shaders::Precision;
 use serde_json::{Value, json};
 
-use super::{Problem, Shared};
+use super::{Problem, Shared, no_body};
 use crate::gateway::error::Refusal;
 
 /// `?version=`
@@ -55,7 +55,13 @@ pub(super) async fn one(
     Ok(HttpResponse::Ok().json(answer))
 }
 
-pub(super) async fn load(shared: Data<Shared>, model: Path<String>) -> Result<HttpResponse, Problem> {
+pub(super) async fn load(
+    shared: Data<Shared>,
+    model: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    no_body(&shared, &request, payload, ": all versions in the repository are loaded").await?;
     shared.load(&model).await?;
     let found = shared.system.find(&model, None)?;
     Ok(HttpResponse::Ok().json(view(&found)))
@@ -65,7 +71,10 @@ pub(super) async fn unload(
     shared: Data<Shared>,
     model: Path<String>,
     query: Query<VersionQuery>,
+    request: HttpRequest,
+    payload: Payload,
 ) -> Result<HttpResponse, Problem> {
+    no_body(&shared, &request, payload, ": `?version=` names a version, and nothing means all").await?;
     if !shared.system.unload(&model, query.version).await {
         let unknown = match query.version {
             Some(version) => ForecastError::UnknownVersion { model: model.into_inner(), version },

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Problem, Shared};
+use super::{Problem, Shared, no_body};
 use crate::gateway::error::Refusal;
 
 #[derive(Deserialize)]
@@ -123,7 +123,13 @@ pub(super) async fn promote(
     order(&shared, &model, ReleaseOrder::Promote(body.version)).await
 }
 
-pub(super) async fn rollback(shared: Data<Shared>, model: Path<String>) -> Result<HttpResponse, Problem> {
+pub(super) async fn rollback(
+    shared: Data<Shared>,
+    model: Path<String>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, Problem> {
+    no_body(&shared, &request, payload, ": POST …/promote names a version").await?;
     order(&shared, &model, ReleaseOrder::Rollback).await
 }
 
