@@ -67,6 +67,15 @@ pub(crate) enum Scalar<'a> {
     Flag(bool),
 }
 
+/// How the numbers of an array stand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nesting {
+    /// Of the deepest; 1: flat.
+    pub(crate) depth: usize,
+    /// Numbers in each of the innermost arrays; `None`: not as many in all, or some beside an array.
+    pub(crate) row_len: Option<usize>,
+}
+
 /// A place in a text.
 pub(crate) struct Cursor<'a> {
     text: &'a [u8],
@@ -204,14 +213,14 @@ impl<'a> Cursor<'a> {
         self.peek() == Some(b'n') && self.word("null").is_ok()
     }
 
-    /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns the
-    /// deepest nesting, which stays within `depth_max`.
+    /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns how they
+    /// stood, nested no deeper than `depth_max`.
     pub(crate) fn leaves(
         &mut self,
         out: &mut Vec<f32>,
         depth_max: usize,
         count_max: usize,
-    ) -> Result<usize, JsonError> {
+    ) -> Result<Nesting, JsonError> {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("sse4.1") {
             // SAFETY: just detected.
@@ -228,7 +237,7 @@ impl<'a> Cursor<'a> {
         out: &mut Vec<f32>,
         depth_max: usize,
         count_max: usize,
-    ) -> Result<usize, JsonError> {
+    ) -> Result<Nesting, JsonError> {
         // SAFETY: this function is compiled for, and only called on, machines with SSE 4.1.
         unsafe { self.leaves_by::<Sse41>(out, depth_max, count_max) }
     }
@@ -241,14 +250,17 @@ impl<'a> Cursor<'a> {
         out: &mut Vec<f32>,
         depth_max: usize,
         count_max: usize,
-    ) -> Result<usize, JsonError> {
+    ) -> Result<Nesting, JsonError> {
         if self.peek() != Some(b'[') {
             return Err(self.expected("an array of numbers"));
         }
         let (mut depth, mut deepest, mut count) = (0, 0, 0);
+        let (mut rows, mut is_innermost) = (Rows::default(), false);
         loop {
             match self.peek() {
                 Some(b'[') => {
+                    rows.open(count, is_innermost);
+                    is_innermost = true;
                     self.at += 1;
                     depth += 1;
                     if depth > depth_max {
@@ -260,6 +272,7 @@ impl<'a> Cursor<'a> {
                     }
                 }
                 _ => {
+                    rows.is_uneven |= !is_innermost;
                     // SAFETY: the caller's promise.
                     unsafe { self.run_of_numbers::<Way>(out, &mut count, count_max)? };
                 }
@@ -271,10 +284,14 @@ impl<'a> Cursor<'a> {
                         break;
                     }
                     Some(b']') => {
+                        if is_innermost {
+                            rows.close(count, depth);
+                        }
+                        is_innermost = false;
                         self.at += 1;
                         depth -= 1;
                         if depth == 0 {
-                            return Ok(deepest);
+                            return Ok(Nesting { depth: deepest, row_len: rows.len_of_all() });
                         }
                     }
                     _ => return Err(self.expected("`,` or `]`")),
@@ -356,6 +373,33 @@ impl<'a> Cursor<'a> {
 
     fn expected(&self, wanted: &'static str) -> JsonError {
         JsonError::Expected { at: self.at.min(self.text.len()), wanted }
+    }
+}
+
+/// The innermost arrays that were read.
+#[derive(Default)]
+struct Rows {
+    /// Numbers before the newest.
+    start: usize,
+    /// Length and depth of those before.
+    like: Option<(usize, usize)>,
+    is_uneven: bool,
+}
+
+impl Rows {
+    /// An array begins after `count` numbers; inside one that could have been an innermost one?
+    fn open(&mut self, count: usize, inside: bool) {
+        self.is_uneven |= inside && count > self.start;
+        self.start = count;
+    }
+
+    fn close(&mut self, count: usize, depth: usize) {
+        let this = (count - self.start, depth);
+        self.is_uneven |= *self.like.get_or_insert(this) != this;
+    }
+
+    fn len_of_all(&self) -> Option<usize> {
+        self.like.filter(|_| !self.is_uneven).map(|(len, _)| len)
     }
 }
 

@@ -54,6 +54,26 @@ fn leaves_come_in_order_flat_or_nested() {
 }
 
 #[test]
+fn rows_of_one_length_are_told_from_others() {
+    for (text, row_len) in [
+        ("[]", Some(0)),
+        ("[1,2,3]", Some(3)),
+        ("[[1,2],[3,4]]", Some(2)),
+        ("[ [ 1 ] , [ 2 ] , [ 3 ] ]", Some(1)),
+        ("[[],[]]", Some(0)),
+        ("[[1,2],[3]]", None),
+        ("[[1,2],[]]", None),
+        ("[[],[1]]", None),
+        ("[1,[2]]", None),
+        ("[[1],2]", None),
+        ("[[],1]", None),
+    ] {
+        let got = Cursor::new(text.as_bytes()).leaves(&mut Vec::new(), 2, 4);
+        assert_eq!(got.map(|nesting| nesting.row_len), Ok(row_len), "{text}");
+    }
+}
+
+#[test]
 fn leaves_refuse_what_is_no_number() {
     let expected = |at, wanted| Err(JsonError::Expected { at, wanted });
     check_leaves("5", expected(0, "an array of numbers"));
@@ -93,5 +113,5 @@ fn accepts(text: &[u8]) -> bool {
 fn check_leaves(text: &str, want: Result<(Vec<f32>, usize), JsonError>) {
     let mut out = Vec::new();
     let got = Cursor::new(text.as_bytes()).leaves(&mut out, 2, 4);
-    assert_eq!(got.map(|depth| (out, depth)), want, "{text}");
+    assert_eq!(got.map(|nesting| (out, nesting.depth)), want, "{text}");
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use peregrine_shaders::{ModelSpec, Windows};
 
-use crate::gateway::json::{Cursor, JsonError, once};
+use self::Shape::{List, Table};
+use crate::gateway::json::{Cursor, JsonError, Nesting, once};
 use crate::series_store::{SeriesStore, SymbolError};
 
 /// Deepest array of a series: `hist_exog [L, X]`.
@@ -32,11 +33,27 @@ pub(crate) struct ForecastBody<'a> {
 pub(crate) struct SeriesBody<'a> {
     pub(crate) id: Option<Cow<'a, str>>,
     pub(crate) symbol: Option<Cow<'a, str>>,
-    values: Option<Vec<f32>>,
-    mask: Option<Vec<f32>>,
-    hist_exog: Option<Vec<f32>>,
-    futr_exog: Option<Vec<f32>>,
-    stat_exog: Option<Vec<f32>>,
+    values: Option<Numbers>,
+    mask: Option<Numbers>,
+    hist_exog: Option<Numbers>,
+    futr_exog: Option<Numbers>,
+    stat_exog: Option<Numbers>,
+}
+
+/// The numbers of a tensor, and how they stood.
+#[derive(Debug, PartialEq)]
+struct Numbers {
+    flat: Vec<f32>,
+    nesting: Nesting,
+}
+
+/// What a model takes of a tensor.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// So many numbers, flat.
+    List(usize),
+    /// So many rows of so many numbers, or those flat.
+    Table(usize, usize),
 }
 
 /// The caller's request is malformed or cannot be forecast.
@@ -50,6 +67,16 @@ pub(crate) enum BadForecast {
     Member { name: &'static str, want: &'static str },
     #[error("series `{series}` must have either `values` or `symbol`")]
     ValuesOrSymbol { series: String },
+    #[error("series `{series}`: `{member}` goes with `values`, not with `symbol`")]
+    BesideSymbol { series: String, member: &'static str },
+    #[error("series `{series}`: `{tensor}` is null at index {index}: every value must be a number")]
+    Null { series: String, tensor: &'static str, index: usize },
+    #[error("series `{series}`: `{tensor}` must be a flat list of numbers")]
+    NotFlat { series: String, tensor: &'static str },
+    #[error(
+        "series `{series}`: `{tensor}` must be {rows} rows of {columns} numbers, one row for each step, or flat"
+    )]
+    NoTable { series: String, tensor: &'static str, rows: usize, columns: usize },
     #[error("series `{series}`: `{tensor}` is too large for FP32 at index {index}")]
     Infinite { series: String, tensor: &'static str, index: usize },
     #[error("series `{series}`: `{tensor}` holds {got} numbers where the model needs {want}")]
@@ -68,15 +95,27 @@ pub(crate) enum BadForecast {
 impl BadForecast {
     /// Is it the form that is wrong, or what it says?
     pub(crate) fn is_malformed(&self) -> bool {
-        matches!(self, Self::Json(_) | Self::NoMember(_) | Self::Member { .. } | Self::ValuesOrSymbol { .. })
+        matches!(
+            self,
+            Self::Json(_)
+                | Self::NoMember(_)
+                | Self::Member { .. }
+                | Self::ValuesOrSymbol { .. }
+                | Self::BesideSymbol { .. }
+        )
     }
 
     /// The series and the index at fault.
     pub(crate) fn place(&self) -> (Option<String>, Option<usize>) {
         match self {
-            Self::Infinite { series, index, .. } => (Some(series.clone()), Some(*index)),
+            Self::Infinite { series, index, .. } | Self::Null { series, index, .. } => {
+                (Some(series.clone()), Some(*index))
+            }
             Self::Length { series, got, want, .. } => (Some(series.clone()), Some(*got.min(want))),
-            Self::ValuesOrSymbol { series } => (Some(series.clone()), None),
+            Self::ValuesOrSymbol { series }
+            | Self::BesideSymbol { series, .. }
+            | Self::NotFlat { series, .. }
+            | Self::NoTable { series, .. } => (Some(series.clone()), None),
             _ => (None, None),
         }
     }
@@ -136,7 +175,8 @@ pub(crate) fn windows(
     column: &str,
 ) -> Result<Windows, WindowsError> {
     let mut windows = Windows::default();
-    let span = spec.window + spec.horizon;
+    let past = Table(spec.window, spec.hist_exog.len());
+    let future = Table(spec.window + spec.horizon, spec.futr_exog.len());
     for (place, one) in series.iter_mut().enumerate() {
         if let Some(symbol) = &one.symbol {
             windows.append(&store.latest(symbol, column, spec)?.windows, spec.y_len());
@@ -144,19 +184,14 @@ pub(crate) fn windows(
         }
         let row = Windows {
             rows: 1,
-            y: one.part("values", |one| &mut one.values, spec.window, place)?,
+            y: one.part("values", |one| &mut one.values, List(spec.window), place)?,
             mask: match &one.mask {
-                Some(_) => Some(one.part("mask", |one| &mut one.mask, spec.window, place)?),
+                Some(_) => Some(one.part("mask", |one| &mut one.mask, List(spec.window), place)?),
                 None => None,
             },
-            hist_exog: one.part(
-                "hist_exog",
-                |one| &mut one.hist_exog,
-                spec.window * spec.hist_exog.len(),
-                place,
-            )?,
-            futr_exog: one.part("futr_exog", |one| &mut one.futr_exog, span * spec.futr_exog.len(), place)?,
-            stat_exog: one.part("stat_exog", |one| &mut one.stat_exog, spec.stat_exog.len(), place)?,
+            hist_exog: one.part("hist_exog", |one| &mut one.hist_exog, past, place)?,
+            futr_exog: one.part("futr_exog", |one| &mut one.futr_exog, future, place)?,
+            stat_exog: one.part("stat_exog", |one| &mut one.stat_exog, List(spec.stat_exog.len()), place)?,
         };
         if place == 0 { windows = row } else { windows.append(&row, spec.y_len()) }
     }
@@ -183,19 +218,45 @@ impl SeriesBody<'_> {
         self.id.as_deref().or(self.symbol.as_deref())
     }
 
-    /// Takes a tensor out, if it has the wanted length.
+    /// Takes a tensor out, if it has the wanted shape.
     fn part(
         &mut self,
         tensor: &'static str,
-        slot: impl Fn(&mut Self) -> &mut Option<Vec<f32>>,
-        want: usize,
+        slot: impl Fn(&mut Self) -> &mut Option<Numbers>,
+        shape: Shape,
         place: usize,
     ) -> Result<Vec<f32>, BadForecast> {
-        let numbers = slot(self).take().unwrap_or_default();
-        if numbers.len() != want {
-            return Err(BadForecast::Length { series: self.label(place), tensor, got: numbers.len(), want });
+        let (flat, nesting) = match slot(self).take() {
+            Some(numbers) => (numbers.flat, numbers.nesting),
+            None => (Vec::new(), Nesting { depth: 1, row_len: Some(0) }),
+        };
+        let want = match shape {
+            List(count) => count,
+            Table(rows, columns) => rows * columns,
+        };
+        if flat.len() != want {
+            return Err(BadForecast::Length { series: self.label(place), tensor, got: flat.len(), want });
         }
-        Ok(numbers)
+        match shape {
+            _ if nesting.depth == 1 => Ok(flat),
+            List(_) => Err(BadForecast::NotFlat { series: self.label(place), tensor }),
+            Table(_, columns) if nesting.row_len == Some(columns) => Ok(flat),
+            Table(rows, columns) => {
+                Err(BadForecast::NoTable { series: self.label(place), tensor, rows, columns })
+            }
+        }
+    }
+
+    /// A member that says something of values, where the node has them.
+    fn beside_symbol(&self) -> Option<&'static str> {
+        let members = [
+            ("mask", &self.mask),
+            ("hist_exog", &self.hist_exog),
+            ("futr_exog", &self.futr_exog),
+            ("stat_exog", &self.stat_exog),
+        ];
+        let said = members.into_iter().find(|(_, numbers)| self.symbol.is_some() && numbers.is_some());
+        said.map(|(name, _)| name)
     }
 }
 
@@ -226,6 +287,9 @@ fn one_series<'a>(cursor: &mut Cursor<'a>, place: usize) -> Result<SeriesBody<'a
     if series.values.is_some() == series.symbol.is_some() {
         return Err(BadForecast::ValuesOrSymbol { series: series.label(place) });
     }
+    if let Some(member) = series.beside_symbol() {
+        return Err(BadForecast::BesideSymbol { series: series.label(place), member });
+    }
     Ok(series)
 }
 
@@ -233,13 +297,16 @@ fn numbers<'a>(
     cursor: &mut Cursor<'a>,
     series: &mut SeriesBody<'a>,
     tensor: &'static str,
-    slot: impl for<'s> Fn(&'s mut SeriesBody<'a>) -> &'s mut Option<Vec<f32>>,
+    slot: impl for<'s> Fn(&'s mut SeriesBody<'a>) -> &'s mut Option<Numbers>,
     place: usize,
 ) -> Result<(), BadForecast> {
     let at = cursor.at();
-    let mut read = Vec::new();
-    match cursor.leaves(&mut read, DEPTH_MAX, usize::MAX) {
-        Ok(_) => Ok(once(slot(series), read, tensor, at)?),
+    let mut flat = Vec::new();
+    match cursor.leaves(&mut flat, DEPTH_MAX, usize::MAX) {
+        Ok(nesting) => Ok(once(slot(series), Numbers { flat, nesting }, tensor, at)?),
+        Err(JsonError::Expected { wanted: "a number", .. }) if cursor.null() => {
+            Err(BadForecast::Null { series: series.label(place), tensor, index: flat.len() })
+        }
         Err(JsonError::Infinite { index, .. }) => {
             Err(BadForecast::Infinite { series: series.label(place), tensor, index })
         }

@@ -302,7 +302,7 @@ fn nested(cursor: &mut Cursor<'_>, shape: Option<&[usize]>, body_len: usize) -> 
             _ => return Err(BadInfer::ShapeBeyondBody(shape.to_vec())),
         }
     }
-    let depth = cursor.leaves(&mut numbers, RANK_MAX, room)?;
+    let depth = cursor.leaves(&mut numbers, RANK_MAX, room)?.depth;
     Ok(Nested { numbers, depth })
 }
 

@@ -11,7 +11,7 @@ fn a_whole_request_is_read() {
     assert_eq!((body.model.as_deref(), body.version, body.horizon), (Some("m"), Some(2), Some(1)));
     assert_eq!((body.levels, body.deadline), (Some(vec![80.0, 97.5]), Some(Duration::from_millis(250))));
     assert_eq!((body.series[0].label(0), body.series[1].label(1)), ("A".to_owned(), "1".to_owned()));
-    assert_eq!(body.series[1].values, Some(vec![4.0, 5.0, 6.0]));
+    assert_eq!(body.series[1].values.as_ref().map(|numbers| &numbers.flat[..]), Some(&[4.0, 5.0, 6.0][..]));
 }
 
 #[test]
@@ -35,6 +35,61 @@ fn malformed_requests_are_named() {
     );
     for text in ["", "[]", "[[[[", r#"{"series":[{"values":[NaN]}]}"#, r#"{"series":[{"values":[[[1]]]}]}"#] {
         assert!(matches!(forecast_body(text.as_bytes()), Err(BadForecast::Json(_))), "{text}");
+    }
+}
+
+#[test]
+fn what_says_something_of_values_does_not_go_with_a_symbol() {
+    for member in ["mask", "hist_exog", "futr_exog", "stat_exog"] {
+        let want = BadForecast::BesideSymbol { series: "A".to_owned(), member };
+        assert!(want.is_malformed());
+        check(&format!(r#"{{"series":[{{"symbol":"A","{member}":[1]}}]}}"#), want);
+    }
+}
+
+#[test]
+fn a_null_names_the_series_and_the_index() {
+    for (text, tensor, index) in [
+        (r#"{"series":[{"id":"A","values":[1, null,3]}]}"#, "values", 1),
+        (r#"{"series":[{"id":"A","values":[null],"mask":[0]}]}"#, "values", 0),
+        (r#"{"series":[{"id":"A","hist_exog":[[1,2],[3,null]]}]}"#, "hist_exog", 3),
+    ] {
+        let want = BadForecast::Null { series: "A".to_owned(), tensor, index };
+        assert_eq!((want.place(), want.is_malformed()), ((Some("A".to_owned()), Some(index)), false));
+        check(text, want);
+    }
+    let none = forecast_body(br#"{"series":[{"id":"A","values":null}]}"#).unwrap_err();
+    assert!(matches!(none, BadForecast::Json(_)), "{none}");
+}
+
+#[test]
+fn a_table_has_a_row_for_each_step_or_is_flat() {
+    let spec = ModelSpec { hist_exog: vec!["a".to_owned(), "b".to_owned()], ..spec() };
+    let fitted = |tensors: &str| {
+        let text = format!(r#"{{"series":[{{"id":"A",{tensors}}}]}}"#);
+        let mut body = forecast_body(text.as_bytes()).unwrap();
+        match windows(&mut body.series, &spec, &SeriesStore::default(), "y") {
+            Ok(windows) => Ok(windows.hist_exog),
+            Err(WindowsError::Body(error)) => Err(error),
+            Err(WindowsError::Symbol(error)) => panic!("{error}"),
+        }
+    };
+    for table in ["[[1,2],[3,4],[5,6]]", "[1,2,3,4,5,6]"] {
+        let got = fitted(&format!(r#""values":[1,2,3],"hist_exog":{table}"#));
+        assert_eq!(got, Ok(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "{table}");
+    }
+    let wrong = BadForecast::NoTable { series: "A".to_owned(), tensor: "hist_exog", rows: 3, columns: 2 };
+    assert!(!wrong.is_malformed());
+    for table in
+        ["[[1,2,3],[4,5,6]]", "[[1,2],[3,4,5],[6]]", "[[1],[2],[3],[4],[5],[6]]", "[1,2,[3,4],[5,6]]"]
+    {
+        let got = fitted(&format!(r#""values":[1,2,3],"hist_exog":{table}"#));
+        assert_eq!(got, Err(wrong.clone()), "{table}");
+    }
+    let flat = ("[1,2,3]", "[1,1,1]");
+    for (tensor, values, mask) in [("values", "[[1],[2],[3]]", flat.1), ("mask", flat.0, "[[1,1,1]]")] {
+        let got = fitted(&format!(r#""values":{values},"mask":{mask},"hist_exog":[1,2,3,4,5,6]"#));
+        assert_eq!(got, Err(BadForecast::NotFlat { series: "A".to_owned(), tensor }));
     }
 }
 
