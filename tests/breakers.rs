@@ -68,6 +68,23 @@ fn a_device_with_damaged_weights_is_found_out_and_built_anew() {
 }
 
 #[test]
+fn a_model_that_nobody_has_is_unknown_to_breakers_and_scorecard() {
+    const MODEL: &str = "nbeats-vol-quantile";
+    let node = TestNode::on_cpu(&[]);
+    let asked = |model: &str| {
+        let order = node.post(BREAKERS, &format!(r#"{{"model":"{model}","mode":"auto"}}"#));
+        let card = node.get(&format!("/v1/scorecard?model={model}"));
+        (order.status, card.status)
+    };
+    assert_eq!(asked("nope"), (404, 404));
+    assert_eq!(asked(MODEL), (200, 200));
+    // Out of service, it is still known.
+    assert_eq!(node.post(&format!("/v1/models/{MODEL}/unload"), "").status, 200);
+    assert_eq!(asked(MODEL), (200, 200));
+    assert_eq!(node.get("/v1/scorecard").status, 200);
+}
+
+#[test]
 fn an_operator_decides_about_breakers() {
     const MODEL: &str = "nbeats-vol-quantile";
     let node = TestNode::on_cpu(&[]);

@@ -217,6 +217,18 @@ impl Shared {
         self.elsewhere().contains_key(&(model.spec.name.clone(), model.version))
     }
 
+    /// Refuses the name of a model that no known node serves and no repository of this node holds.
+    pub(crate) async fn known(&self, model: &str) -> Result<(), Refusal> {
+        let is_here = self.system.models().iter().any(|one| one.spec.name == model);
+        if is_here || self.elsewhere().keys().any(|(name, _)| name == model) {
+            return Ok(());
+        }
+        // One that cannot be read holds nothing that could be asked about.
+        let held = self.repository().await.unwrap_or_default();
+        let is_held = held.iter().any(|entry| entry.name == model);
+        if is_held { Ok(()) } else { Err(ForecastError::UnknownModel(model.to_owned()).into()) }
+    }
+
     /// What the repositories hold, loaded or not.
     pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
         let repositories = self.repositories();

@@ -221,7 +221,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Decide about circuit breakers: auto, forced-open, disabled, metrics-only",
         Some("Any"),
         "Any",
-        &[400, 408, 409, 413, 415],
+        &[400, 404, 408, 409, 413, 415],
     ),
     operation(
         "get",
@@ -268,7 +268,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "How good predictions were; ?model=&version=&series= choose, steps=true goes by step ahead",
         None,
         "Any",
-        &[400],
+        NAMED,
     ),
     operation("get", "/v1/alerts", V1, "What is wrong now, what was, and by which rules", None, "Any", &[]),
     operation(
