@@ -20,6 +20,10 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let overrides = Overrides { listen: args.listen, backend, models: args.models };
     let resolved = config::resolve(&Sources::of_process(args.config, overrides))?;
     let log = start_log(&resolved.config.log);
+    let passed_over: Vec<&str> = resolved.sources().of_kubernetes().collect();
+    if !passed_over.is_empty() {
+        tracing::info!(variables = passed_over.join(" "), "passed over what Kubernetes says of its service");
+    }
     Ok(node::serve(resolved, vec![Box::new(log)])?)
 }
 

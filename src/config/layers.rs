@@ -42,6 +42,38 @@ impl Sources {
         let environment = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
         Self { files, environment, overrides }
     }
+
+    /// Variables that would be keys, but are what Kubernetes tells every container of a service named `peregrine`.
+    pub fn of_kubernetes(&self) -> impl Iterator<Item = &str> {
+        self.environment
+            .iter()
+            .filter(|(name, text)| is_of_kubernetes(name, text))
+            .map(|(name, _)| name.as_str())
+    }
+}
+
+/// Whether Kubernetes has set this for a service: its own names, and those of container links. No key is called so: none
+/// stands outside a section.
+fn is_of_kubernetes(name: &str, text: &str) -> bool {
+    let Some(name) = name.strip_prefix(PREFIX) else { return false };
+    let is_protocol = |word: &str| matches!(word, "TCP" | "UDP" | "SCTP");
+    match name {
+        "SERVICE_HOST" | "SERVICE_PORT" => true,
+        // An address there; a number was meant for `server.listen`.
+        "PORT" => text.contains("://"),
+        _ => {
+            if let Some(port) = name.strip_prefix("SERVICE_PORT_") {
+                return !port.is_empty() && !port.starts_with('_') && !port.contains("__");
+            }
+            let Some(link) = name.strip_prefix("PORT_") else { return false };
+            let words: Vec<&str> = link.split('_').collect();
+            let (port, protocol) = match words[..] {
+                [port, protocol] | [port, protocol, "PROTO" | "PORT" | "ADDR"] => (port, protocol),
+                _ => return false,
+            };
+            port.parse::<u16>().is_ok() && is_protocol(protocol)
+        }
+    }
 }
 
 /// What the command line sets.
@@ -134,6 +166,7 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
         } else if let Some(path) = name.strip_prefix(PREFIX)
             && name != SIGNING
             && name != crate::top::KEY_VARIABLE
+            && !is_of_kubernetes(name, text)
         {
             let path = path.split("__").map(str::to_ascii_lowercase).collect();
             add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);

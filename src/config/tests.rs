@@ -258,6 +258,40 @@ fn the_resolved_form_resolves_to_itself() {
 }
 
 #[test]
+fn what_kubernetes_says_of_a_service_of_this_name_is_passed_over() {
+    let told = [
+        ("PEREGRINE_SERVICE_HOST", "10.0.0.7"),
+        ("PEREGRINE_SERVICE_PORT", "8080"),
+        ("PEREGRINE_SERVICE_PORT_HTTP", "8080"),
+        ("PEREGRINE_PORT", "tcp://10.0.0.7:8080"),
+        ("PEREGRINE_PORT_8080_TCP", "tcp://10.0.0.7:8080"),
+        ("PEREGRINE_PORT_8080_TCP_PROTO", "tcp"),
+        ("PEREGRINE_PORT_8080_TCP_PORT", "8080"),
+        ("PEREGRINE_PORT_7946_UDP_ADDR", "10.0.0.7"),
+    ];
+    let sources = |variables: &[(&str, &str)]| {
+        let owned = |&(name, text): &(&str, &str)| (name.to_owned(), text.to_owned());
+        Sources { environment: variables.iter().map(owned).collect(), ..Sources::default() }
+    };
+    let resolved = resolve(&sources(&told)).unwrap();
+    assert_eq!(resolved.config, resolve(&Sources::default()).unwrap().config);
+    assert_eq!(resolved.sources().of_kubernetes().collect::<Vec<_>>(), told.map(|(name, _)| name));
+    for wrong in [
+        ("PEREGRINE_PORT", "8080"),
+        ("PEREGRINE_SERVICE", "10.0.0.7"),
+        ("PEREGRINE_SERVICE_PORT_", "8080"),
+        ("PEREGRINE_SERVICE_PORT__HTTP", "8080"),
+        ("PEREGRINE_PORT_8080", "8080"),
+        ("PEREGRINE_PORT_HTTP_TCP", "8080"),
+        ("PEREGRINE_PORT_8080_TCP_NAME", "8080"),
+        ("PEREGRINE_PORT_8080_HTTP", "8080"),
+    ] {
+        let error = resolve(&sources(&[wrong])).unwrap_err().to_string();
+        assert!(error.contains("unknown key"), "{wrong:?}: {error}");
+    }
+}
+
+#[test]
 fn an_unknown_variable_is_named() {
     let environment = vec![
         ("PEREGRINE_SERVER__LISEN".to_owned(), "x".to_owned()),
