@@ -1,5 +1,6 @@
 //! The prediction stream over a socket, on a node whose series are the test's.
 
+use std::fs;
 use std::sync::{Arc, Mutex, mpsc};
 
 use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
@@ -8,7 +9,7 @@ use peregrine_runtime::Deadline;
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
 use serde_json::json;
 
-use crate::harness::{CLOSE, TestNode, WebSocket, masked};
+use crate::harness::{CLOSE, Cases, TestNode, WebSocket, masked};
 
 const MODEL: &str = "nhits-vol-quantile";
 
@@ -150,6 +151,42 @@ fn the_shipped_data_are_a_market_that_can_be_followed() {
     }
     let card = node.get("/v1/scorecard").json();
     assert!(card["models"][0]["scored"].as_u64().is_some_and(|scored| scored > 0), "{card}");
+}
+
+#[test]
+fn a_model_with_exogenous_columns_follows_ticks_that_bring_them() {
+    const COLUMNS: &str = "nhits-gk-exog";
+    let shelf = tempfile::tempdir().expect("a folder");
+    let folder = shelf.path().join(COLUMNS);
+    fs::create_dir(&folder).expect("a folder");
+    for file in ["model.json", "weights.safetensors"] {
+        fs::copy(Cases::folder(COLUMNS).join(file), folder.join(file)).expect("a copy");
+    }
+    let repositories = format!("[\"{}\"]", shelf.path().display());
+    let node = TestNode::on_cpu(&[("MODELS__REPOSITORIES", &repositories)]);
+    let (window, horizon) = (100, 20);
+    let whole = |at: i32| {
+        let ahead: Vec<i32> = (at..=at + horizon).map(|day| day % 5).collect();
+        let past = json!({ "ret": f64::from(at % 7) / 100.0, "logvol": -4.0 + f64::from(at % 3) / 10.0 });
+        let value = f64::from(at % 11) / 10.0;
+        let tick = json!({ "series": "x", "ts": at, "value": value, "hist_exog": past, "futr_exog": { "dow": ahead } });
+        format!("{tick}\n")
+    };
+    let fed = node.post("/v1/ticks", &(1..=window).map(whole).collect::<String>());
+    assert_eq!(fed.json()["advanced"], window);
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    socket
+        .text(&format!(r#"{{"op":"subscribe","id":1,"model":"{COLUMNS}","series":["x"],"snapshot":true}}"#));
+    assert_eq!(socket.op("subscribed")["next"], json!({ "x": window + 1 }));
+    assert_eq!(socket.op("snapshot")["seq"], window);
+    assert_eq!(node.post("/v1/ticks", &whole(window + 1)).status, 200);
+    assert_eq!(socket.op("prediction")["seq"], window + 1);
+    // Without them its window is not whole, and that is told.
+    let bare = format!(r#"{{"series":"x","ts":{},"value":0.5}}"#, window + 2);
+    assert_eq!(node.post("/v1/ticks", &bare).status, 200);
+    let gap = socket.op("gap");
+    let number = json!(window + 2);
+    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&number, &number, &json!("failed")));
 }
 
 #[test]
