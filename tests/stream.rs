@@ -190,6 +190,33 @@ fn a_model_with_exogenous_columns_follows_ticks_that_bring_them() {
 }
 
 #[test]
+fn who_comes_back_to_a_node_that_began_its_numbers_again_is_told_and_goes_on() {
+    let node = TestNode::on_cpu(&[]);
+    let tick = |at: i32| format!("{{\"series\":\"mine\",\"ts\":{at},\"value\":0.{}}}\n", at % 7);
+    let fed = node.post("/v1/ticks", &(1..=200).map(tick).collect::<String>());
+    assert_eq!(fed.json()["advanced"], 200);
+    for from in ["379", r#"{"mine":379}"#] {
+        let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+        socket.text(&subscribe(1, &format!(r#""series":["mine"],"from":{from}"#)));
+        assert_eq!(socket.op("subscribed")["next"], json!({"mine": 201}));
+        let gap = socket.op("gap");
+        assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(379), &json!(199), &json!("lost")));
+        assert_eq!(socket.op("prediction")["seq"], 200);
+    }
+    // The number that comes next is no such thing.
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    socket.text(&subscribe(1, r#""series":["mine"],"from":201"#));
+    assert_eq!(socket.op("subscribed")["next"], json!({"mine": 201}));
+    assert_eq!(node.post("/v1/ticks", &tick(201)).status, 200);
+    assert_eq!(socket.op("prediction")["seq"], 201);
+    // A series that has not come back yet begins at 1.
+    socket.text(&subscribe(2, r#""series":["other"],"from":{"other":7}"#));
+    assert_eq!(socket.op("subscribed")["next"], json!({"other": 1}));
+    let gap = socket.op("gap");
+    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(7), &json!(0), &json!("lost")));
+}
+
+#[test]
 fn a_reader_that_conflates_gets_every_number_as_a_prediction_or_in_a_gap() {
     let room = Room::new(&[("STREAM__LOG_MESSAGES_MAX", "256")]);
     let addr = room.node.node.addr;

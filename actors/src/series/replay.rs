@@ -52,9 +52,15 @@ impl Series {
                 return Err(SourceError::Unavailable("the series is being taken over".to_owned()));
             }
             let held = place.held.lock();
-            let unknown = || SourceError::UnknownSeries(stream.series.to_string());
-            let history = held.shard.get(&stream.series).ok_or_else(unknown)?;
+            let history = match held.shard.get(&stream.series) {
+                Some(history) => history,
+                // Whoever goes on there was told by an owner that took what it knew with it.
+                None if from > 1 => return Ok(vec![StreamEvent::Gap(gap(stream, from, 0, GapReason::Lost))]),
+                None => return Err(SourceError::UnknownSeries(stream.series.to_string())),
+            };
             let newest = history.seq();
+            let is_ahead = from > newest.saturating_add(1);
+            let (asked, from) = (from, if is_ahead { newest } else { from });
             let kept = (newest + 1).saturating_sub(inner.settings.replay_max as u64).max(history.first_seq());
             let first = from.max(kept).max(1);
             for seq in first..=newest {
@@ -66,14 +72,18 @@ impl Series {
                 }
             }
             let begins = blanks.first().map_or(newest + 1, |blank| blank.seq);
-            if from < begins && history.epoch(begins - 1).is_some() && begins > from.max(1) {
+            if is_ahead {
+                // The numbers have begun again: what came under the one asked for is gone with who gave it.
+                events.push(StreamEvent::Gap(gap(stream, asked, begins - 1, GapReason::Lost)));
+            } else if from < begins && history.epoch(begins - 1).is_some() && begins > from.max(1) {
                 let gone = gap(stream, from.max(1), begins - 1, GapReason::Expired);
                 events.retain(|event| *seq_of(event).start() >= begins);
                 events.push(StreamEvent::Gap(gone));
             }
         }
         events.extend(self.forecast_all(&stream.model, blanks, deadline).await?);
-        events.sort_by_key(|event| *seq_of(event).start());
+        // One that ends below where it starts comes first.
+        events.sort_by_key(|event| *seq_of(event).start().min(seq_of(event).end()));
         Ok(merged(events))
     }
 

@@ -162,24 +162,28 @@ impl Hub {
             let from = from.of(&stream.tag.id.series)?;
             let state = stream.state.lock();
             let here = state.recent.front().is_some_and(|oldest| first(oldest) <= from);
-            let ahead = state.order.last().is_some_and(|last| from > last);
-            (!here && !ahead).then(|| (Arc::clone(&stream.tag), from, state.order.last().is_none()))
+            let last = state.order.last();
+            let is_next = last.is_some_and(|last| from == last.saturating_add(1));
+            // Only the owner knows whether a number beyond the newest of this hub has been given.
+            let is_beyond = last.is_some_and(|last| from > last.saturating_add(1));
+            let asked = is_beyond || !(here || is_next);
+            asked.then(|| (Arc::clone(&stream.tag), from, is_beyond || last.is_none()))
         });
         let missing: Vec<_> = missing.collect();
         let mut replies = stream::iter(missing)
-            .map(|(tag, from, unknown)| async move {
+            .map(|(tag, from, blind)| async move {
                 let replay = source.replay(&tag.id, from, deadline);
-                (tag.index, unknown, timeout_at(deadline.instant().into(), replay).await)
+                (tag.index, blind, timeout_at(deadline.instant().into(), replay).await)
             })
             .buffer_unordered(REPLAYS_MAX);
         let mut fetched = HashMap::new();
         let mut count = 0;
-        while let Some((index, unknown, reply)) = replies.next().await {
+        while let Some((index, blind, reply)) = replies.next().await {
             let events = match reply {
                 Ok(Ok(events)) => events,
                 // What is missing before the next event would not be noticed: the reader comes back later.
-                Ok(Err(failed @ SourceError::Unavailable(_))) if unknown => return Err(failed.into()),
-                Err(_elapsed) if unknown => {
+                Ok(Err(failed @ SourceError::Unavailable(_))) if blind => return Err(failed.into()),
+                Err(_elapsed) if blind => {
                     return Err(SourceError::Unavailable("a series does not answer".to_owned()).into());
                 }
                 // Those that do not answer become gaps.
@@ -266,6 +270,16 @@ struct Tail<'a> {
 impl Tail<'_> {
     /// Adds an event unless it is there; says so when something before it is not to be had.
     fn add(&mut self, mut event: StreamEvent) {
+        if let StreamEvent::Gap(gap) = &event
+            && gap.to < gap.from
+        {
+            self.next = gap.to.saturating_add(1); // the numbers began again
+            self.items.push_back(PastItem::Event(event));
+            return;
+        }
+        if epoch(&event).is_some_and(|of| of < self.epoch) {
+            return; // of an owner before the one that has answered
+        }
         let newer_owner = epoch(&event).is_some_and(|of| of > self.epoch && self.epoch > 0);
         if end(&event) < self.next && !newer_owner {
             return;

@@ -61,7 +61,8 @@ pub struct Gap {
     pub stream: StreamId,
     /// The first.
     pub from: u64,
-    /// The last.
+    /// The last: the stream goes on behind it. Below the first where the numbers began again, with an owner that knew
+    /// nothing of the former ones.
     pub to: u64,
     /// Why.
     pub reason: GapReason,
@@ -76,7 +77,7 @@ pub enum GapReason {
     Expired,
     /// The model could not forecast these windows.
     Failed,
-    /// The nodes that had them do not answer.
+    /// The nodes that had them do not answer, or have begun anew.
     Lost,
 }
 

@@ -20,7 +20,8 @@ pub trait Source: Send + Sync + 'static {
     fn wanted(&self, wanted: Vec<(Arc<str>, Pattern)>);
 
     /// What a stream carried from a sequence number on, up to now: oldest first, each number once as a prediction or
-    /// within a gap. What comes to the hub afterwards may repeat its end, and leaves nothing out.
+    /// within a gap. What comes to the hub afterwards may repeat its end, and leaves nothing out. Where the numbers have
+    /// not come so far, because their owner began them again, a gap says so that ends before the newest, which follows.
     async fn replay(
         &self,
         stream: &StreamId,

@@ -304,7 +304,7 @@ async fn a_replay_is_what_the_stream_carried() {
         assert_eq!((again.seq, again.last, &again.values), (live.seq, live.last, &live.values));
     }
     assert_eq!(events.len(), 1 + 32);
-    assert!(series.replay(&stream("a"), 1_000_000, soon()).await.unwrap().is_empty());
+    assert!(series.replay(&stream("a"), L as u64 + 41, soon()).await.unwrap().is_empty());
     let unknown = series.replay(&stream("b"), 1, soon()).await.unwrap_err();
     assert_eq!(unknown, SourceError::UnknownSeries("b".to_owned()));
     let newest = series.newest(MODEL, &Pattern::new("a*").unwrap(), soon()).await.unwrap();
@@ -314,6 +314,30 @@ async fn a_replay_is_what_the_stream_carried() {
     let from_start = series.replay(&stream("c"), 1, soon()).await.unwrap();
     assert!(matches!(&from_start[0], StreamEvent::Gap(gap) if gap.to == L as u64 - 1), "{from_start:?}");
     assert_eq!(from_start.len(), 4);
+}
+
+#[tokio::test]
+async fn who_goes_on_beyond_the_newest_number_is_told_and_gets_the_newest() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    feed(&series, 9, ticks("a", 0..L + 4)).await;
+    let lost = |event: &StreamEvent| match event {
+        StreamEvent::Gap(gap) => (gap.from, gap.to, gap.reason),
+        StreamEvent::Prediction(_) => panic!("{event:?}"),
+    };
+    let newest = L as u64 + 4;
+    for from in [newest + 2, 1_000_000] {
+        let events = series.replay(&stream("a"), from, soon()).await.unwrap();
+        assert_eq!(lost(&events[0]), (from, newest - 1, GapReason::Lost));
+        assert!(matches!(&events[1..], [StreamEvent::Prediction(one)] if one.seq == newest), "{events:?}");
+    }
+    // Too few observations for a prediction, and none.
+    feed(&series, 9, ticks("b", 0..2)).await;
+    for (name, to) in [("b", 2), ("c", 0)] {
+        let events = series.replay(&stream(name), 9, soon()).await.unwrap();
+        assert_eq!(events.iter().map(lost).collect::<Vec<_>>(), [(9, to, GapReason::Lost)]);
+    }
 }
 
 #[tokio::test]

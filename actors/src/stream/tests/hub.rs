@@ -228,6 +228,14 @@ async fn a_reader_that_was_ahead_of_this_node_gets_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn numbers_that_began_again_are_told_and_gone_on_with() {
+    // A source whose numbers end below what is asked for says a gap that ends before its newest.
+    let (hub, _) = attached(&[("a", "9-2 3")]);
+    let from = Wish { snapshot: false, from: Some(From::All(9)) };
+    check(&hub, from, &["a 3", "a 4"], "a9-2 a3", "a:4").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn series_are_resumed_each_from_its_own_number() {
     let (hub, _) = attached(&[("a", "1 2 3"), ("b", "1 2 3")]);
     let each = [(SeriesName::new("a").expect("a name"), 3)].into();
@@ -321,7 +329,10 @@ impl Source for Fake {
             StreamEvent::Prediction(one) => one.seq,
             StreamEvent::Gap(gap) => gap.to,
         };
-        Ok(all.into_iter().filter(|event| last(event) >= from).collect())
+        let begins_again =
+            |event: &StreamEvent| matches!(event, StreamEvent::Gap(gap) if gap.from == from && gap.to < from);
+        let again = all.iter().any(begins_again);
+        Ok(all.into_iter().filter(|event| again || last(event) >= from).collect())
     }
 
     async fn newest(
