@@ -190,6 +190,37 @@ fn a_model_with_exogenous_columns_follows_ticks_that_bring_them() {
 }
 
 #[test]
+fn a_number_that_was_given_again_is_told_by_its_epoch() {
+    let room = Room::new(&[]);
+    for seq in 1..=5 {
+        room.publish("a", seq);
+    }
+    let resumed = |members: &str| {
+        let mut socket = WebSocket::open(room.node.node.addr, "/v1/stream", None);
+        socket.text(&subscribe(1, &format!(r#""series":"a",{members}"#)));
+        let next = socket.op("subscribed")["next"]["a"].clone();
+        (socket, next)
+    };
+    // Numbers of the room are of epoch 1.
+    for epoch in ["1", r#"{"a":1}"#, r#"{"b":7}"#] {
+        let (mut socket, next) = resumed(&format!(r#""from":4,"epoch":{epoch}"#));
+        assert_eq!(next, 6, "{epoch}");
+        let seqs = [(); 2].map(|()| socket.op("prediction")["seq"].clone());
+        assert_eq!(json!(seqs), json!([4, 5]), "{epoch}");
+    }
+    let (mut socket, next) = resumed(r#""from":{"a":4},"epoch":{"a":7}"#);
+    let gap = socket.op("gap");
+    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(3), &json!(3), &json!("lost")));
+    let seqs = [(); 2].map(|()| socket.op("prediction")["seq"].clone());
+    assert_eq!((json!(seqs), next), (json!([4, 5]), json!(6)));
+    // One that the reader knows and nobody has given.
+    let (mut socket, next) = resumed(r#""from":7,"epoch":1"#);
+    let gap = socket.op("gap");
+    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(7), &json!(5), &json!("lost")));
+    assert_eq!(next, 6);
+}
+
+#[test]
 fn who_comes_back_to_a_node_that_began_its_numbers_again_is_told_and_goes_on() {
     let node = TestNode::on_cpu(&[]);
     let tick = |at: i32| format!("{{\"series\":\"mine\",\"ts\":{at},\"value\":0.{}}}\n", at % 7);

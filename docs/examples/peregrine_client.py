@@ -55,16 +55,18 @@ class Client:
     def stream(self, model, series=("*",), levels=(80,), start=None, patience=60.0):
         """Yields snapshots, predictions and gaps for ever. A connection that ends is opened again and goes on where it
         was, at `start`: the first number wanted by series. Raises once none could be had for `patience` seconds."""
-        following, wait, since = dict(start or {}), 0.1, time.monotonic()
+        following, epochs, wait, since = dict(start or {}), {}, 0.1, time.monotonic()
         while True:
             try:
-                for message in self._subscribed(model, series, levels, following):
+                for message in self._subscribed(model, series, levels, following, epochs):
                     wait, since = 0.1, time.monotonic()
                     if message["op"] == "goodbye":
                         wait = message["reconnect_after_ms"] / 1000
                         break
                     if message["op"] in ("snapshot", "prediction", "gap"):
                         following[message["series"]] = message.get("seq", message.get("to")) + 1
+                        if "epoch" in message:
+                            epochs[message["series"]] = message["epoch"]
                         yield message
             except (OSError, websocket.WebSocketException) as error:
                 refused = getattr(error, "status_code", None) in (400, 401, 403, 404)
@@ -73,14 +75,15 @@ class Client:
             time.sleep(wait)
             wait = min(2 * wait, 5.0)
 
-    def _subscribed(self, model, series, levels, following):
+    def _subscribed(self, model, series, levels, following, epochs):
         connection = websocket.create_connection(
             "ws" + self.url.removeprefix("http") + "/v1/stream", timeout=30,
             subprotocols=["peregrine.v1.json"], header=self.headers,
         )
         try:
             wish = {"op": "subscribe", "id": 1, "model": model, "series": list(series), "levels": list(levels)}
-            connection.send(json.dumps(wish | ({"from": following} if following else {"snapshot": True})))
+            place = {"from": following, "epoch": epochs} if following else {"snapshot": True}
+            connection.send(json.dumps(wish | place))
             while text := connection.recv():
                 message = json.loads(text)
                 if message["op"] == "error":

@@ -363,8 +363,8 @@ const QUERIES: &[(&str, &str, &str)] = &[
 const STREAM: &str = "\
     Every message is one object with `op`, in JSON text or, under `peregrine.v1.msgpack`, MessagePack.\n\n\
     Client: `subscribe` {id, model, series: [names, with `*` for any run of characters], levels?: [80], from?: the first \
-    number wanted, for all series or by name, snapshot?: true, conflate?: true}; `unsubscribe` {id}; `ping` {id?}; `tick` \
-    {id?, series, ts, value, …} or {id?, ticks: […]}, as `POST /v1/ticks` takes them.\n\n\
+    number wanted, for all series or by name, epoch?: of the number before it, snapshot?: true, conflate?: true}; \
+    `unsubscribe` {id}; `ping` {id?}; `tick` {id?, series, ts, value, …} or {id?, ticks: […]}, as `POST /v1/ticks` takes them.\n\n\
     Server: `subscribed` {id, channel, model, retention, matched, next: the number by series that comes next}; `snapshot` and \
     `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at, made_at: milliseconds since 1970, \
     horizon, mean or median, intervals, model_version, backend, degraded}; `gap` {model, series, from, to, reason: conflated | \

@@ -21,12 +21,12 @@ use crate::series::SeriesName;
 /// Replays that one resumption asks for at once.
 const REPLAYS_MAX: usize = 16;
 
-/// From which sequence number on, inclusive.
+/// A sequence number or an epoch of each stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum From {
     /// In all streams.
     All(u64),
-    /// By series; others are read from now on.
+    /// By series; there is none of others.
     Each(BTreeMap<SeriesName, u64>),
 }
 
@@ -35,8 +35,18 @@ pub enum From {
 pub struct Wish {
     /// The newest prediction of each series that is not resumed.
     pub snapshot: bool,
-    /// What came since then.
+    /// What came since then: from these sequence numbers on, inclusive. Other series are read from now on.
     pub from: Option<From>,
+    /// Under which epochs the reader knows the numbers before those of `from`.
+    pub epoch: Option<From>,
+}
+
+/// Where a stream is gone on with.
+#[derive(Clone, Copy)]
+struct Place {
+    from: u64,
+    /// Of the number before it.
+    epoch: Option<u64>,
 }
 
 /// One thing of the past.
@@ -97,8 +107,8 @@ impl Hub {
         }
         let streams = self.matching(reader);
         let mut fetched = HashMap::new();
-        if let (Some(source), Some(from)) = (&source, &wish.from) {
-            fetched = self.fetch(&streams, from, source, deadline).await?;
+        if let (Some(source), Some(_)) = (&source, &wish.from) {
+            fetched = self.fetch(&streams, wish, source, deadline).await?;
         }
         self.gather(reader, &streams, wish, fetched)
     }
@@ -153,20 +163,22 @@ impl Hub {
     async fn fetch(
         &self,
         streams: &[Arc<Stream>],
-        from: &From,
+        wish: &Wish,
         source: &Arc<dyn Source>,
         deadline: Deadline,
     ) -> Result<HashMap<u32, Vec<StreamEvent>>, PastError> {
         let past_max = self.inner.limits.past_max;
         let missing = streams.iter().filter_map(|stream| {
-            let from = from.of(&stream.tag.id.series)?;
+            let place = wish.place(&stream.tag.id.series)?;
+            let from = place.first();
             let state = stream.state.lock();
             let here = state.recent.front().is_some_and(|oldest| first(oldest) <= from);
             let last = state.order.last();
-            let is_next = last.is_some_and(|last| from == last.saturating_add(1));
+            // One that the reader knows has been given; one that it does not may be the next.
+            let next = last.map(|last| last.saturating_add(u64::from(place.epoch.is_none())));
             // Only the owner knows whether a number beyond the newest of this hub has been given.
-            let is_beyond = last.is_some_and(|last| from > last.saturating_add(1));
-            let asked = is_beyond || !(here || is_next);
+            let is_beyond = next.is_some_and(|next| from > next);
+            let asked = is_beyond || !(here || next == Some(from));
             asked.then(|| (Arc::clone(&stream.tag), from, is_beyond || last.is_none()))
         });
         let missing: Vec<_> = missing.collect();
@@ -214,15 +226,18 @@ impl Hub {
             let series = &stream.tag.id.series;
             let mut state = stream.state.lock();
             let mut seen = None;
-            if let Some(from) = wish.from.as_ref().and_then(|from| from.of(series)) {
+            if let Some(place) = wish.place(series) {
+                let begun = past.items.len();
                 let got = fetched.remove(&stream.tag.index).unwrap_or_default();
                 if let Some(last) = got.last() {
                     state.order.begin(end(last), epoch(last).unwrap_or(0));
                 }
-                let mut tail = Tail { stream: &stream.tag.id, next: from, epoch: 0, items: &mut past.items };
+                let mut tail =
+                    Tail { stream: &stream.tag.id, next: place.first(), epoch: 0, items: &mut past.items };
                 got.into_iter().for_each(|event| tail.add(event));
                 state.recent.iter().for_each(|event| tail.add(event.clone()));
                 let (next, own) = (tail.next, tail.epoch);
+                place.compare(&stream.tag.id, &mut past.items, begun);
                 let known = state.recent.iter().rev().find_map(epoch).unwrap_or(0);
                 seen = Some((next.saturating_sub(1), own.max(known)));
             } else if wish.snapshot {
@@ -254,6 +269,50 @@ impl From {
         match self {
             Self::All(from) => Some(*from),
             Self::Each(each) => each.get(series).copied(),
+        }
+    }
+}
+
+impl Wish {
+    fn place(&self, series: &SeriesName) -> Option<Place> {
+        let from = self.from.as_ref()?.of(series)?;
+        let epoch = self.epoch.as_ref().and_then(|epoch| epoch.of(series));
+        Some(Place { from, epoch: epoch.filter(|_| from > 1) })
+    }
+}
+
+impl Place {
+    /// The first number to be had: the reader's own last where it is to be compared.
+    fn first(self) -> u64 {
+        self.from - u64::from(self.epoch.is_some())
+    }
+
+    /// Takes the reader's own last number out of `items`, where those of the stream have `begun`; or says that it is
+    /// not that any more, because an owner that knew nothing of it has given it again, or will.
+    fn compare(self, stream: &StreamId, items: &mut VecDeque<PastItem>, begun: usize) {
+        let Some(epoch) = self.epoch else { return };
+        let own = self.first();
+        let lost = |from, to| {
+            let gap = Gap { stream: stream.clone(), from, to, reason: GapReason::Lost };
+            PastItem::Event(StreamEvent::Gap(gap))
+        };
+        match items.get_mut(begun) {
+            None => items.push_back(lost(self.from, own - 1)),
+            Some(PastItem::Event(StreamEvent::Prediction(one))) if one.seq == own => {
+                if one.epoch == epoch {
+                    items.remove(begun);
+                } else {
+                    items[begun] = lost(own, own);
+                }
+            }
+            Some(PastItem::Event(StreamEvent::Gap(gap))) if gap.from == own => {
+                if gap.to == own {
+                    items.remove(begun);
+                } else {
+                    gap.from = self.from;
+                }
+            }
+            Some(_) => {}
         }
     }
 }

@@ -63,6 +63,7 @@ struct Members {
     series: Option<Vec<String>>,
     levels: Option<Vec<f64>>,
     from: Option<From>,
+    epoch: Option<From>,
     conflate: Option<bool>,
     snapshot: Option<bool>,
     ticks: Option<Vec<Tick>>,
@@ -87,7 +88,8 @@ fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), B
             "model" => once(&mut members.model, cursor.string()?.into_owned(), "model", at)?,
             "series" => once(&mut members.series, texts(cursor, patterns_max)?, "series", at)?,
             "levels" => once(&mut members.levels, levels(cursor)?, "levels", at)?,
-            "from" => once(&mut members.from, from(cursor)?, "from", at)?,
+            "from" => once(&mut members.from, of_series(cursor, "from")?, "from", at)?,
+            "epoch" => once(&mut members.epoch, of_series(cursor, "epoch")?, "epoch", at)?,
             "conflate" => once(&mut members.conflate, flag(cursor, "conflate")?, "conflate", at)?,
             "snapshot" => once(&mut members.snapshot, flag(cursor, "snapshot")?, "snapshot", at)?,
             // As a header's: what is none, or cannot be read, is passed over.
@@ -140,7 +142,7 @@ impl Members {
             patterns: patterns.map_err(|_| wrong)?,
             levels,
             conflate: self.conflate.unwrap_or(false),
-            wish: Wish { snapshot: self.snapshot.unwrap_or(false), from: self.from },
+            wish: Wish { snapshot: self.snapshot.unwrap_or(false), from: self.from, epoch: self.epoch },
         })
     }
 
@@ -192,14 +194,13 @@ fn levels(cursor: &mut Cursor<'_>) -> Result<Vec<f64>, BadOp> {
     Ok(levels)
 }
 
-fn from(cursor: &mut Cursor<'_>) -> Result<From, BadOp> {
+fn of_series(cursor: &mut Cursor<'_>, name: &'static str) -> Result<From, BadOp> {
     if cursor.peek() != Some(b'{') {
         return Ok(From::All(cursor.unsigned()?));
     }
     let mut each = BTreeMap::new();
     cursor.object(|series, cursor| {
-        let wrong =
-            BadOp::Member { name: "from", want: "a sequence number, or one for each series by its name" };
+        let wrong = BadOp::Member { name, want: "a number, or one for each series by its name" };
         let series = SeriesName::new(series).map_err(|_| wrong.clone())?;
         if each.len() == PLACES_MAX {
             return Err(wrong);
@@ -241,13 +242,14 @@ mod tests {
             patterns: vec![Pattern::new("AAPL").unwrap(), Pattern::new("crypto/*").unwrap()],
             levels: Some(Levels::new(&[80.0]).unwrap()),
             conflate: true,
-            wish: Wish { snapshot: false, from: Some(From::All(3)) },
+            wish: Wish { snapshot: false, from: Some(From::All(3)), epoch: None },
         };
         assert_eq!(parse(text.as_bytes(), 8), (Some(7), Ok(Op::Subscribe(want))));
-        let text = r#"{"op":"subscribe","series":"a","from":{"a":1,"b":2},"snapshot":true}"#;
+        let text = r#"{"op":"subscribe","series":"a","from":{"a":1,"b":2},"epoch":9,"snapshot":true}"#;
         let (_, Ok(Op::Subscribe(got))) = parse(text.as_bytes(), 8) else { panic!("a subscription") };
         let each = [("a", 1), ("b", 2)].map(|(name, seq)| (SeriesName::new(name).unwrap(), seq)).into();
-        assert_eq!(got.wish, Wish { snapshot: true, from: Some(From::Each(each)) });
+        let (from, epoch) = (Some(From::Each(each)), Some(From::All(9)));
+        assert_eq!(got.wish, Wish { snapshot: true, from, epoch });
     }
 
     #[test]

@@ -208,13 +208,13 @@ async fn what_is_wanted_is_told_and_forgotten_after_a_grace() {
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_the_newest_of_each_series_and_is_not_repeated() {
     let (hub, _) = attached(&[("a", "1 2 3"), ("b", "7")]);
-    check(&hub, Wish { snapshot: true, from: None }, &["a 3", "a 4"], "a=3 b=7", "a:4").await;
+    check(&hub, Wish { snapshot: true, ..Wish::default() }, &["a 3", "a 4"], "a=3 b=7", "a:4").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_missed_comes_first_and_nothing_twice() {
     let (hub, _) = attached(&[("a", "1 2 3 4-5 6"), ("b", "7")]);
-    let from = Wish { snapshot: false, from: Some(From::All(3)) };
+    let from = Wish { from: Some(From::All(3)), ..Wish::default() };
     // The hub hears the end of it again.
     let want = "a3 a4-5 a6 b3-6:expired b7";
     check(&hub, from, &["a 6", "a 7", "b 7", "b 8"], want, "a:7 b:8").await;
@@ -223,7 +223,7 @@ async fn what_was_missed_comes_first_and_nothing_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_was_ahead_of_this_node_gets_nothing_twice() {
     let (hub, _) = attached(&[("a", "1 2 3")]);
-    let from = Wish { snapshot: false, from: Some(From::All(6)) };
+    let from = Wish { from: Some(From::All(6)), ..Wish::default() };
     check(&hub, from, &["a 4", "a 5", "a 6", "a 7"], "", "a:6 a:7").await;
 }
 
@@ -231,7 +231,7 @@ async fn a_reader_that_was_ahead_of_this_node_gets_nothing_twice() {
 async fn numbers_that_began_again_are_told_and_gone_on_with() {
     // A source whose numbers end below what is asked for says a gap that ends before its newest.
     let (hub, _) = attached(&[("a", "9-2 3")]);
-    let from = Wish { snapshot: false, from: Some(From::All(9)) };
+    let from = Wish { from: Some(From::All(9)), ..Wish::default() };
     check(&hub, from, &["a 3", "a 4"], "a9-2 a3", "a:4").await;
 }
 
@@ -239,7 +239,7 @@ async fn numbers_that_began_again_are_told_and_gone_on_with() {
 async fn series_are_resumed_each_from_its_own_number() {
     let (hub, _) = attached(&[("a", "1 2 3"), ("b", "1 2 3")]);
     let each = [(SeriesName::new("a").expect("a name"), 3)].into();
-    let wish = Wish { snapshot: true, from: Some(From::Each(each)) };
+    let wish = Wish { snapshot: true, from: Some(From::Each(each)), epoch: None };
     check(&hub, wish, &["b 4", "a 4"], "a3 b=3", "b:4 a:4").await;
 }
 
