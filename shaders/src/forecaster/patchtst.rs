@@ -117,14 +117,21 @@ impl Shape {
         self.patches.saturating_mul(self.width)
     }
 
+    /// Of the scores. The library keeps it as a weight in either case, and reads that one where scores are handed on.
+    fn factor(&self, archive: &Archive, name: &str) -> Result<f64, LoadError> {
+        let stored = || Ok(archive.take(name, &[])?[0]);
+        if self.residual_scores {
+            return stored();
+        }
+        // Taken for what it is and left alone; a file without it lacks nothing.
+        archive.shape(name).map(|_| stored()).transpose()?;
+        Ok(((self.width / self.heads) as f64).powf(-0.5))
+    }
+
     /// Query, key and value as one layer; the factor of the scores is part of the query.
     fn qkv(&self, archive: &Archive, name: &str) -> Result<Dense, LoadError> {
         let take = |part: &str| Dense::take(archive, &format!("{name}.{part}"), self.width, self.width);
-        let factor = if self.residual_scores {
-            archive.take(&format!("{name}.sdp_attn.scale"), &[])?[0]
-        } else {
-            ((self.width / self.heads) as f64).powf(-0.5)
-        };
+        let factor = self.factor(archive, &format!("{name}.sdp_attn.scale"))?;
         let mut all = take("W_Q")?;
         all.matrix.iter_mut().chain(&mut all.bias).for_each(|value| *value *= factor);
         for part in ["W_K", "W_V"] {

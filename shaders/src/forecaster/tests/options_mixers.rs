@@ -59,6 +59,34 @@ fn patchtst_with_every_kind_of_norm_attention_and_activation() {
 }
 
 #[test]
+fn a_scale_of_scores_is_read_only_where_scores_are_handed_on() {
+    let answer = |model: &Model| {
+        let mut out = Vec::new();
+        let windows = model.windows(&mut Rng(3));
+        let forecaster = load(model).unwrap();
+        forecaster.forecast(&mut Interpreter, &windows, &mut Scratch::default(), &mut out).unwrap();
+        out
+    };
+    let name = |layer: usize| format!("model.backbone.encoder.layers.{layer}.self_attn.sdp_attn.scale");
+    for handed_on in [false, true] {
+        let model = patchtst().with("res_attention", json!(handed_on)).randomize(1);
+        let mut other = model.clone();
+        other.tensors.insert(name(1), (vec![], vec![7.5]));
+        assert_eq!(answer(&model) != answer(&other), handed_on);
+        let mut without = model.clone();
+        without.tensors.remove(&name(0)).unwrap();
+        match handed_on {
+            true => refused(&without, &name(0)),
+            false => assert_eq!(answer(&without), answer(&model)),
+        }
+        other.tensors.insert(name(1), (vec![1], vec![0.5]));
+        refused(&other, &name(1));
+        other.tensors.insert(name(1), (vec![], vec![f32::NAN]));
+        refused(&other, &name(1));
+    }
+}
+
+#[test]
 fn patchtst_with_every_kind_of_instance_norm_and_scaler() {
     for (revin, affine, last) in [
         (false, false, false),
@@ -223,7 +251,7 @@ fn refused(model: &Model, words: &str) {
 
 #[test]
 fn options_without_arithmetic_here_are_refused_by_name() {
-    let cases: [(Model, &str, Value, &str); 22] = [
+    let cases: [(Model, &str, Value, &str); 21] = [
         (tide(), "num_encoder_layers", json!(65), "num_encoder_layers"),
         (tide(), "num_decoder_layers", json!(0), "num_decoder_layers"),
         (tide(), "num_decoder_layers", json!(2), "dense_decoder.0"),
@@ -239,7 +267,6 @@ fn options_without_arithmetic_here_are_refused_by_name() {
         (patchtst(), "encoder_layers", json!(1), "layers.1"),
         (patchtst(), "stride", json!(0), "stride"),
         (patchtst(), "stride", json!(3), "W_pos"),
-        (patchtst(), "res_attention", json!(false), "sdp_attn.scale"),
         (patchtst(), "revin_affine", json!(true), "revin_layer.affine_weight"),
         (patchtst(), "linear_hidden_size", json!(65_536), "ff.0.weight"),
         (tsmixer(), "revin", json!(false), "norm.affine"),

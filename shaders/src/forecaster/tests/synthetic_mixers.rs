@@ -71,9 +71,8 @@ impl Model {
             for part in ["W_Q", "W_K", "W_V", "to_out.0"] {
                 self.layer(rng, &format!("{name}.self_attn.{part}"), width, width);
             }
-            if self.flag("res_attention") {
-                self.vector(rng, &format!("{name}.self_attn.sdp_attn.scale"), &[], 0.6, 0.2);
-            }
+            // There in either case; other than what stands in for it where it is not read.
+            self.vector(rng, &format!("{name}.self_attn.sdp_attn.scale"), &[], 0.6, 0.05);
             self.batch_norm(rng, &format!("{name}.norm_attn.1"), width);
             self.batch_norm(rng, &format!("{name}.norm_ffn.1"), width);
             self.layer(rng, &format!("{name}.ff.0"), hidden, width);
