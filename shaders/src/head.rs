@@ -8,7 +8,7 @@ use crate::normalizer::{Normalizer, Scale};
 use crate::{Head, ModelSpec};
 
 /// Levels read from f32 files are this far from the decimal that was meant.
-const LEVEL_SLACK: f64 = 1e-6;
+pub(crate) const LEVEL_SLACK: f64 = 1e-6;
 /// From here on the library's quantile of Student's t loses digits, and the expansion has them all.
 const FREEDOM_LARGE: f64 = 1000.0;
 

@@ -126,6 +126,7 @@ fn check_spec(spec: &ModelSpec) -> Result<(), LoadError> {
         let problem = format!("names {} columns, wanted {}", spec.columns.len(), spec.head.answer_width());
         return Err(LoadError::parameter("expected_columns", problem));
     }
+    columns::check(&spec.head, &spec.columns)?;
     if spec.family.is_multivariate() && !matches!(spec.head, Head::Point | Head::Quantiles(_)) {
         return Err(LoadError::unsupported(format!("a distribution in {}", spec.family.class())));
     }

@@ -58,6 +58,19 @@ fn unknown_classes_losses_and_scalers_are_refused_by_name() {
 }
 
 #[test]
+fn columns_that_contradict_the_loss_are_refused() {
+    let model = Model { loss: "HuberMQLoss", ..mlp() };
+    let parsed = |columns: serde_json::Value| {
+        let mut json = model.json();
+        json["expected_columns"] = columns;
+        crate::loader::parse_model_json("model.json", json.to_string().as_bytes())
+    };
+    assert!(parsed(json!(["median", "lo-95", "lo-80", "hi-80", "hi-95"])).is_ok());
+    let swapped = parsed(json!(["median", "hi-95", "lo-80", "hi-80", "lo-95"])).unwrap_err().to_string();
+    assert!(swapped.contains("expected_columns") && swapped.contains("`hi-95`"), "{swapped}");
+}
+
+#[test]
 fn exogenous_columns_of_families_without_them_are_refused() {
     check(&Model { hist: 1, ..nbeats().randomize(1) }, "exogenous");
 }
