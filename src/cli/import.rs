@@ -6,7 +6,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use peregrine_shaders::LoadError;
 use serde_json::{Value, json};
 
 use super::{CliError, ImportArgs, print_json, resolved};
@@ -29,8 +28,8 @@ const FILES: [&str; 8] = [
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ImportError {
     /// It does not load.
-    #[error("{}: {source}", dir.display())]
-    Refused { dir: PathBuf, source: LoadError },
+    #[error("{}: {reason}", dir.display())]
+    Refused { dir: PathBuf, reason: String },
     /// The name is taken.
     #[error("{} exists already; --force replaces it", .0.display())]
     Exists(PathBuf),
@@ -81,7 +80,9 @@ fn import(
     }
     let work = repository.join(format!(".import-{}-{name}", std::process::id()));
     let staged = work.join(name);
-    let done = stage(dir, &staged, name)
+    let done = fs::create_dir_all(&staged)
+        .map_err(at(repository))
+        .and_then(|()| stage(dir, &staged, name))
         .and_then(|()| checked(dir, &staged, name, vault))
         .and_then(|()| put_in_place(&staged, &target));
     // Best effort: what failed is reported, and a hidden left-over is no model.
@@ -91,28 +92,27 @@ fn import(
 
 /// Copies what a model folder may hold; the copy of `model.json` carries the new name.
 fn stage(dir: &Path, staged: &Path, name: &str) -> Result<(), ImportError> {
-    fs::create_dir_all(staged).map_err(at(staged))?;
     for file in FILES {
         let from = dir.join(file);
         if from.is_file() {
             let to = staged.join(file);
             fs::copy(&from, &to).map_err(at(&from))?;
             if file == "model.json" {
-                rename(&to, name)?;
+                rename(&to, name).map_err(at(&from))?;
             }
-            fs::File::open(&to).and_then(|copy| copy.sync_all()).map_err(at(&to))?;
+            fs::File::open(&to).and_then(|copy| copy.sync_all()).map_err(at(&from))?;
         }
     }
     Ok(())
 }
 
 /// Leaves a file alone that has the name already, or that is no JSON object: the loader will say so.
-fn rename(file: &Path, name: &str) -> Result<(), ImportError> {
-    let text = fs::read_to_string(file).map_err(at(file))?;
+fn rename(file: &Path, name: &str) -> io::Result<()> {
+    let text = fs::read_to_string(file)?;
     match serde_json::from_str::<Value>(&text) {
         Ok(Value::Object(mut model)) if model.get("name").is_some_and(|old| old != name) => {
             model.insert("name".to_owned(), Value::String(name.to_owned()));
-            fs::write(file, format!("{:#}\n", Value::Object(model))).map_err(at(file))
+            fs::write(file, format!("{:#}\n", Value::Object(model)))
         }
         _ => Ok(()),
     }
@@ -122,7 +122,14 @@ fn checked(dir: &Path, staged: &Path, name: &str, vault: &Vault) -> Result<(), I
     let entry = Entry { name: name.to_owned(), version: 1, dir: staged.to_owned() };
     match catalog::load(&entry, vault) {
         Ok(_) => Ok(()),
-        Err(source) => Err(ImportError::Refused { dir: dir.to_owned(), source }),
+        Err(refused) => {
+            // Of the copy, which nobody knows: what is wrong with it is wrong with its source.
+            let [copy, source] = [staged, dir].map(|folder| folder.display().to_string());
+            Err(ImportError::Refused {
+                dir: dir.to_owned(),
+                reason: refused.to_string().replace(&copy, &source),
+            })
+        }
     }
 }
 
@@ -193,6 +200,20 @@ mod tests {
         let refused = import(source.path(), repository.path(), "junk", false, &Vault::default());
         assert!(matches!(refused, Err(ImportError::Refused { .. })));
         assert!(names(repository.path()).is_empty());
+    }
+
+    #[test]
+    fn a_refusal_names_the_source_and_not_its_copy() {
+        let (repository, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for (file, text) in
+            [("native.safetensors", &b"junk"[..]), ("model.json", b"{}"), ("model.json", b"\xff")]
+        {
+            fs::write(source.path().join(file), text).unwrap();
+            let refused = import(source.path(), repository.path(), "junk", false, &Vault::default());
+            let said = refused.unwrap_err().to_string();
+            let named = source.path().join(file).display().to_string();
+            assert!(said.contains(&named) && !said.contains(".import"), "{said}");
+        }
     }
 
     #[test]
