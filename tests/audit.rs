@@ -142,3 +142,17 @@ fn what_was_edited_behind_the_nodes_back_is_named() {
     drop(again);
     assert_eq!(audit(dir.path(), &["verify"]).status.code(), Some(1));
 }
+
+#[test]
+fn a_folder_without_records_is_not_one_whose_records_were_changed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("notes.txt"), "nothing of a node's").expect("a file");
+    let output = audit(dir.path(), &["verify"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("there are no records here") && !said.contains("changed"), "{said}");
+    // Of a node that has answered nothing there are.
+    let records = tempfile::tempdir().expect("a folder");
+    drop(node(records.path(), &[]));
+    assert_eq!(content(records.path(), &["verify"])["records"], json!(0));
+}

@@ -16,6 +16,7 @@ use super::files::{index_path, list, segment_path};
 
 /// How often a folder is read again because segments were dropped meanwhile.
 const TRIES: usize = 3;
+const HEAD: &str = "head";
 /// Of a link, before a frame.
 const LINK_BYTES: u64 = 32;
 /// Of what says how a segment holds its entries.
@@ -121,6 +122,15 @@ impl Folder {
         Ok(Index::of(unchecked(&bytes)).find(keys))
     }
 
+    /// Whether there is nothing here that a node writes. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed.
+    pub fn is_empty(&self) -> Result<bool, ReadError> {
+        let segments = list(&self.dir).map_err(|source| self.failed(source))?;
+        Ok(segments.is_empty() && !self.dir.join(HEAD).exists())
+    }
+
     /// Reads everything. `through`: a link that was kept elsewhere, which the chain has to go through. Blocks.
     ///
     /// # Errors
@@ -137,7 +147,7 @@ impl Folder {
 
     fn try_verify(&self, through: Option<Link>) -> io::Result<Report> {
         // Before the segments: a chain that grows meanwhile goes through it all the same.
-        let head = match fs::read(self.dir.join("head")) {
+        let head = match fs::read(self.dir.join(HEAD)) {
             Ok(bytes) => Head::decode(&bytes),
             Err(none) if none.kind() == ErrorKind::NotFound => None,
             Err(failed) => return Err(failed),

@@ -73,6 +73,9 @@ pub(super) enum AuditError {
     /// The folder cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Nothing that a node writes is there.
+    #[error("{}: there are no records here", .0.display())]
+    NoRecords(PathBuf),
     /// There is none, or it was dropped since.
     #[error("{}: no prediction `{id}` is recorded here", dir.display())]
     NoRecord { dir: PathBuf, id: String },
@@ -162,7 +165,10 @@ fn numbers(numbers: &[f32]) -> String {
 }
 
 fn verify(args: &VerifyArgs) -> Result<(), CliError> {
-    let (folder, _) = folder(&args.records)?;
+    let (folder, dir) = folder(&args.records)?;
+    if folder.is_empty().map_err(AuditError::from)? {
+        return Err(AuditError::NoRecords(dir).into());
+    }
     let report = folder.verify(args.through).map_err(AuditError::from)?;
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
     if args.records.json {
