@@ -35,3 +35,4 @@ mod telemetry;
 #[cfg(any(test, feature = "fuzzing"))]
 mod testing;
 mod top;
+mod unpacked;

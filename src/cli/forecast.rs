@@ -1,4 +1,4 @@
-//! `peregrine forecast`: a long CSV in, the forecast of each series' last window out. No node, no actor.
+//! `peregrine forecast`: a long CSV in (plain or gzip), the forecast of each series' last window out. No node, no actor.
 //!
 //! Output: `unique_id,step,ds,` and the model's columns; `ds` is filled where the input has future rows. Numbers are
 //! the shortest text that reads back as the same f32.
@@ -15,6 +15,7 @@ use super::long_table::{LastWindow, TableError, last_windows};
 use super::{CliError, ForecastArgs, resolved};
 use crate::backends;
 use crate::catalog::{self, Entry};
+use crate::unpacked::unpacked;
 
 /// Windows per executor call: enough to fill a device, few enough for the bar to move.
 const BATCH_ROWS: usize = 256;
@@ -54,7 +55,7 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
         return Err(ForecastCsvError::SeveralSeries { model: args.model, series }.into());
     }
     let of_input = |source| ForecastCsvError::File { file: args.input.clone(), source };
-    let input = File::open(&args.input).map_err(of_input)?;
+    let input = File::open(&args.input).and_then(unpacked).map_err(of_input)?;
     let series = last_windows(input, forecaster.spec())
         .map_err(|source| ForecastCsvError::Table { file: args.input.clone(), source })?;
     let mut executor = backends::open(args.backend, backends::cores(), GPU_TIMEOUT)?;
@@ -142,9 +143,24 @@ fn progress_bar(series: usize) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use peregrine_shaders::cpu::CpuExecutor;
 
     use super::*;
+
+    #[test]
+    fn a_packed_table_is_the_same_table() {
+        let spec = crate::testing::point_spec(2, 2);
+        let text = "unique_id,ds,y\nA,1,5\nA,2,6\n";
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text.as_bytes()).unwrap();
+        let packed = encoder.finish().unwrap();
+        let read = |bytes: &[u8]| last_windows(unpacked(bytes).unwrap(), &spec);
+        assert_eq!(read(&packed).unwrap(), last_windows(text.as_bytes(), &spec).unwrap());
+        assert_eq!(read(text.as_bytes()).unwrap(), read(&packed).unwrap());
+        assert!(matches!(read(&packed[..packed.len() / 2]), Err(TableError::Csv(_))));
+    }
 
     #[test]
     fn every_series_gets_its_own_rows_and_numbers_read_back() {

@@ -1,11 +1,13 @@
 //! A long CSV as series, and the last window of each: pure, from text to [`Windows`].
 //!
-//! `unique_id,ds,y[,exogenous…]`, columns in any order, rows of a series in order of time. Per series:
+//! `unique_id,ds,y[,exogenous…]`, columns in any order, rows of a series in order of time: where `ds` are numbers or ISO
+//! 8601, they have to rise. Per series:
 //! - rows up to the last filled `y` are history; an empty `y` among them is missing: value 0, mask 0;
 //! - the rows after it, `y` empty, are the future: their `ds` and known-future columns are used;
 //! - a history shorter than the model's window is padded on the left with zeros and mask 0, exogenous columns too;
 //! - static columns are those of the last row of the history.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io::Read;
 
@@ -20,6 +22,15 @@ pub(crate) enum TableError {
     /// The header lacks a column.
     #[error("line 1: there is no column `{column}`{reason}")]
     NoColumn { column: String, reason: &'static str },
+    /// The header has a column more than once: which one is meant?
+    #[error("line 1: column `{column}` is there more than once")]
+    Doubled { column: String },
+    /// Rows of a series are reversed, mixed or doubled.
+    #[error(
+        "line {line}: `{ds}` of series `{id}` is not after `{before}` of line {line_before}: its rows have to be in \
+         order of time, each once"
+    )]
+    NotAfter { line: u64, ds: String, id: String, before: String, line_before: u64 },
     /// A cell is not a number.
     #[error("line {line}, column `{column}`: `{text}` is not a finite number")]
     Number { line: u64, column: String, text: String },
@@ -78,13 +89,61 @@ struct Row {
     exogenous: Vec<Option<f32>>,
 }
 
+impl Series {
+    /// # Errors
+    /// When the row is not after the one before it.
+    fn push(&mut self, row: Row) -> Result<(), TableError> {
+        if let Some(before) = self.rows.last()
+            && in_time(&before.ds, &row.ds).is_some_and(Ordering::is_ge)
+        {
+            return Err(TableError::NotAfter {
+                line: row.line,
+                ds: row.ds,
+                id: self.id.clone(),
+                before: before.ds.clone(),
+                line_before: before.line,
+            });
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+}
+
+/// How two moments lie, where that is for certain: both numbers, or both dates that are written from year to second.
+fn in_time(one: &str, other: &str) -> Option<Ordering> {
+    if let (Ok(one), Ok(other)) = (one.parse::<f64>(), other.parse::<f64>()) {
+        return one.partial_cmp(&other);
+    }
+    // As text, once `Z` is out of the way of fractions and the two ways to join a date and a time are one.
+    let plain = |text: &str| text.trim_end_matches('Z').replace(' ', "T");
+    (is_iso(one) && is_iso(other)).then(|| plain(one).cmp(&plain(other)))
+}
+
+/// `2024-10-27` and whatever of a time of day follows; one with an offset is not compared as text.
+fn is_iso(text: &str) -> bool {
+    let is_date = |date: &[u8; 10]| {
+        date.iter().zip(b"0000-00-00").all(|(&at, &like)| match like {
+            b'0' => at.is_ascii_digit(),
+            dash => at == dash,
+        })
+    };
+    text.as_bytes().split_first_chunk().is_some_and(|(date, rest)| {
+        is_date(date) && rest.iter().all(|at| at.is_ascii_digit() || b"T :.Z".contains(at))
+    })
+}
+
 impl Table {
     fn read(text: impl Read, spec: &ModelSpec) -> Result<Self, TableError> {
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
         let header = reader.headers()?.clone();
         let place = |column: &str, reason| {
-            let at = header.iter().position(|have| have == column);
-            at.ok_or_else(|| TableError::NoColumn { column: column.to_owned(), reason })
+            let mut places = (0..header.len()).filter(|&at| &header[at] == column);
+            let column = || column.to_owned();
+            let at = places.next().ok_or_else(|| TableError::NoColumn { column: column(), reason })?;
+            if places.next().is_some() {
+                return Err(TableError::Doubled { column: column() });
+            }
+            Ok(at)
         };
         let (id_at, ds_at, y_at) = (place("unique_id", "")?, place("ds", "")?, place("y", "")?);
         let mut columns: Vec<String> = Vec::new();
@@ -111,7 +170,7 @@ impl Table {
                 table.series.push(Series { id: record[id_at].to_owned(), rows: Vec::new() });
                 table.series.len() - 1
             });
-            table.series[at].rows.push(row);
+            table.series[at].push(row)?;
         }
         Ok(table)
     }
@@ -230,6 +289,38 @@ mod tests {
              need 2",
         );
         check("unique_id,ds,y,p,f,s\nA,1,,1,1,1\n", "series `A` (line 2): no row has a `y`");
+        check("unique_id,ds,y,y,p,f,s\nA,1,1,2,1,1,1\n", "line 1: column `y` is there more than once");
+        check("unique_id,ds,y,p,f,s,f\nA,1,1,1,1,1,1\n", "line 1: column `f` is there more than once");
+        check(
+            "unique_id,ds,y,p,f,s\nA,2,1,1,1,1\nB,3,1,1,1,1\nA,1,1,1,1,1\n",
+            "line 4: `1` of series `A` is not after `2` of line 2: its rows have to be in order of time, each once",
+        );
+    }
+
+    #[test]
+    fn moments_of_a_series_rise_where_they_can_be_compared() {
+        let is_taken = |one: &str, other: &str| {
+            windows(&format!("unique_id,ds,y\nA,{one},1\nB,0,1\nA,{other},2\n"), &plain()).is_ok()
+        };
+        for (early, late) in [
+            ("9", "10"),
+            ("-1.5", "2e3"),
+            ("2024-09-30", "2024-10-01"),
+            ("2024-09-30 23:59:59", "2024-10-01 00:00:00"),
+            ("2024-10-01T00:00:00Z", "2024-10-01T00:00:00.5Z"),
+            ("2024-10-01T09:00:00", "2024-10-01 10:00:00"),
+            ("2024-10-01", "2024-10-01T09:00:00Z"),
+        ] {
+            assert!(is_taken(early, late), "{early} {late}");
+            assert!(!is_taken(late, early) && !is_taken(early, early), "{late} {early}");
+        }
+        // Who writes moments in another way has to know their order.
+        let summer_ends = ("2024-10-27T02:30:00+02:00", "2024-10-27T02:00:00+01:00");
+        for (one, other) in [("30/9/2024", "1/10/2024"), summer_ends, ("", ""), ("1", "next")] {
+            assert!(is_taken(one, other) && is_taken(other, one), "{one} {other}");
+        }
+        // A column that the model does not read is nobody's business.
+        assert!(windows("unique_id,ds,y,x,x\nA,1,1,1,1\n", &plain()).is_ok());
     }
 
     #[track_caller]

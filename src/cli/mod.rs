@@ -357,8 +357,8 @@ struct ForecastArgs {
     /// Name in a repository, or a model folder
     #[arg(long)]
     model: String,
-    /// CSV unique_id,ds,y[,exogenous…], rows of a series in order of time. The last window of each series is forecast;
-    /// a shorter series is padded on the left and masked; rows with empty y after the last value give the future
+    /// CSV unique_id,ds,y[,exogenous…], plain or gzip, rows of a series in order of time. The last window of each series is
+    /// forecast; a shorter series is padded on the left and masked; rows with empty y after the last value give the future
     /// exogenous columns
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     input: PathBuf,

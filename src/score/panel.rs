@@ -3,11 +3,9 @@
 //! A gap is refused: a score with days left out could not be compared with one without.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 
-use flate2::bufread::MultiGzDecoder;
-
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+use crate::unpacked::unpacked;
 
 /// The table cannot be scored on; the caller acts. Lines count from 1, the header included.
 #[derive(Debug, thiserror::Error)]
@@ -63,11 +61,7 @@ impl Panel {
     /// # Errors
     /// The first mistake, with its line.
     pub fn read(text: impl Read, column: &str, exogenous: &[String]) -> Result<Self, PanelError> {
-        let mut text = BufReader::new(text);
-        let is_gzip = text.fill_buf().map_err(csv::Error::from)?.starts_with(&GZIP_MAGIC);
-        let text: Box<dyn Read + '_> =
-            if is_gzip { Box::new(MultiGzDecoder::new(text)) } else { Box::new(text) };
-        Self::read_csv(text, column, exogenous)
+        Self::read_csv(unpacked(text).map_err(csv::Error::from)?, column, exogenous)
     }
 
     fn read_csv(text: impl Read, column: &str, exogenous: &[String]) -> Result<Self, PanelError> {
