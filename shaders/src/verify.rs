@@ -75,11 +75,12 @@ pub enum VerifyError {
 /// How far a device may be from the CPU on a model, as [`CaseReport::err`] counts: the strictest bound of its cases.
 #[must_use]
 pub fn tolerance(dir: &Path, files: &dyn Files) -> f64 {
-    let stated = loader::read_cases(dir, files).map(|(cases, _)| cases).unwrap_or_default();
+    let stated = cases(dir, files).map(|(cases, _)| cases).unwrap_or_default();
     stated.iter().map(|case| case.tolerance).reduce(f64::min).unwrap_or(TOLERANCE)
 }
 
-/// Runs all cases of the model folder `dir` in one batch. Where matrices have halves, [`HALVES_TOLERANCE`] is allowed.
+/// Runs all cases of the model folder `dir` in one batch; it holds `cases.safetensors` beside `model.json`, `ensemble.json`
+/// or, where there is neither, `native.safetensors`. Where matrices have halves, [`HALVES_TOLERANCE`] is allowed.
 ///
 /// # Errors
 /// When the folder does not load or the executor fails; a wrong result is a report that has not passed.
@@ -89,7 +90,7 @@ pub fn verify(
     precision: Precision,
     executor: &mut dyn Executor,
 ) -> Result<Report, VerifyError> {
-    let exact = Forecaster::load_from(dir, files)?;
+    let exact = load(dir, files)?;
     let forecaster = match precision {
         Precision::F32 => exact,
         Precision::F16 => exact.halved().ok_or(VerifyError::NotHalved)?,
@@ -110,7 +111,7 @@ pub fn verify_resident(
     files: &dyn Files,
     executor: &mut dyn Executor,
 ) -> Result<Option<Report>, VerifyError> {
-    let forecaster = Forecaster::load_from(dir, files)?;
+    let forecaster = load(dir, files)?;
     let plans = Arc::<ResidentPlans>::default();
     let stay = Stay { rows_max: 1, rest_after: None };
     for plan in forecaster.plans() {
@@ -128,13 +129,35 @@ pub fn verify_resident(
     report.map(Some)
 }
 
+fn load(dir: &Path, files: &dyn Files) -> Result<Forecaster, LoadError> {
+    if lists_cases(dir) || loader::is_ensemble(dir) {
+        return Forecaster::load_from(dir, files);
+    }
+    Forecaster::load_native(&dir.join("native.safetensors"), files)
+}
+
+fn lists_cases(dir: &Path) -> bool {
+    dir.join("model.json").is_file()
+}
+
+/// Those that `model.json` lists; without one, every stored window.
+fn cases(dir: &Path, files: &dyn Files) -> Result<(Vec<CaseFile>, Archive), LoadError> {
+    if lists_cases(dir) {
+        return loader::read_cases(dir, files);
+    }
+    let archive = Archive::open(&dir.join("cases.safetensors"), files)?;
+    let rows = archive.shape("insample_y").and_then(|shape| shape.first().copied()).unwrap_or(0);
+    let case = |index| CaseFile { index, tag: format!("window {index}"), tolerance: TOLERANCE };
+    Ok(((0..rows.min(CASES_MAX + 1)).map(case).collect(), archive))
+}
+
 fn replay(
     forecaster: &Forecaster,
     dir: &Path,
     files: &dyn Files,
     executor: &mut dyn Executor,
 ) -> Result<Report, VerifyError> {
-    let (cases, archive) = loader::read_cases(dir, files)?;
+    let (cases, archive) = cases(dir, files)?;
     let spec = forecaster.spec();
     let windows = windows(spec, &archive, cases.len())?;
     let shape = [vec![cases.len()], spec.answer_dims()].concat();

@@ -20,8 +20,17 @@ const GPU_TIMEOUT: Duration = Duration::from_secs(60);
 enum Outcome {
     Ran(Report),
     NoCases,
-    NotKnownYet { class: String },
-    Failed { backend: &'static str, reason: String },
+    NotKnownYet {
+        class: String,
+    },
+    /// It does not load.
+    Refused {
+        reason: String,
+    },
+    Failed {
+        backend: &'static str,
+        reason: String,
+    },
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
@@ -37,21 +46,34 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
     let mut executors = backends::open_all(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let outcomes: Vec<(Entry, Outcome)> =
         entries.into_iter().flat_map(|entry| outcomes(&entry, &vault, args.halves, &mut executors)).collect();
-    let failed = outcomes.iter().filter(|(_, outcome)| outcome.failed()).count();
+    let conclusion = conclusion(outcomes.iter().map(|(_, outcome)| outcome));
     if args.json {
         let rows: Vec<Value> = outcomes.iter().map(|(entry, outcome)| outcome.json(entry)).collect();
-        print_json(&json!({ "passed": failed == 0, "results": rows }))?;
+        print_json(&json!({ "passed": conclusion.is_ok(), "results": rows }))?;
     } else {
         let header = ["model", "backend", "device", "cases", "worst error", "result"];
         let mut rows = vec![header.map(str::to_owned).to_vec()];
         rows.extend(outcomes.iter().map(|(entry, outcome)| outcome.cells(entry)));
         print_table(&rows)?;
     }
-    if failed > 0 {
-        Err(CliError::Reported(format!("{failed} of {} failed", outcomes.len())))
-    } else {
-        Ok(())
+    conclusion
+}
+
+/// Good where something was verified and nothing failed.
+fn conclusion<'a>(outcomes: impl ExactSizeIterator<Item = &'a Outcome>) -> Result<(), CliError> {
+    let (all, mut failed, mut ran) = (outcomes.len(), 0, 0);
+    for outcome in outcomes {
+        failed += usize::from(outcome.failed());
+        ran += usize::from(matches!(outcome, Outcome::Ran(_)));
     }
+    if failed > 0 {
+        return Err(CliError::Reported(format!("{failed} of {all} failed")));
+    }
+    if ran == 0 {
+        let why = "nothing was verified: no model has a cases.safetensors that this build can compute";
+        return Err(CliError::Reported(why.to_owned()));
+    }
+    Ok(())
 }
 
 fn outcomes(
@@ -60,15 +82,15 @@ fn outcomes(
     halves: bool,
     executors: &mut [Box<dyn Executor>],
 ) -> Vec<(Entry, Outcome)> {
-    if let Err(LoadError::UnknownFamily { class }) = catalog::load(entry, vault) {
-        return vec![(entry.clone(), Outcome::NotKnownYet { class })];
-    }
-    let is_there = |file: &str| {
-        let path = entry.dir.join(file);
-        path.is_file() || sealed_name(&path).is_file()
+    let cases = entry.dir.join("cases.safetensors");
+    let only = match catalog::load(entry, vault) {
+        Err(LoadError::UnknownFamily { class }) => Some(Outcome::NotKnownYet { class }),
+        Err(refused) => Some(Outcome::Refused { reason: refused.to_string() }),
+        Ok(_) if cases.is_file() || sealed_name(&cases).is_file() => None,
+        Ok(_) => Some(Outcome::NoCases),
     };
-    if !["model.json", "cases.safetensors"].into_iter().all(is_there) {
-        return vec![(entry.clone(), Outcome::NoCases)];
+    if let Some(only) = only {
+        return vec![(entry.clone(), only)];
     }
     let on_each = executors.iter_mut().flat_map(|executor| on(&entry.dir, vault, halves, executor.as_mut()));
     on_each.map(|outcome| (entry.clone(), outcome)).collect()
@@ -94,7 +116,7 @@ impl Outcome {
     fn failed(&self) -> bool {
         match self {
             Self::Ran(report) => !report.passed,
-            Self::Failed { .. } => true,
+            Self::Refused { .. } | Self::Failed { .. } => true,
             Self::NoCases | Self::NotKnownYet { .. } => false,
         }
     }
@@ -115,6 +137,7 @@ impl Outcome {
             Self::NotKnownYet { class } => {
                 ["-", "-", "-", "-", &format!("not known yet: {class}")].map(str::to_owned)
             }
+            Self::Refused { reason } => ["-", "-", "-", "-", reason.as_str()].map(str::to_owned),
             Self::Failed { backend, reason } => [backend, "-", "-", "-", reason.as_str()].map(str::to_owned),
         };
         std::iter::once(label(entry)).chain(cells).collect()
@@ -137,6 +160,7 @@ impl Outcome {
             Self::NotKnownYet { class } => {
                 json!({ "model": model, "result": "not known yet", "class": class })
             }
+            Self::Refused { reason } => json!({ "model": model, "result": "fail", "reason": reason }),
             Self::Failed { backend, reason } => {
                 json!({ "model": model, "backend": backend, "result": "fail", "reason": reason })
             }
@@ -158,5 +182,64 @@ fn label(entry: &Entry) -> String {
     match entry.dir.file_name() {
         Some(last) if last.to_string_lossy() != entry.name => format!("{} v{}", entry.name, entry.version),
         _ => entry.name.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use peregrine_shaders::cpu::CpuExecutor;
+
+    use super::*;
+
+    const MODEL: &str = "tests/models/dlinear-vol-point";
+
+    /// What a folder with these files of a model comes to, and what is said of it.
+    fn verified(files: &[&str], change: impl Fn(&Path)) -> (Outcome, Result<(), CliError>) {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::copy(Path::new(MODEL).join(file), dir.path().join(file)).unwrap();
+        }
+        change(dir.path());
+        let entry = Entry { name: "m".to_owned(), version: 1, dir: dir.path().to_owned() };
+        let mut executors: [Box<dyn Executor>; 1] = [Box::new(CpuExecutor::new(1))];
+        let mut outcomes = outcomes(&entry, &Vault::default(), false, &mut executors);
+        assert_eq!(outcomes.len(), 1);
+        let conclusion = conclusion(outcomes.iter().map(|(_, outcome)| outcome));
+        (outcomes.remove(0).1, conclusion)
+    }
+
+    #[test]
+    fn a_folder_that_does_not_load_has_failed_with_cases_or_without() {
+        let cut = |dir: &Path| {
+            let weights = fs::read(dir.join("weights.safetensors")).unwrap();
+            fs::write(dir.join("weights.safetensors"), &weights[..weights.len() - 1]).unwrap();
+        };
+        for files in [
+            &["model.json", "weights.safetensors"][..],
+            &["model.json", "weights.safetensors", "cases.safetensors"],
+        ] {
+            let (outcome, conclusion) = verified(files, cut);
+            assert!(matches!(outcome, Outcome::Refused { reason } if reason.contains("weights.safetensors")));
+            assert_eq!(conclusion.unwrap_err().to_string(), "1 of 1 failed");
+        }
+    }
+
+    #[test]
+    fn the_librarys_own_file_is_verified_by_the_cases_beside_it() {
+        let (outcome, conclusion) = verified(&["native.safetensors", "cases.safetensors"], |_| {});
+        assert!(matches!(outcome, Outcome::Ran(report) if report.passed && !report.cases.is_empty()));
+        conclusion.unwrap();
+    }
+
+    #[test]
+    fn where_nothing_was_verified_nothing_is_good() {
+        let (outcome, conclusion) = verified(&["model.json", "weights.safetensors"], |_| {});
+        assert!(matches!(outcome, Outcome::NoCases));
+        assert!(conclusion.unwrap_err().to_string().starts_with("nothing was verified"));
+        // Beside one that was, it does no harm.
+        let (ran, _) = verified(&["model.json", "weights.safetensors", "cases.safetensors"], |_| {});
+        super::conclusion([ran, outcome].iter()).unwrap();
     }
 }

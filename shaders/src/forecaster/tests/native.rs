@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::folders::folder;
 use super::{Interpreter, Rng};
-use crate::{Forecaster, Head, LoadError, PlainFiles, Scratch, Windows};
+use crate::verify::verify;
+use crate::{Forecaster, Head, LoadError, PlainFiles, Precision, Scratch, Windows};
 
 /// Repacks a stored folder as the library would save it.
 fn native_bytes(name: &str, change: impl Fn(&mut Value)) -> Vec<u8> {
@@ -108,6 +109,22 @@ fn files_that_the_library_itself_saved_give_the_same_forecaster() {
     for name in ["deepar-ret", "tcn-vol-point", "dlinear-vol-point", "nhits-gk-exog", "tide-gk-exog"] {
         same(name, &Forecaster::load_native(&folder(name).join("native.safetensors"), &PlainFiles).unwrap());
     }
+}
+
+#[test]
+fn cases_beside_the_librarys_own_file_are_recomputed() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["native.safetensors", "cases.safetensors"] {
+        std::fs::copy(folder("nhits-gk-exog").join(file), dir.path().join(file)).unwrap();
+    }
+    let report = verify(dir.path(), &PlainFiles, Precision::F32, &mut Interpreter).unwrap();
+    let listed = verify(&folder("nhits-gk-exog"), &PlainFiles, Precision::F32, &mut Interpreter).unwrap();
+    assert!(report.passed && !report.cases.is_empty());
+    assert_eq!((report.cases.len(), report.worst), (listed.cases.len(), listed.worst));
+
+    let archive = std::fs::read(dir.path().join("cases.safetensors")).unwrap();
+    std::fs::write(dir.path().join("cases.safetensors"), &archive[..archive.len() - 4]).unwrap();
+    assert!(verify(dir.path(), &PlainFiles, Precision::F32, &mut Interpreter).is_err());
 }
 
 #[test]
