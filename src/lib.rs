@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod journal;
 mod kernel_folder;
 mod memory;
+pub mod models;
 pub mod node;
 mod nvml;
 mod outbound;

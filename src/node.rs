@@ -14,16 +14,14 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
-use futures_util::stream::{self, Stream, StreamExt as _};
 use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::Journal;
 use peregrine_actors::stream::{Hub, Source};
-use peregrine_actors::{LoadRefused, StartError, System};
+use peregrine_actors::{StartError, System};
 use peregrine_fly::{Identity, IdentityError};
 use peregrine_runtime::singleton::SingletonError;
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Address, Clock, Deadline, SystemClock};
-use peregrine_shaders::{Forecaster, LoadError};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -40,11 +38,11 @@ use crate::gateway::stream::Streams;
 use crate::gateway::{self, Shared, SharedParts, Tls, TlsError, TlsRoom};
 use crate::journal::{OpenError, TickJournal};
 use crate::memory;
+use crate::models::{self, ModelError};
 use crate::reload::{Current, Reload, Room, Staged};
 use crate::scaler::home::HomeError;
 use crate::scaler::pools::Meeting;
 use crate::scaler::{self, LatestPicture, ToScaler, Told};
-use crate::sealed::Vault;
 use crate::security::{KeysError, Security, SecurityRoom};
 use crate::series::{self, Audience};
 use crate::series_store::{DataError, SeriesStore};
@@ -76,25 +74,17 @@ pub enum NodeError {
     /// A repository cannot be listed.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
-    /// A model cannot be read.
-    #[error("model folder {}: {source}", dir.display())]
-    Model {
-        /// Its folder.
-        dir: PathBuf,
-        /// What is wrong with it.
-        source: LoadError,
-    },
-    /// A model was read and not taken into service.
-    #[error("model `{model}`: {source}")]
-    Refused {
+    /// No model can be served, or no device serves one.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The default model is in no repository, or cannot be served.
+    #[error("models.default is `{model}`, which is not served: {reason}")]
+    NoDefault {
         /// Its name.
         model: String,
         /// Why.
-        source: LoadRefused,
+        reason: String,
     },
-    /// The default model is in no repository, or of a family that is not known.
-    #[error("models.default is `{0}`, which no repository holds in a form that this build serves")]
-    NoDefault(String),
     /// The series file cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -459,28 +449,14 @@ async fn serve_models(
         Some(feed) => feed(&hub),
         None => Arc::clone(&live.source),
     };
-    let mut loaded = std::pin::pin!(load_all(entries, config.models.vault.clone()));
-    while let Some((entry, loaded)) = loaded.next().await {
-        let failed = |source| NodeError::Model { dir: entry.dir.clone(), source };
-        let forecaster = match loaded {
-            Ok(forecaster) => Arc::new(forecaster),
-            // A repository may hold what a later build can serve; the rest of it is served.
-            Err(unknown @ LoadError::UnknownFamily { .. }) => {
-                warn!(model = entry.name, error = %unknown, "model is not served");
-                continue;
-            }
-            Err(other) => return Err(failed(other)),
-        };
-        let refused = |source| NodeError::Refused { model: entry.name.clone(), source };
-        system.load(forecaster, entry.version).await.map_err(refused)?;
-        info!(model = entry.name, version = entry.version, "model serves");
-    }
+    let refusals = models::bring_in(system, entries, config.models.vault.clone()).await?;
     memory::trim();
     if let Some(default) = &config.models.default
         && config.holding(default) != Holding::No
         && system.find(default, None).is_err()
     {
-        return Err(NodeError::NoDefault(default.clone()));
+        let reason = refusals.reason_of(default).unwrap_or_else(|| "no repository holds it".to_owned());
+        return Err(NodeError::NoDefault { model: default.clone(), reason });
     }
     let (server, stream_config, demo) = (config.server.clone(), config.stream.clone(), config.demo.clone());
     let columns = series.columns().to_vec();
@@ -518,6 +494,7 @@ async fn serve_models(
     loops.watch("node", clock);
     let shared = Data::new(Shared::new(SharedParts {
         system: system.clone(),
+        refusals,
         clock: clock.clone(),
         series,
         live,
@@ -683,22 +660,4 @@ impl Room for RoutingRoom {
             system.set_routing(routing);
         }))
     }
-}
-
-/// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
-fn load_all(
-    entries: Vec<catalog::Entry>,
-    vault: Vault,
-) -> impl Stream<Item = (catalog::Entry, Result<Forecaster, LoadError>)> {
-    let load = move |entry: catalog::Entry| {
-        let vault = vault.clone();
-        async move {
-            let loading = spawn_blocking(move || {
-                let loaded = catalog::load(&entry, &vault);
-                (entry, loaded)
-            });
-            loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
-        }
-    };
-    stream::iter(entries).map(load).buffered(backends::cores())
 }

@@ -21,6 +21,7 @@ mod path;
 mod releases;
 mod reload;
 mod replay;
+mod repository;
 mod request_path;
 mod scaler;
 mod scaling;

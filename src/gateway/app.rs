@@ -30,6 +30,7 @@ use crate::cluster::elsewhere;
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
+use crate::models::{self, Refusals};
 use crate::reload::{Current, Reload};
 use crate::scaler::{LatestPicture, ToScaler, Told};
 use crate::security::Security;
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
 /// What a node has started before its gateway; read as parts of [`Shared`].
 pub(crate) struct SharedParts {
     pub(crate) system: System,
+    /// Versions in the repositories that are not served, and why.
+    pub(crate) refusals: Refusals,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) series: SeriesStore,
     /// The series that ticks feed.
@@ -235,25 +238,29 @@ impl Shared {
         blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Load(error.to_string()))).await
     }
 
-    /// Loads every version of `name` that the repositories hold; a served one answers until the new one does.
+    /// Loads every version of `name` that the repositories hold; a served one answers until the new one does, and one that
+    /// cannot be loaded keeps none of the others from it.
     pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
         let entries: Vec<Entry> =
             self.repository().await?.into_iter().filter(|entry| entry.name == name).collect();
+        self.refusals.forget(name);
         if entries.is_empty() {
             return Err(Refusal::NotInRepository(name.chars().take(128).collect()));
         }
+        let mut first = None;
         for entry in entries {
-            let version = entry.version;
             let vault = self.config().models.vault.clone();
-            let load =
-                move || catalog::load(&entry, &vault).map_err(|error| Refusal::Load(error.to_string()));
-            let forecaster = Arc::new(blocking(load).await?);
-            self.system
-                .load(forecaster, version)
-                .await
-                .map_err(|refused| Refusal::Load(refused.to_string()))?;
+            let load = move || {
+                let loaded = catalog::load(&entry, &vault);
+                Ok((entry, loaded))
+            };
+            let (entry, loaded) = blocking(load).await?;
+            if let Err(refused) = models::serve(&self.system, &entry, loaded).await {
+                self.refusals.add(&entry, &refused);
+                first.get_or_insert(Refusal::Load(refused.to_string()));
+            }
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
     }
 
     /// Where models are looked for.

@@ -23,9 +23,16 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/status", status);
 }
 
-async fn all(shared: Data<Shared>) -> HttpResponse {
+/// The system's, with what is wrong and no reason not to be ready: models that cannot be served, ticks that cannot be kept.
+fn whole(shared: &Shared) -> Health {
     let mut health = shared.system.health();
-    health.reasons.extend(unkept(&shared));
+    health.reasons.extend(shared.refusals.complaints());
+    health.reasons.extend(unkept(shared));
+    health
+}
+
+async fn all(shared: Data<Shared>) -> HttpResponse {
+    let health = whole(&shared);
     let body = json!({
         "status": word(&health),
         "live": health.live,
@@ -125,7 +132,7 @@ pub(super) fn standing_alone(shared: &Shared) -> Value {
 }
 
 async fn status(shared: Data<Shared>) -> HttpResponse {
-    let health = shared.system.health();
+    let health = whole(&shared);
     let performance: Vec<Value> = shared
         .system
         .stats()

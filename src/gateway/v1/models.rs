@@ -28,9 +28,12 @@ pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> 
     for entry in shared.repository().await? {
         let is_remote = elsewhere.contains_key(&(entry.name.clone(), entry.version));
         if !is_remote && !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
-            models.push(
-                json!({ "name": entry.name, "version": entry.version.to_string(), "state": "unavailable" }),
-            );
+            let mut model =
+                json!({ "name": entry.name, "version": entry.version.to_string(), "state": "unavailable" });
+            if let Some(reason) = shared.refusals.reason(&entry.name, entry.version) {
+                model["reason"] = Value::from(reason);
+            }
+            models.push(model);
         }
     }
     let repositories: Vec<String> =

@@ -25,17 +25,20 @@ pub(super) async fn index(
                 ModelState::Ready => "READY",
                 ModelState::Loading => "LOADING",
             };
-            json!({ "name": model.spec.name, "version": model.version.to_string(), "state": state, "reason": "" })
+            // Of a newer folder than what serves.
+            let reason = shared.refusals.reason(&model.spec.name, model.version).unwrap_or_default();
+            json!({ "name": model.spec.name, "version": model.version.to_string(), "state": state, "reason": reason })
         })
         .collect();
     if !ready_only {
         for entry in shared.repository().await? {
             if !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
+                let refused = shared.refusals.reason(&entry.name, entry.version);
                 list.push(json!({
                     "name": entry.name,
                     "version": entry.version.to_string(),
                     "state": "UNAVAILABLE",
-                    "reason": "not loaded",
+                    "reason": refused.unwrap_or_else(|| "not loaded".to_owned()),
                 }));
             }
         }

@@ -1,0 +1,215 @@
+//! Brings what the repositories hold into service, version by version.
+//!
+//! A version that cannot be is refused by name, and the others are served; only where nothing is left does a node not
+//! start.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+
+use actix_web::rt::task::spawn_blocking;
+use futures_util::stream::{self, Stream, StreamExt as _};
+use parking_lot::Mutex;
+use peregrine_actors::{LoadRefused, System};
+use peregrine_shaders::{Forecaster, LoadError};
+use tracing::{error, info, warn};
+
+use crate::backends;
+use crate::catalog::{self, Entry};
+use crate::sealed::Vault;
+
+/// A version cannot be served; the operator mends its folder or takes it away.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// It cannot be read.
+    #[error("model folder {}: {source}", dir.display())]
+    Folder {
+        /// Its folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        source: LoadError,
+    },
+    /// It was read and not taken into service.
+    #[error("model `{model}`: {source}")]
+    Device {
+        /// Its name.
+        model: String,
+        /// Why.
+        source: LoadRefused,
+    },
+}
+
+impl ModelError {
+    /// Whether somebody has to mend the model: nothing is wrong with a family that a later build may serve, nor with what
+    /// devices had no time for.
+    fn is_damage(&self) -> bool {
+        match self {
+            Self::Folder { source, .. } => !matches!(source, LoadError::UnknownFamily { .. }),
+            Self::Device { source, .. } => matches!(source, LoadRefused::Device { .. }),
+        }
+    }
+}
+
+/// Versions that are not served as they lie in the repositories, and why.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    by_version: Mutex<BTreeMap<(String, u32), Refusal>>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    reason: String,
+    /// See [`ModelError::is_damage`].
+    is_damage: bool,
+}
+
+impl Refusals {
+    /// Remembers that `entry` was refused.
+    pub(crate) fn add(&self, entry: &Entry, error: &ModelError) {
+        let refusal = Refusal { reason: error.to_string(), is_damage: error.is_damage() };
+        self.by_version.lock().insert((entry.name.clone(), entry.version), refusal);
+    }
+
+    /// Forgets what was refused of a name: it is about to be read again.
+    pub(crate) fn forget(&self, model: &str) {
+        self.by_version.lock().retain(|(name, _), _| name != model);
+    }
+
+    /// Why this version was refused, folder and all; `None`: it was not.
+    pub(crate) fn reason(&self, model: &str, version: u32) -> Option<String> {
+        let by_version = self.by_version.lock();
+        by_version.get(&(model.to_owned(), version)).map(|refusal| refusal.reason.clone())
+    }
+
+    /// Why the newest refused version of a name was.
+    pub(crate) fn reason_of(&self, model: &str) -> Option<String> {
+        let by_version = self.by_version.lock();
+        let mut newest_first = by_version.iter().rev();
+        newest_first.find(|((name, _), _)| name == model).map(|(_, refusal)| refusal.reason.clone())
+    }
+
+    /// A sentence for each that somebody has to mend. Names no folder: whoever asks for health may hear it.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        let by_version = self.by_version.lock();
+        let damaged = by_version.iter().filter(|(_, refusal)| refusal.is_damage);
+        damaged
+            .map(|((name, version), _)| {
+                format!("version {version} of model `{name}` cannot be loaded as it lies in its repository")
+            })
+            .collect()
+    }
+}
+
+/// Reads `entries` and serves what can be served.
+///
+/// # Errors
+/// When none can be although there are some, and when devices do not answer; see [`ModelError`].
+pub(crate) async fn bring_in(
+    system: &System,
+    entries: Vec<Entry>,
+    vault: Vault,
+) -> Result<Refusals, ModelError> {
+    let refusals = Refusals::default();
+    let (mut first, mut is_any_served) = (None, false);
+    let mut loaded = pin!(load_all(entries, vault));
+    while let Some((entry, loaded)) = loaded.next().await {
+        let refused = match serve(system, &entry, loaded).await {
+            Ok(()) => {
+                info!(model = entry.name, version = entry.version, "model serves");
+                is_any_served = true;
+                continue;
+            }
+            Err(refused) => refused,
+        };
+        refusals.add(&entry, &refused);
+        match &refused {
+            // A repository may hold what a later build can serve; the rest of it is served.
+            ModelError::Folder { source: unknown @ LoadError::UnknownFamily { .. }, .. } => {
+                warn!(model = entry.name, error = %unknown, "model is not served");
+            }
+            damaged if damaged.is_damage() => {
+                error!(
+                    model = entry.name,
+                    version = entry.version,
+                    folder = %entry.dir.display(),
+                    error = %damaged,
+                    "model is refused and the others are served: mend its folder and load it, or take it away"
+                );
+                first.get_or_insert(refused);
+            }
+            _devices => return Err(refused),
+        }
+    }
+    match first {
+        Some(refused) if !is_any_served => Err(refused),
+        _ => Ok(refusals),
+    }
+}
+
+/// Takes what was read of `entry` into service.
+///
+/// # Errors
+/// See [`ModelError`].
+pub(crate) async fn serve(
+    system: &System,
+    entry: &Entry,
+    loaded: Result<Forecaster, LoadError>,
+) -> Result<(), ModelError> {
+    let forecaster = loaded.map_err(|source| ModelError::Folder { dir: entry.dir.clone(), source })?;
+    let refused = |source| ModelError::Device { model: entry.name.clone(), source };
+    system.load(Arc::new(forecaster), entry.version).await.map_err(refused)
+}
+
+/// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
+fn load_all(entries: Vec<Entry>, vault: Vault) -> impl Stream<Item = (Entry, Result<Forecaster, LoadError>)> {
+    let load = move |entry: Entry| {
+        let vault = vault.clone();
+        async move {
+            let loading = spawn_blocking(move || {
+                let loaded = catalog::load(&entry, &vault);
+                (entry, loaded)
+            });
+            loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+        }
+    };
+    stream::iter(entries).map(load).buffered(backends::cores())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_until_its_model_is_read_again() {
+        let refusals = Refusals::default();
+        refusals.add(&entry("a", 1), &folder(LoadError::MissingTensor { name: "w".to_owned() }));
+        refusals.add(&entry("a", 2), &folder(LoadError::MissingTensor { name: "v".to_owned() }));
+        refusals.add(&entry("b", 1), &folder(LoadError::UnknownFamily { class: "New".to_owned() }));
+        assert!(
+            refusals.reason("a", 1).is_some_and(|reason| reason.contains("/here") && reason.contains("`w`"))
+        );
+        assert!(refusals.reason_of("a").is_some_and(|reason| reason.contains("`v`")));
+        assert_eq!((refusals.reason("a", 3), refusals.reason_of("c")), (None, None));
+
+        let complaints = refusals.complaints();
+        assert_eq!(complaints.len(), 2, "an unknown family is nobody's mistake: {complaints:?}");
+        assert!(complaints[1].contains("version 2 of model `a`") && !complaints[1].contains("/here"));
+
+        refusals.forget("a");
+        assert_eq!(refusals.reason("a", 1), None);
+        assert!(refusals.reason("b", 1).is_some() && refusals.complaints().is_empty());
+
+        let late = ModelError::Device { model: "a".to_owned(), source: LoadRefused::Deadline };
+        refusals.add(&entry("a", 1), &late);
+        assert!(refusals.reason("a", 1).is_some() && refusals.complaints().is_empty());
+    }
+
+    fn entry(name: &str, version: u32) -> Entry {
+        Entry { name: name.to_owned(), version, dir: "/here".into() }
+    }
+
+    fn folder(source: LoadError) -> ModelError {
+        ModelError::Folder { dir: "/here".into(), source }
+    }
+}
