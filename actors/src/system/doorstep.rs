@@ -28,12 +28,6 @@ impl System {
         let table = self.inner.rooms.table.load();
         let choice = table.choose(model, version, None).ok().filter(|choice| choice.by.is_none())?;
         let route = choice.served;
-        let elsewhere = |remote: &Remote| {
-            remote.prospect((model, Some(route.status.version)), rows, false, deadline, now)
-        };
-        if self.inner.remote.get().and_then(elsewhere).is_some() {
-            return None;
-        }
         let stays = route.served.terms.residence == Residence::Stays && rows <= RESIDENT_ROWS_MAX;
         // What could never be taken is to be told so.
         if stays || rows > self.inner.settings.batching.request_rows_max {
@@ -43,7 +37,15 @@ impl System {
         let asked = self.lines_for(route);
         let turned: Option<SmallVec<[Turned; 4]>> =
             asked.iter().map(|line| line.would_turn(&waiting, now)).collect();
-        let retry_after_ms = asked.iter().zip(turned?).map(|(line, turned)| line.turn_away(turned)).min()?;
+        let turned = turned?;
+        // Last, for as a rule nobody waits, and there is nothing to be refused.
+        let elsewhere = |remote: &Remote| {
+            remote.prospect((model, Some(route.status.version)), rows, false, deadline, now)
+        };
+        if self.inner.remote.get().and_then(elsewhere).is_some() {
+            return None;
+        }
+        let retry_after_ms = asked.iter().zip(turned).map(|(line, turned)| line.turn_away(turned)).min()?;
         let refused = NotHere::with(None)(ForecastError::Overloaded { retry_after_ms });
         Some(self.counted(route, *refused, now))
     }
