@@ -106,20 +106,14 @@ impl Feeder {
     async fn run(self, mut replay: Replay, pace: Pace) {
         let mut left = pace.history_len.saturating_mul(replay.series_count());
         while left > 0 {
-            let batch: Vec<Tick> = replay.by_ref().take(left.min(BATCH)).collect();
-            if batch.is_empty() {
-                return;
-            }
+            let batch = replay.ticks(left.min(BATCH), self.clock.wall().into());
             left -= batch.len();
             self.feed(batch).await;
         }
         let (batch_len, period) = batches(pace.rate);
         let mut due = self.clock.now();
         loop {
-            let batch: Vec<Tick> = replay.by_ref().take(batch_len).collect();
-            if batch.is_empty() {
-                return;
-            }
+            let batch = replay.ticks(batch_len, self.clock.wall().into());
             if self.feed(batch).await {
                 due = next(due, period, self.clock.now());
                 self.pause.pause(due.saturating_duration_since(self.clock.now())).await;
@@ -130,9 +124,10 @@ impl Feeder {
         }
     }
 
-    /// Until the series have all of them, or can never have them. Whether one was new.
+    /// Until the series have all of them, or can never have them. Whether one of them takes time: they all do but those
+    /// that the windows have already.
     async fn feed(&self, mut ticks: Vec<Tick>) -> bool {
-        let mut any_new = false;
+        let mut takes_time = false;
         while !ticks.is_empty() {
             let deadline = Deadline::after(self.clock.now(), ANSWER_WITHIN);
             let answers = self.source.ticks(ticks.clone(), deadline).await;
@@ -142,11 +137,12 @@ impl Feeder {
             for tick in ticks {
                 let again = match answers.next() {
                     Some(Ok(effect)) => {
-                        any_new |= matches!(effect, Effect::Advanced { .. } | Effect::Inserted { .. });
+                        takes_time |= matches!(effect, Effect::Advanced { .. } | Effect::Inserted { .. });
                         self.fed.fetch_add(1, Relaxed);
                         continue;
                     }
                     Some(Err(TickError::Invalid(why))) => {
+                        takes_time = true;
                         warn!(series = %tick.series, why, "demo: a tick cannot be part of its series");
                         continue;
                     }
@@ -163,7 +159,7 @@ impl Feeder {
                 self.pause.pause(wait.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end())).await;
             }
         }
-        any_new
+        takes_time
     }
 }
 

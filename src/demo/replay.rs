@@ -1,7 +1,9 @@
 //! A data file as a row of ticks without an end: values in, ticks out.
 //!
 //! After its last day the file begins again, and time goes on: a second pass is the first one, later by the length of the
-//! file. So the ticks never end, every series keeps rising in time, and what happens at the seam is a jump in values.
+//! file, until that would be later than it is. From then on a tick is dated when it is sent: a replay is faster than the
+//! days it was made of, and nobody takes ticks from the future for ever. So the ticks never end, every series keeps rising
+//! in time, and what happens at the seam is a jump in values.
 
 use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, SeriesNameError, Tick, Timestamp};
@@ -35,7 +37,7 @@ pub enum ReplayError {
     },
 }
 
-/// Ticks in order of time, of all series.
+/// Ticks in order of time, of all series, without an end.
 #[derive(Clone, Debug)]
 pub struct Replay {
     series: Vec<SeriesName>,
@@ -44,6 +46,8 @@ pub struct Replay {
     span: i64,
     pass: i64,
     next: usize,
+    /// The newest moment, by pass and file, and how its ticks are dated.
+    newest: Option<([i64; 2], i64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +81,7 @@ impl Replay {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Err(ReplayError::Empty) };
         let gaps = rows.windows(2).map(|pair| pair[1].at - pair[0].at).filter(|&gap| gap > 0);
         let span = (last.at - first.at).saturating_add(gaps.min().unwrap_or(DAY));
-        Ok(Self { series, rows, span, pass: 0, next: 0 })
+        Ok(Self { series, rows, span, pass: 0, next: 0, newest: None })
     }
 
     /// Series that are replayed.
@@ -91,20 +95,27 @@ impl Replay {
     pub fn row_count(&self) -> usize {
         self.rows.len()
     }
-}
 
-impl Iterator for Replay {
-    type Item = Tick;
+    /// The ticks that come next, none of them later than `now` but by as many nanoseconds as it takes to rise.
+    pub fn ticks(&mut self, count: usize, now: Timestamp) -> Vec<Tick> {
+        (0..count).map(|_| self.tick(now)).collect()
+    }
 
-    /// Ends only where time does, in the year 2262.
-    fn next(&mut self) -> Option<Tick> {
+    fn tick(&mut self, now: Timestamp) -> Tick {
         let row = self.rows[self.next];
-        let at = self.pass.checked_mul(self.span).and_then(|passed| row.at.checked_add(passed))?;
+        let (moment, filed) =
+            ([self.pass, row.at], self.pass.saturating_mul(self.span).saturating_add(row.at));
+        let at = match self.newest {
+            Some((newest, at)) if newest == moment => at,
+            Some((_, at)) => filed.min(now.0.max(at + 1)),
+            None => filed.min(now.0),
+        };
+        self.newest = Some((moment, at));
         self.next += 1;
         if self.next == self.rows.len() {
             (self.next, self.pass) = (0, self.pass + 1);
         }
-        Some(Tick {
+        Tick {
             series: self.series[row.series].clone(),
             at: Timestamp(at),
             value: Some(row.value),
@@ -112,7 +123,7 @@ impl Iterator for Replay {
             futr_exog: Vec::new(),
             stat_exog: Vec::new(),
             trace: Trace::default(),
-        })
+        }
     }
 }
 
@@ -193,10 +204,11 @@ mod tests {
 
     #[test]
     fn a_pass_is_in_order_of_time_and_the_next_goes_on() {
-        let replay = Replay::new(&data("A,1,10\nA,2,11\nA,4,12\nB,2,20\nB,3,21\n"), "fx/", "v").unwrap();
+        let mut replay = Replay::new(&data("A,1,10\nA,2,11\nA,4,12\nB,2,20\nB,3,21\n"), "fx/", "v").unwrap();
         assert_eq!((replay.series_count(), replay.row_count()), (2, 5));
         let ticks: Vec<_> = replay
-            .take(12)
+            .ticks(12, Timestamp(SECOND * 12))
+            .into_iter()
             .map(|tick| (tick.series.to_string(), tick.at.0 / SECOND, tick.value.unwrap()))
             .collect();
         let pass = |after: i64| {
@@ -209,13 +221,30 @@ mod tests {
     }
 
     #[test]
-    fn time_rises_in_every_series_of_the_data_that_ship() {
+    fn what_the_file_dates_later_than_it_is_is_dated_when_it_is_sent() {
+        let mut replay = Replay::new(&data("A,1,10\nB,1,20\nA,5,11\nB,6,21\n"), "", "v").unwrap();
+        let mut next =
+            |count, now: i64| replay.ticks(count, Timestamp(now)).into_iter().map(|tick| tick.at.0);
+        assert_eq!(next(2, 4 * SECOND).collect::<Vec<_>>(), [SECOND, SECOND]);
+        assert_eq!(next(2, 4 * SECOND).collect::<Vec<_>>(), [4 * SECOND, 4 * SECOND + 1]);
+        // The clock is set back: time rises all the same. Those of one moment stay together.
+        assert_eq!(next(2, 3 * SECOND).collect::<Vec<_>>(), [4 * SECOND + 2; 2]);
+        assert_eq!(next(1, 9 * SECOND).collect::<Vec<_>>(), [9 * SECOND]);
+    }
+
+    #[test]
+    fn time_rises_in_every_series_of_the_data_that_ship_and_never_runs_ahead() {
         let data = SeriesStore::load(std::path::Path::new("models/portfolio_small.csv")).unwrap();
-        let replay = Replay::new(&data, "", "logrv5").unwrap();
+        let mut replay = Replay::new(&data, "", "logrv5").unwrap();
         let (count, rows) = (replay.series_count(), replay.row_count());
         assert_eq!((count, rows), (12, 12 * 780));
         let mut newest = std::collections::HashMap::new();
-        for tick in replay.take(3 * rows) {
+        // A day of twenty a second: more passes than fit the years that a stamp can say, were they dated by the file.
+        let begun = nanoseconds("2026-11-30").unwrap();
+        for turn in 0..24 * 3600 * 20 {
+            let now = Timestamp(begun + turn * SECOND / 20);
+            let tick = replay.ticks(1, now).pop().unwrap();
+            assert!(tick.at <= now, "{tick:?}");
             let before = newest.insert(tick.series.clone(), tick.at);
             assert!(before < Some(tick.at), "{tick:?}");
         }

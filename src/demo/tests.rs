@@ -45,8 +45,16 @@ async fn what_is_refused_is_sent_again_after_the_time_that_was_asked_for() {
 async fn what_can_never_be_taken_is_left_out() {
     let invalid = Err(TickError::Invalid("no".to_owned()));
     let fed = run(Pace { history_len: 1, rate: 10.0 }, &[invalid, new()], 3).await;
-    let got: Vec<f32> = fed.iter().map(|(tick, _)| tick.value.unwrap()).collect();
-    assert_eq!(got, [2.0, 3.0, 4.0]);
+    let got: Vec<_> = fed.iter().map(|(tick, at)| (tick.value.unwrap(), at.as_millis())).collect();
+    assert_eq!(got, [(2.0, 0), (3.0, 0), (4.0, 100)]);
+}
+
+#[tokio::test]
+async fn what_can_never_be_taken_costs_its_time() {
+    let invalid = || Err(TickError::Invalid("no".to_owned()));
+    let fed = run(Pace { history_len: 0, rate: 10.0 }, &[invalid(), invalid(), new()], 2).await;
+    let times: Vec<u128> = fed.iter().map(|(_, at)| at.as_millis()).collect();
+    assert_eq!(times, [200, 300]);
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@ use super::place::Held;
 use super::predict::{Tools, Work, gap};
 use super::predictor::{Handed, Predictor};
 use super::room::{Inner, Series};
-use super::tick::timestamp;
 use super::wants::Want;
 use super::{History, Pattern, SeriesName, Tick, Timestamp, Unready};
 use crate::stream::{GapReason, StreamEvent, StreamId};
@@ -82,7 +81,7 @@ impl Series {
             let history = held.shard.get(&stream.series)?;
             let want = wants.iter().find(|want| want.model == stream.model)?;
             let spec = inner.shape(&stream.model)?;
-            let now = timestamp(inner.clock.wall());
+            let now = Timestamp::from(inner.clock.wall());
             inner.work(history, &stream.series, want, history.seq(), &spec, now).ok()
         };
         hand_over(work());
@@ -92,7 +91,7 @@ impl Series {
     /// `meant`.
     pub(super) fn refresh(&self, held: &mut Held, meant: impl Fn(&str, &str) -> bool) {
         let inner = &self.inner;
-        let now = timestamp(inner.clock.wall());
+        let now = Timestamp::from(inner.clock.wall());
         let mut handed = Handed::default(); // its task is woken when this is dropped
         let names: Vec<SeriesName> = held.shard.iter().map(|(name, _)| name.clone()).collect();
         for name in names {

@@ -12,7 +12,7 @@ use tracing::{error, warn};
 
 use super::counters::Counters;
 use super::parts::Outlet;
-use super::tick::{Timestamp, timestamp};
+use super::tick::Timestamp;
 use super::window::joined;
 use crate::audit::{Position, RowName};
 use crate::release::key_of;
@@ -175,14 +175,14 @@ impl Tools {
         for probe in self.system.probes(&forecast.spec.name, forecast.version) {
             let some = &batch[..batch.len().min(PROBE_ROWS_MAX)];
             let Some(windows) = joined(some.iter().map(|work| &work.windows)) else { return };
-            let made = Made::of(forecast, timestamp(self.clock.wall()));
+            let made = Made::of(forecast, Timestamp::from(self.clock.wall()));
             let predictions = some.iter().map(|work| made.prediction(work, &[])).collect();
             self.system.probe(probe, windows, predictions, deadline);
         }
     }
 
     fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast, host: &Trace) {
-        let made = Made::of(forecast, timestamp(self.clock.wall()));
+        let made = Made::of(forecast, Timestamp::from(self.clock.wall()));
         let width = forecast.spec.answer_len();
         for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
             self.counters.predicted(made.at.0.saturating_sub(work.accepted_at.0));

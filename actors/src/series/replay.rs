@@ -10,7 +10,6 @@ use peregrine_shaders::{ModelSpec, Windows};
 
 use super::predict::gap;
 use super::room::Series;
-use super::tick::timestamp;
 use super::window::joined;
 use super::{History, Pattern, SeriesName, Timestamp, Unready};
 use crate::request::{Forecast, ForecastError, ForecastRequest, Subject};
@@ -147,7 +146,7 @@ impl Series {
             let request = ForecastRequest { subject: Subject::Again, ..request };
             match inner.system.forecast(request).await {
                 Ok(forecast) => {
-                    let made_at = timestamp(inner.clock.wall());
+                    let made_at = Timestamp::from(inner.clock.wall());
                     events.extend(predictions(model, &forecast, blanks.drain(..rows), made_at));
                 }
                 Err(ForecastError::NotFinite { row }) if row < rows => {

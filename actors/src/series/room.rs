@@ -22,7 +22,7 @@ use super::journal::{Journal, JournalEntry, JournalError};
 use super::parts::{Outlet, SeriesParts, SeriesSettings};
 use super::place::Place;
 use super::predictor::{Handed, Predictor};
-use super::tick::{Timestamp, timestamp};
+use super::tick::Timestamp;
 use super::wants::Wants;
 use super::{Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError};
 use crate::stream::SourceError;
@@ -163,7 +163,7 @@ impl Series {
         ticks: &[Tick],
     ) -> Result<(Vec<Result<Effect, TickError>>, HashSet<SeriesName>), FeedError> {
         let inner = &self.inner;
-        let accepted_at = timestamp(inner.clock.wall());
+        let accepted_at = Timestamp::from(inner.clock.wall());
         let mut handed = Handed::default();
         let mut held = place.held.lock();
         if held.shard.fence() > epoch {

@@ -57,10 +57,12 @@ impl std::borrow::Borrow<str> for SeriesName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
-/// The time of day; what does not fit is cut off.
-pub(super) fn timestamp(wall: SystemTime) -> Timestamp {
-    let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+impl From<SystemTime> for Timestamp {
+    /// The time of day; what does not fit is cut off.
+    fn from(wall: SystemTime) -> Self {
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+    }
 }
 
 /// One observation of one series, as it comes in.
