@@ -114,7 +114,12 @@ impl Ensemble {
         for (step, target) in out.chunks_exact_mut(spec.columns.len()).enumerate() {
             self.join_step(answers, step, terms, target);
         }
-        Ok(())
+        // A bound is a centre and a distance, whose sum may be too large where neither is.
+        let finite = |row: &[f32]| row.iter().all(|value| value.is_finite());
+        match out.chunks_exact(spec.answer_len()).position(|row| !finite(row)) {
+            Some(row) => Err(ExecuteError::NotFinite { row }),
+            None => Ok(()),
+        }
     }
 
     /// `step` counts steps of all rows.

@@ -9,6 +9,8 @@ use super::{Files, LoadError};
 const FILE: &str = "ensemble.json";
 const JSON_BYTES_MAX: u64 = 1 << 20;
 const MEMBERS_MAX: usize = 32;
+/// Beyond it sums lose digits, or become infinite.
+const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -81,8 +83,10 @@ pub(crate) fn read_ensemble(dir: &Path, files: &dyn Files) -> Result<EnsembleBlu
     }
     let member = |member: MemberFile| -> Result<MemberBlueprint, LoadError> {
         let MemberFile { model, weight } = member;
-        if !(weight.is_finite() && weight > 0.0) {
-            return Err(LoadError::parameter("weight", format!("of `{model}` is {weight}, wanted above 0")));
+        if !WEIGHTS.contains(&weight) {
+            let [low, high] = [WEIGHTS.start(), WEIGHTS.end()];
+            let what = format!("of `{model}` is {weight:e}, wanted {low:e} to {high:e}");
+            return Err(LoadError::parameter("weight", what));
         }
         if written.combine == Combine::Median && weight != 1.0 {
             return Err(LoadError::parameter("weight", "means nothing to a median"));

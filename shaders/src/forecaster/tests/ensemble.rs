@@ -80,7 +80,9 @@ fn what_cannot_be_joined_is_refused() {
         (json!([{"model": "missing"}]), "not in the repository"),
         (json!([{"model": "../ensemble"}]), "NAME or NAME/VERSION"),
         (json!([{"model": "/etc"}]), "NAME or NAME/VERSION"),
-        (json!([{"model": SHORT, "weight": 0.0}]), "wanted above 0"),
+        (json!([{"model": SHORT, "weight": 0.0}]), "is 0e0, wanted 1e-6 to 1e6"),
+        (json!([{"model": SHORT, "weight": 1e308}]), "is 1e308, wanted 1e-6 to 1e6"),
+        (json!([{"model": SHORT, "weight": 5e-324}]), "is 5e-324, wanted 1e-6 to 1e6"),
         (json!([{"model": SHORT}, {"model": "nhits-ret-quantile"}]), "horizon"),
         (json!([{"model": SHORT}, {"model": "nhits-gk-exog"}]), "exogenous"),
     ];
