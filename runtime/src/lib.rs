@@ -19,6 +19,7 @@ mod deadline;
 mod fabric;
 mod mailbox;
 mod reply;
+mod seldom;
 mod supervision;
 mod trace;
 mod wire;

@@ -60,7 +60,12 @@ async fn open(net: &Arc<Net>, link: Link) -> Option<Opened> {
                 |_| "no greeting in time".to_owned(),
                 |greeted| greeted.err().map(|error| error.to_string()).unwrap_or_default(),
             );
-            tracing::warn!(%remote_addr, node = %peer, error, "caller turned away");
+            match net.turned_away.lock().happened(net.now()) {
+                Some(unsaid) => {
+                    tracing::warn!(%remote_addr, node = %peer, error, unsaid, "caller turned away");
+                }
+                None => tracing::debug!(%remote_addr, node = %peer, error, "caller turned away"),
+            }
             wire.close("greeting refused");
             return None;
         }

@@ -15,11 +15,12 @@ use rand::RngExt as _;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::cluster::greeting::{self, Greeted, Layouts};
+use crate::cluster::greeting::{self, Greeted, GreetingError, Layouts};
 use crate::cluster::link::{Outboxes, Path, write_lane};
 use crate::cluster::net::Net;
 use crate::cluster::reader::{Reader, read_lane};
-use crate::fabric::{Lane, Link};
+use crate::fabric::{ConnectError, Lane, Link};
+use crate::seldom::Seldom;
 
 /// How long a link nobody asked for is kept.
 const UNWANTED_AFTER: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ pub(crate) struct Conn {
 
 struct Inner {
     state: ConnState,
+    /// The last attempt failed by what the two hold of each other.
+    estranged: bool,
     wanted_at: Instant,
     retired: bool,
 }
@@ -59,7 +62,7 @@ impl Conn {
     pub(crate) fn dial(net: &Arc<Net>, addr: SocketAddr) -> Arc<Self> {
         let outboxes = Arc::new(Outboxes::new(net.limits.lane_bytes));
         outboxes.open();
-        let inner = Inner { state: ConnState::Fresh, wanted_at: net.now(), retired: false };
+        let inner = Inner { state: ConnState::Fresh, estranged: false, wanted_at: net.now(), retired: false };
         let conn = Arc::new(Self { addr, outboxes, inner: Mutex::new(inner), nudge: Notify::new() });
         net.runtime.spawn(keep(Arc::clone(net), Arc::clone(&conn)));
         conn
@@ -71,6 +74,11 @@ impl Conn {
 
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.inner.lock().state, ConnState::Up(_))
+    }
+
+    /// Does whoever answers there refuse this node, or this node it?
+    pub(crate) fn is_estranged(&self) -> bool {
+        self.inner.lock().estranged
     }
 
     /// Somebody has a use for it.
@@ -97,15 +105,16 @@ impl Conn {
         self.inner.lock().retired
     }
 
-    fn enter(&self, state: ConnState) {
-        self.inner.lock().state = state;
+    fn enter(&self, state: ConnState, estranged: bool) {
+        let mut inner = self.inner.lock();
+        (inner.state, inner.estranged) = (state, estranged);
     }
 }
 
 /// Dials, serves and dials again, until nobody wants the link or the node stops.
 async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
     let mut stopping = net.stopping.subscribe();
-    let mut failures = 0_u32;
+    let (mut failures, mut seldom) = (0_u32, Seldom::default());
     loop {
         let served = tokio::select! {
             served = attempt(&net, &conn) => served,
@@ -114,7 +123,7 @@ async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
                 return;
             }
         };
-        conn.enter(ConnState::Down);
+        conn.enter(ConnState::Down, matches!(served, Err(NoLink::Estranged(_))));
         conn.outboxes.close();
         let lost = net.pending.fail_link(conn.addr);
         match served {
@@ -123,9 +132,14 @@ async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
                 net.stats.links_lost.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(addr = %conn.addr, reason, asks = lost, "link lost");
             }
-            Err(reason) => {
+            Err(failed) => {
                 failures = failures.saturating_add(1);
-                tracing::debug!(addr = %conn.addr, reason, failures, "link did not come about");
+                let (addr, reason) = (conn.addr, failed.to_string());
+                if matches!(failed, NoLink::Estranged(_)) && seldom.happened(net.now()).is_some() {
+                    tracing::warn!(%addr, reason, failures, "a node and this one refuse each other");
+                } else {
+                    tracing::debug!(%addr, reason, failures, "link did not come about");
+                }
             }
         }
         if conn.is_retired() {
@@ -145,9 +159,42 @@ async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
     }
 }
 
+/// Why a link did not begin.
+#[derive(Debug, thiserror::Error)]
+enum NoLink {
+    /// It may work the next time.
+    #[error("{0}")]
+    Failed(String),
+    /// It will not until somebody has configured one of the two otherwise.
+    #[error("{0}")]
+    Estranged(String),
+}
+
+impl From<ConnectError> for NoLink {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { .. } => Self::Estranged(error.to_string()),
+            ConnectError::Timeout { .. } | ConnectError::Unreachable { .. } => {
+                Self::Failed(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<GreetingError> for NoLink {
+    fn from(error: GreetingError) -> Self {
+        match error {
+            GreetingError::OtherCluster(_) | GreetingError::OtherName { .. } | GreetingError::Namesake(_) => {
+                Self::Estranged(error.to_string())
+            }
+            _ => Self::Failed(error.to_string()),
+        }
+    }
+}
+
 /// One life of the link: why it ended, or why it did not begin.
-async fn attempt(net: &Arc<Net>, conn: &Arc<Conn>) -> Result<String, String> {
-    let link = net.fabric.connect(conn.addr).await.map_err(|error| error.to_string())?;
+async fn attempt(net: &Arc<Net>, conn: &Arc<Conn>) -> Result<String, NoLink> {
+    let link = net.fabric.connect(conn.addr).await?;
     let Link { peer, lanes, wire, .. } = link;
     let [(mut control_in, mut control_out), ask, stream, bulk] = lanes;
     let greeting = greeting::greet(net, &peer, &mut control_in, &mut control_out);
@@ -155,11 +202,11 @@ async fn attempt(net: &Arc<Net>, conn: &Arc<Conn>) -> Result<String, String> {
         Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             wire.close("greeting refused");
-            return Err(error.to_string());
+            return Err(error.into());
         }
         Err(_) => {
             wire.close("no greeting");
-            return Err("no greeting in time".to_owned());
+            return Err(NoLink::Failed("no greeting in time".to_owned()));
         }
     };
     let Greeted { identity, layouts, rest, .. } = greeted;
@@ -172,7 +219,8 @@ async fn attempt(net: &Arc<Net>, conn: &Arc<Conn>) -> Result<String, String> {
         answers_lost: Arc::clone(&net.stats.answers_lost),
     });
     conn.outboxes.open();
-    conn.enter(ConnState::Up(Arc::new(Up { path: Arc::clone(&path), layouts: layouts.clone() })));
+    let up = Up { path: Arc::clone(&path), layouts: layouts.clone() };
+    conn.enter(ConnState::Up(Arc::new(up)), false);
     // After the link is up: whoever enters the view meanwhile takes them from there.
     net.learn(&path.peer, layouts);
     net.stats.links_opened.fetch_add(1, Ordering::Relaxed);

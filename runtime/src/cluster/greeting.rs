@@ -56,6 +56,8 @@ pub(crate) enum GreetingError {
     OtherName { said: String, proven: NodeId },
     #[error("it is this node itself")]
     Myself,
+    #[error("another node is called `{0}` as this one is: give one of the two another `node.name`")]
+    Namesake(NodeId),
 }
 
 /// The end that dialled speaks first.
@@ -131,7 +133,8 @@ async fn hear(
         return Err(GreetingError::OtherName { said, proven: proven.clone() });
     }
     if *proven == net.me.id {
-        return Err(GreetingError::Myself);
+        let is_me = said.incarnation == net.me.incarnation.0 && said.advertise == net.advertise;
+        return Err(if is_me { GreetingError::Myself } else { GreetingError::Namesake(proven.clone()) });
     }
     let identity =
         Identity { id: proven.clone(), key: node_key(proven), incarnation: Incarnation(said.incarnation) };

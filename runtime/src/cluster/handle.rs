@@ -232,6 +232,13 @@ impl Cluster {
         self.announce(|said| said.record.draining = standing == Standing::Draining).await;
     }
 
+    /// An address that is called where somebody refuses this node, or is refused by it, for what the two are configured
+    /// with: it will be no member until an operator has mended that.
+    #[must_use]
+    pub fn estranged(&self) -> Option<SocketAddr> {
+        self.net.conns().iter().find(|conn| conn.is_estranged()).map(|conn| conn.addr)
+    }
+
     /// Smoothed round trip to a member.
     #[must_use]
     pub fn rtt(&self, node: &NodeId) -> Option<Duration> {

@@ -24,6 +24,7 @@ use crate::cluster::relay::{self, Onward, Relays, Ways};
 use crate::cluster::stats::Stats;
 use crate::cluster::{Fnv, Incarnation, NodeId, RttTable, View};
 use crate::fabric::{Fabric, Lane};
+use crate::seldom::Seldom;
 use crate::wire::{CodecError, Flags, Header, Kind};
 
 /// How much a node lets be under way.
@@ -89,6 +90,8 @@ pub(crate) struct Net {
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
     relays: Mutex<Relays>,
     pub(crate) rtts: Mutex<RttTable>,
+    /// Callers whose greeting was refused.
+    pub(crate) turned_away: Mutex<Seldom>,
 }
 
 /// One life of another member, as far as sending to it goes.
@@ -159,6 +162,7 @@ impl Net {
             peers: Mutex::default(),
             relays: Mutex::new(Relays::new()),
             rtts: Mutex::new(RttTable::new()),
+            turned_away: Mutex::default(),
         }
     }
 

@@ -134,7 +134,11 @@ async fn start(fabric: Arc<dyn Fabric>, id: &str, life: u64, seeds: &[SocketAddr
 }
 
 fn quic(id: &str) -> Arc<dyn Fabric> {
-    let credentials = Credentials::from_secret(b"a secret of sixteen bytes", "test", &name(id)).unwrap();
+    quic_of(b"a secret of sixteen bytes", id)
+}
+
+fn quic_of(secret: &[u8], id: &str) -> Arc<dyn Fabric> {
+    let credentials = Credentials::from_secret(secret, "test", &name(id)).unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
     Arc::new(QuicFabric::bind(listen, &credentials, QuicOptions::default()).unwrap())
 }
@@ -175,6 +179,28 @@ fn soon() -> Deadline {
 
 fn adder(from: &Node, to: &str) -> Address<Add> {
     from.cluster.address(&name(to), "adder").expect("a member")
+}
+
+/// Until a node says that it and somebody refuse each other.
+async fn is_estranged(cluster: &Cluster) -> SocketAddr {
+    let estranged = async {
+        loop {
+            if let Some(addr) = cluster.estranged() {
+                return addr;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), estranged).await.expect("it is refused")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_knows_by_whom_it_is_refused() {
+    let nodes = quic_nodes(&["a", "b"]).await;
+    assert!(nodes.iter().all(|node| node.cluster.estranged().is_none()));
+    let at = address_of(&nodes[0].cluster);
+    let stranger = start(quic_of(b"another secret altogether", "c"), "c", 1, &[at]).await;
+    assert_eq!(is_estranged(&stranger.cluster).await, at);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

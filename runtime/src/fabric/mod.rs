@@ -110,7 +110,10 @@ pub enum ConnectError {
         within: Duration,
     },
     /// The two do not accept each other's credentials. The operator acts.
-    #[error("{addr}: credentials refused: {reason}")]
+    #[error(
+        "{addr}: credentials refused: {reason}; `cluster.name` and `cluster.secret`, or the authority of the certificates, \
+         must be those of the others"
+    )]
     Refused {
         /// Who was called.
         addr: SocketAddr,

@@ -166,13 +166,24 @@ impl ClusterSource {
                 }
                 Ok(_) => TickError::Unavailable("the owner's answer makes no sense".to_owned()),
                 Err(AskError::Full) => TickError::Overloaded { retry_after_ms: 20 },
-                Err(failed) => TickError::Unavailable(failed.to_string()),
+                Err(failed) => TickError::Unavailable(self.why(failed)),
             };
             let is_over = deadline.expired(self.clock.now() + PATIENCE);
             if is_over || matches!(failed, TickError::Overloaded { .. }) {
                 return (places, vec![Err(failed); count]);
             }
             tokio::time::sleep(PATIENCE).await;
+        }
+    }
+
+    /// Why nobody answers: the deadline is seldom it where nodes do not let each other in.
+    fn why(&self, failed: AskError) -> String {
+        match self.cluster.estranged() {
+            Some(addr) => format!(
+                "{failed}; the node at {addr} and this one refuse each other: `cluster.name` and `cluster.secret` must be the \
+                 same on both, `node.name` must not"
+            ),
+            None => failed.to_string(),
         }
     }
 
@@ -208,7 +219,7 @@ impl ClusterSource {
                 Err(SourceError::Unavailable("the series is being taken over".to_owned()))
             }
             Ok(_) => Err(odd()),
-            Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
+            Err(failed) => Err(SourceError::Unavailable(self.why(failed))),
         }
     }
 
@@ -227,7 +238,7 @@ impl ClusterSource {
             },
             Ok(NodeAnswer::Refused(why)) => Err(why.into()),
             Ok(_) => Err(gone()),
-            Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
+            Err(failed) => Err(SourceError::Unavailable(self.why(failed))),
         }
     }
 
@@ -274,7 +285,7 @@ impl ClusterSource {
             Ok(NodeAnswer::Done) => Ok(Vec::new()),
             Ok(NodeAnswer::Refused(why)) => Err(why.into()),
             Ok(_) => Err(SourceError::Unavailable("its answer makes no sense".to_owned())),
-            Err(failed) => Err(SourceError::Unavailable(failed.to_string())),
+            Err(failed) => Err(SourceError::Unavailable(self.why(failed))),
         }
     }
 }

@@ -31,6 +31,22 @@ pub(super) enum LinkError {
     Nameless,
 }
 
+/// TLS alerts and refused certificates are QUIC errors in this range (RFC 9001).
+const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
+
+impl LinkError {
+    /// Did one end not accept what the other showed?
+    pub(super) fn is_of_credentials(&self) -> bool {
+        let crypto = |code: quinn::TransportErrorCode| CRYPTO_ERRORS.contains(&u64::from(code));
+        match self {
+            Self::Connection(ConnectionError::TransportError(err)) => crypto(err.code),
+            Self::Connection(ConnectionError::ConnectionClosed(frame)) => crypto(frame.error_code),
+            Self::Connection(_) | Self::Lanes => false,
+            Self::Nameless => true,
+        }
+    }
+}
+
 struct QuicWire {
     connection: Connection,
     /// The reason given on this side, which QUIC does not tell us back.

@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::admission::{Admission, Limits, Verdict};
 use self::link::{LinkError, clipped};
@@ -32,6 +32,7 @@ pub use self::options::QuicOptions;
 use self::options::Role;
 use super::tls::Credentials;
 use super::{ConnectError, Fabric, Link};
+use crate::seldom::Seldom;
 
 /// A UDP port through which links are opened and accepted.
 pub struct QuicFabric {
@@ -77,12 +78,12 @@ struct Answering {
     handshake_max: Duration,
     idle_max: Duration,
     links: mpsc::Sender<Link>,
+    /// Callers whose credentials were refused, or who refused ours.
+    refused: Arc<parking_lot::Mutex<Seldom>>,
 }
 
 /// Packets of callers that wait for the accept loop, in bytes: for one, for all.
 const INCOMING_BYTES_MAX: (u64, u64) = (64 * 1024, 4 * 1024 * 1024);
-/// TLS alerts and refused certificates are QUIC errors in this range (RFC 9001).
-const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
 impl QuicFabric {
     /// Opens a port. Has to be called inside a tokio runtime, which then drives it.
@@ -129,6 +130,7 @@ impl QuicFabric {
             handshake_max: options.handshake_max,
             idle_max: options.idle_max,
             links: sender,
+            refused: Arc::default(),
         };
         tokio::spawn(answer_callers(endpoint.clone(), answering));
         Ok(Self {
@@ -255,6 +257,7 @@ impl Answering {
     fn task(&self, caller: Incoming) -> impl Future<Output = ()> + Send + 'static {
         let config = Arc::clone(self.configs.to(caller.remote_address()));
         let (links, within, idle_max) = (self.links.clone(), self.handshake_max, self.idle_max);
+        let refused = Arc::clone(&self.refused);
         async move {
             let from = caller.remote_address();
             let answered = timeout(within, async {
@@ -267,7 +270,17 @@ impl Answering {
             });
             match answered.await {
                 Ok(Ok(())) => {}
-                Ok(Err(err)) => debug!(%from, error = %err, "caller refused"),
+                Ok(Err(error)) => {
+                    let now = Instant::now().into_std();
+                    match error.is_of_credentials().then(|| refused.lock().happened(now)).flatten() {
+                        Some(unsaid) => warn!(
+                            %from, %error, unsaid,
+                            "a caller and this node refuse each other's credentials: `cluster.name` and `cluster.secret` \
+                             must be the same on all nodes"
+                        ),
+                        None => debug!(%from, %error, "caller refused"),
+                    }
+                }
                 Err(_elapsed) => debug!(%from, "caller too slow"),
             }
         }
@@ -275,17 +288,10 @@ impl Answering {
 }
 
 fn connect_error(addr: SocketAddr, within: Duration, err: &LinkError) -> ConnectError {
-    let crypto = |code: quinn::TransportErrorCode| CRYPTO_ERRORS.contains(&u64::from(code));
     let reason = clipped(&err.to_string());
     match err {
         LinkError::Connection(ConnectionError::TimedOut) => ConnectError::Timeout { addr, within },
-        LinkError::Connection(ConnectionError::TransportError(err)) if crypto(err.code) => {
-            ConnectError::Refused { addr, reason }
-        }
-        LinkError::Connection(ConnectionError::ConnectionClosed(frame)) if crypto(frame.error_code) => {
-            ConnectError::Refused { addr, reason }
-        }
-        LinkError::Nameless => ConnectError::Refused { addr, reason },
-        LinkError::Connection(_) | LinkError::Lanes => ConnectError::Unreachable { addr, reason },
+        _ if err.is_of_credentials() => ConnectError::Refused { addr, reason },
+        _ => ConnectError::Unreachable { addr, reason },
     }
 }
