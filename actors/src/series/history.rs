@@ -335,12 +335,11 @@ impl History {
 
     /// Whether the tick says of its moment what this row says.
     fn is_same(&self, row: usize, tick: &Tick) -> bool {
-        let bits = |value: Option<f32>| value.unwrap_or(f32::NAN).to_bits();
-        let is = |name: &str, value: f32| {
-            self.column(name).is_some_and(|rows| rows[row].to_bits() == value.to_bits())
-        };
+        // By number: 0 is -0, which some writers make of it. What is not known is the same as itself.
+        let same = |known: f32, value: f32| known == value || known.is_nan() && value.is_nan();
+        let is = |name: &str, value: f32| self.column(name).is_some_and(|rows| same(rows[row], value));
         self.at[row] == tick.at.0
-            && self.value[row].to_bits() == bits(tick.value)
+            && same(self.value[row], tick.value.unwrap_or(f32::NAN))
             && tick.hist_exog.iter().all(|(name, value)| is(name, *value))
             && tick.futr_exog.iter().all(|(name, ahead)| ahead.first().is_some_and(|now| is(name, *now)))
     }

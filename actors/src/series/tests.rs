@@ -95,6 +95,16 @@ fn a_late_tick_takes_its_place_under_a_number_of_its_own() {
 }
 
 #[test]
+fn zeros_of_either_sign_are_one_number() {
+    check(8, None, &[(1, 0.0), (1, -0.0), (2, -0.0), (2, 0.0), (2, 1.0)], "+=+=!");
+    let mut history = History::new(8, None);
+    let with = |cell: f32| Tick { hist_exog: vec![("x".to_owned(), cell)], ..tick(1, 1.0) };
+    history.apply(&with(0.0), 1);
+    assert_eq!(history.apply(&with(-0.0), 1), Effect::Duplicate { seq: 1 });
+    assert_eq!(history.apply(&with(1.0), 1), Effect::Conflict { seq: 1 });
+}
+
+#[test]
 fn what_is_older_than_all_that_is_kept_is_too_late() {
     let history =
         check(2, None, &[(10, 1.0), (20, 2.0), (30, 3.0), (10, 1.0), (5, 0.5), (25, 2.5)], "+++<<^");
