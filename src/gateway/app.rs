@@ -169,18 +169,6 @@ impl Shared {
         self.system.forecast(ForecastRequest { model, version, windows, deadline, origin, subject }).await
     }
 
-    /// Fails where a request of so many rows would only be refused for want of room: before its windows are put together.
-    pub(crate) fn knock(
-        &self,
-        model: &ModelStatus,
-        version: Option<u32>,
-        rows: usize,
-        origin: &Origin,
-        deadline: Deadline,
-    ) -> Result<(), ForecastError> {
-        self.system.turned_away((&model.spec.name, version), rows, origin, deadline).map_or(Ok(()), Err)
-    }
-
     /// What an answer is called where it is recorded; asked for only if it is.
     pub(crate) fn subject(&self, names: impl FnOnce() -> Names) -> Subject {
         self.records.as_ref().map_or(Subject::Unnamed, |_| Subject::Named(Box::new(names())))

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use actix_http::RequestHead;
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{
     self, ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST,
@@ -14,7 +15,7 @@ use actix_web::http::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use actix_web::http::uri::Authority;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use peregrine_actors::{Origin, Priority};
@@ -80,12 +81,9 @@ pub(super) fn caller(security: &Security, head: &RequestHead, clock: &dyn Clock)
 
 /// For whom a forecast is made, and how urgently.
 pub(super) fn origin(shared: &Shared, request: &HttpRequest) -> Origin {
-    let head = request.head();
-    let caller = match bearer(&shared.security, head.headers(), &*shared.clock) {
-        Bearer::Nobody => Arc::default(),
-        shown => shared.security.rules().name(&shown),
-    };
-    let priority = head.headers().get(&PRIORITY).map(HeaderValue::as_bytes);
+    let shown = request.extensions();
+    let caller = shown.get().map_or_else(Arc::default, |shown| shared.security.rules().name(shown));
+    let priority = request.head().headers().get(&PRIORITY).map(HeaderValue::as_bytes);
     let trace = traced::of(shared, request);
     Origin { caller, priority: priority.map_or_else(Priority::default, urgency), key: None, trace }
 }
@@ -176,8 +174,11 @@ fn refuse_foreign(security: &Security, rules: &Rules, head: &RequestHead) -> Res
     }
 }
 
-/// Lets a request in, or says why not. `path` as routes are found by it: with its escapes undone.
-pub(super) fn admit(shared: &Shared, head: &RequestHead, path: &str) -> Result<(), Refusal> {
+/// Lets a request in, or says why not; what it showed for that is found among its extensions.
+pub(super) fn admit(shared: &Shared, request: &ServiceRequest) -> Result<(), Refusal> {
+    let head = request.head();
+    // As routes are found by it: with its escapes undone.
+    let path = request.match_info().as_str();
     // Who may not look around is not told which paths there are.
     let needed = needed(&head.method, path).unwrap_or(OBSERVE);
     if needed == Scopes::NONE {
@@ -188,7 +189,11 @@ pub(super) fn admit(shared: &Shared, head: &RequestHead, path: &str) -> Result<(
         refuse_foreign(&shared.security, &shared.security.rules(), head)?;
     }
     let caller = caller(&shared.security, head, &*shared.clock);
-    Ok(shared.security.admit(&caller, needed, &*shared.clock)?)
+    shared.security.admit(&caller, needed, &*shared.clock)?;
+    if caller.bearer != Bearer::Nobody {
+        request.extensions_mut().insert(caller.bearer);
+    }
+    Ok(())
 }
 
 /// What somebody with a websocket may do, looked at again while it lasts.

@@ -307,8 +307,7 @@ async fn guarded(
         {
             Err(answer)
         }
-        Some(shared) => guard::admit(shared, request.head(), request.match_info().as_str())
-            .map_err(|refusal| refuse(request.request(), refusal)),
+        Some(shared) => guard::admit(shared, &request).map_err(|refusal| refuse(request.request(), refusal)),
         None => Ok(()),
     };
     let mut response = match admitted {

@@ -172,7 +172,7 @@ async fn answer(
     let key = symbols.first().map(|symbol| key_of(symbol));
     let origin = Origin { key, ..guard::origin(shared, request) };
     let deadline = shared.deadline(None);
-    shared.knock(&model, None, symbols.len(), &origin, deadline)?;
+    shared.system.turned_away((&spec.name, None), symbols.len(), &origin, deadline)?;
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
     let mut windows = Windows::default();

@@ -13,11 +13,23 @@ use crate::router::Route;
 use crate::settings::Placement;
 
 impl System {
-    /// The refusal of a request of so many rows, if it would get one for want of room were it to come now; counted like
-    /// any other. `None`: it has to ask. That is so as well wherever another node might take it, where a release chooses
-    /// who answers, and where its model stays on a device, so that it waits for nobody.
-    #[must_use]
+    /// Refuses a request of so many rows, before its windows are put together, if it would be refused for want of room
+    /// were it to come now. `Ok`: it has to ask. That is so as well wherever another node might take it, where a release
+    /// chooses who answers, and where its model stays on a device, so that it waits for nobody.
+    ///
+    /// # Errors
+    /// [`ForecastError::Overloaded`], counted like any other.
     pub fn turned_away(
+        &self,
+        named: (&str, Option<u32>),
+        rows: usize,
+        origin: &Origin,
+        deadline: Deadline,
+    ) -> Result<(), ForecastError> {
+        self.refusal(named, rows, origin, deadline).map_or(Ok(()), Err)
+    }
+
+    fn refusal(
         &self,
         (model, version): (&str, Option<u32>),
         rows: usize,

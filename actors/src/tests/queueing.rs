@@ -63,25 +63,25 @@ async fn what_would_be_refused_is_refused_at_the_door() {
         let deadline = rig.system.default_deadline();
         rig.system.turned_away((model, version), rows, &Origin::default(), deadline)
     };
-    assert_eq!(knock(MODEL, None, 8), None, "nobody waits");
+    assert_eq!(knock(MODEL, None, 8), Ok(()), "nobody waits");
     rig.cpu.set(Mode::Hang);
     let mut accepted = vec![rig.begin(ramp(1))];
     until("the device is busy", || rig.cpu.entered() == 1).await;
     accepted.extend((0..2).map(|_| rig.begin(ramp(1))));
     until("two wait", || rig.queued(0) == 2).await;
     let failures = rig.system.stats()[0].fail.count;
-    assert_eq!(knock(MODEL, None, 2), None, "there is room for two");
-    assert!(matches!(knock(MODEL, Some(1), 3), Some(ForecastError::Overloaded { retry_after_ms: 1.. })));
+    assert_eq!(knock(MODEL, None, 2), Ok(()), "there is room for two");
+    assert!(matches!(knock(MODEL, Some(1), 3), Err(ForecastError::Overloaded { retry_after_ms: 1.. })));
     assert_eq!(rig.system.health().devices[0].refused[0], ("rows", 1), "counted where it is refused");
     assert_eq!(rig.system.stats()[0].fail.count, failures + 1, "and by its model");
-    assert_eq!(knock(MODEL, None, 9), None, "too large for ever: that is to be said");
-    assert_eq!(knock("other", None, 3), None, "nobody is turned away from what is not there");
+    assert_eq!(knock(MODEL, None, 9), Ok(()), "too large for ever: that is to be said");
+    assert_eq!(knock("other", None, 3), Ok(()), "nobody is turned away from what is not there");
     assert_eq!(rig.queued(0), 2, "who only knocks does not wait");
     rig.cpu.set(Mode::Good);
     for request in accepted {
         request.await.unwrap().unwrap();
     }
-    assert_eq!(knock(MODEL, None, 3), None, "it is over");
+    assert_eq!(knock(MODEL, None, 3), Ok(()), "it is over");
 }
 
 #[tokio::test]

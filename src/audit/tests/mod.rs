@@ -95,6 +95,21 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// Turns over one bit of each byte of each file, one at a time; afterwards the files are as they were.
+fn every_edit_is_found(dir: &Path) {
+    for (name, bytes) in files(dir) {
+        let path = dir.join(&name);
+        for at in 0..bytes.len() {
+            let mut edited = bytes.clone();
+            edited[at] ^= 1 << (at % 8);
+            fs::write(&path, edited).unwrap();
+            assert_ne!(verify(dir).faults, [], "{name}, byte {at}");
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(verify(dir).faults, []);
+}
+
 /// This test binary with one test that knows it is a child by its environment.
 fn child(test: &str, key: &str, dir: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());

@@ -62,7 +62,7 @@ async fn forecast(
     let deadline = way.deadline(&shared, body.deadline);
     let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);
     let origin = Origin { key, ..guard::origin(&shared, &request) };
-    shared.knock(&model, body.version, body.series.len(), &origin, deadline)?;
+    shared.system.turned_away((&spec.name, body.version), body.series.len(), &origin, deadline)?;
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
     let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {

@@ -60,8 +60,9 @@ pub(super) async fn ready(
     shared: Data<Shared>,
     path: Path<ModelPath>,
 ) -> Result<HttpResponse, ProtocolError> {
-    let model = shared.located(&path.model, path.version()?).await?;
-    let refused = shared.system.refuses(&path.model, path.version()?) && !shared.is_elsewhere(&model);
+    let version = path.version()?;
+    let model = shared.located(&path.model, version).await?;
+    let refused = shared.system.refuses(&path.model, version) && !shared.is_elsewhere(&model);
     if model.state != ModelState::Ready || refused {
         return Err(Refusal::Forecast(ForecastError::NotReady(model.spec.name.clone())).into());
     }
