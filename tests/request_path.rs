@@ -6,7 +6,7 @@ use std::process::Command;
 
 use peregrine_shaders::{Forecaster, Scratch, Windows, cpu::CpuExecutor};
 
-use crate::harness::{Cases, Client, NodeProcess, request};
+use crate::harness::{Cases, Client, NodeProcess, TestNode, request};
 
 const MODELS: [&str; 3] = ["nhits-168x24-quantile", "nhits-vol-quantile", "nbeats-vol-quantile"];
 /// A model that reads and answers several series together.
@@ -92,6 +92,26 @@ fn v2_binary(client: &mut Client, model: &str, windows: &Windows) -> Vec<f32> {
         answer.header("inference-header-content-length").expect("binary").parse().expect("a number");
     let floats = answer.body[split..].chunks_exact(4);
     floats.map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect()
+}
+
+#[test]
+fn a_body_that_is_too_large_is_not_sent_for() {
+    let node = TestNode::on_cpu(&[("SERVER__BODY_MAX", "1KiB")]);
+    let asked = |path: &str, bytes: usize| {
+        let mut client = Client::connect(node.node.addr).expect("connects");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n"
+        );
+        client.send_raw(head.as_bytes()).expect("sent");
+        client.receive().expect("an answer")
+    };
+    for path in ["/v1/forecast", "/v2/models/m/infer"] {
+        let refused = asked(path, 1025);
+        let text = String::from_utf8_lossy(&refused.body).into_owned();
+        assert_eq!(refused.status, 413, "{text}");
+        assert!(text.contains("the body is larger than 1024 bytes"), "{text}");
+        assert_eq!(asked(path, 1024).status, 100, "one that fits is sent for");
+    }
 }
 
 #[test]

@@ -162,16 +162,22 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
     }
 }
 
+/// Bytes that are to come, if the headers say so.
+pub(super) fn announced(headers: &HeaderMap, bytes_max: usize) -> Result<Option<u64>, BodyError> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(BodyError::TooLarge { bytes_max });
+    }
+    Ok(announced)
+}
+
 async fn collect(
     headers: &HeaderMap,
     payload: &mut web::Payload,
     BodyLimits { bytes_max, together_max, .. }: BodyLimits,
     share: &mut Share,
 ) -> Result<Bytes, BodyError> {
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
-        return Err(BodyError::TooLarge { bytes_max });
-    }
+    let announced = announced(headers, bytes_max)?;
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
     while let Some(chunk) = payload.next().await {

@@ -161,7 +161,7 @@ impl Serving {
     ) -> impl ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
     {
         let (shared, upgraded, stopping) = (self.shared.clone(), self.shared.clone(), self.stopping.clone());
-        let counts = self.shared.clone();
+        let (expecting, counts) = (self.shared.clone(), self.shared.clone());
         let service = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let signal = stopping.clone();
@@ -172,6 +172,7 @@ impl Serving {
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .h1_allow_half_closed(false) // a client that goes away has its work dropped
             .local_addr(self.addr)
+            .expect(fn_service(move |request: Request| expected(expecting.clone(), request)))
             .upgrade(fn_factory(move || {
                 let shared = upgraded.clone();
                 async move {
@@ -182,6 +183,18 @@ impl Serving {
             .finish(app(shared));
         counted(service, counts)
     }
+}
+
+/// Who asks before it sends a body (`Expect: 100-continue`) is not told to send one that would be refused for its length.
+async fn expected(shared: web::Data<Shared>, request: Request) -> Result<Request, HttpResponse> {
+    let bytes_max = shared.config().server.body_bytes_max;
+    let Err(error) = body::announced(&request.head().headers, bytes_max) else {
+        return Ok(request);
+    };
+    let mut answer = in_form_of(request.path(), error.into());
+    guard::seal(answer.headers_mut(), None, false);
+    shared.meter.record(Route::of(request.path()), answer.status().as_u16(), Duration::ZERO);
+    Err(answer)
 }
 
 /// Counts each connection while it is served: what the service returns ends with it, a websocket's too.
@@ -333,7 +346,11 @@ async fn no_such_path(request: HttpRequest) -> HttpResponse {
 
 /// In the form that the path's readers expect.
 fn refuse(request: &HttpRequest, refusal: Refusal) -> HttpResponse {
-    if request.path() == "/v2" || request.path().starts_with("/v2/") {
+    in_form_of(request.path(), refusal)
+}
+
+fn in_form_of(path: &str, refusal: Refusal) -> HttpResponse {
+    if path == "/v2" || path.starts_with("/v2/") {
         ProtocolError(refusal).error_response()
     } else {
         Problem(refusal).error_response()
