@@ -78,6 +78,8 @@ pub struct ModelStats {
     pub version: u32,
     /// Rows forecast.
     pub inference_count: u64,
+    /// Of those, the ones whose quantiles cross somewhere.
+    pub crossed: u64,
     /// Batches run.
     pub execution_count: u64,
     /// Requests answered, with their time from acceptance to answer.

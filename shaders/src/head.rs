@@ -84,6 +84,18 @@ pub fn median(spec: &ModelSpec, row: &[f32]) -> Vec<f32> {
     }
 }
 
+/// Whether any of these steps, `[steps, C]`, has a quantile above one of a higher level: heads that are trained apart may
+/// answer so. Distributions and points cannot.
+#[must_use]
+pub fn crosses(head: &Head, steps: &[f32]) -> bool {
+    let Head::Quantiles(levels) = head else { return false };
+    let mut columns: Vec<usize> = (0..levels.len()).collect();
+    columns.sort_by(|a, b| levels[*a].total_cmp(&levels[*b]));
+    let disordered = |step: &[f32]| columns.windows(2).any(|pair| step[pair[0]] > step[pair[1]]);
+    // Multivariate answers have their quantiles innermost too.
+    steps.chunks_exact(levels.len().max(1)).any(disordered)
+}
+
 /// Columns and weights that make the level one half.
 fn middle(levels: &[f64]) -> Vec<(usize, f32)> {
     let nearest = |candidates: &mut dyn Iterator<Item = usize>| {
@@ -221,6 +233,15 @@ mod tests {
             let expanded = student_quantile_near_normal(FREEDOM_LARGE, probability);
             assert!((exact - expanded).abs() < 1e-7 * exact.abs(), "{exact} and {expanded} at {probability}");
         }
+    }
+
+    #[test]
+    fn quantiles_cross_where_a_lower_one_is_above_a_higher() {
+        let head = Head::Quantiles(vec![0.5, 0.1, 0.9]);
+        let fine = [2.0, 1.0, 3.0, 4.0, 4.0, 5.0];
+        assert!(!crosses(&head, &fine), "equal ones are in order");
+        assert!(crosses(&head, &[2.0, 1.0, 3.0, 4.0, 4.1, 5.0]) && crosses(&head, &[2.0, 1.0, 1.9]));
+        assert!(!crosses(&Head::Point, &[2.0, 1.0]) && !crosses(&Head::Normal, &[2.0, 1.0, 0.5]));
     }
 
     #[test]

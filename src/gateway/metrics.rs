@@ -252,8 +252,13 @@ fn requests(page: &mut Page, meter: &Meter) {
 
 fn models(page: &mut Page, stats: &[ModelStats], meter: &Meter) {
     type Read = fn(&ModelStats) -> u64;
-    let counters: [(&str, &str, Read); 5] = [
+    let counters: [(&str, &str, Read); 6] = [
         ("peregrine_forecast_rows_total", "Windows forecast.", |stats| stats.inference_count),
+        (
+            "peregrine_forecast_crossed_rows_total",
+            "Windows forecast with quantiles that cross: answered as they are, with `crossed`.",
+            |stats| stats.crossed,
+        ),
         ("peregrine_batches_total", "Batches run.", |stats| stats.execution_count),
         ("peregrine_forecasts_total", "Requests answered with a forecast.", |stats| stats.success.count),
         (

@@ -367,7 +367,7 @@ const STREAM: &str = "\
     `unsubscribe` {id}; `ping` {id?}; `tick` {id?, series, ts, value, …} or {id?, ticks: […]}, as `POST /v1/ticks` takes them.\n\n\
     Server: `subscribed` {id, channel, model, retention, matched, next: the number by series that comes next}; `snapshot` and \
     `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at, made_at: milliseconds since 1970, \
-    horizon, mean or median, intervals, model_version, backend, degraded}; `gap` {model, series, from, to, reason: conflated | \
+    horizon, mean or median, intervals, model_version, backend, degraded, crossed?: true}; `gap` {model, series, from, to, reason: conflated | \
     expired | failed | lost}; `ticked` {id?, results}; `unsubscribed`; `pong`; `heartbeat`; `error` {id?, code, detail}; \
     `goodbye` {reconnect_after_ms, why}, before a close that was planned.\n\n\
     Of two predictions with one `seq` the higher `epoch` counts.";
@@ -616,6 +616,7 @@ fn live_schemas() -> Value {
 fn schemas() -> Value {
     let numbers = json!({ "type": "array", "items": { "type": "number" } });
     let nested = json!({ "type": "array", "description": "flat, or nested as the shape says" });
+    let crossed = json!({ "const": true, "description": "quantiles cross in it; else left out" });
     let text = json!({ "type": "string" });
     let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "properties": properties });
     let list = |items: Value| json!({ "type": "array", "items": items });
@@ -658,7 +659,7 @@ fn schemas() -> Value {
         "InferResponse": object(&["model_name", "outputs"], json!({
             "id": text, "model_name": text, "model_version": text,
             "parameters": object(&["backend", "degraded"], json!({
-                "backend": text, "node": text, "degraded": { "type": "boolean" },
+                "backend": text, "node": text, "degraded": { "type": "boolean" }, "crossed": crossed,
                 "prediction_id": { "type": "string", "description": "of the first row, where predictions are recorded" },
             })),
             "outputs": list(tensor),
@@ -689,6 +690,7 @@ fn schemas() -> Value {
                 "id": text, "prediction_id": text, "mean": numbers, "median": numbers,
                 "intervals": list(object(&["level", "lo", "hi"],
                     json!({ "level": { "type": "number" }, "lo": numbers, "hi": numbers }))),
+                "crossed": crossed,
                 "model_version": text, "backend": text, "node": text, "degraded": { "type": "boolean" }, "region": text,
                 "timing_ms": object(&["queue", "compute", "transfer", "total"], json!({
                     "queue": { "type": "number" }, "compute": { "type": "number" },

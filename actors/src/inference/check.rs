@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use peregrine_shaders::{Head, ModelSpec, Precision, Windows};
+use peregrine_shaders::{ModelSpec, Precision, Windows, head};
 
 use crate::devices::DeviceId;
 use crate::inference::{Outcome, Served, Ticket};
@@ -135,15 +135,10 @@ impl Sampler {
     }
 }
 
-/// The first row whose quantiles are not in order.
-pub(crate) fn crossed(spec: &ModelSpec, values: &[f32]) -> Option<usize> {
-    let Head::Quantiles(levels) = &spec.head else { return None };
-    let mut columns: Vec<usize> = (0..levels.len()).collect();
-    columns.sort_by(|a, b| levels[*a].total_cmp(&levels[*b]));
-    let crosses = |step: &[f32]| columns.windows(2).any(|pair| step[pair[0]] > step[pair[1]]);
-    // Multivariate answers have their quantiles innermost too.
-    let mut rows = values.chunks_exact(spec.answer_len());
-    rows.position(|answer| answer.chunks_exact(levels.len()).any(crosses))
+/// The rows whose quantiles are not in order.
+pub(crate) fn crossed(spec: &ModelSpec, values: &[f32]) -> impl Iterator<Item = usize> {
+    let rows = values.chunks_exact(spec.answer_len()).enumerate();
+    rows.filter(|(_, row)| head::crosses(&spec.head, row)).map(|(row, _)| row)
 }
 
 /// The largest difference between two answers to one window, as a share of the range that the answer moves in: that
@@ -183,7 +178,7 @@ pub(crate) fn row(windows: &Windows, row: usize) -> Windows {
 
 #[cfg(test)]
 mod tests {
-    use peregrine_shaders::{Family, NormalizerKind};
+    use peregrine_shaders::{Family, Head, NormalizerKind};
 
     use super::*;
 
@@ -221,10 +216,12 @@ mod tests {
         };
         let fine = [2.0, 1.0, 3.0, 4.0, 4.0, 5.0];
         let crosses = [2.0, 1.0, 3.0, 4.0, 4.1, 5.0];
-        assert_eq!(crossed(&spec, &[fine, fine].concat()), None);
-        assert_eq!(crossed(&spec, &[fine, crosses].concat()), Some(1));
+        let rows =
+            |spec: &ModelSpec, values: &[[f32; 6]]| crossed(spec, &values.concat()).collect::<Vec<_>>();
+        assert_eq!(rows(&spec, &[fine, fine]), [0; 0]);
+        assert_eq!(rows(&spec, &[fine, crosses, fine, crosses]), [1, 3]);
         let point = ModelSpec { head: Head::Point, ..spec };
-        assert_eq!(crossed(&point, &crosses), None);
+        assert_eq!(rows(&point, &[crosses]), [0; 0]);
     }
 
     #[test]

@@ -15,11 +15,19 @@ use crate::status::{BackendStats, CheckStats, ModelCounts, ModelStats, Percentil
 /// A batch that was answered.
 pub(crate) struct Entry<'a> {
     pub(crate) backend: Backend,
-    /// Of each answered request: its rows, its time in the queue, whether it was degraded.
-    pub(crate) requests: &'a [(usize, Duration, bool)],
+    pub(crate) requests: &'a [Answered],
     pub(crate) rows: usize,
     pub(crate) split: Split,
     pub(crate) at: SystemTime,
+}
+
+/// A request of such a batch.
+pub(crate) struct Answered {
+    pub(crate) rows: usize,
+    /// Those whose quantiles cross.
+    pub(crate) crossed: usize,
+    pub(crate) queued: Duration,
+    pub(crate) degraded: bool,
 }
 
 /// Where the time of a batch went.
@@ -44,6 +52,7 @@ pub(crate) struct Ledger {
 
 struct Page {
     inference_count: u64,
+    crossed: u64,
     execution_count: u64,
     success: Tally,
     fail: Tally,
@@ -67,6 +76,7 @@ impl Ledger {
         Self {
             page: Mutex::new(Page {
                 inference_count: 0,
+                crossed: 0,
                 execution_count: 0,
                 success: Tally::default(),
                 fail: Tally::default(),
@@ -102,8 +112,9 @@ impl Ledger {
         backend.executions += 1;
         backend.requests += count;
         page.compute_latency.saturating_record_n(nanos(compute), count);
-        for &(rows, queued, degraded) in entry.requests {
+        for &Answered { rows, crossed, queued, degraded } in entry.requests {
             page.inference_count += rows as u64;
+            page.crossed += crossed as u64;
             page.success.add(1, queued + compute);
             page.queue.add(1, queued);
             backend.rows += rows as u64;
@@ -152,6 +163,7 @@ impl Ledger {
             model: model.to_owned(),
             version,
             inference_count: page.inference_count,
+            crossed: page.crossed,
             execution_count: page.execution_count,
             success: page.success,
             fail: page.fail,

@@ -126,7 +126,8 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
         .iter()
         .filter_map(|&level| head::bounds(spec, &one.values, level).map(|(low, high)| (level, low, high)))
         .collect();
-    message(form.encoding, op, 13, |out| {
+    let crossed = head::crosses(&spec.head, &one.values);
+    message(form.encoding, op, 13 + usize::from(crossed), |out| {
         out.key("model").text(&one.stream.model);
         out.key("series").text(one.stream.series.as_str());
         out.key("seq").number(one.seq);
@@ -152,6 +153,9 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
         out.key("model_version").text(&one.version.to_string());
         out.key("backend").text(&one.backend);
         out.key("degraded").flag(one.degraded);
+        if crossed {
+            out.key("crossed").flag(true);
+        }
     })
 }
 
@@ -203,7 +207,11 @@ mod tests {
         spec = series_spec(4, 2, 1, &["lo", "median", "hi"]);
         spec.head = Head::Quantiles(vec![0.1, 0.5, 0.9]);
         let intervals = json!([{"level": 80.0, "lo": [0.5, 3.5], "hi": [2.5, 5.5]}]);
-        check(&one(spec), Some(&[80.0]), &json!({"median": [1.5, 4.5], "intervals": intervals}));
+        let mut made = one(spec);
+        let want = json!({"median": [1.5, 4.5], "intervals": intervals, "crossed": null});
+        check(&made, Some(&[80.0]), &want);
+        made.values[0] = 1.6;
+        check(&made, Some(&[80.0]), &json!({"median": [1.5, 4.5], "crossed": true}));
     }
 
     #[test]

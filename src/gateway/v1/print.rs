@@ -98,6 +98,9 @@ fn one(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, row: &[f32], shared
         out.push(b'}');
     }
     out.push(b']');
+    if head::crosses(&spec.head, &row[..answer.horizon * spec.columns.len()]) {
+        out.extend_from_slice(b",\"crossed\":true");
+    }
     out.extend_from_slice(shared.as_bytes());
     out.push(b'}');
 }

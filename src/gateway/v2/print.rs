@@ -3,7 +3,7 @@
 //! Pure. Numbers are the shortest text that reads back to the same `f32`.
 
 use peregrine_actors::audit::PredictionId;
-use peregrine_shaders::ModelSpec;
+use peregrine_shaders::{ModelSpec, head};
 
 use super::parse::{DATATYPE, OUTPUT};
 use crate::gateway::numbers::print_list;
@@ -45,8 +45,9 @@ pub(crate) fn answer(answer: &Answer<'_>, binary: bool) -> Printed {
     // Names of nodes need no escapes.
     let node = answer.node.map(|node| format!("\"node\":\"{node}\",")).unwrap_or_default();
     let prediction = answer.prediction.map(|id| format!("\"prediction_id\":\"{id}\",")).unwrap_or_default();
+    let crossed = if head::crosses(&spec.head, answer.values) { ",\"crossed\":true" } else { "" };
     let rest = format!(
-        ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",{node}{prediction}\"degraded\":{}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
+        ",\"model_version\":\"{}\",\"parameters\":{{\"backend\":\"{}\",{node}{prediction}\"degraded\":{}{crossed}}},\"outputs\":[{{\"name\":\"{OUTPUT}\",\
          \"datatype\":\"{DATATYPE}\",\"shape\":[{rows}",
         answer.version, answer.backend, answer.degraded,
     );

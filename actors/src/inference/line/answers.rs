@@ -8,7 +8,7 @@ use peregrine_runtime::Deadline;
 use super::Line;
 use crate::inference::check::{self, Check};
 use crate::inference::engine::Fate;
-use crate::inference::ledger::{Entry, Split};
+use crate::inference::ledger::{Answered, Entry, Split};
 use crate::inference::{Job, Outcome, Served};
 use crate::request::{Forecast, ForecastError, Origin, Priority, ServedBy, Timing};
 
@@ -51,9 +51,14 @@ impl Line {
                         let why = "the gpu's answer was not finite, the cpu's is";
                         served.judge(suspect).judge(Outcome::Failed(why), false);
                     }
-                    answered.push((job.windows.rows, queue, job.degraded));
-                    let timing = Timing { queue, compute: split.total(), batch_rows };
                     let spec = Arc::clone(served.forecaster.spec());
+                    answered.push(Answered {
+                        rows: job.windows.rows,
+                        crossed: check::crossed(&spec, &values).count(),
+                        queued: queue,
+                        degraded: job.degraded,
+                    });
+                    let timing = Timing { queue, compute: split.total(), batch_rows };
                     let degraded = job.degraded;
                     let forecast = Forecast {
                         spec,
@@ -110,7 +115,7 @@ impl Line {
             let crossed = jobs.iter().zip(fates).scan(0, |before, (job, fate)| {
                 let first = std::mem::replace(before, *before + job.windows.rows);
                 let Fate::Values(values) = fate else { return Some(None) };
-                Some(check::crossed(served.forecaster.spec(), values).map(|row| first + row))
+                Some(check::crossed(served.forecaster.spec(), values).next().map(|row| first + row))
             });
             crossed.flatten().next()
         };

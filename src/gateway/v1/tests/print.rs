@@ -23,17 +23,33 @@ fn intervals_come_by_level_and_the_horizon_is_cut() {
 }
 
 #[test]
+fn quantiles_that_cross_are_said_to_within_the_steps_that_are_given() {
+    let of = |values: [f32; 10], horizon| {
+        print_values(&[80.0], horizon, &values)["forecasts"][0]["crossed"].clone()
+    };
+    let fine = [1.0, 0.25, 0.5, 1.5, 1.75, 2.0, 1.25, 1.5, 2.5, 2.75];
+    assert_eq!(of(fine, 2), Value::Null);
+    let mut crosses = fine;
+    crosses[8] = 1.9; // the upper bound of 80 % below the median of the second step
+    assert_eq!((of(crosses, 2), of(crosses, 1)), (json!(true), Value::Null));
+}
+
+#[test]
 fn a_model_offers_the_levels_of_its_columns() {
     assert_eq!(own_levels(&spec()), [80.0, 95.0]);
 }
 
 fn print(levels: &[f64], horizon: usize) -> Value {
+    print_values(levels, horizon, &[1.0, 0.25, 0.5, 1.5, 1.75, 2.0, 1.25, 1.5, 2.5, 2.75])
+}
+
+fn print_values(levels: &[f64], horizon: usize, values: &[f32]) -> Value {
     let text = br#"{"series":[{"id":"A\"1","symbol":"x"}]}"#;
     let body = forecast_body(text).unwrap();
     let forecast = Forecast {
         spec: Arc::new(spec()),
         version: 3,
-        values: vec![1.0, 0.25, 0.5, 1.5, 1.75, 2.0, 1.25, 1.5, 2.5, 2.75],
+        values: values.to_vec(),
         backend: Backend::Cpu,
         served_by: ServedBy::Here,
         degraded: true,
