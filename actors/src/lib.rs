@@ -30,7 +30,7 @@ mod trace;
 pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
 pub use devices::DeviceId;
 pub use health::Meters;
-pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory, Spread};
+pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory, Ladder, Spread};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use profile::{Profile, Workload};
 pub use remote::{

@@ -11,7 +11,7 @@ use peregrine_shaders::{Backend, DeviceMemory, KernelFacts, ModelSpec, ResidentC
 use crate::breaker::BreakerMode;
 use crate::devices::DeviceId;
 pub use crate::health::DeviceMeter;
-use crate::inference::Spread;
+use crate::inference::{Ladder, Spread};
 
 /// One version of one model.
 #[derive(Clone, Debug)]
@@ -108,6 +108,8 @@ pub struct ModelStats {
     pub queue_latency: Percentiles,
     /// Of answered requests, their batch.
     pub compute_latency: Percentiles,
+    /// How those three were spread, in this order.
+    pub ladders: [Ladder; 3],
     /// Of answers of a GPU.
     pub checks: CheckStats,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use peregrine_actors::Ladder;
 use peregrine_runtime::TraceContext;
 
 /// Upper bounds of the request histogram in seconds; the last bucket is open.
@@ -158,10 +159,10 @@ pub(crate) struct Served {
 /// Reading and printing of one model version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Transfer {
-    pub(crate) parse_count: u64,
     pub(crate) parse: Duration,
-    pub(crate) print_count: u64,
+    pub(crate) parses: Ladder,
     pub(crate) print: Duration,
+    pub(crate) prints: Ladder,
 }
 
 fn bucket_of(took: Duration) -> usize {
@@ -252,10 +253,12 @@ impl Meter {
             versions.len() - 1
         });
         let transfer = &mut versions[at].1;
-        transfer.parse_count += 1;
         transfer.parse += parse;
-        transfer.print_count += u64::from(print.is_some());
-        transfer.print += print.unwrap_or_default();
+        transfer.parses.add(parse);
+        if let Some(print) = print {
+            transfer.print += print;
+            transfer.prints.add(print);
+        }
     }
 
     pub(crate) fn transfer_of(&self, model: &str, version: u32) -> Transfer {
@@ -349,7 +352,7 @@ mod tests {
         meter.transfer("m", 1, Duration::from_micros(5), Some(Duration::from_micros(2)));
         meter.transfer("m", 1, Duration::from_micros(5), None);
         let got = meter.transfer_of("m", 1);
-        assert_eq!((got.parse_count, got.print_count, got.parse), (2, 1, Duration::from_micros(10)));
+        assert_eq!((got.parses.count(), got.prints.count(), got.parse), (2, 1, Duration::from_micros(10)));
         assert_eq!(meter.transfer_of("m", 2), Transfer::default());
     }
 }

@@ -1,6 +1,7 @@
 //! `GET /metrics`: everything that is counted, as Prometheus text; `GET /metrics/gpu`: devices as JSON.
 //!
-//! Base units. Percentiles are true ones (summaries from histograms of three digits), not guessed from buckets.
+//! Base units. Stages of forecasts are histograms, which add up over nodes and time; beside each stand the node's own
+//! percentiles since it started, true to three digits and not guessed from buckets.
 
 mod alerts;
 mod devices;
@@ -18,7 +19,7 @@ use actix_web::http::header::{ACCEPT, VARY};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::scorecard::{Question, Score, Scorecard};
-use peregrine_actors::{Health, ModelStats, PaceStatus, Percentiles, Placement};
+use peregrine_actors::{Health, Ladder, ModelStats, PaceStatus, Percentiles, Placement};
 use peregrine_runtime::Cluster;
 use serde_json::json;
 
@@ -274,43 +275,62 @@ fn models(page: &mut Page, stats: &[ModelStats], meter: &Meter) {
             page.sample("", &[("model", &one.model), ("version", &one.version)], read(one));
         }
     }
-    type ReadTimes = fn(&ModelStats) -> (&Percentiles, u64);
-    let summaries: [(&str, &str, ReadTimes); 3] = [
-        ("peregrine_forecast_seconds", "From acceptance to answer.", |stats| {
-            (&stats.latency, stats.success.ns)
-        }),
-        ("peregrine_queue_seconds", "From acceptance to the start of the batch.", |stats| {
-            (&stats.queue_latency, stats.queue.ns)
-        }),
-        ("peregrine_compute_seconds", "The batch of a request.", |stats| {
-            let of = &stats.compute_latency;
-            (of, u64::try_from(of.mean.as_nanos()).unwrap_or(u64::MAX).saturating_mul(of.count))
-        }),
+    stages(page, stats, meter);
+    batches(page, stats);
+}
+
+/// Where the time of forecasts went.
+fn stages(page: &mut Page, stats: &[ModelStats], meter: &Meter) {
+    type Read = fn(&ModelStats) -> (&Percentiles, Duration);
+    let stages: [([&str; 2], &str, Read); 3] = [
+        (
+            ["peregrine_forecast_seconds", "peregrine_forecast_quantile_seconds"],
+            "From acceptance to answer.",
+            |stats| (&stats.latency, Duration::from_nanos(stats.success.ns)),
+        ),
+        (
+            ["peregrine_queue_seconds", "peregrine_queue_quantile_seconds"],
+            "From acceptance to the start of the batch.",
+            |stats| (&stats.queue_latency, Duration::from_nanos(stats.queue.ns)),
+        ),
+        (
+            ["peregrine_compute_seconds", "peregrine_compute_quantile_seconds"],
+            "The batch of a request.",
+            |stats| {
+                let spent = [stats.compute_input, stats.compute_infer, stats.compute_output];
+                (&stats.compute_latency, Duration::from_nanos(spent.iter().map(|tally| tally.ns).sum()))
+            },
+        ),
     ];
-    for (name, help, read) in summaries {
-        page.family(name, "summary", help);
+    for (place, ([name, quantiles], help, read)) in stages.into_iter().enumerate() {
+        page.family(name, "histogram", help);
         for one in stats {
-            let (of, sum_ns) = read(one);
-            page.summary(&[("model", &one.model), ("version", &one.version)], of, sum_ns);
+            let labels: [(&str, &dyn Display); 2] = [("model", &one.model), ("version", &one.version)];
+            page.durations(&labels, &one.ladders[place], read(one).1);
+        }
+        page.family(
+            quantiles,
+            "gauge",
+            &format!("{help} True percentiles since the start, none before the first."),
+        );
+        for one in stats {
+            page.quantiles(&[("model", &one.model), ("version", &one.version)], read(one).0);
         }
     }
-    page.family(
-        "peregrine_transfer_seconds",
-        "summary",
-        "Reading the request (parse) and printing the answer (print).",
-    );
+    let help = "Reading the request (parse) and printing the answer (print).";
+    page.family("peregrine_transfer_seconds", "histogram", help);
     for one in stats {
         let transfer = meter.transfer_of(&one.model, one.version);
-        for (stage, took, count) in
-            [("parse", transfer.parse, transfer.parse_count), ("print", transfer.print, transfer.print_count)]
-        {
-            let labels: [(&str, &dyn Display); 3] =
-                [("model", &one.model), ("version", &one.version), ("stage", &stage)];
-            page.sample("_sum", &labels, took.as_secs_f64());
-            page.sample("_count", &labels, count);
+        let stages: [(&str, &Ladder, Duration); 2] =
+            [("parse", &transfer.parses, transfer.parse), ("print", &transfer.prints, transfer.print)];
+        for (stage, ladder, took) in stages {
+            page.durations(
+                &[("model", &one.model), ("version", &one.version), ("stage", &stage)],
+                ladder,
+                took,
+            );
         }
     }
-    batches(page, stats);
 }
 
 fn batches(page: &mut Page, stats: &[ModelStats]) {

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use peregrine_shaders::Backend;
 
+use super::ladder::Ladder;
 use super::spread::Spread;
 use crate::status::{BackendStats, CheckStats, ModelCounts, ModelStats, Percentiles, Tally, nanos};
 
@@ -178,6 +179,7 @@ impl Ledger {
             latency: percentiles(&page.latency),
             queue_latency: percentiles(&page.queue_latency),
             compute_latency: percentiles(&page.compute_latency),
+            ladders: [&page.latency, &page.queue_latency, &page.compute_latency].map(ladder),
             checks,
         }
     }
@@ -200,6 +202,15 @@ fn spread(histogram: &Histogram<u64>) -> Spread {
     Spread::of(recorded.map(|value| (value.value_iterated_to(), value.count_since_last_iteration())))
 }
 
+/// A bound is missed by the thousandth that the histogram rounds by, at most.
+fn ladder(histogram: &Histogram<u64>) -> Ladder {
+    let recorded = histogram.iter_recorded();
+    Ladder::of(recorded.map(|value| {
+        let ns = histogram.lowest_equivalent(value.value_iterated_to());
+        (ns, value.count_since_last_iteration())
+    }))
+}
+
 fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
     let at = |share| Duration::from_nanos(histogram.value_at_quantile(share));
     Percentiles {
@@ -211,5 +222,43 @@ fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
         p99: at(0.99),
         p999: at(0.999),
         max: Duration::from_nanos(histogram.max()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_and_ladders_are_of_the_same_requests() {
+        let ledger = Ledger::new();
+        let at = SystemTime::UNIX_EPOCH;
+        let micros = Duration::from_micros;
+        for (queued, infer) in [(0, 10), (20, 30), (900, 100)] {
+            let requests = [Answered { rows: 1, crossed: 0, queued: micros(queued), degraded: false }];
+            let split = Split { infer: micros(infer), ..Split::default() };
+            ledger.succeeded(&Entry { backend: Backend::Cpu, requests: &requests, rows: 1, split, at });
+        }
+        let stats = ledger.stats("m", 1, CheckStats::default());
+        let within = |ladder: usize, us| {
+            let mut bounds = stats.ladders[ladder].within();
+            bounds.find(|(bound, _)| *bound == micros(us)).map(|(_, count)| count)
+        };
+        let [latency, queue, compute] = [0, 1, 2];
+        // On a bound counts as within it.
+        assert_eq!(
+            (within(latency, 10), within(latency, 56), within(latency, 1_000)),
+            (Some(1), Some(2), Some(3))
+        );
+        assert_eq!((within(queue, 10), within(queue, 18), within(queue, 32)), (Some(1), Some(1), Some(2)));
+        assert_eq!(
+            (within(compute, 10), within(compute, 32), within(compute, 100)),
+            (Some(1), Some(2), Some(3))
+        );
+        for (ladder, of) in
+            stats.ladders.iter().zip([stats.latency, stats.queue_latency, stats.compute_latency])
+        {
+            assert_eq!(ladder.count(), of.count);
+        }
     }
 }

@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
-use peregrine_actors::Percentiles;
+use peregrine_actors::{Ladder, Percentiles};
 
 use crate::gateway::meter::Exemplar;
 
@@ -143,7 +143,27 @@ impl Page {
         let _ = write!(self.text, "{family}{suffix}{{{}}} {value}", all.trim_end_matches(','));
     }
 
-    pub(super) fn summary(&mut self, labels: &[(&str, &dyn Display)], of: &Percentiles, sum_ns: u64) {
+    /// A whole histogram; `sum` is of what was counted.
+    pub(super) fn durations(&mut self, labels: &[(&str, &dyn Display)], ladder: &Ladder, sum: Duration) {
+        let count = ladder.count();
+        for (bound, within) in ladder.within() {
+            let mut with = labels.to_vec();
+            let bound = bound.as_secs_f64();
+            with.push(("le", &bound));
+            self.sample("_bucket", &with, within);
+        }
+        let mut with = labels.to_vec();
+        with.push(("le", &"+Inf"));
+        self.sample("_bucket", &with, count);
+        self.sample("_sum", labels, sum.as_secs_f64());
+        self.sample("_count", labels, count);
+    }
+
+    /// Nothing where nothing was counted: no time is not a short time.
+    pub(super) fn quantiles(&mut self, labels: &[(&str, &dyn Display)], of: &Percentiles) {
+        if of.count == 0 {
+            return;
+        }
         for (quantile, took) in
             [("0.5", of.p50), ("0.9", of.p90), ("0.95", of.p95), ("0.99", of.p99), ("0.999", of.p999)]
         {
@@ -151,8 +171,6 @@ impl Page {
             with.push(("quantile", &quantile));
             self.sample("", &with, took.as_secs_f64());
         }
-        self.sample("_sum", labels, Duration::from_nanos(sum_ns).as_secs_f64());
-        self.sample("_count", labels, of.count);
     }
 
     pub(super) fn finish(mut self) -> String {
@@ -200,6 +218,34 @@ mod tests {
             "# HELP peregrine_x_total X.\n# TYPE peregrine_x_total counter\n\
              peregrine_x_total{model=\"a\\\"b\\\\c\\nd\",node=\"n\"} 3\nperegrine_x_total_sum{node=\"n\"} 0.5\n"
         );
+    }
+
+    #[test]
+    fn durations_are_a_cumulative_histogram_and_quantiles_stand_beside_it() {
+        let labels: [(&str, &dyn Display); 1] = [("model", &"m")];
+        let ladder = Ladder::of([(10_000, 1), (15_000, 2), (11_000_000_000, 1)]);
+        let percentiles = Percentiles { count: 4, p50: Duration::from_micros(15), ..Percentiles::default() };
+        let page = |of: &Percentiles| {
+            let mut page = Page::new(Form::Prometheus, &[]);
+            page.family("peregrine_x_seconds", "histogram", "X.");
+            page.durations(&labels, &ladder, Duration::from_millis(11_500));
+            page.family("peregrine_x_quantile_seconds", "gauge", "X.");
+            page.quantiles(&labels, of);
+            page.finish()
+        };
+        let text = page(&percentiles);
+        for line in [
+            "peregrine_x_seconds_bucket{model=\"m\",le=\"0.00001\"} 1",
+            "peregrine_x_seconds_bucket{model=\"m\",le=\"0.000018\"} 3",
+            "peregrine_x_seconds_bucket{model=\"m\",le=\"10\"} 3",
+            "peregrine_x_seconds_bucket{model=\"m\",le=\"+Inf\"} 4",
+            "peregrine_x_seconds_sum{model=\"m\"} 11.5",
+            "peregrine_x_seconds_count{model=\"m\"} 4",
+            "peregrine_x_quantile_seconds{model=\"m\",quantile=\"0.5\"} 0.000015",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(!page(&Percentiles::default()).contains("quantile=\"0.5\""), "nothing was counted");
     }
 
     #[test]
