@@ -23,6 +23,7 @@ fn a_subscriber_gets_a_snapshot_and_then_every_number() {
     socket.text(&subscribe(1, r#""series":["a","b"],"snapshot":true"#));
     let subscribed = socket.op("subscribed");
     assert_eq!((&subscribed["id"], &subscribed["next"]), (&json!(1), &json!({"a": 4})));
+    assert_eq!(subscribed["missing"], json!({"b": 128}), "nobody has fed it");
     let snapshot = socket.op("snapshot");
     assert_eq!((&snapshot["series"], &snapshot["seq"]), (&json!("a"), &json!(3)));
     room.publish("a", 4);
@@ -187,6 +188,22 @@ fn a_model_with_exogenous_columns_follows_ticks_that_bring_them() {
     let gap = socket.op("gap");
     let number = json!(window + 2);
     assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&number, &number, &json!("failed")));
+}
+
+#[test]
+fn a_series_that_is_shorter_than_the_window_says_by_how_much() {
+    let node = TestNode::on_cpu(&[]);
+    let tick = |at: i32| format!("{{\"series\":\"mine\",\"ts\":{at},\"value\":0.{}}}\n", at % 7);
+    assert_eq!(node.post("/v1/ticks", &(1..=100).map(tick).collect::<String>()).status, 200);
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    socket.text(&subscribe(1, r#""series":["mine","m*"],"snapshot":true"#));
+    let subscribed = socket.op("subscribed");
+    assert_eq!((&subscribed["matched"], &subscribed["missing"]), (&json!(0), &json!({"mine": 28})));
+    // And it is right: so many later its first prediction comes.
+    assert_eq!(node.post("/v1/ticks", &(101..=128).map(tick).collect::<String>()).status, 200);
+    assert_eq!(socket.op("prediction")["seq"], 128);
+    socket.text(&subscribe(2, r#""series":["mine"]"#));
+    assert_eq!(socket.op("subscribed").get("missing"), None);
 }
 
 #[test]

@@ -285,6 +285,12 @@ impl Series {
         whole.ok_or_else(|| SourceError::UnknownSeries(series.to_string()))
     }
 
+    /// As [`ShardLimits::missing`](super::ShardLimits::missing), of a series that any node owns.
+    #[must_use]
+    pub fn missing(&self, log: &SeriesLog, spec: &ModelSpec) -> usize {
+        self.inner.settings.limits.missing(log, spec)
+    }
+
     /// What there is, and what was done.
     #[must_use]
     pub fn stats(&self) -> SeriesStats {

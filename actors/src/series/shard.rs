@@ -5,8 +5,11 @@
 
 use std::collections::HashMap;
 
+use peregrine_shaders::ModelSpec;
+
 use super::history::History;
 use super::tick::{Effect, SeriesName, Tick, TickError};
+use super::window::Unready;
 
 /// What is kept of each series, and of how many.
 #[derive(Clone, Debug, PartialEq)]
@@ -196,6 +199,17 @@ impl Shard {
 }
 
 impl ShardLimits {
+    /// How many observations the series of a log is short of a model's window. 0: none, or waiting does not help.
+    #[must_use]
+    pub fn missing(&self, log: &SeriesLog, spec: &ModelSpec) -> usize {
+        let mut kept = Kept { history: self.history_of(&log.series), confirmed: None };
+        kept.take(log);
+        match kept.history.window(kept.history.seq(), spec) {
+            Err(Unready::Short { got, want }) => want.saturating_sub(got),
+            _ => 0,
+        }
+    }
+
     fn history_of(&self, series: &SeriesName) -> History {
         let step =
             self.steps.iter().find(|(pattern, _)| pattern.matches(series.as_str())).map(|&(_, step)| step);

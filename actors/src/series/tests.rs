@@ -306,6 +306,26 @@ fn epochs_are_known_for_what_is_kept() {
     assert_eq!((history.seq(), history.first_seq(), history.epoch(100)), (100, 100, Some(11)));
 }
 
+#[test]
+fn a_log_says_how_much_its_series_is_short_of_a_window() {
+    let check = |step: Option<i64>, times: &[i64], window, missing| {
+        let steps = step.map(|step| (Pattern::all(), step)).into_iter().collect();
+        let limits = ShardLimits { steps, ..LIMITS };
+        let mut shard = Shard::default();
+        for &at in times {
+            shard.feed(&tick(at, 1.0), 1, &limits).expect("a tick");
+        }
+        let log = shard.whole(&tick(0, 0.0).series).expect("a log");
+        assert_eq!(limits.missing(&log, &spec(window, &[], &[], &[])), missing, "{times:?} of {window}");
+    };
+    check(None, &[1], 4, 3);
+    check(None, &[1, 2, 9], 4, 1);
+    check(None, &[1, 2, 3, 4], 4, 0);
+    // Slots of a grid count whether anything was observed in them or not.
+    check(Some(10), &[0, 20], 4, 1);
+    check(Some(10), &[0, 30], 4, 0);
+}
+
 const LIMITS: ShardLimits = ShardLimits { history: 256, series_max: 8, steps: Vec::new() };
 
 /// Three copies of a shard whose messages are lost and repeated, and whose owners die one at a time.

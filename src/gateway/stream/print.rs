@@ -33,11 +33,14 @@ pub(super) struct Subscribed<'a> {
     /// Events of each series that can be resumed.
     pub(super) retention: usize,
     pub(super) next: &'a [(SeriesName, u64)],
+    /// Of series that were named: observations until the first prediction.
+    pub(super) missing: &'a [(SeriesName, usize)],
 }
 
 pub(super) fn subscribed(encoding: Encoding, told: &Subscribed<'_>) -> Bytes {
     let listed = told.next.len() <= NEXT_MAX;
-    let members = 5 + usize::from(told.id.is_some()) + usize::from(listed) - 1;
+    let (named, lacking) = (told.id.is_some(), !told.missing.is_empty());
+    let members = 4 + [named, listed, lacking].map(usize::from).iter().sum::<usize>();
     message(encoding, "subscribed", members, |out| {
         optional(out, told.id);
         out.key("channel").number(told.channel);
@@ -48,6 +51,13 @@ pub(super) fn subscribed(encoding: Encoding, told: &Subscribed<'_>) -> Bytes {
             out.key("next").map(told.next.len(), |out| {
                 for (series, next) in told.next {
                     out.key(series.as_str()).number(*next);
+                }
+            });
+        }
+        if lacking {
+            out.key("missing").map(told.missing.len(), |out| {
+                for (series, missing) in told.missing {
+                    out.key(series.as_str()).number(*missing as u64);
                 }
             });
         }
@@ -226,8 +236,10 @@ mod tests {
         let stream = StreamId { model: "m".into(), series: name("a") };
         let lost = Gap { stream, from: 1, to: 2, reason: GapReason::Lost };
         for id in [None, Some(7)] {
-            let told = Subscribed { id, channel: 1, model: "m", retention: 64, next: &next };
-            same(|encoding| subscribed(encoding, &told));
+            let told = Subscribed { id, channel: 1, model: "m", retention: 64, next: &next, missing: &[] };
+            assert_eq!(same(|encoding| subscribed(encoding, &told)).get("missing"), None);
+            let told = Subscribed { missing: &[(name("b"), 167)], ..told };
+            assert_eq!(same(|encoding| subscribed(encoding, &told))["missing"], json!({"b": 167.0}));
             same(|encoding| error(encoding, id, "code", "detail"));
             same(|encoding| pong(encoding, id));
             same(|encoding| unsubscribed(encoding, id));

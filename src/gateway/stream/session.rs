@@ -7,15 +7,17 @@ use std::task::{Context, Poll, Waker};
 
 use actix_web::web::Data;
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream::FuturesUnordered;
-use peregrine_actors::series::{Effect, Tick, TickError, Timestamp};
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{Stream, StreamExt, future};
+use peregrine_actors::series::{Effect, Pattern, SeriesName, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{
     Encoding, Form, Item, Levels, Past, PastError, PastItem, Read, Render, Selector, SourceError,
     StreamEvent, Subscription,
 };
 use peregrine_actors::{Done as Piece, ForecastError, SpanKind};
-use peregrine_runtime::TraceContext;
+use peregrine_runtime::{Deadline, TraceContext};
+use peregrine_shaders::ModelSpec;
+use tokio::time::timeout_at;
 
 use super::super::Shared;
 use super::super::guard::{INGEST, PREDICT, Pass};
@@ -31,6 +33,8 @@ use crate::security::{Denied, Refused as NotAdmitted, Scopes};
 
 /// When a client that is sent away should come back.
 const RECONNECT_AFTER_MS: u64 = 1000;
+/// Logs that one subscription asks for at once.
+const LOGS_MAX: usize = 16;
 
 pub(super) struct Talk {
     shared: Data<Shared>,
@@ -55,8 +59,16 @@ struct Entry {
 
 /// What was begun has ended.
 enum Done {
-    Subscribed(Option<u64>, Result<Box<(Subscription, Past)>, Refused>),
+    Subscribed(Option<u64>, Result<Box<Begins>, Refused>),
     Ticked(Option<u64>, Vec<Result<Effect, TickError>>),
+}
+
+/// A subscription was made.
+struct Begins {
+    reader: Subscription,
+    past: Past,
+    /// Of named series that are not long enough yet: what they are short of.
+    missing: Vec<(SeriesName, usize)>,
 }
 
 /// A subscription was refused.
@@ -141,13 +153,14 @@ impl Talk {
             }
             Done::Subscribed(id, Ok(subscribed)) => {
                 self.subscribing = false;
-                let (reader, mut past) = *subscribed;
+                let Begins { reader, mut past, missing } = *subscribed;
                 let told = Subscribed {
                     id,
                     channel: reader.channel_number(),
                     model: reader.selector().model(),
                     retention: self.shared.stream.hub().limits().retention,
                     next: &past.next,
+                    missing: &missing,
                 };
                 out.push(print::subscribed(self.encoding, &told));
                 past.next = Vec::new();
@@ -293,11 +306,7 @@ impl Entry {
     }
 }
 
-async fn subscribe(
-    shared: &Shared,
-    encoding: Encoding,
-    wish: Subscribe,
-) -> Result<(Subscription, Past), Refused> {
+async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Result<Begins, Refused> {
     let refused = |code, detail: String| Refused { code, detail };
     let model = shared.model(wish.model.as_deref(), None).await.map_err(|refusal| {
         let unknown = matches!(
@@ -317,7 +326,8 @@ async fn subscribe(
     let selector = Selector::new(&spec.name, wish.patterns, form);
     let mut reader =
         hub.join(selector, wish.conflate).map_err(|full| refused("too_many", full.to_string()))?;
-    let past = hub.past(&mut reader, &wish.wish, shared.deadline(None)).await.map_err(|error| {
+    let deadline = shared.deadline(None);
+    let past = hub.past(&mut reader, &wish.wish, deadline).await.map_err(|error| {
         let code = match &error {
             PastError::TooMuch { .. } => "too_many",
             PastError::Source(SourceError::UnknownModel(_)) => "unknown_model",
@@ -327,7 +337,32 @@ async fn subscribe(
         };
         refused(code, error.to_string())
     })?;
-    Ok((reader, past))
+    let missing = missing(shared, spec, reader.selector().patterns(), &past, deadline).await;
+    Ok(Begins { reader, past, missing })
+}
+
+/// Which series that were named have no stream because they are shorter than the model's window, and by how much; one that
+/// nobody has fed is short of all of it. Of those that do not answer in time nothing is known.
+async fn missing(
+    shared: &Shared,
+    spec: &ModelSpec,
+    patterns: &[Pattern],
+    past: &Past,
+    deadline: Deadline,
+) -> Vec<(SeriesName, usize)> {
+    let named = patterns.iter().filter(|pattern| pattern.is_exact());
+    let named = named.filter_map(|pattern| SeriesName::new(pattern.as_str()).ok());
+    let silent = named.filter(|series| !past.next.iter().any(|(known, _)| known == series));
+    let asked = stream::iter(silent).map(|series| async move {
+        let log = shared.stream.source().log(&series, deadline);
+        let missing = match timeout_at(deadline.instant().into(), log).await {
+            Ok(Ok(log)) => shared.live.series.missing(&log, spec),
+            Ok(Err(SourceError::UnknownSeries(_))) => spec.window,
+            Ok(Err(_)) | Err(_) => 0,
+        };
+        (series, missing)
+    });
+    asked.buffered(LOGS_MAX).filter(|(_, missing)| future::ready(*missing > 0)).collect().await
 }
 
 async fn feed(
