@@ -51,6 +51,14 @@ pub fn scan<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Entry>, CatalogErr
     Ok(by_name.into_values().flatten().collect())
 }
 
+/// Names of models, each once.
+#[must_use]
+pub fn names(entries: &[Entry]) -> Vec<String> {
+    let mut names: Vec<String> = entries.iter().map(|entry| entry.name.clone()).collect();
+    names.dedup(); // versions of one model stand together
+    names
+}
+
 /// The models of `dir`, which is a model folder or a repository.
 ///
 /// # Errors

@@ -380,8 +380,14 @@ async fn start(
     }
     let config = &resolved.config;
     let mut entries = catalog::scan(&config.models.repositories)?;
+    let unknown = resolved.unknown_models(&catalog::names(&entries));
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
     let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
+    let unheard =
+        if config.data.file.is_some() { resolved.unknown_columns(series.columns()) } else { Vec::new() };
+    for mistake in unknown.into_iter().chain(unheard) {
+        warn!(key = mistake.key, at = %mistake.origin, "has no effect: {}", mistake.message);
+    }
     let records = open_audit(config, clock).await?;
     // The seed of a real node is chance; simulations bring their own.
     let has_meters = factories.meters.is_some();

@@ -10,6 +10,7 @@ mod cluster;
 mod cluster_file;
 mod error;
 mod file;
+mod found;
 mod layers;
 mod models;
 mod paths;

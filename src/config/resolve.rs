@@ -88,6 +88,10 @@ impl Resolved {
         &self.sources
     }
 
+    pub(super) fn leaves(&self) -> &Leaves {
+        &self.leaves
+    }
+
     /// With one more layer of TOML above all others. Reads none of them again.
     ///
     /// # Errors
@@ -495,7 +499,23 @@ impl Checker<'_> {
     fn filter(&mut self, written: Option<String>) -> Option<String> {
         let text = self.present("log.filter", written)?;
         match text.parse::<tracing_subscriber::filter::Targets>() {
-            Ok(_) => Some(text),
+            Ok(targets) => {
+                let is_path = |target: &str| {
+                    target.chars().all(|char| char.is_alphanumeric() || matches!(char, '_' | ':' | '-'))
+                };
+                let odd = targets
+                    .iter()
+                    .map(|(target, _)| target)
+                    .find(|target| !is_path(target))
+                    .map(str::to_owned);
+                if let Some(odd) = odd {
+                    let message =
+                        format!("`{odd}` is neither a level nor a module, such as `peregrine_actors`");
+                    self.mistake("log.filter", message);
+                    return None;
+                }
+                Some(text)
+            }
             Err(error) => {
                 self.mistake("log.filter", format!("`{text}`: {error}"));
                 None

@@ -197,6 +197,45 @@ fn what_does_not_exist_is_named() {
 }
 
 #[test]
+fn a_filter_names_levels_and_modules() {
+    let odd = "is neither a level nor a module, such as `peregrine_actors`";
+    check("[log]\nfilter = \"###\"\n", &[&format!("FILE:2:10: log.filter: `###` {odd}")]);
+    check("[log]\nfilter = \"info,a b=debug\"\n", &[&format!("FILE:2:10: log.filter: `a b` {odd}")]);
+    assert_eq!(resolved("[log]\nfilter = \"info,my-app::x_1=debug\"\n").log.filter, "info,my-app::x_1=debug");
+}
+
+#[test]
+fn names_are_compared_with_what_there_is() {
+    let file = file_with(
+        "[models.profiles]\nghost = \"balanced\"\na = \"balanced\"\n[data]\ncolumn = \"zzz\"\n[data.columns]\n\"b.c\" = \"y\"\n\
+         [placement.far]\nregions = [\"fra\"]\nstandby = [\"iad\"]\n",
+    );
+    let name = file.path().display().to_string();
+    let resolved = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap();
+    let said = |mistakes: Vec<Mistake>| -> Vec<String> {
+        mistakes.iter().map(|mistake| mistake.to_string().replace(&name, "FILE")).collect()
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        said(resolved.unknown_models(&names(&["a", "b"]))),
+        [
+            "FILE:2:9: models.profiles.ghost: no repository holds a model `ghost`: there are `a`, `b`",
+            "FILE:7:9: data.columns.\"b.c\": no repository holds a model `b.c`: there are `a`, `b`",
+            "FILE:9:11: placement.far: no repository holds a model `far`: there are `a`, `b`",
+        ]
+    );
+    assert_eq!(said(resolved.unknown_models(&names(&["a", "b.c", "far", "ghost"]))), [""; 0]);
+    // What the built-in text says is of the data that ship.
+    assert_eq!(
+        said(resolved.unknown_columns(&names(&["x"]))),
+        [
+            "FILE:5:10: data.column: the data have no column `zzz`: there are `x`",
+            "FILE:7:9: data.columns.\"b.c\": the data have no column `y`: there are `x`",
+        ]
+    );
+}
+
+#[test]
 fn text_that_is_not_toml_is_placed() {
     let report = report("[server\nlisten = \"x\"\n");
     assert!(report[0].starts_with("FILE:1:8: "), "{report:?}");

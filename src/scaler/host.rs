@@ -99,7 +99,7 @@ pub(crate) fn host(home: Host) -> Result<Address<ToScaler>, SingletonError> {
 fn start(home: &Host) -> Result<Hosted<ToScaler>, Failure> {
     let failed = |what: &dyn std::fmt::Display| Failure::from(format!("scaler: {what}"));
     let config = &home.config.scaler;
-    let pools = pools(&home.config, &home.meeting).map_err(|error| failed(&error))?;
+    let pools = pools(&home.config, &home.meeting, |_| true).map_err(|error| failed(&error))?;
     let keeper = LedgerKeeper::open(config).map_err(|error| failed(&error))?;
     let mut groups = BTreeMap::new();
     for group in &config.groups {

@@ -11,9 +11,9 @@ use peregrine_scaler::place::RoundTrips;
 use peregrine_scaler::reconcile::Action;
 use peregrine_scaler::signal::NodeReport;
 
-use super::open::{OpenError, meeting, pools};
+use super::open::{OpenError, can_meet, meeting, pools};
 use super::rounds::until_next_month;
-use crate::config::Config;
+use crate::config::{Config, PoolConfig};
 
 /// What was decided, and what became of it where it was applied.
 pub(crate) struct Evaluated {
@@ -64,7 +64,13 @@ pub(crate) fn evaluate(
     let scaler = &config.scaler;
     let now = Timestamp::now();
     let known = &scaler.calendars;
-    let mut pools = pools(config, &meeting(config))?;
+    let meeting = meeting(config);
+    if apply {
+        can_meet(config, &meeting)?;
+    }
+    // A folder that is not there holds no machine, and whoever only looks makes none.
+    let is_there = |pool: &PoolConfig| !matches!(pool, PoolConfig::Local(local) if !local.dir.is_dir());
+    let mut pools = pools(config, &meeting, |pool| apply || is_there(pool))?;
     let mut controller = Controller::new(scaler.fleet());
     let mut views = BTreeMap::new();
     for group in &scaler.groups {
@@ -86,6 +92,34 @@ pub(crate) fn evaluate(
         let (round, done) = run_once(&mut controller, &mut pools, &mut NobodyTold, now, look, chance);
         return Ok(Evaluated { round, done: Some(done) });
     }
-    let lists = pools.iter_mut().map(|(name, at)| (name.clone(), at.pool.list(now))).collect();
+    let empty = scaler
+        .pools
+        .iter()
+        .filter(|(_, pool)| !is_there(pool))
+        .map(|(name, _)| (name.clone(), Ok(Vec::new())));
+    let lists = pools.iter_mut().map(|(name, at)| (name.clone(), at.pool.list(now))).chain(empty).collect();
     Ok(Evaluated { round: controller.round(&look(lists)), done: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::config::{Sources, resolve};
+
+    #[test]
+    fn who_only_looks_makes_no_folder_and_machines_without_a_secret_are_not_begun() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let scaler = dir.path().join("scaler");
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "[scaler]\ndir = {:?}", scaler.display().to_string()).unwrap();
+        let sources = Sources { files: vec![file.path().to_owned()], ..Sources::default() };
+        let config = resolve(&sources).unwrap().config;
+        let looked = evaluate(&config, BTreeMap::new(), false).unwrap();
+        assert!(looked.done.is_none() && !looked.round.decisions.is_empty());
+        let refused = evaluate(&config, BTreeMap::new(), true).err().unwrap().to_string();
+        assert!(refused.starts_with("pool `local`: its machines show `cluster.secret`"), "{refused}");
+        assert!(!scaler.exists(), "nothing was made");
+    }
 }

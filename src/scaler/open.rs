@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::pools::{self, Meeting};
-use crate::config::{Config, Credentials};
+use crate::config::{Config, Credentials, PoolConfig};
 
 /// A pool cannot be used. The operator acts.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +36,28 @@ pub(crate) fn meeting(config: &Config) -> Meeting {
     }
 }
 
-/// Every pool, each with the holds that this scaler has in it: none yet.
-pub(crate) fn pools(config: &Config, meeting: &Meeting) -> Result<BTreeMap<String, Attached>, OpenError> {
+/// Refuses pools whose machines would have nothing to show to the others.
+pub(crate) fn can_meet(config: &Config, meeting: &Meeting) -> Result<(), OpenError> {
+    let runs_nodes = |pool: &PoolConfig| match pool {
+        PoolConfig::Local(local) => local.program.is_none() && !local.drains.is_empty(),
+        PoolConfig::Command(_) | PoolConfig::Fly(_) | PoolConfig::Simulated(_) => false,
+    };
+    match config.scaler.pools.iter().find(|(_, pool)| runs_nodes(pool)) {
+        Some((pool, _)) if meeting.secret.is_none() => {
+            Err(OpenError { pool: pool.clone(), source: pools::OpenError::NoSecret })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Those of `wanted` pools, each with the holds that this scaler has in it: none yet.
+pub(crate) fn pools(
+    config: &Config,
+    meeting: &Meeting,
+    wanted: impl Fn(&PoolConfig) -> bool,
+) -> Result<BTreeMap<String, Attached>, OpenError> {
     let mut opened = BTreeMap::new();
-    for (name, part) in &config.scaler.pools {
+    for (name, part) in config.scaler.pools.iter().filter(|(_, part)| wanted(part)) {
         let chance = StdRng::from_rng(&mut rand::rng());
         let fly = |part: &_| super::fly::open(config, name, part).map_err(Into::into);
         let pool = pools::open(part, config, meeting, chance, fly);

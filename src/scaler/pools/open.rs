@@ -37,6 +37,12 @@ pub enum OpenError {
     /// Where this program lies cannot be found out.
     #[error("this program cannot be found: {0}")]
     Program(io::Error),
+    /// Machines that are started could not meet the others.
+    #[error(
+        "its machines show `cluster.secret`, and none is configured: name the configuration of the cluster's nodes with \
+         --config; a node that is alone and starts machines (scaler.enabled) keeps a secret of its own and has to do it itself"
+    )]
+    NoSecret,
     /// The pool of a platform was refused.
     #[error("{0}")]
     Platform(String),

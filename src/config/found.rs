@@ -1,0 +1,71 @@
+//! What a configuration names, beside what there is: columns of the data, models of the repositories.
+//!
+//! What the built-in text names is not asked about: it is of the models and data that ship.
+
+use std::collections::BTreeMap;
+
+use super::layers::key_of;
+use super::{Mistake, Origin, Resolved};
+
+impl Resolved {
+    /// Columns that are named and that the data do not have.
+    #[must_use]
+    pub fn unknown_columns(&self, columns: &[String]) -> Vec<Mistake> {
+        self.named(
+            |path| matches!(path, ["data" | "demo", "column"] | ["data", "columns", _]).then_some(path.len()),
+            |_, leaf| leaf.filter(|text| !text.is_empty()),
+            |column| {
+                (!columns.iter().any(|known| known == column))
+                    .then(|| unknown("the data have no column", column, columns))
+            },
+        )
+    }
+
+    /// Models that are named and that no repository of this machine holds; another node may.
+    #[must_use]
+    pub fn unknown_models(&self, models: &[String]) -> Vec<Mistake> {
+        self.named(
+            |path| match path {
+                ["models", "profiles" | "precisions", _] | ["data", "columns", _] => Some(3),
+                ["placement", _, ..] => Some(2),
+                _ => None,
+            },
+            |path, _| path.last().copied(),
+            |model| {
+                (!models.iter().any(|known| known == model))
+                    .then(|| unknown("no repository holds a model", model, models))
+            },
+        )
+    }
+
+    /// The first mistake at each key, in the order of the text: `depth` of a path if it is of interest, the name that it
+    /// or its value has, and what is wrong with that.
+    fn named(
+        &self,
+        depth: impl Fn(&[&str]) -> Option<usize>,
+        name: impl for<'a> Fn(&[&'a str], Option<&'a str>) -> Option<&'a str>,
+        wrong: impl Fn(&str) -> Option<String>,
+    ) -> Vec<Mistake> {
+        let mut found = BTreeMap::new();
+        for (path, leaf) in self.leaves() {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            let Some(path) = depth(&path).and_then(|depth| path.get(..depth)) else { continue };
+            let name =
+                name(path, leaf.value.as_str()).filter(|_| !matches!(leaf.origin, Origin::BuiltIn { .. }));
+            if let Some(message) = name.and_then(&wrong) {
+                let mistake = Mistake { origin: leaf.origin.clone(), key: key_of(path), message };
+                found.entry(mistake.key.clone()).or_insert(mistake);
+            }
+        }
+        let mut mistakes: Vec<Mistake> = found.into_values().collect();
+        mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+        mistakes
+    }
+}
+
+fn unknown(what: &str, name: &str, known: &[String]) -> String {
+    let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    let known =
+        if known.is_empty() { "there is none".to_owned() } else { format!("there are {}", known.join(", ")) };
+    format!("{what} `{name}`: {known}")
+}
