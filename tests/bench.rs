@@ -109,6 +109,20 @@ fn what_fails_is_counted_by_kind_and_ends_with_1() {
 }
 
 #[test]
+fn what_cannot_come_to_anything_is_said_before_the_load() {
+    let node = TestNode::on_cpu(&[]);
+    for (body, path) in [("binary", "/v2/models/"), ("native", "/v1/forecast")] {
+        let output = bench(node.node.addr, &["--rows", "5000", "--body", body]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains(path)), (Some(1), true), "{said}");
+        assert!(said.contains("413: 5000 ") && said.contains("2048"), "{said}");
+    }
+    let output = bench(node.node.addr, &["--csv", "/no/such/folder/x.csv"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("--csv /no/such/folder/x.csv: "), "{said}");
+}
+
+#[test]
 fn answers_of_the_wrong_shape_end_with_1() {
     let metadata = r#"{"inputs":[{"name":"y","datatype":"FP32","shape":[-1,4]}],"outputs":[{"name":"forecast","datatype":"FP32","shape":[-1,2,1]}]}"#;
     let answer = r#"{"outputs":[{"name":"forecast","datatype":"FP32","shape":[1,3,1],"data":[1,2,3]}]}"#;

@@ -18,6 +18,7 @@ mod score;
 mod seal;
 mod serve;
 mod top;
+mod trust;
 mod tune;
 mod verify;
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use peregrine_scaler::signal::{NodeReport, Signal};
 use serde_json::{Value, json};
 
+use super::trust::TrustArgs;
 use super::{CliError, print_json, resolved};
 use crate::scaler::OpenError;
 use crate::scaler::once::{Evaluated, evaluate};
@@ -41,6 +42,8 @@ pub(super) struct OnceArgs {
     /// A node of a running cluster: what its nodes measure is asked there. Without one nothing is known of load
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Do what was decided
     #[arg(long)]
     apply: bool,
@@ -54,6 +57,8 @@ pub(super) struct ReportArgs {
     /// Any node of the cluster
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -68,6 +73,8 @@ pub(super) struct ReleaseArgs {
     /// Any node of the cluster
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// The fleet cannot be evaluated or asked about.
@@ -117,7 +124,7 @@ pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
 fn once(args: OnceArgs) -> Result<(), CliError> {
     let config = resolved(args.config, Vec::new())?.config;
     let reports = match &args.url {
-        Some(url) => reports(&fetch(url)?),
+        Some(url) => reports(&fetch(url, &args.trust)?),
         None => BTreeMap::new(),
     };
     let evaluated = evaluate(&config, reports, args.apply).map_err(ScalerError::from)?;
@@ -165,7 +172,7 @@ fn as_json(evaluated: &Evaluated) -> Value {
 }
 
 fn report(args: &ReportArgs) -> Result<(), CliError> {
-    let report = fetch(&args.url)?;
+    let report = fetch(&args.url, &args.trust)?;
     if args.json {
         return Ok(print_json(&report)?);
     }
@@ -208,7 +215,8 @@ fn report(args: &ReportArgs) -> Result<(), CliError> {
 fn release(args: &ReleaseArgs) -> Result<(), CliError> {
     let body = json!({ "group": args.group, "release": args.release }).to_string();
     let url = format!("{}/v1/scaler/release", args.url.trim_end_matches('/'));
-    let sent = agent().post(&url).header("content-type", "application/json").send(body.as_bytes());
+    let agent = args.trust.agent(WITHIN)?;
+    let sent = agent.post(&url).header("content-type", "application/json").send(body.as_bytes());
     let mut answer = sent.map_err(|source| unreachable(&url, source))?;
     let text = read(&url, &mut answer)?;
     if !answer.status().is_success() {
@@ -222,13 +230,9 @@ fn unreachable(url: &str, source: ureq::Error) -> ScalerError {
     ScalerError::Unreachable { url: url.to_owned(), source: Box::new(source) }
 }
 
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN)).build().new_agent()
-}
-
-fn fetch(url: &str) -> Result<Value, CliError> {
+fn fetch(url: &str, trust: &TrustArgs) -> Result<Value, CliError> {
     let url = format!("{}/v1/scaler/report", url.trim_end_matches('/'));
-    let mut answer = agent().get(&url).call().map_err(|source| unreachable(&url, source))?;
+    let mut answer = trust.agent(WITHIN)?.get(&url).call().map_err(|source| unreachable(&url, source))?;
     let text = read(&url, &mut answer)?;
     if !answer.status().is_success() {
         return Err(ScalerError::Refused { url, why: problem(&text) }.into());

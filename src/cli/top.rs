@@ -1,13 +1,17 @@
 //! `peregrine top`: a node and its cluster, live in the terminal or once as text.
 
 use std::io;
+use std::time::Duration;
 
 use clap::Args;
 use peregrine_runtime::{Clock as _, SystemClock};
 
 use super::CliError;
+use super::trust::TrustArgs;
 use crate::top::{self, Demo, Feed, KEY_VARIABLE, Source};
 
+/// For an answer; a node that asks another waits two seconds itself.
+const WITHIN: Duration = Duration::from_secs(4);
 /// Of the cluster that does not exist.
 const DEMO_SEED: u64 = 8;
 
@@ -19,6 +23,8 @@ pub(super) struct TopArgs {
     /// An API key with scope observe, where the node wants one; default: what PEREGRINE_API_KEY holds
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Look at this node first, through the one that is asked
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -43,7 +49,7 @@ pub(super) fn run(args: TopArgs) -> Result<(), CliError> {
         if key.as_ref().is_some_and(|key| !key.chars().all(|one| one.is_ascii_graphic())) {
             return Err(CliError::Usage("an API key has visible ASCII characters only".to_owned()));
         }
-        Feed::Server(Source::new(&args.url, key))
+        Feed::Server(Source::new(&args.url, key, args.trust.agent(WITHIN)?))
     };
     if args.once {
         return Ok(top::once(&mut feed, args.node.as_deref(), args.json, &mut io::stdout().lock())??);

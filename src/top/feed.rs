@@ -13,8 +13,6 @@ use crate::overview::Overview;
 
 /// Between two asks.
 const EVERY: Duration = Duration::from_secs(1);
-/// For an answer; a node that asks another waits two seconds itself.
-const WITHIN: Duration = Duration::from_secs(4);
 /// Larger answers are no overviews.
 const BYTES_MAX: u64 = 1 << 20;
 /// Updates that wait to be drawn.
@@ -57,9 +55,8 @@ pub(crate) enum FeedError {
 }
 
 impl Source {
-    pub(crate) fn new(url: &str, key: Option<String>) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(WITHIN));
-        Self { url: url.trim_end_matches('/').to_owned(), key, agent: config.build().new_agent() }
+    pub(crate) fn new(url: &str, key: Option<String>, agent: ureq::Agent) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), key, agent }
     }
 
     /// Asks once. `node`: whose overview; `None`: that of the node that is asked.

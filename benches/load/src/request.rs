@@ -65,6 +65,26 @@ pub struct Ask {
 /// # Errors
 /// [`LoadError::Unsuited`] where the kind cannot ask for this model.
 pub fn requests(target: &Target, shape: &Shape, ask: &Ask) -> Result<Vec<Vec<u8>>, LoadError> {
+    if !suits(shape, ask)? {
+        return Ok(Vec::new());
+    }
+    let numbers: usize = shape.inputs.iter().map(|input| ask.rows * input.row_len()).sum();
+    let count = (BYTES_MAX / (numbers * NUMBER_BYTES).max(1)).clamp(2, REQUESTS_MAX);
+    let mut random = SmallRng::seed_from_u64(ask.seed);
+    Ok((0..count).map(|place| request(target, shape, ask, &mut random, place)).collect())
+}
+
+/// The first of them; `None`: ticks are no requests.
+///
+/// # Errors
+/// As [`requests`].
+pub fn sample(target: &Target, shape: &Shape, ask: &Ask) -> Result<Option<Vec<u8>>, LoadError> {
+    let mut random = SmallRng::seed_from_u64(ask.seed);
+    Ok(suits(shape, ask)?.then(|| request(target, shape, ask, &mut random, 0)))
+}
+
+/// Can the model be asked so? `false`: by ticks, not by requests.
+fn suits(shape: &Shape, ask: &Ask) -> Result<bool, LoadError> {
     let unsuited =
         |why: &str| LoadError::Unsuited(format!("{} with model `{}`: {why}", ask.kind.name(), shape.model));
     if !matches!(ask.kind, Kind::Json | Kind::Binary) && shape.is_multivariate() {
@@ -72,17 +92,13 @@ pub fn requests(target: &Target, shape: &Shape, ask: &Ask) -> Result<Vec<Vec<u8>
     }
     match ask.kind {
         Kind::Stream if shape.has_exogenous() => {
-            return Err(unsuited("ticks without exogenous columns make no windows for it"));
+            Err(unsuited("ticks without exogenous columns make no windows for it"))
         }
-        Kind::Stream if ask.rows > 1 => return Err(unsuited("a tick makes one window")),
-        Kind::Stream => return Ok(Vec::new()),
-        Kind::Neural if ask.symbols.is_empty() => return Err(unsuited("symbols are needed")),
-        _ => {}
+        Kind::Stream if ask.rows > 1 => Err(unsuited("a tick makes one window")),
+        Kind::Neural if ask.symbols.is_empty() => Err(unsuited("symbols are needed")),
+        Kind::Stream => Ok(false),
+        _ => Ok(true),
     }
-    let numbers: usize = shape.inputs.iter().map(|input| ask.rows * input.row_len()).sum();
-    let count = (BYTES_MAX / (numbers * NUMBER_BYTES).max(1)).clamp(2, REQUESTS_MAX);
-    let mut random = SmallRng::seed_from_u64(ask.seed);
-    Ok((0..count).map(|place| request(target, shape, ask, &mut random, place)).collect())
 }
 
 fn request(target: &Target, shape: &Shape, ask: &Ask, random: &mut SmallRng, place: usize) -> Vec<u8> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use peregrine_load::request::{Ask, Kind};
+use peregrine_load::request::{self, Ask, Kind};
 use peregrine_load::session::Level;
 use peregrine_load::shape::{self, Shape};
 use peregrine_load::target::{Target, Trust};
@@ -231,6 +231,16 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
         seed: load.seed,
         symbols: load.symbols.clone(),
     };
+    for target in [Some(&target), against.as_ref()].into_iter().flatten().filter(|_| ask.rows > 1) {
+        if let Some(first) = request::sample(target, &shape, &ask)? {
+            control::fits(target, &first)?;
+        }
+    }
+    if let Some(file) = &load.csv {
+        // Now, not when the load is over; what is there is replaced only then.
+        let opened = fs::OpenOptions::new().append(true).create(true).open(file);
+        opened.map_err(|error| CliError::Usage(format!("--csv {}: {error}", file.display())))?;
+    }
     Ok(Plan {
         target,
         against,
