@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
 use super::v1::parse::{BadForecast, refuse_several};
+use super::v1::print;
 use super::{Shared, guard, post, traced};
 
 /// More symbols than any caller of the old service sent.
@@ -211,7 +212,8 @@ fn one(
     let mut prediction = head::median(spec, row);
     prediction.truncate(horizon);
     let interval = level.map(|level| {
-        let (mut lower, mut upper) = head::bounds(spec, row, level).ok_or(BadForecast::Level { level })?;
+        let (mut lower, mut upper) =
+            head::bounds(spec, row, level).ok_or_else(|| print::no_level(spec, level))?;
         lower.truncate(horizon);
         upper.truncate(horizon);
         Ok::<_, BadForecast>(Interval { confidence_level: level, lower, upper })

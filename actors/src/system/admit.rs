@@ -189,7 +189,9 @@ fn refusal(line: &Line, gate: &Gate, now: Instant) -> ForecastError {
         }
         (DeviceState::Up, gate) => {
             let state = gate.state.name();
-            ForecastError::unavailable(format!("breaker of {device} is {state}: {}", gate.reason))
+            // An operator's order has no reason unless it was open before.
+            let why = if gate.reason.is_empty() { String::new() } else { format!(": {}", gate.reason) };
+            ForecastError::unavailable(format!("breaker of {device} is {state}{why}"))
         }
     }
 }

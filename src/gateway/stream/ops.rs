@@ -45,6 +45,8 @@ pub(super) enum BadOp {
     NoOp,
     #[error("`op` must be subscribe, unsubscribe, ping or tick")]
     Unknown,
+    #[error("`series` must be at most {count_max} names or patterns in one subscription")]
+    TooMany { count_max: usize },
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
 }
@@ -173,7 +175,7 @@ fn texts(cursor: &mut Cursor<'_>, count_max: usize) -> Result<Vec<String>, BadOp
     let mut texts = Vec::new();
     cursor.array(|cursor| {
         if texts.len() == count_max {
-            return Err(BadOp::Member { name: "series", want: "fewer patterns in one subscription" });
+            return Err(BadOp::TooMany { count_max });
         }
         texts.push(cursor.string()?.into_owned());
         Ok(())
@@ -287,7 +289,7 @@ mod tests {
             (r#"{"op":"x"}"#, "`op` must be"),
             (r#"{"op":"subscribe"}"#, "`series` must be"),
             (r#"{"op":"subscribe","series":[""]}"#, "`series` must be"),
-            (r#"{"op":"subscribe","series":["1","2","3","4","5","6","7","8","9"]}"#, "fewer patterns"),
+            (r#"{"op":"subscribe","series":["1","2","3","4","5","6","7","8","9"]}"#, "at most 8 names"),
             (r#"{"op":"subscribe","series":["a"],"levels":[100]}"#, "`levels` must be"),
             (r#"{"op":"subscribe","series":["a"],"from":-1}"#, "an unsigned integer"),
             (r#"{"op":"tick","ticks":[]}"#, "`ticks` must be"),

@@ -27,8 +27,8 @@ use super::ops::{self, Op, Subscribe};
 use super::print::{self, Frames, Subscribed};
 use super::ws::{CloseReason, POLICY, UNSUPPORTED};
 use crate::gateway::error::Refusal;
-use crate::gateway::v1::parse::{BadForecast, refuse_several};
-use crate::gateway::v1::print::offers;
+use crate::gateway::v1::parse::refuse_several;
+use crate::gateway::v1::print::{no_level, offers};
 use crate::security::{Denied, Refused as NotAdmitted, Scopes};
 
 /// When a client that is sent away should come back.
@@ -319,7 +319,7 @@ async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Resu
     refuse_several(spec).map_err(|bad| refused("unsuitable", bad.to_string()))?;
     let offered = |level: f64| offers(&spec.head, level);
     if let Some(level) = wish.levels.iter().flat_map(Levels::percent).find(|&level| !offered(level)) {
-        return Err(refused("levels", BadForecast::Level { level }.to_string()));
+        return Err(refused("levels", no_level(spec, level).to_string()));
     }
     let form = Form { encoding, levels: wish.levels };
     let hub = shared.stream.hub();

@@ -57,7 +57,7 @@ async fn forecast(
     }
     let levels = body.levels.take().unwrap_or_else(|| print::own_levels(spec));
     if let Some(&level) = levels.iter().find(|&&level| !print::offers(&spec.head, level)) {
-        return Err(BadForecast::Level { level }.into());
+        return Err(print::no_level(spec, level).into());
     }
     let deadline = way.deadline(&shared, body.deadline);
     let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);

@@ -83,8 +83,8 @@ pub(crate) enum BadForecast {
     Length { series: String, tensor: &'static str, got: usize, want: usize },
     #[error("the model forecasts {horizon_max} steps, not {horizon}")]
     Horizon { horizon: usize, horizon_max: usize },
-    #[error("the model gives no {level} % interval")]
-    Level { level: f64 },
+    #[error("the model gives no {level} % interval: {offered}")]
+    Level { level: f64, offered: String },
     #[error(
         "model `{model}` forecasts {series} series together, which this route cannot say: send `y` of shape \
          [-1, {window}, {series}] to /v2/models/{model}/infer"

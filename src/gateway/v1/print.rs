@@ -6,7 +6,7 @@ use peregrine_actors::Forecast;
 use peregrine_actors::audit::PredictionIds;
 use peregrine_shaders::{Head, ModelSpec, head};
 
-use super::parse::SeriesBody;
+use super::parse::{BadForecast, SeriesBody};
 use crate::gateway::numbers::print_list;
 use crate::gateway::v2::print::text;
 
@@ -63,6 +63,17 @@ pub(crate) fn own_levels(spec: &ModelSpec) -> Vec<f64> {
             levels
         }
     }
+}
+
+/// That a model gives no interval of this level, and of which it does.
+pub(crate) fn no_level(spec: &ModelSpec, level: f64) -> BadForecast {
+    let own: Vec<String> = own_levels(spec).iter().map(f64::to_string).collect();
+    let offered = match &spec.head {
+        Head::StudentT | Head::Normal => "it gives all above 0 and below 100".to_owned(),
+        Head::Point | Head::Quantiles(_) if own.is_empty() => "it gives none".to_owned(),
+        Head::Point | Head::Quantiles(_) => format!("it gives {}", own.join(", ")),
+    };
+    BadForecast::Level { level, offered }
 }
 
 /// Can a head give the bounds of this level?

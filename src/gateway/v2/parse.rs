@@ -77,8 +77,12 @@ pub(crate) enum BadInfer {
     ForeignParameter(String),
     #[error("parameter `{name}` must be {want}")]
     Parameter { name: &'static str, want: &'static str },
-    #[error("a raw request is one window of `y`: {want} bytes, not {got}; this model {hint}")]
-    Raw { got: usize, want: usize, hint: &'static str },
+    #[error("a raw request is one window of `y`: {want} bytes, not {got}")]
+    Raw { got: usize, want: usize },
+    #[error(
+        "a raw request is `y` alone, and this model reads `{0}` beside it: send JSON, with raw tensors behind it if wanted"
+    )]
+    RawNeedsMore(String),
 }
 
 /// Reads `body`; `header_length` is the text of `Inference-Header-Content-Length`, where there is one.
@@ -116,11 +120,17 @@ fn header_len(text: &str, body_len: usize) -> Result<usize, BadInfer> {
 
 /// The whole body is one window.
 fn raw_request<'a>(body: &[u8], spec: &ModelSpec) -> Result<InferRequest<'a>, BadInfer> {
-    let single = spec.hist_exog.is_empty() && spec.futr_exog.is_empty() && spec.stat_exog.is_empty();
+    let more: Vec<&str> = [&spec.hist_exog, &spec.futr_exog, &spec.stat_exog]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    if !more.is_empty() {
+        return Err(BadInfer::RawNeedsMore(more.join("`, `")));
+    }
     let want = spec.y_len() * size_of::<f32>();
-    if !single || body.len() != want {
-        let hint = if single { "takes just that" } else { "needs exogenous inputs as well" };
-        return Err(BadInfer::Raw { got: body.len(), want, hint });
+    if body.len() != want {
+        return Err(BadInfer::Raw { got: body.len(), want });
     }
     let windows = Windows { rows: 1, y: floats(body), ..Windows::default() };
     Ok(InferRequest { id: None, timeout: None, binary_output: true, windows })

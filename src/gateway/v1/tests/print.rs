@@ -37,6 +37,11 @@ fn quantiles_that_cross_are_said_to_within_the_steps_that_are_given() {
 #[test]
 fn a_model_offers_the_levels_of_its_columns() {
     assert_eq!(own_levels(&spec()), [80.0, 95.0]);
+    assert_eq!(no_level(&spec(), 90.0).to_string(), "the model gives no 90 % interval: it gives 80, 95");
+    assert_eq!(
+        no_level(&point_spec(3, 2), 90.0).to_string(),
+        "the model gives no 90 % interval: it gives none"
+    );
 }
 
 fn print(levels: &[f64], horizon: usize) -> Value {
