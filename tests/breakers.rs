@@ -78,6 +78,9 @@ fn a_model_that_nobody_has_is_unknown_to_breakers_and_scorecard() {
     };
     assert_eq!(asked("nope"), (404, 404));
     assert_eq!(asked(MODEL), (200, 200));
+    let of = |version: u32| node.get(&format!("/v1/scorecard?model={MODEL}&version={version}"));
+    assert_eq!((of(1).status, of(99).status), (200, 404));
+    assert_eq!(of(99).json()["detail"], format!("model `{MODEL}` has no version 99"));
     // Out of service, it is still known.
     assert_eq!(node.post(&format!("/v1/models/{MODEL}/unload"), "").status, 200);
     assert_eq!(asked(MODEL), (200, 200));

@@ -209,15 +209,27 @@ impl Shared {
     }
 
     /// Refuses the name of a model that no known node serves and no repository of this node holds.
-    pub(crate) async fn known(&self, model: &str) -> Result<(), Refusal> {
-        let is_here = self.system.models().iter().any(|one| one.spec.name == model);
-        if is_here || self.elsewhere().keys().any(|(name, _)| name == model) {
+    /// `version`: that one alone, which may also have been scored here before it went.
+    pub(crate) async fn known(&self, model: &str, version: Option<u32>) -> Result<(), Refusal> {
+        let is_it = |name: &str, of: u32| name == model && version.is_none_or(|version| version == of);
+        let is_here = self.system.models().iter().any(|one| is_it(&one.spec.name, one.version));
+        let is_scored = || self.scorecard.scored().iter().any(|(name, of, _)| is_it(name, *of));
+        if is_here || self.elsewhere().keys().any(|(name, of)| is_it(name, *of)) || is_scored() {
             return Ok(());
         }
         // One that cannot be read holds nothing that could be asked about.
         let held = self.repository().await.unwrap_or_default();
-        let is_held = held.iter().any(|entry| entry.name == model);
-        if is_held { Ok(()) } else { Err(ForecastError::UnknownModel(model.to_owned()).into()) }
+        if held.iter().any(|entry| is_it(&entry.name, entry.version)) {
+            return Ok(());
+        }
+        let model = model.to_owned();
+        let is_model = held.iter().any(|entry| entry.name == model)
+            || self.system.models().iter().any(|one| one.spec.name == model)
+            || self.elsewhere().keys().any(|(name, _)| *name == model);
+        Err(match version {
+            Some(version) if is_model => ForecastError::UnknownVersion { model, version }.into(),
+            _ => ForecastError::UnknownModel(model).into(),
+        })
     }
 
     /// What the repositories hold, loaded or not.

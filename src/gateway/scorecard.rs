@@ -28,7 +28,7 @@ async fn show(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse
     let refused = |_| Refusal::Query("model, version, series and steps (true or false)");
     let wish = Query::<Wish>::from_query(request.query_string()).map_err(refused)?.into_inner();
     if let Some(model) = &wish.model {
-        shared.known(model).await?;
+        shared.known(model, wish.version).await?;
     }
     let card = Arc::clone(&shared.scorecard);
     // Reads every stream of the node: not on a thread that answers requests.

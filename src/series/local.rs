@@ -22,9 +22,9 @@ pub(crate) struct Local {
 
 impl Local {
     /// Owns all shards from now on, under an epoch higher than in any earlier life of which something is kept: the
-    /// `seconds` since 1970, unless the clock was set back meanwhile.
-    pub(crate) fn own(series: Series, seconds: u64) -> Self {
-        let epoch = seconds.max(series.highest_epoch().saturating_add(1));
+    /// `millis` since 1970, unless the clock was set back meanwhile.
+    pub(crate) fn own(series: Series, millis: u64) -> Self {
+        let epoch = millis.max(series.highest_epoch().saturating_add(1));
         (0..SHARDS).for_each(|shard| series.gained(shard, epoch));
         Self { series, epoch }
     }

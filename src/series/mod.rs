@@ -75,7 +75,8 @@ pub(crate) fn start(
             runtime: thread.handle.clone(),
         })?;
         let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let source = Arc::new(Local::own(series.clone(), since.as_secs()));
+        let source =
+            Arc::new(Local::own(series.clone(), u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
         return Ok(Started { series, source, lost: Arc::default(), looked, _thread: thread });
     };
     let live = Live::start(Parts {

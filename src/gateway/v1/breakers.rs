@@ -55,7 +55,7 @@ pub(super) async fn order(
     let body = shared.body(request.headers(), &mut payload).await?;
     let order: Order = serde_json::from_slice(&body).map_err(|_| Refusal::Order(FORM))?;
     if let Some(model) = &order.model {
-        shared.known(model).await?;
+        shared.known(model, None).await?;
     }
     let node = order.node.as_deref().map(NodeId::new).transpose();
     let selector = BreakerSelector {

@@ -66,7 +66,9 @@ pub(crate) fn start<M: RemoteMessage>(
     let duty = cluster.duties.enter(&service).ok_or_else(|| ShardError::Taken(spec.name.clone()))?;
     let talk = Talk::open(&cluster.net, &service, PACKETS_MAX)?;
     let now = cluster.net.now();
-    let floor = cluster.net.clock.wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let floor = cluster.net.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // No two lives begin in one millisecond.
+    let floor = u64::try_from(floor.as_millis()).unwrap_or(u64::MAX);
     let floor = floor.max(limits.epoch_floor);
     let owner = handler
         .as_ref()

@@ -93,7 +93,7 @@ struct Outgoing<M> {
 type Taken = (ShardId, NodeId, Incarnation, u64);
 
 impl<M: Clone> Owner<M> {
-    /// A node that has just started. `epoch_floor` grows from life to life, e.g. seconds since 1970.
+    /// A node that has just started. `epoch_floor` grows from life to life, e.g. milliseconds since 1970.
     #[must_use]
     pub fn new(
         spec: ShardSpec,
