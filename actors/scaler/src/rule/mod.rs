@@ -271,7 +271,9 @@ fn consider(
         return Verdict::Waits { until: ripe };
     }
     let to = match direction {
-        Direction::Up => present.saturating_add(arm.step).min(arm.machines_max).max(present),
+        Direction::Up => {
+            present.saturating_add(arm.step).max(arm.machines_min).min(arm.machines_max).max(present)
+        }
         Direction::Down => present.saturating_sub(arm.step).max(arm.machines_min).min(present),
     };
     if to == present {

@@ -99,6 +99,16 @@ fn bounds_are_kept_and_never_turn_a_rule_around() {
     check(&default_rules(), 0, &idle, 0, None);
 }
 
+#[test]
+fn an_arm_that_adds_leads_to_no_fewer_than_its_least() {
+    let busy = facts(&[(Signal::RequestRate, 80.0)]);
+    let rules = |min| [rule("open", 60, Some(arm("request_rate > 30.0", 1, 5, min, 5)), None)];
+    check(&rules(3), 0, &busy, 3, Some("open"));
+    check(&rules(3), 1, &busy, 3, Some("open"));
+    check(&rules(3), 3, &busy, 4, Some("open"));
+    check(&rules(9), 1, &busy, 5, Some("open"));
+}
+
 /// Or two rules, or a rule and the demand, would take turns.
 #[test]
 fn what_a_rule_has_added_stays_while_it_holds() {
