@@ -252,6 +252,22 @@ fn a_rule_that_wants_more_keeps_what_the_forecast_would_take() {
     assert_eq!(world.load(85.0, 85.0).minutes(10), (1, 1));
 }
 
+/// A rule that lets go at what it has led to speaks again as soon as that is taken away.
+#[test]
+fn what_a_rule_has_added_is_not_taken_before_the_window_is_over() {
+    let mut few = rule("few", Some("machines < 3.0"), None);
+    let arm = few.up.as_mut().unwrap();
+    (arm.step, arm.cooldown) = (2, SECOND * 10);
+    let mut world = World::new(spec(group(1, 8), vec![few]));
+    world.load(50.0, 50.0);
+    let mut changes = 0;
+    for _ in 0..60 * 6 {
+        let decision = world.round();
+        changes += u32::from(decision.from != decision.to);
+    }
+    assert!((3..=24).contains(&changes), "{changes} changes in an hour whose window is five minutes");
+}
+
 #[test]
 fn a_rule_at_its_bound_and_the_demand_do_not_take_turns() {
     let mut high = rule("high", Some("request_rate > 150.0"), None);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Cause;
 use crate::fleet::GroupSpec;
-use crate::rule::{Judgement, after};
+use crate::rule::{Direction, Judgement, after};
 use crate::signal::Reading;
 
 /// Requests per second, as forecast and as measured.
@@ -32,7 +32,7 @@ pub(super) struct Demand {
 pub struct Wish {
     /// Machines that should run.
     pub wanted: u32,
-    /// What was needed, of late.
+    /// What was needed or asked for by a rule, of late.
     enough: VecDeque<(Timestamp, u32)>,
 }
 
@@ -78,9 +78,14 @@ impl Wish {
             // A rule would take away what the demand needs.
             to = needed.unwrap_or(present).min(present);
         }
-        // The demand alone takes machines away where all is known; as far as would have been enough for the whole
-        // window, and only those that no rule keeps.
-        let enough = self.enough_for(needed.unwrap_or(present), stabilisation, now).max(judged.keeps);
+        // The demand alone takes machines away where all is known, and only those that for the whole window it did not
+        // need itself, no rule has added and none has kept.
+        let added = match &judged.by {
+            Some((_, Direction::Up)) => judged.to,
+            _ => 0,
+        };
+        let asked = needed.unwrap_or(present).max(added).max(judged.keeps);
+        let enough = self.enough_for(asked, stabilisation, now);
         if to == present
             && is_known
             && demand.forecast.is_some()
@@ -106,22 +111,22 @@ impl Wish {
         cause
     }
 
-    /// The most that was needed within the window, now included.
-    fn enough_for(&mut self, needed: u32, window: Duration, now: Timestamp) -> u32 {
+    /// The most that was asked for within the window, now included.
+    fn enough_for(&mut self, asked: u32, window: Duration, now: Timestamp) -> u32 {
         if self.enough.is_empty() {
             // Nothing is known of the time before: what was found may have been needed.
             self.enough.push_back((now, self.wanted));
         }
-        self.enough.push_back((now, needed));
+        self.enough.push_back((now, asked));
         while self.enough.front().is_some_and(|(at, _)| after(*at, window) < now) {
             self.enough.pop_front();
         }
         // Of equal ones in a row the first and the last say it all: the queue grows only while the number changes.
         let len = self.enough.len();
-        if len >= 3 && self.enough[len - 2].1 == needed && self.enough[len - 3].1 == needed {
+        if len >= 3 && self.enough[len - 2].1 == asked && self.enough[len - 3].1 == asked {
             self.enough.remove(len - 2);
         }
-        self.enough.iter().map(|(_, needed)| *needed).max().unwrap_or(needed)
+        self.enough.iter().map(|(_, asked)| *asked).max().unwrap_or(asked)
     }
 }
 
