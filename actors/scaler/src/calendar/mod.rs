@@ -126,17 +126,15 @@ impl Calendar {
         self.state(at).map(|state| matches!(state, State::Open { .. }))
     }
 
-    /// How long until it trades: zero while it does, `None` where the next opening is in a year that is not known.
+    /// How long until it opens next, also while it trades; `None` where that is in a year that is not known, and where
+    /// it never closes.
     ///
     /// # Errors
     /// The year is not known.
     pub fn until_open(&self, at: Timestamp) -> Result<Option<Duration>, NotKnown> {
-        Ok(match self.state(at)? {
-            State::Open { .. } => Some(Duration::ZERO),
-            State::Closed { opens_at } => {
-                opens_at.map(|opens| opens.duration_since(at).try_into().unwrap_or(Duration::ZERO))
-            }
-        })
+        self.known(at)?;
+        let next = self.sessions.get(self.after(at));
+        Ok(next.map(|next| next.opens.duration_since(at).try_into().unwrap_or(Duration::ZERO)))
     }
 
     /// The session that goes on at that instant, if one does, and those after it; they end with the years that are

@@ -66,12 +66,12 @@ pub struct FleetSpec {
 pub struct Markets {
     /// Whether one of the group's is open; `None`: not known.
     pub is_open: Option<bool>,
-    /// Until the next opening; `None`: not known.
+    /// Until the next opening, also while one is open; `None`: not known, or none closes.
     pub opens_in: Option<Duration>,
 }
 
 impl Markets {
-    /// Open if one is; until the first of them opens. What one does not know, the others may.
+    /// Open if one is; until the first of them opens next. What one does not know, the others may.
     #[must_use]
     pub fn of(calendars: &[Arc<Calendar>], now: Timestamp) -> Self {
         let mut markets = Self::default();

@@ -20,7 +20,7 @@ pub const NAMES: [(&str, &str); 8] = [
     ("machines", "machines that run or are on their way"),
     ("machines_ready", "machines whose nodes take requests"),
     ("market_open", "whether a market of the group is open"),
-    ("market_opens_in", "seconds until the next opening, where it is known"),
+    ("market_opens_in", "seconds until the next opening, also while one is open, where it is known"),
     ("cost_per_1000", "money for 1,000 predictions, of late"),
     ("cost_per_hour", "money that the group costs now"),
     ("demand", "requests per second that are forecast until a new machine would be ready, upper bound"),

@@ -299,6 +299,39 @@ fn what_cannot_be_simulated_is_refused() {
     assert_eq!(of(&Scenario { step: SECOND, to: at("2126-03-11T00:00:00Z"), ..back }), ScenarioError::Steps);
 }
 
+/// The rule of docs/clusters.md, on a day that one machine would answer.
+#[test]
+fn a_rule_before_the_open_is_over_with_the_open() {
+    let up = rule::Arm {
+        when: rule::Condition::new("market_opens_in < 600.0 + time_to_ready").unwrap(),
+        step: 1,
+        cooldown: SECOND * 600,
+        holds_for: Duration::ZERO,
+        machines_min: 3,
+        machines_max: 3,
+    };
+    let before_the_open = rule::Rule {
+        name: "before_the_open".to_owned(),
+        groups: Vec::new(),
+        priority: 70,
+        is_emergency: false,
+        up: Some(up),
+        down: None,
+    };
+    let fleet = FleetSpec { rules: vec![before_the_open], ..fleet() };
+    let trace = Trace::read("2026-03-01T00:00:00Z,iad,5\n").unwrap();
+    // It opens at 13:30 and closes at 20:00.
+    let scenario = scenario(&fleet, &trace, "2026-03-10T12:00:00Z", "2026-03-10T22:00:00Z");
+    let forecast =
+        Forecast::with_history(Forecast::settings(), Season::Market(xnys()), &trace, scenario.from).unwrap();
+    let (outcome, report) = run(&scenario, Contender::Ours(Box::new(forecast))).unwrap();
+    let changes: Vec<_> = report.decisions.iter().map(|d| (d.from, d.to, d.at)).collect();
+    let [(1, 3, more), (3, 1, fewer)] = changes[..] else { panic!("{:?}", report.decisions) };
+    assert!((at("2026-03-10T13:17:00Z")..at("2026-03-10T13:20:00Z")).contains(&more), "{more}");
+    assert!((at("2026-03-10T13:39:00Z")..at("2026-03-10T13:42:00Z")).contains(&fewer), "{fewer}");
+    assert_eq!(outcome.violation_s, 0.0);
+}
+
 /// The log of the hours around an open in which Virginia is full, and the report of the run.
 fn logged(len_max: usize) -> (String, crate::report::Report) {
     let calendar = xnys();

@@ -139,9 +139,11 @@ fn until_open_counts_down() {
     let calendar = calendar("xnys");
     let until = |at: &str| calendar.until_open(local(&calendar, at)).unwrap();
     assert_eq!(until("2026-11-25T09:15"), Some(Duration::from_secs(15 * 60)));
-    assert_eq!(until("2026-11-25T09:30"), Some(Duration::ZERO));
-    assert_eq!(until("2026-11-25T12:00"), Some(Duration::ZERO));
-    assert_eq!(until("2026-11-25T16:00"), Some(Duration::from_secs((41 * 60 + 30) * 60)));
+    // While it is open until it opens again: Thursday is Thanksgiving.
+    let to_friday = |minutes: u64| Some(Duration::from_secs(minutes * 60));
+    assert_eq!(until("2026-11-25T09:30"), to_friday(48 * 60));
+    assert_eq!(until("2026-11-25T12:00"), to_friday(45 * 60 + 30));
+    assert_eq!(until("2026-11-25T16:00"), to_friday(41 * 60 + 30));
     assert_eq!(calendar.is_open(local(&calendar, "2026-11-25T12:00")), Ok(true));
     assert_eq!(calendar.is_open(local(&calendar, "2026-11-26T12:00")), Ok(false));
 }
