@@ -177,7 +177,7 @@ fn verify(args: &VerifyArgs) -> Result<(), CliError> {
             "faults": faults,
             "segments": report.segments,
             "records": report.records,
-            "segments_dropped": report.dropped,
+            "segments_dropped": report.dropped.iter().map(|(from, to)| to - from + 1).sum::<u64>(),
             "unrecorded": report.unrecorded,
             "killed": report.killed,
             "torn_bytes": report.torn_bytes,
@@ -193,8 +193,10 @@ fn verify(args: &VerifyArgs) -> Result<(), CliError> {
             "{} records in {} segments, the last link {}",
             report.records, report.segments, report.link
         )?;
+        for (from, to) in &report.dropped {
+            writeln!(out, "segments {from} to {to} are gone: they were dropped, as the chain says")?;
+        }
         for (count, what) in [
-            (report.dropped, "segments were dropped before, as the chain says"),
             (report.unrecorded, "predictions were answered without a record"),
             (report.killed, "times the node was killed, with what had waited in its memory"),
             (report.torn_bytes, "bytes are being written, or were when the node was killed"),

@@ -102,8 +102,8 @@ pub struct Report {
     pub segments: u64,
     /// Predictions in them.
     pub records: u64,
-    /// Segments that were dropped, by what the chain says.
-    pub dropped: u64,
+    /// The first and the last of segments that are not there and were dropped, by what the chain says.
+    pub dropped: Vec<(u64, u64)>,
     /// Predictions that were answered without a record, by what the chain says.
     pub unrecorded: u64,
     /// Starts after a node that was killed: what waited in its memory to be written is missing.
@@ -191,7 +191,13 @@ impl Verifier {
     /// All segments were walked.
     #[must_use]
     pub fn finish(mut self) -> Report {
-        let mut missing: Vec<Fault> = self.gaps.iter().filter_map(|gap| self.gap(*gap)).collect();
+        let mut missing = Vec::new();
+        for &gap in &self.gaps {
+            match self.gap(gap) {
+                Some(fault) => missing.push(fault),
+                None => self.report.dropped.push((gap.0, gap.1)),
+            }
+        }
         missing.append(&mut self.report.faults);
         self.report.faults = missing;
         match self.head {
@@ -204,7 +210,6 @@ impl Verifier {
         if let Some(link) = self.through {
             self.fault(Fault::Through(link));
         }
-        self.report.dropped = self.drops.len() as u64;
         self.report
     }
 

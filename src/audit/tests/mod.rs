@@ -87,6 +87,11 @@ fn verify(dir: &Path) -> Report {
 }
 
 /// All files of a folder but the lock.
+/// The number of the oldest segment that is there.
+fn oldest(dir: &Path) -> u64 {
+    files::list(dir).unwrap()[0]
+}
+
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.is_file() && !path.ends_with("lock"));

@@ -44,11 +44,15 @@ fn append(bytes: &mut Vec<u8>, bodies: &[Vec<u8>], before: Link) -> Link {
 }
 
 fn faults(chain: &Chain, through: Option<Link>) -> Vec<Fault> {
+    report(chain, through).faults
+}
+
+fn report(chain: &Chain, through: Option<Link>) -> Report {
     let mut verifier = Verifier::new(Head::decode(&chain.head.encode()), through);
     for (place, (index, bytes)) in chain.segments.iter().enumerate() {
         verifier.segment(*index, bytes, None, place + 1 == chain.segments.len());
     }
-    verifier.finish().faults
+    verifier.finish()
 }
 
 /// Where the frames of a segment are.
@@ -193,17 +197,20 @@ fn what_was_dropped_is_missed_unless_the_chain_says_so() {
     let whole = chain(4);
     let end = Link([9; 32]);
     assert_eq!(faults(&whole, None), [Fault::Missing { from: 1, to: 3 }]);
-    let dropped = |segment, end| {
+    let noted = |segment, end| {
         let mut chain = whole.clone();
         let note = Note::Dropped { at_ms: 1, segment, end, bytes: 7 }.encode();
         let (_, bytes) = &mut chain.segments[2];
         chain.head.link = append(bytes, &[note], chain.head.link);
         chain.head.offset = bytes.len() as u64;
-        faults(&chain, None)
+        report(&chain, None)
     };
-    assert_eq!(dropped(3, end), []);
-    assert_eq!(dropped(2, end), [Fault::Missing { from: 1, to: 3 }]);
-    assert_eq!(dropped(3, Link([8; 32])), [Fault::Joint { segment: 4 }]);
+    // The notes of the first two were dropped with what they stood in.
+    let all_noted = noted(3, end);
+    assert_eq!((all_noted.faults.as_slice(), all_noted.dropped.as_slice()), (&[][..], &[(1, 3)][..]));
+    let missing = noted(2, end);
+    assert_eq!((missing.faults, missing.dropped), (vec![Fault::Missing { from: 1, to: 3 }], Vec::new()));
+    assert_eq!(noted(3, Link([8; 32])).faults, [Fault::Joint { segment: 4 }]);
 }
 
 #[test]
