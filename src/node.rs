@@ -260,7 +260,8 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeEr
     Ok(())
 }
 
-fn hangups() -> io::Result<tokio::signal::unix::Signal> {
+/// Each asks the process to read its files again.
+pub(crate) fn hangups() -> io::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
 }
 

@@ -28,6 +28,8 @@ enum Event {
     Ready { at: usize, url: String },
     /// This signal asks everything to stop.
     Signal(&'static str),
+    /// Nodes are to read their files again.
+    Hangup,
 }
 
 /// One node and its process.
@@ -133,10 +135,23 @@ fn random_secret() -> String {
 /// From now on a signal becomes an event instead of this process's end.
 fn watch_signals(events: SyncSender<Event>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signal = runtime.block_on(async { node::signals() })?;
+    let (signal, mut hangups) =
+        runtime.block_on(async { io::Result::Ok((node::signals()?, node::hangups()?)) })?;
     let wait = move || {
-        // Nobody listens any more once everything has ended.
-        let _ = events.send(Event::Signal(runtime.block_on(signal)));
+        let mut signal = std::pin::pin!(signal);
+        loop {
+            let event = runtime.block_on(async {
+                tokio::select! {
+                    name = &mut signal => Event::Signal(name),
+                    Some(()) = hangups.recv() => Event::Hangup,
+                }
+            });
+            let is_last = matches!(event, Event::Signal(_));
+            // Nobody listens any more once everything has ended.
+            if events.send(event).is_err() || is_last {
+                return;
+            }
+        }
     };
     thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
     Ok(())
@@ -162,12 +177,13 @@ impl Cluster {
         let name = entry.name.to_string();
         self.running.push(Running { entry, child, url: None, ended: false });
         let events = events.clone();
+        // Not `eprintln!`: the terminal may be gone, which is what a hangup says.
+        let say = move |line: &str| drop(writeln!(io::stderr().lock(), "{name}: {line}"));
+        let log = say.clone();
         let ready = move |line: &str| match line.strip_prefix("ready ") {
             Some(url) => drop(events.send(Event::Ready { at, url: url.to_owned() })),
-            None => eprintln!("{name}: {line}"),
+            None => say(line),
         };
-        let name = self.running[at].entry.name.to_string();
-        let log = move |line: &str| eprintln!("{name}: {line}");
         thread::Builder::new().name("stdout".to_owned()).spawn(move || each_line(stdout, ready))?;
         thread::Builder::new().name("stderr".to_owned()).spawn(move || each_line(stderr, log))?;
         Ok(())
@@ -187,6 +203,7 @@ impl Cluster {
             }
             match events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Signal(signal)) => return Ok(Some(signal)),
+                Ok(Event::Hangup) => self.hang_up(),
                 Ok(Event::Ready { at, url }) => {
                     let node = &mut self.running[at];
                     if !json {
@@ -230,6 +247,7 @@ impl Cluster {
         loop {
             match events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Signal(signal)) => return self.stop(signal),
+                Ok(Event::Hangup) => self.hang_up(),
                 Ok(Event::Ready { .. }) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
             }
@@ -251,12 +269,18 @@ impl Cluster {
         Ok(some)
     }
 
+    /// Has every node that serves read its files again; those that start are reading them.
+    fn hang_up(&self) {
+        for node in self.running.iter().filter(|node| !node.ended && node.url.is_some()) {
+            send(&node.child, libc::SIGHUP);
+        }
+    }
+
     /// Asks every node to stop, and kills those that have not done so in time.
     fn stop(mut self, signal: &'static str) -> Result<(), CliError> {
         eprintln!("{signal}: stopping {} nodes", self.running.iter().filter(|node| !node.ended).count());
         for node in self.running.iter().filter(|node| !node.ended) {
-            // SAFETY: no memory is involved. The child has not been waited for, so its id is still its own.
-            unsafe { libc::kill(node.child.id().cast_signed(), libc::SIGTERM) };
+            send(&node.child, libc::SIGTERM);
         }
         let until = Instant::now() + self.patience;
         while self.running.iter().any(|node| !node.ended) && Instant::now() < until {
@@ -282,6 +306,12 @@ impl Drop for Cluster {
     }
 }
 
+/// To a child that has not been waited for.
+fn send(child: &Child, signal: libc::c_int) {
+    // SAFETY: no memory is involved. The child has not been waited for, so its id is still its own.
+    unsafe { libc::kill(child.id().cast_signed(), signal) };
+}
+
 /// Hands on what a node says until it says no more.
 fn each_line(from: Option<impl Read>, hand_on: impl Fn(&str)) {
     let Some(from) = from else { return };
@@ -294,5 +324,41 @@ fn each_line(from: Option<impl Read>, hand_on: impl Fn(&str)) {
             Ok(0) | Err(_) => return,
             Ok(_) => hand_on(String::from_utf8_lossy(&line).trim_end()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::BackendChoice;
+
+    /// Says that it is ready, and again at each hangup, as a node reads its files again.
+    const NODE: &str = "trap 'echo ready again' HUP; echo ready first; while :; do sleep 0.02; done";
+
+    #[test]
+    fn a_hangup_is_passed_on_to_the_nodes_and_ends_nothing() {
+        let mut cluster = Cluster { running: Vec::new(), patience: Duration::from_secs(1) };
+        let (events_to, events) = sync_channel(64);
+        let mut command = Command::new("sh");
+        command.args(["-c", NODE]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let socket = || "127.0.0.1:0".parse().unwrap();
+        let entry = NodeEntry {
+            name: peregrine_runtime::NodeId::new("a").unwrap(),
+            region: peregrine_runtime::Region::new("here").unwrap(),
+            roles: [].into(),
+            listen: socket(),
+            cluster_listen: socket(),
+            backend: BackendChoice::Cpu,
+            models: None,
+        };
+        cluster.spawn(0, entry, command, &events_to).unwrap();
+        cluster.hang_up(); // it is not ready: a hangup would end it
+        assert!(cluster.wait_until_ready(&events, true).unwrap().is_none());
+        cluster.hang_up();
+        match events.recv_timeout(Duration::from_secs(20)) {
+            Ok(Event::Ready { at: 0, url }) => assert_eq!(url, "again"),
+            _ => panic!("the node was not told"),
+        }
+        assert!(!cluster.reap().unwrap());
     }
 }
