@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use actix_web::error::QueryPayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
@@ -55,8 +56,8 @@ pub(crate) enum Refusal {
     Method { allow: &'static str },
     #[error("a version is a number above zero, not `{0}`")]
     Version(String),
-    #[error("the query may have {0}")]
-    Query(&'static str),
+    #[error("the query may have {wanted}: {why}")]
+    Query { wanted: &'static str, why: String },
     #[error("this path takes no body{0}")]
     NoBodyWanted(&'static str),
     #[error("no model `{0}` in the repository")]
@@ -109,13 +110,22 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
+    /// Of a query that does not read as what it may have.
+    pub(super) fn query(wanted: &'static str, error: &QueryPayloadError) -> Self {
+        let why = match error {
+            QueryPayloadError::Deserialize(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        Self::Query { wanted, why: why.chars().take(256).collect() }
+    }
+
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::NoRoom) => StatusCode::TOO_MANY_REQUESTS,
             Self::Body(BodyError::Corrupt | BodyError::Broken)
             | Self::Version(_)
-            | Self::Query(_)
+            | Self::Query { .. }
             | Self::NoBodyWanted(_) => StatusCode::BAD_REQUEST,
             Self::Json(error)
             | Self::Infer(BadInfer::Json(error))

@@ -26,6 +26,9 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/neural/batch_predict", batch_predict);
 }
 
+/// What a query may have; a body may have more.
+const PARAMETERS: [&str; 5] = ["symbol", "symbols", "horizon", "confidence_level", "model"];
+
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Wish {
     symbol: Option<String>,
@@ -140,6 +143,10 @@ async fn wish(shared: &Shared, request: &HttpRequest, payload: &mut Payload) -> 
 pub(super) fn read(query: &str, body: &[u8]) -> Result<Wish, BadForecast> {
     let malformed =
         || BadForecast::Member { name: "request", want: "a JSON object or a query of known parameters" };
+    let named = web::Query::<Vec<(String, String)>>::from_query(query).map_err(|_| malformed())?;
+    if let Some((name, _)) = named.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
+        return Err(BadForecast::UnknownParameter(name.chars().take(128).collect()));
+    }
     let query = web::Query::<Wish>::from_query(query).map_err(|_| malformed())?.into_inner();
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(query);

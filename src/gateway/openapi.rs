@@ -361,6 +361,8 @@ const QUERIES: &[(&str, &str, &str)] = &[
 
 /// What is said over the stream.
 const STREAM: &str = "\
+    ("/v1/models/{model}", "version", "integer"),
+    ("/v1/models/{model}/unload", "version", "integer"),
     Every message is one object with `op`, in JSON text or, under `peregrine.v1.msgpack`, MessagePack.\n\n\
     Client: `subscribe` {id, model, series: [names, with `*` for any run of characters], levels?: [80], from?: the first \
     number wanted, for all series or by name, epoch?: of the number before it, snapshot?: true, conflate?: true}; \

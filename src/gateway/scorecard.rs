@@ -25,7 +25,7 @@ struct Wish {
 }
 
 async fn show(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let refused = |_| Refusal::Query("model, version, series and steps (true or false)");
+    let refused = |error| Refusal::query("model, version, series and steps (true or false)", &error);
     let wish = Query::<Wish>::from_query(request.query_string()).map_err(refused)?.into_inner();
     if let Some(model) = &wish.model {
         shared.known(model, wish.version).await?;

@@ -26,6 +26,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 /// `?results=true`
 #[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TicksQuery {
     #[serde(default)]
     results: bool,
@@ -156,6 +157,7 @@ fn quoted(text: &str) -> String {
 
 /// `?last=`
 #[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SeriesQuery {
     last: Option<usize>,
 }

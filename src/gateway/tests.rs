@@ -52,12 +52,35 @@ fn refusals_have_the_form_of_their_route() {
         ("GET", "/v1/series/a?last=x", "", "", 400, "application/problem+json"),
         ("POST", "/v1/ticks?results=x", "", "", 400, "application/problem+json"),
         ("GET", "/v1/models/m?version=x", "", "", 400, "application/problem+json"),
+        ("POST", "/neural/predict?symbl=USD", "", "", 400, "application/problem+json"),
         ("POST", "/neural/predict?symbol=NONE", "", "", 404, "application/problem+json"),
     ] {
         let (got, answer) = ask(&node, method, path, head, body.as_bytes());
         assert_eq!(got, status, "{method} {path}: {answer}");
         assert!(answer.contains(&format!("content-type: {form}\r\n")), "{method} {path}: {answer}");
     }
+    node.stop();
+}
+
+/// Left unread, what is misspelt would mean the opposite: all versions instead of one.
+#[test]
+fn an_unknown_member_of_a_query_is_named() {
+    let node = node();
+    for (method, path) in [
+        ("POST", "/v1/models/nhits-vol-quantile/unload?ver=1"),
+        ("POST", "/v1/models/nhits-vol-quantile/load?ver=1"),
+        ("GET", "/v1/models/nhits-vol-quantile?ver=1"),
+        ("GET", "/v1/series/a?ver=2"),
+        ("POST", "/v1/ticks?ver=true"),
+        ("GET", "/v1/scorecard?ver=1"),
+        ("GET", "/v1/overview?ver=1"),
+        ("POST", "/neural/predict?ver=1"),
+    ] {
+        let (status, answer) = ask(&node, method, path, "", b"");
+        assert!(status == 400 && answer.contains("`ver`"), "{method} {path}: {answer}");
+    }
+    let (status, _) = ask(&node, "GET", "/v1/models/nhits-vol-quantile", "", b"");
+    assert_eq!(status, 200, "it serves");
     node.stop();
 }
 

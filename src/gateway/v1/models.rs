@@ -9,11 +9,17 @@ use serde_json::{Value, json};
 use super::{Problem, Shared, no_body};
 use crate::gateway::error::Refusal;
 
-/// `?version=`
+/// `?version=`; one that is misspelt must not mean all of them.
 #[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct VersionQuery {
     version: Option<u32>,
 }
+
+/// Where a query would be a mistake.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoQuery {}
 
 pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> {
     let served = shared.system.models();
@@ -61,6 +67,7 @@ pub(super) async fn one(
 pub(super) async fn load(
     shared: Data<Shared>,
     model: Path<String>,
+    _none: Query<NoQuery>,
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Problem> {

@@ -65,6 +65,8 @@ pub(crate) enum BadForecast {
     NoMember(&'static str),
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
+    #[error("the query may have no `{0}`")]
+    UnknownParameter(String),
     #[error("series `{series}` must have either `values` or `symbol`")]
     ValuesOrSymbol { series: String },
     #[error("series `{series}`: `{member}` goes with `values`, not with `symbol`")]
@@ -99,6 +101,7 @@ impl BadForecast {
             self,
             Self::Json(_)
                 | Self::NoMember(_)
+                | Self::UnknownParameter(_)
                 | Self::Member { .. }
                 | Self::ValuesOrSymbol { .. }
                 | Self::BesideSymbol { .. }
