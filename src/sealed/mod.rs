@@ -125,8 +125,8 @@ pub enum SealFailure {
     /// A file cannot be read as a part of a model.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// Nothing there is to be encrypted or signed.
-    #[error("{} holds nothing of a model that is not encrypted already", .0.display())]
+    /// Nothing there is to be signed.
+    #[error("{} holds nothing of a model", .0.display())]
     Nothing(PathBuf),
     /// The system would not.
     #[error("{}: {reason}", path.display())]
@@ -142,7 +142,8 @@ pub enum SealFailure {
 const PART_BYTES_MAX: u64 = 1 << 30;
 
 /// Encrypts the weights of the model folder in place: the plain files are gone once the encrypted ones are on disk and
-/// were opened again. Says which. `model.json` stays as it is: it says what the model is, not what it knows.
+/// were opened again. Says which; none where no weights lie there in the clear. `model.json` stays as it is: it says what
+/// the model is, not what it knows.
 ///
 /// # Errors
 /// See [`SealFailure`]; files already encrypted stay so.
@@ -167,7 +168,7 @@ pub(crate) fn encrypt(dir: &Path, key: &ModelKey) -> Result<Vec<PathBuf>, SealFa
         fs::remove_file(&plain).map_err(|source| SealFailure::Io { path: plain.clone(), source })?;
         done.push(sealed_path);
     }
-    if done.is_empty() { Err(SealFailure::Nothing(dir.to_owned())) } else { Ok(done) }
+    Ok(done)
 }
 
 /// Signs what the model folder holds.
