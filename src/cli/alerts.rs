@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::{AlertRulesArgs, CliError, print_json, resolved};
+use super::{AlertRulesArgs, CliError, print_json, resolved_without_models};
 use crate::alerts::rules_file;
 
 pub(super) fn rules(args: AlertRulesArgs) -> Result<(), CliError> {
-    let config = resolved(args.config, Vec::new())?.config.alerts;
+    let config = resolved_without_models(args.config)?.config.alerts;
     let text = rules_file(&config.rules, config.window);
     if args.json {
         let names: Vec<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();

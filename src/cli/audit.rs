@@ -10,7 +10,7 @@ use peregrine_shaders::verify::{HALVES_TOLERANCE, tolerance};
 use peregrine_shaders::{Backend, ExecuteError, LoadError, Precision, Scratch};
 use serde_json::{Value, json};
 
-use super::{CliError, print_json, resolved};
+use super::{CliError, print_json, resolved, resolved_without_models};
 use crate::audit::{Folder, Located, ReadError, View};
 use crate::backends;
 use crate::catalog::{self, Entry};
@@ -332,7 +332,7 @@ fn folder(args: &RecordsArgs) -> Result<(Folder, PathBuf), CliError> {
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => {
-            let part = resolved(args.config.clone(), Vec::new())?.config.audit;
+            let part = resolved_without_models(args.config.clone())?.config.audit;
             part.ok_or_else(|| {
                 CliError::Usage("no records: give --dir, or a --config with audit.dir".to_owned())
             })?

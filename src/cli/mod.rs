@@ -502,9 +502,15 @@ fn resolved(files: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<config::Resolve
     config::resolve(&Sources::of_process(files, Overrides { models, ..Overrides::default() }))
 }
 
+/// The same for who reads no model of a repository: there need not be one.
+fn resolved_without_models(files: Vec<PathBuf>) -> Result<config::Resolved, ConfigError> {
+    let overrides = Overrides { needs_no_models: true, ..Overrides::default() };
+    config::resolve(&Sources::of_process(files, overrides))
+}
+
 /// How models are read: as the environment and the built-in configuration say.
 fn vault() -> Result<Vault, ConfigError> {
-    Ok(resolved(Vec::new(), Vec::new())?.config.models.vault)
+    Ok(resolved_without_models(Vec::new())?.config.models.vault)
 }
 
 /// Pretty JSON and a newline on stdout.

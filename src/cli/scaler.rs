@@ -13,7 +13,7 @@ use peregrine_scaler::signal::{NodeReport, Signal};
 use serde_json::{Value, json};
 
 use super::trust::TrustArgs;
-use super::{CliError, print_json, resolved};
+use super::{CliError, print_json, resolved_without_models};
 use crate::scaler::OpenError;
 use crate::scaler::once::{Evaluated, evaluate};
 
@@ -122,7 +122,7 @@ pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
 }
 
 fn once(args: OnceArgs) -> Result<(), CliError> {
-    let config = resolved(args.config, Vec::new())?.config;
+    let config = resolved_without_models(args.config)?.config;
     let reports = match &args.url {
         Some(url) => reports(&fetch(url, &args.trust)?),
         None => BTreeMap::new(),

@@ -17,7 +17,7 @@ use crate::reload::{Room, Staged};
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let backend = args.backend.map(|choice| choice.name().to_owned());
-    let overrides = Overrides { listen: args.listen, backend, models: args.models };
+    let overrides = Overrides { listen: args.listen, backend, models: args.models, ..Overrides::default() };
     let resolved = config::resolve(&Sources::of_process(args.config, overrides))?;
     let log = start_log(&resolved.config.log);
     let passed_over: Vec<&str> = resolved.sources().of_kubernetes().collect();

@@ -85,6 +85,8 @@ pub struct Overrides {
     pub backend: Option<String>,
     /// `--models`: come before the configured repositories.
     pub models: Vec<PathBuf>,
+    /// No model is read from a repository: the built-in one may be absent.
+    pub needs_no_models: bool,
 }
 
 /// Where a value was written.

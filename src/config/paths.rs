@@ -11,9 +11,14 @@ pub(super) struct Repositories {
     pub(super) refused: Vec<Option<String>>,
 }
 
-/// `added` come first. A built-in folder may be absent when another is there.
-pub(super) fn repositories(added: &[PathBuf], written: &[PathBuf], origin: &Origin) -> Repositories {
-    let optional = matches!(origin, Origin::BuiltIn { .. }) && !added.is_empty();
+/// `added` come first. A built-in folder may be absent when another is there, and where none is needed.
+pub(super) fn repositories(
+    added: &[PathBuf],
+    written: &[PathBuf],
+    origin: &Origin,
+    needs_none: bool,
+) -> Repositories {
+    let optional = matches!(origin, Origin::BuiltIn { .. }) && (needs_none || !added.is_empty());
     let mut found = Repositories { folders: Vec::new(), refused: Vec::new() };
     for (at, folder) in added.iter().chain(written).enumerate() {
         let there = folder.is_dir();

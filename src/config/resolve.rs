@@ -61,10 +61,9 @@ fn checked(
     added: &[PathBuf],
     sources: &Sources,
 ) -> Result<Resolved, ConfigError> {
-    let environment = &sources.environment;
     let config = match assemble(&leaves) {
         Ok(written) => {
-            Checker { leaves: &mut leaves, mistakes: &mut mistakes }.config(written, added, environment)
+            Checker { leaves: &mut leaves, mistakes: &mut mistakes }.config(written, added, sources)
         }
         Err(error) => {
             let origin = Origin::BuiltIn { line: 1, column: 1 };
@@ -187,12 +186,8 @@ pub(super) struct Checker<'a> {
 
 impl Checker<'_> {
     /// `None` only with a mistake.
-    fn config(
-        &mut self,
-        written: ConfigFile,
-        added: &[PathBuf],
-        environment: &[(String, String)],
-    ) -> Option<Config> {
+    fn config(&mut self, written: ConfigFile, added: &[PathBuf], sources: &Sources) -> Option<Config> {
+        let environment = sources.environment.as_slice();
         let server = self.server(written.server);
         let security = self.security(written.security);
         // On a Fly Machine a node that nobody has named is called as the platform calls it.
@@ -216,7 +211,8 @@ impl Checker<'_> {
         let tracing = self.tracing(written.tracing, environment);
         let format = self.present("log.format", written.log.format);
         let filter = self.filter(written.log.filter);
-        let repositories = self.repositories(written.models.repositories, added);
+        let repositories =
+            self.repositories(written.models.repositories, added, sources.overrides.needs_no_models);
         let default = self.default_model(written.models.default, repositories.as_deref());
         let workload = self.present("models.workload", written.models.workload);
         let profile = self.present("models.profile", written.models.profile);
@@ -446,11 +442,16 @@ impl Checker<'_> {
         Some((rate > 0.0).then_some(DemoConfig { rate, prefix, column }))
     }
 
-    fn repositories(&mut self, written: Option<Vec<PathBuf>>, added: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    fn repositories(
+        &mut self,
+        written: Option<Vec<PathBuf>>,
+        added: &[PathBuf],
+        needs_none: bool,
+    ) -> Option<Vec<PathBuf>> {
         const KEY: &str = "models.repositories";
         let written = self.present(KEY, written)?;
         let origin = self.origin(KEY);
-        let found = paths::repositories(added, &written, &origin);
+        let found = paths::repositories(added, &written, &origin, needs_none);
         let flags = |_: &PathBuf| Origin::Flag("--models");
         let places = added.iter().map(flags).chain(written.iter().map(|_| origin.clone()));
         for (place, message) in places.zip(&found.refused).filter_map(|(p, m)| m.clone().map(|m| (p, m))) {

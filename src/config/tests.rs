@@ -364,6 +364,16 @@ fn an_added_repository_comes_first_and_must_exist() {
     );
 }
 
+#[test]
+fn the_built_in_repository_may_be_absent_where_no_model_is_read() {
+    let (nowhere, built_in) = ([PathBuf::from("/nowhere")], Origin::BuiltIn { line: 1, column: 1 });
+    let refused = |origin: &Origin, needs_none| {
+        paths::repositories(&[], &nowhere, origin, needs_none).refused.remove(0).is_some()
+    };
+    assert!(refused(&built_in, false) && !refused(&built_in, true));
+    assert!(refused(&Origin::Variable("PEREGRINE_MODELS__REPOSITORIES".to_owned()), true), "it was named");
+}
+
 #[track_caller]
 pub(super) fn check(text: &str, want: &[&str]) {
     assert_eq!(report(text), want);

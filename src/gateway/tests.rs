@@ -125,7 +125,7 @@ fn node() -> Node {
     let overrides = Overrides {
         listen: Some("127.0.0.1:0".to_owned()),
         backend: Some("cpu".to_owned()),
-        models: Vec::new(),
+        ..Overrides::default()
     };
     let sources = Sources { files: Vec::new(), environment: Vec::new(), overrides };
     Node::start(resolve(&sources).unwrap()).unwrap()

@@ -21,7 +21,7 @@ use peregrine_scaler::simulate::{
 use serde_json::{Value, json};
 
 use super::ScalerError;
-use crate::cli::{CliError, print_json, resolved};
+use crate::cli::{CliError, print_json, resolved_without_models};
 use crate::config::{GroupConfig, ScalerConfig};
 
 #[derive(Debug, Args)]
@@ -83,7 +83,7 @@ pub(in crate::cli) enum SimulateError {
 }
 
 pub(super) fn run(args: SimulateArgs) -> Result<(), CliError> {
-    let config = resolved(args.config.clone(), Vec::new())?.config.scaler;
+    let config = resolved_without_models(args.config.clone())?.config.scaler;
     let (outcomes, report) = contend(&args, &config).map_err(ScalerError::from)?;
     if args.json {
         let rows: Vec<Value> = outcomes.iter().map(row).collect();
