@@ -59,7 +59,8 @@ pub fn names(entries: &[Entry]) -> Vec<String> {
     names
 }
 
-/// The models of `dir`, which is a model folder or a repository.
+/// The models of `dir`, which is a model folder or a repository. One that holds more than versions is a repository, in
+/// which a model may be called `1`.
 ///
 /// # Errors
 /// When a folder cannot be listed.
@@ -67,7 +68,47 @@ pub fn find(dir: &Path) -> Result<Vec<Entry>, CatalogError> {
     let real = dir.canonicalize().map_err(|source| CatalogError { dir: dir.to_owned(), source })?;
     let name = real.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let versions = versions_of(&name, &real)?;
-    if versions.is_empty() { scan(&[&real]) } else { Ok(versions) }
+    if holds_model(&real) {
+        return Ok(versions);
+    }
+    let all = scan(&[&real])?;
+    let are_versions = !versions.is_empty() && all.iter().all(|entry| version_number(&entry.name).is_some());
+    Ok(if are_versions { versions } else { all })
+}
+
+/// A folder with a model in it that is not served, because of where it lies; the operator moves or renames it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Overlooked {
+    /// Its parent is a model folder by itself.
+    #[error("model folder {} is not served: the files beside it make its parent the only version", .0.display())]
+    Beside(PathBuf),
+    /// It is no version by its name.
+    #[error(
+        "model folder {} is not served: the folder of a version is called by its number alone, as 2 and not v2 or 02",
+        .0.display()
+    )]
+    Misnamed(PathBuf),
+}
+
+/// Folders of the repositories that look like versions and are none, in order.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Overlooked>, CatalogError> {
+    let mut found = Vec::new();
+    for repository in repositories {
+        for (_, dir) in sub_folders(repository.as_ref())? {
+            let is_only_version = holds_model(&dir);
+            for (name, below) in sub_folders(&dir)?.into_iter().filter(|(_, below)| holds_model(below)) {
+                if is_only_version {
+                    found.push(Overlooked::Beside(below));
+                } else if version_number(&name).is_none() {
+                    found.push(Overlooked::Misnamed(below));
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Loads what `entry` points to, under the folder's name whatever the files call it.
@@ -163,6 +204,36 @@ mod tests {
         assert_eq!(find(&dir.path().join("a")).unwrap()[0].name, "a");
         assert_eq!(find(dir.path()).unwrap()[0].name, "a");
         assert!(find(&dir.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn a_repository_is_one_though_a_model_of_it_is_called_one() {
+        let dir = tree(&["1/model.json", "a/model.json", "b/2/model.json"]);
+        let names: Vec<String> = find(dir.path()).unwrap().into_iter().map(|entry| entry.name).collect();
+        assert_eq!(names, ["1", "a", "b"]);
+        let dir = tree(&["a/1/model.json", "a/2/model.json", "a/notes/readme.md"]);
+        let found = find(&dir.path().join("a")).unwrap();
+        assert_eq!(
+            found.iter().map(|e| (e.name.as_str(), e.version)).collect::<Vec<_>>(),
+            [("a", 1), ("a", 2)]
+        );
+    }
+
+    #[test]
+    fn what_looks_like_a_version_and_is_none_is_named() {
+        let dir = tree(&[
+            "a/model.json",
+            "a/2/model.json",
+            "b/1/model.json",
+            "b/02/model.json",
+            "b/v2/model.json",
+            "b/notes/readme.md",
+            "c/latest/native.safetensors",
+        ]);
+        let of = |path: &str| dir.path().join(path);
+        let misnamed = ["b/02", "b/v2", "c/latest"].map(|path| Overlooked::Misnamed(of(path)));
+        let expected = [Overlooked::Beside(of("a/2"))].into_iter().chain(misnamed).collect::<Vec<_>>();
+        assert_eq!(overlooked(&[dir.path()]).unwrap(), expected);
     }
 
     #[track_caller]

@@ -383,6 +383,9 @@ async fn start(
     let mut entries = catalog::scan(&config.models.repositories)?;
     let unknown = resolved.unknown_models(&catalog::names(&entries));
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
+    for overlooked in catalog::overlooked(&config.models.repositories)? {
+        warn!("{overlooked}");
+    }
     let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
     let unheard =
         if config.data.file.is_some() { resolved.unknown_columns(series.columns()) } else { Vec::new() };

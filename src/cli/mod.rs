@@ -24,14 +24,14 @@ mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use peregrine_shaders::Precision;
 
 use crate::backends::BackendError;
-use crate::catalog::CatalogError;
+use crate::catalog::{self, CatalogError};
 use crate::config::{self, BackendChoice, ConfigError, Overrides, Scope, Sources};
 use crate::node::NodeError;
 use crate::sealed::Vault;
@@ -511,6 +511,14 @@ fn resolved_without_models(files: Vec<PathBuf>) -> Result<config::Resolved, Conf
 /// How models are read: as the environment and the built-in configuration say.
 fn vault() -> Result<Vault, ConfigError> {
     Ok(resolved_without_models(Vec::new())?.config.models.vault)
+}
+
+/// Says on stderr which folders of these repositories are not read although a model lies in them.
+fn warn_of_overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<(), CatalogError> {
+    for overlooked in catalog::overlooked(repositories)? {
+        eprintln!("{overlooked}");
+    }
+    Ok(())
 }
 
 /// Pretty JSON and a newline on stdout.

@@ -9,6 +9,7 @@ use crate::catalog::{self, Entry};
 pub(super) fn list(args: ListArgs) -> Result<(), CliError> {
     let config = resolved(args.config, args.models)?.config;
     let entries = catalog::scan(&config.models.repositories)?;
+    super::warn_of_overlooked(&config.models.repositories)?;
     let loaded: Vec<_> =
         entries.iter().map(|entry| (entry, catalog::load(entry, &config.models.vault))).collect();
     if args.json {

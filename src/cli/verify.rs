@@ -41,6 +41,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
             return Err(CliError::Usage(format!("{}: no model in it", dir.display())));
         }
         entries.extend(found);
+        super::warn_of_overlooked(&[dir])?;
     }
     let vault = super::vault()?;
     let mut executors = backends::open_all(args.backend, backends::cores(), GPU_TIMEOUT)?;
