@@ -186,7 +186,7 @@ fn a_load_that_fails_says_why_and_what_serves_goes_on() {
         assert_eq!(indexed(&node, model, version), ("UNAVAILABLE".to_owned(), "not loaded".to_owned()));
         let refused = node.post(&format!("/v2/repository/models/{model}/load"), "");
         let said = String::from_utf8_lossy(&refused.body).into_owned();
-        assert!(refused.status == 400 && said.contains(WEIGHTS), "{}: {said}", refused.status);
+        assert!(refused.status == 409 && said.contains(WEIGHTS), "{}: {said}", refused.status);
         let (state, reason) = indexed(&node, model, version);
         assert!(state == "UNAVAILABLE" && reason.contains(WEIGHTS), "{model}: {state} {reason}");
         assert!(complaints(&node).contains(&format!("version {version} of model `{model}`")));
@@ -194,7 +194,7 @@ fn a_load_that_fails_says_why_and_what_serves_goes_on() {
     assert_eq!(answers(&node, "kept"), "1");
     // The file that serves is damaged where it lies.
     repository.cut_short("kept/1");
-    assert_eq!(node.post("/v1/models/kept/load", "").status, 400);
+    assert_eq!(node.post("/v1/models/kept/load", "").status, 409);
     assert_eq!(answers(&node, "kept"), "1");
     let (state, reason) = indexed(&node, "kept", "1");
     assert!(state == "READY" && reason.contains(WEIGHTS), "{state} {reason}");
@@ -202,6 +202,21 @@ fn a_load_that_fails_says_why_and_what_serves_goes_on() {
     fs::remove_dir_all(repository.path().join("new")).expect("a folder");
     assert_eq!(node.post("/v1/models/new/load", "").status, 404);
     assert!(!complaints(&node).contains("`new`"));
+}
+
+#[test]
+fn a_version_whose_folder_is_gone_is_not_served_after_a_load() {
+    let repository = Repository::new().whole("pair/1").whole("pair/2");
+    let node = repository.node();
+    assert_eq!(answers(&node, "pair"), "2");
+    fs::remove_dir_all(repository.path().join("pair/2")).expect("a folder");
+    let loaded = node.post("/v1/models/pair/load", "");
+    assert_eq!((loaded.status, &loaded.json()["version"]), (200, &Value::from("1")));
+    assert_eq!(answers(&node, "pair"), "1");
+    // Nothing would be left: what serves goes on, and the order says what is so.
+    fs::remove_dir_all(repository.path().join("pair")).expect("a folder");
+    assert_eq!(node.post("/v1/models/pair/load", "").status, 404);
+    assert_eq!(answers(&node, "pair"), "1");
 }
 
 #[test]

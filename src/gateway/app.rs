@@ -15,6 +15,7 @@ use peregrine_fly::Identity;
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Address, Clock, Cluster, Deadline, Region, TreeView};
 use peregrine_shaders::Windows;
+use tracing::warn;
 
 use super::body::{self, Body, BodyError, BodyLimits, Budget};
 use super::error::Refusal;
@@ -235,11 +236,13 @@ impl Shared {
     /// What the repositories hold, loaded or not.
     pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
         let repositories = self.repositories();
-        blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Load(error.to_string()))).await
+        blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Repository(error.to_string())))
+            .await
     }
 
     /// Loads every version of `name` that the repositories hold; a served one answers until the new one does, and one that
-    /// cannot be loaded keeps none of the others from it.
+    /// cannot be loaded keeps none of the others from it. A version whose folder is gone is unloaded where another one
+    /// answers, as it would be after a restart.
     pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
         let entries: Vec<Entry> =
             self.repository().await?.into_iter().filter(|entry| entry.name == name).collect();
@@ -247,6 +250,7 @@ impl Shared {
         if entries.is_empty() {
             return Err(Refusal::NotInRepository(name.chars().take(128).collect()));
         }
+        let held: BTreeSet<u32> = entries.iter().map(|entry| entry.version).collect();
         let mut first = None;
         for entry in entries {
             let vault = self.config().models.vault.clone();
@@ -260,7 +264,25 @@ impl Shared {
                 first.get_or_insert(Refusal::Load(refused.to_string()));
             }
         }
+        self.unload_but(name, &held).await;
         first.map_or(Ok(()), Err)
+    }
+
+    /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.
+    async fn unload_but(&self, name: &str, held: &BTreeSet<u32>) {
+        let served = self.system.models().into_iter().filter(|model| model.spec.name == name);
+        let (stay, gone): (Vec<u32>, Vec<u32>) =
+            served.map(|model| model.version).partition(|version| held.contains(version));
+        for version in gone {
+            if stay.is_empty() {
+                warn!(
+                    model = name,
+                    version, "no repository holds this version any more, and no other serves"
+                );
+            } else if self.system.unload(name, Some(version)).await {
+                warn!(model = name, version, "unloaded: no repository holds this version any more");
+            }
+        }
     }
 
     /// Where models are looked for.
@@ -273,7 +295,7 @@ impl Shared {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    web::block(work).await.map_err(|cancelled| Refusal::Load(cancelled.to_string()))?
+    web::block(work).await.map_err(|cancelled| Refusal::Repository(cancelled.to_string()))?
 }
 
 pub(crate) fn unix_millis(at: SystemTime) -> u64 {

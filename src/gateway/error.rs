@@ -66,6 +66,8 @@ pub(crate) enum Refusal {
     Unsupported(&'static str),
     #[error("the model cannot be loaded: {0}")]
     Load(String),
+    #[error("the repositories cannot be read: {0}")]
+    Repository(String),
     #[error("predictions are not recorded on this node: there is no audit.dir")]
     NotRecording,
     #[error("no prediction `{0}` is recorded on this node")]
@@ -108,8 +110,6 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn status(&self) -> StatusCode {
-        match self {
     /// Of a query that does not read as what it may have.
     pub(super) fn query(wanted: &'static str, error: &QueryPayloadError) -> Self {
         let why = match error {
@@ -119,6 +119,8 @@ impl Refusal {
         Self::Query { wanted, why: why.chars().take(256).collect() }
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
             Self::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
@@ -144,7 +146,7 @@ impl Refusal {
             Self::NodeLate(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::Load(_) | Self::Order(_) | Self::Fleet(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
+            Self::Order(_) | Self::Fleet(_) | Self::Reload(ReloadRefused::Invalid(_)) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Release(ReleaseRefused::Numbers(_)) => StatusCode::BAD_REQUEST,
@@ -152,12 +154,13 @@ impl Refusal {
                 StatusCode::NOT_FOUND
             }
             Self::Release(ReleaseRefused::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Reload(_) | Self::Orders(_) | Self::Release(_) => StatusCode::CONFLICT,
+            Self::Load(_) | Self::Reload(_) | Self::Orders(_) | Self::Release(_) => StatusCode::CONFLICT,
             Self::NoModel
             | Self::NoScaler
             | Self::NoOverview
             | Self::NodeSilent { .. }
             | Self::Records(_)
+            | Self::Repository(_)
             | Self::NoSeat { .. }
             | Self::Source(SourceError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Source(SourceError::UnknownModel(_) | SourceError::UnknownSeries(_)) => {

@@ -142,7 +142,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Load or reload",
         Some("Any"),
         "Nothing",
-        &[400, 404, 501],
+        &[400, 404, 409, 501, 503],
     ),
     operation("post", "/v2/repository/models/{model}/unload", V2, "Unload", Some("Any"), "Nothing", NAMED),
     operation(
@@ -156,7 +156,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     operation("get", "/v1/models", V1, "Models served and in the repositories", None, "Any", &[]),
     operation("get", "/v1/models/{model}", V1, "One model", None, "Model", NAMED),
-    operation("post", "/v1/models/{model}/load", V1, "Load or reload", None, "Model", BODILESS),
+    operation(
+        "post",
+        "/v1/models/{model}/load",
+        V1,
+        "Load or reload what the repositories hold of it; a version whose folder is gone is unloaded",
+        None,
+        "Model",
+        ORDERS,
+    ),
     operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", BODILESS),
     operation(
         "post",
@@ -353,6 +361,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
 const QUERIES: &[(&str, &str, &str)] = &[
     ("/v1/ticks", "results", "boolean"),
     ("/v1/series/{name}", "last", "integer"),
+    ("/v1/models/{model}", "version", "integer"),
+    ("/v1/models/{model}/unload", "version", "integer"),
     ("/v1/scorecard", "model", "string"),
     ("/v1/scorecard", "version", "integer"),
     ("/v1/scorecard", "series", "string"),
@@ -361,8 +371,6 @@ const QUERIES: &[(&str, &str, &str)] = &[
 
 /// What is said over the stream.
 const STREAM: &str = "\
-    ("/v1/models/{model}", "version", "integer"),
-    ("/v1/models/{model}/unload", "version", "integer"),
     Every message is one object with `op`, in JSON text or, under `peregrine.v1.msgpack`, MessagePack.\n\n\
     Client: `subscribe` {id, model, series: [names, with `*` for any run of characters], levels?: [80], from?: the first \
     number wanted, for all series or by name, epoch?: of the number before it, snapshot?: true, conflate?: true}; \
