@@ -39,10 +39,7 @@ pub(super) enum ImportError {
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
-    if !catalog::holds_model(&args.dir) {
-        let dir = args.dir.display();
-        return Err(CliError::Usage(format!("{dir}: neither model.json nor native.safetensors is in it")));
-    }
+    importable(&args.dir)?;
     let own_name = || catalog::find(&args.dir).ok().and_then(|found| Some(found.first()?.name.clone()));
     let name = args.name.clone().or_else(own_name).unwrap_or_default();
     if !is_plain_name(&name) {
@@ -65,6 +62,30 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
         println!("{name} is now in {}", target.display());
     }
     Ok(())
+}
+
+/// One version of one model with weights of its own?
+fn importable(dir: &Path) -> Result<(), CliError> {
+    let shown = dir.display();
+    let usage = |why: String| Err(CliError::Usage(format!("{shown}: {why}")));
+    if dir.join("ensemble.json").is_file() {
+        return usage(
+            "an ensemble has no weights of its own: import its members under the names that ensemble.json says, then \
+             copy this folder beside them"
+                .to_owned(),
+        );
+    }
+    if catalog::holds_model(dir) {
+        return Ok(());
+    }
+    match catalog::find(dir).unwrap_or_default().as_slice() {
+        [] => usage("neither model.json nor native.safetensors is in it".to_owned()),
+        [.., last] => usage(format!(
+            "several models or versions of one lie in it: import one folder, such as {}, with --name NAME, or copy the \
+             whole into a repository",
+            last.dir.display()
+        )),
+    }
 }
 
 fn import(
@@ -214,6 +235,22 @@ mod tests {
             let named = source.path().join(file).display().to_string();
             assert!(said.contains(&named) && !said.contains(".import"), "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_not_one_model_is_told_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |folder: &str| importable(&dir.path().join(folder)).unwrap_err().to_string();
+        for (folder, file) in
+            [("whole", "ensemble.json"), ("fx/1", "model.json"), ("fx/2", "model.json"), ("none", "x")]
+        {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+            fs::write(dir.path().join(folder).join(file), "{}").unwrap();
+        }
+        assert!(said("whole").contains("import its members"), "{}", said("whole"));
+        assert!(said("fx").contains("fx/2, with --name NAME"), "{}", said("fx"));
+        assert!(said("none").contains("neither model.json"), "{}", said("none"));
+        importable(&dir.path().join("fx/2")).unwrap();
     }
 
     #[test]
