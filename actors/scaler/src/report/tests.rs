@@ -104,6 +104,16 @@ fn averages_and_savings_follow_from_what_was_billed() {
 }
 
 #[test]
+fn what_rounds_to_nothing_saved_has_no_sign() {
+    let mut ledger = ledger(&[]);
+    ledger.accrue(&[accrued(0, &[("iad", Billing::Running, 2.0)])], &usage(Some(0.5), None));
+    let mut report = report(&ledger, Some(5));
+    report.groups[0].savings[0].share = -0.0003;
+    let said = report.to_string();
+    assert!(said.contains(": 0.0 % saved"), "{said}");
+}
+
+#[test]
 fn nothing_is_not_zero() {
     let report = report(&ledger(&["a"]), None);
     let said = &report.groups[0];

@@ -51,7 +51,9 @@ impl fmt::Display for GroupReport {
         starts(f, "cold", self.cold)?;
         starts(f, "warm", self.warm)?;
         for saving in &self.savings {
-            let (machines, money, share) = (saving.machines, saving.money, saving.share * 100.0);
+            // Added to zero, what rounds to nothing has no sign.
+            let share = (saving.share * 1000.0).round() / 10.0 + 0.0;
+            let (machines, money) = (saving.machines, saving.money);
             writeln!(f, "  a fixed fleet of {machines} would have cost {money:.2}: {share:.1} % saved")?;
         }
         Ok(())

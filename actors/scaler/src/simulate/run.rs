@@ -65,7 +65,9 @@ pub enum ScenarioError {
     #[error("the fleet has no group")]
     NoGroup,
     /// Its steps are none, or its end is before its beginning, or it is longer than anybody waits for.
-    #[error("is not between 1 and {STEPS_MAX} steps")]
+    #[error(
+        "the time that is simulated is not between 1 and {STEPS_MAX} steps: it ends before it begins, or lasts too long"
+    )]
     Steps,
 }
 
