@@ -8,6 +8,8 @@
 
 mod support;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -163,10 +165,18 @@ fn beside(gpu: &mut GpuExecutor, resident: &Arc<dyn ResidentPlan>, mut one: Aske
         let resident = Arc::clone(resident);
         move || {
             let (mut missed, mut turn) = (0_u64, 0);
+            let (begun, ours, mut slow) = (Instant::now(), Processor::of_this_thread(), Vec::new());
             while Instant::now() < until {
+                let before = ours.times();
                 let asked = Instant::now();
                 match resident.run(1, &[&one.inputs[turn % one.inputs.len()]], &mut one.output) {
-                    Ok(()) => one.answered(turn, asked),
+                    Ok(()) => {
+                        let took = asked.elapsed();
+                        one.answered(turn, asked);
+                        if took > Duration::from_millis(1) && slow.len() < 20 {
+                            slow.push((begun.elapsed(), took, before, ours.times()));
+                        }
+                    }
                     Err(_) => {
                         missed += 1;
                         std::thread::sleep(Duration::from_micros(100));
@@ -176,6 +186,12 @@ fn beside(gpu: &mut GpuExecutor, resident: &Arc<dyn ResidentPlan>, mut one: Aske
             }
             one.report("one row, beside batches");
             println!("{missed} times it did not answer; {:?}", resident.counts());
+            for (at, took, before, after) in slow {
+                let [ran, waited] = [0, 1].map(|which| after[which].saturating_sub(before[which]));
+                println!(
+                    "after {at:.1?} one took {took:.1?}: its thread ran for {ran:.1?} and waited for a CPU for {waited:.1?}"
+                );
+            }
         }
     });
     let mut turn = 0;
@@ -185,6 +201,24 @@ fn beside(gpu: &mut GpuExecutor, resident: &Arc<dyn ResidentPlan>, mut one: Aske
     }
     batch.report("256 rows, submitted, beside that");
     asking.join().expect("the asking one ends");
+}
+
+/// What the scheduler notes of a thread.
+struct Processor(File);
+
+impl Processor {
+    fn of_this_thread() -> Self {
+        Self(File::open("/proc/thread-self/schedstat").expect("Linux notes it"))
+    }
+
+    /// On a CPU, and waiting for one.
+    fn times(&self) -> [Duration; 2] {
+        let mut text = [0; 64];
+        let read = self.0.read_at(&mut text, 0).expect("it was opened");
+        let text = std::str::from_utf8(&text[..read]).expect("numbers");
+        let mut nanos = text.split(' ').map(|number| number.parse().expect("a number"));
+        [(); 2].map(|()| Duration::from_nanos(nanos.next().expect("two")))
+    }
 }
 
 fn stay_awake(pause: Duration) {

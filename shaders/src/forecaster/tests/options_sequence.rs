@@ -331,3 +331,28 @@ fn run(model: &Model, windows: &Windows) -> Vec<f32> {
     forecaster.forecast(executor, windows, &mut Scratch::default(), &mut out).unwrap();
     out
 }
+
+/// A state that is carried on has seen what was before the window; the forecast of a window has not. So a tick costs the
+/// whole window, or its newest step where all others were taken before ([`crate::gpu::Slider`]).
+#[test]
+fn a_state_that_is_carried_into_a_window_gives_another_forecast() {
+    for model in [rnn("LSTM"), rnn("GRU"), deepar("Normal")] {
+        // No normalizer: the steps of a former window have the numbers that they have in this one.
+        let short = Model { scaler: "identity", ..model }.randomize(4);
+        let long = Model { window: short.window + 30, ..short.clone() };
+        let carried = Windows { mask: None, ..long.windows(&mut Rng(5)) };
+        let newest = carried.y.chunks_exact(long.window).flat_map(|row| &row[30..]).copied().collect();
+        let newest = Windows { y: newest, ..carried.clone() };
+        let answer = |model: &Model, windows: &Windows| {
+            let mut answer = Vec::new();
+            let forecaster = load(model).expect("it is sound");
+            let mut cpu = CpuExecutor::new(1);
+            forecaster.forecast(&mut cpu, windows, &mut Scratch::default(), &mut answer).expect("it runs");
+            answer
+        };
+        let (window, carried) = (answer(&short, &newest), answer(&long, &carried));
+        let size = window.iter().fold(0.0, |size: f32, value| size.max(value.abs()));
+        let off = window.iter().zip(&carried).map(|(a, b)| (a - b).abs() / size).fold(0.0, f32::max);
+        assert!(off > 1e-3, "{}: off by {off:e}, where executors agree to 2e-5", short.class);
+    }
+}
