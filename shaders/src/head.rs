@@ -70,18 +70,38 @@ pub fn bounds(spec: &ModelSpec, row: &[f32], level: f64) -> Option<(Vec<f32>, Ve
 }
 
 /// The median per step; the point forecast where there is no distribution. Between trained levels the two that
-/// enclose one half are interpolated; outside them the nearest one stands in.
+/// enclose one half are interpolated. `None`: all levels are on one side of it.
 #[must_use]
-pub fn median(spec: &ModelSpec, row: &[f32]) -> Vec<f32> {
+pub fn median(spec: &ModelSpec, row: &[f32]) -> Option<Vec<f32>> {
     let steps = row.chunks_exact(spec.columns.len());
     match &spec.head {
         // Both distributions are symmetric: the median is the mean.
-        Head::Point | Head::StudentT | Head::Normal => steps.map(|step| step[0]).collect(),
+        Head::Point | Head::StudentT | Head::Normal => Some(steps.map(|step| step[0]).collect()),
         Head::Quantiles(levels) => {
-            let mix = middle(levels);
-            steps.map(|step| mix.iter().map(|&(column, weight)| step[column] * weight).sum()).collect()
+            let mix = middle(levels)?;
+            Some(steps.map(|step| mix.map(|(column, weight)| step[column] * weight).iter().sum()).collect())
         }
     }
+}
+
+/// Whether answers of this head have a median.
+#[must_use]
+pub fn has_median(head: &Head) -> bool {
+    match head {
+        Head::Point | Head::StudentT | Head::Normal => true,
+        Head::Quantiles(levels) => middle(levels).is_some(),
+    }
+}
+
+/// Columns and weights that make the level one half.
+fn middle(levels: &[f64]) -> Option<[(usize, f32); 2]> {
+    let nearest = |candidates: &mut dyn Iterator<Item = usize>| {
+        candidates.min_by(|&a, &b| (levels[a] - 0.5).abs().total_cmp(&(levels[b] - 0.5).abs()))
+    };
+    let low = nearest(&mut (0..levels.len()).filter(|&column| levels[column] <= 0.5 + LEVEL_SLACK))?;
+    let high = nearest(&mut (0..levels.len()).filter(|&column| levels[column] >= 0.5 - LEVEL_SLACK))?;
+    let weight = if low == high { 0.0 } else { (0.5 - levels[low]) / (levels[high] - levels[low]) };
+    Some([(low, (1.0 - weight) as f32), (high, weight as f32)])
 }
 
 /// Whether any of these steps, `[steps, C]`, has a quantile above one of a higher level: heads that are trained apart may
@@ -94,23 +114,6 @@ pub fn crosses(head: &Head, steps: &[f32]) -> bool {
     let disordered = |step: &[f32]| columns.windows(2).any(|pair| step[pair[0]] > step[pair[1]]);
     // Multivariate answers have their quantiles innermost too.
     steps.chunks_exact(levels.len().max(1)).any(disordered)
-}
-
-/// Columns and weights that make the level one half.
-fn middle(levels: &[f64]) -> Vec<(usize, f32)> {
-    let nearest = |candidates: &mut dyn Iterator<Item = usize>| {
-        candidates.min_by(|&a, &b| (levels[a] - 0.5).abs().total_cmp(&(levels[b] - 0.5).abs()))
-    };
-    let below = nearest(&mut (0..levels.len()).filter(|&column| levels[column] <= 0.5 + LEVEL_SLACK));
-    let above = nearest(&mut (0..levels.len()).filter(|&column| levels[column] >= 0.5 - LEVEL_SLACK));
-    match (below, above) {
-        (Some(low), Some(high)) if low != high => {
-            let weight = (0.5 - levels[low]) / (levels[high] - levels[low]);
-            vec![(low, (1.0 - weight) as f32), (high, weight as f32)]
-        }
-        (Some(only), _) | (None, Some(only)) => vec![(only, 1.0)],
-        (None, None) => Vec::new(),
-    }
 }
 
 fn quantile(head: &Head, step: &[f32], probability: f64) -> Option<f32> {
@@ -247,9 +250,12 @@ mod tests {
     #[test]
     fn the_median_is_interpolated_between_the_levels_that_enclose_it() {
         let row = [1.0, 3.0];
-        assert_eq!(median(&spec(Head::Quantiles(vec![0.25, 0.75])), &row), [2.0]);
-        assert_eq!(median(&spec(Head::Quantiles(vec![0.5, 0.75])), &row), [1.0]);
-        assert_eq!(median(&spec(Head::Quantiles(vec![0.9, 0.75])), &row), [3.0]);
-        assert_eq!(median(&spec(Head::StudentT), &[7.0, 5.0, 7.0, 1.0]), [7.0]);
+        assert_eq!(median(&spec(Head::Quantiles(vec![0.25, 0.75])), &row), Some(vec![2.0]));
+        assert_eq!(median(&spec(Head::Quantiles(vec![0.5, 0.75])), &row), Some(vec![1.0]));
+        for levels in [vec![0.9, 0.75], vec![0.1, 0.4]] {
+            assert_eq!(median(&spec(Head::Quantiles(levels.clone())), &row), None, "{levels:?}");
+            assert!(!has_median(&Head::Quantiles(levels)));
+        }
+        assert_eq!(median(&spec(Head::StudentT), &[7.0, 5.0, 7.0, 1.0]), Some(vec![7.0]));
     }
 }

@@ -216,7 +216,8 @@ fn one(
     level: Option<f64>,
 ) -> Result<Prediction, Refusal> {
     let spec = &forecast.spec;
-    let mut prediction = head::median(spec, row);
+    let no_median = || BadForecast::NoMedian { model: spec.name.clone() };
+    let mut prediction = head::median(spec, row).ok_or_else(no_median)?;
     prediction.truncate(horizon);
     let interval = level.map(|level| {
         let (mut lower, mut upper) =

@@ -82,6 +82,12 @@ pub enum ScoreError {
         /// How many it reads.
         series: usize,
     },
+    /// Its error cannot be measured.
+    #[error("model `{model}` has no median: all its quantiles are on one side of it")]
+    NoMedian {
+        /// Which candidate.
+        model: String,
+    },
     /// Not one origin fits.
     #[error("model `{model}` forecasts {horizon} steps, and only {holdout} days are held out")]
     ShortHoldout {
@@ -251,7 +257,8 @@ fn of_model(
             },
         )?;
         for (row, (origin, answer)) in chunk.iter().zip(out.chunks_exact(spec.answer_len())).enumerate() {
-            let medians = head::median(spec, answer);
+            let no_median = || ScoreError::NoMedian { model: candidate.name.clone() };
+            let medians = head::median(spec, answer).ok_or_else(no_median)?;
             let quantiles = quantiles(spec, answer, &medians).ok_or_else(|| not_finite(row))?;
             for (step, (&truth, &median)) in origin.truth(spec.horizon).iter().zip(&medians).enumerate() {
                 let at = step * levels.len()..(step + 1) * levels.len();

@@ -62,9 +62,10 @@ pub(super) struct Interval {
 }
 
 impl Layout {
-    /// `None`: a model of several series, or of no step; it is not scored.
+    /// `None`: a model of several series, of no step or without a median; it is not scored.
     pub(super) fn of(spec: &ModelSpec) -> Option<Self> {
-        if spec.series != 1 || spec.family.is_multivariate() || spec.horizon == 0 {
+        let is_scored = spec.series == 1 && !spec.family.is_multivariate() && spec.horizon > 0;
+        if !is_scored || !head::has_median(&spec.head) {
             return None;
         }
         let levels = levels(&spec.head);
@@ -93,7 +94,7 @@ impl Layout {
         if values.len() != spec.answer_len() || !values.iter().all(|value| value.is_finite()) {
             return None;
         }
-        let medians = head::median(spec, values);
+        let medians = head::median(spec, values)?;
         let quantiles = quantiles(spec, values, &medians)?;
         let mut row = Vec::with_capacity(self.horizon * self.width());
         for (step, median) in medians.iter().enumerate() {

@@ -137,7 +137,8 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
         .filter_map(|&level| head::bounds(spec, &one.values, level).map(|(low, high)| (level, low, high)))
         .collect();
     let crossed = head::crosses(&spec.head, &one.values);
-    message(form.encoding, op, 13 + usize::from(crossed), |out| {
+    let medians = head::median(spec, &one.values);
+    message(form.encoding, op, 12 + usize::from(medians.is_some()) + usize::from(crossed), |out| {
         out.key("model").text(&one.stream.model);
         out.key("series").text(one.stream.series.as_str());
         out.key("seq").number(one.seq);
@@ -146,11 +147,13 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
         out.key("accepted_at").millis(one.accepted_at);
         out.key("made_at").millis(one.made_at);
         out.key("horizon").number(spec.horizon as u64);
-        out.key(match spec.head {
-            Head::Quantiles(_) => "median",
-            Head::Point | Head::StudentT | Head::Normal => "mean",
-        });
-        out.floats(&head::median(spec, &one.values));
+        if let Some(medians) = &medians {
+            out.key(match spec.head {
+                Head::Quantiles(_) => "median",
+                Head::Point | Head::StudentT | Head::Normal => "mean",
+            });
+            out.floats(medians);
+        }
         out.key("intervals").list(intervals.len(), |out| {
             for (level, low, high) in &intervals {
                 out.map(3, |out| {

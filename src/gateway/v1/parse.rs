@@ -88,6 +88,11 @@ pub(crate) enum BadForecast {
     #[error("the model gives no {level} % interval: {offered}")]
     Level { level: f64, offered: String },
     #[error(
+        "all quantiles of model `{model}` are on one side of the median, which this route answers: /v1/forecast gives its \
+         intervals, /v2/models/{model}/infer its columns"
+    )]
+    NoMedian { model: String },
+    #[error(
         "model `{model}` forecasts {series} series together, which this route cannot say: send `y` of shape \
          [-1, {window}, {series}] to /v2/models/{model}/infer"
     )]

@@ -90,11 +90,13 @@ fn one(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, row: &[f32], shared
     out.extend_from_slice(b"{\"id\":");
     text(out, &answer.series[place].label(place));
     out.extend_from_slice(format!(",\"prediction_id\":\"{}\"", answer.ids.row(place)).as_bytes());
-    out.extend_from_slice(match spec.head {
-        Head::Quantiles(_) => b",\"median\":",
-        Head::Point | Head::StudentT | Head::Normal => b",\"mean\":",
-    });
-    print_list(out, &head::median(spec, row)[..answer.horizon]);
+    if let Some(medians) = head::median(spec, row) {
+        out.extend_from_slice(match spec.head {
+            Head::Quantiles(_) => b",\"median\":",
+            Head::Point | Head::StudentT | Head::Normal => b",\"mean\":",
+        });
+        print_list(out, &medians[..answer.horizon]);
+    }
     out.extend_from_slice(b",\"intervals\":[");
     let mut first = true;
     for &level in answer.levels {
