@@ -104,6 +104,15 @@ fn a_key_opens_what_is_closed() {
     let by_variable =
         top(&["--url", &url, "--once"]).env("PEREGRINE_API_KEY", key).output().expect("it starts");
     assert!(by_variable.status.success(), "{}", text(&by_variable.stderr));
+    for args in [&["scaler", "report"][..], &["scaler", "release", "cpu", "2"]] {
+        let asked = |key: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
+            let output = command.args(args).args(["--url", &url]).env("PEREGRINE_API_KEY", key).output();
+            text(&output.expect("the binary starts").stderr).to_owned()
+        };
+        assert!(asked("").contains(": 401: "), "{args:?}: {}", asked(""));
+        assert!(!asked(key).contains(": 401: "), "{args:?}: {}", asked(key));
+    }
 }
 
 /// The program in a terminal of its own.

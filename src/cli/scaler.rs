@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use peregrine_scaler::signal::{NodeReport, Signal};
 use serde_json::{Value, json};
 
-use super::trust::TrustArgs;
+use super::trust::AccessArgs;
 use super::{CliError, print_json, resolved_without_models};
 use crate::scaler::OpenError;
 use crate::scaler::once::{Evaluated, evaluate};
@@ -43,7 +43,7 @@ pub(super) struct OnceArgs {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     #[command(flatten)]
-    trust: TrustArgs,
+    access: AccessArgs,
     /// Do what was decided
     #[arg(long)]
     apply: bool,
@@ -58,7 +58,7 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     #[command(flatten)]
-    trust: TrustArgs,
+    access: AccessArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -74,7 +74,7 @@ pub(super) struct ReleaseArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     #[command(flatten)]
-    trust: TrustArgs,
+    access: AccessArgs,
 }
 
 /// The fleet cannot be evaluated or asked about.
@@ -124,7 +124,7 @@ pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
 fn once(args: OnceArgs) -> Result<(), CliError> {
     let config = resolved_without_models(args.config)?.config;
     let reports = match &args.url {
-        Some(url) => reports(&fetch(url, &args.trust)?),
+        Some(url) => reports(&fetch(url, &args.access)?),
         None => BTreeMap::new(),
     };
     let evaluated = evaluate(&config, reports, args.apply).map_err(ScalerError::from)?;
@@ -172,7 +172,7 @@ fn as_json(evaluated: &Evaluated) -> Value {
 }
 
 fn report(args: &ReportArgs) -> Result<(), CliError> {
-    let report = fetch(&args.url, &args.trust)?;
+    let report = fetch(&args.url, &args.access)?;
     if args.json {
         return Ok(print_json(&report)?);
     }
@@ -215,12 +215,16 @@ fn report(args: &ReportArgs) -> Result<(), CliError> {
 fn release(args: &ReleaseArgs) -> Result<(), CliError> {
     let body = json!({ "group": args.group, "release": args.release }).to_string();
     let url = format!("{}/v1/scaler/release", args.url.trim_end_matches('/'));
-    let agent = args.trust.agent(WITHIN)?;
-    let sent = agent.post(&url).header("content-type", "application/json").send(body.as_bytes());
+    let agent = args.access.agent(WITHIN)?;
+    let mut asked = agent.post(&url).header("content-type", "application/json");
+    if let Some(authorization) = args.access.authorization()? {
+        asked = asked.header("authorization", authorization);
+    }
+    let sent = asked.send(body.as_bytes());
     let mut answer = sent.map_err(|source| unreachable(&url, source))?;
     let text = read(&url, &mut answer)?;
     if !answer.status().is_success() {
-        return Err(ScalerError::Refused { url, why: problem(&text) }.into());
+        return Err(refused(url, answer.status().as_u16(), &text).into());
     }
     writeln!(io::stdout().lock(), "{} will run {}", args.group, args.release)?;
     Ok(())
@@ -230,12 +234,16 @@ fn unreachable(url: &str, source: ureq::Error) -> ScalerError {
     ScalerError::Unreachable { url: url.to_owned(), source: Box::new(source) }
 }
 
-fn fetch(url: &str, trust: &TrustArgs) -> Result<Value, CliError> {
+fn fetch(url: &str, access: &AccessArgs) -> Result<Value, CliError> {
     let url = format!("{}/v1/scaler/report", url.trim_end_matches('/'));
-    let mut answer = trust.agent(WITHIN)?.get(&url).call().map_err(|source| unreachable(&url, source))?;
+    let mut asked = access.agent(WITHIN)?.get(&url);
+    if let Some(authorization) = access.authorization()? {
+        asked = asked.header("authorization", authorization);
+    }
+    let mut answer = asked.call().map_err(|source| unreachable(&url, source))?;
     let text = read(&url, &mut answer)?;
     if !answer.status().is_success() {
-        return Err(ScalerError::Refused { url, why: problem(&text) }.into());
+        return Err(refused(url, answer.status().as_u16(), &text).into());
     }
     Ok(serde_json::from_str(&text).map_err(|source| ScalerError::NotJson { url, source })?)
 }
@@ -246,10 +254,11 @@ fn read(url: &str, answer: &mut ureq::http::Response<ureq::Body>) -> Result<Stri
 }
 
 /// The sentence of a refusal, whatever form it has.
-fn problem(text: &str) -> String {
+fn refused(url: String, status: u16, text: &str) -> ScalerError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let detail = body["detail"].as_str().or_else(|| body["error"].as_str());
-    detail.map_or_else(|| text.chars().take(200).collect(), str::to_owned)
+    let sentence = detail.map_or_else(|| text.chars().take(200).collect(), str::to_owned);
+    ScalerError::Refused { url, why: format!("{status}: {sentence}") }
 }
 
 /// What nodes measured, by machine and by name; what cannot be read was not measured.
@@ -294,7 +303,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_by_its_sentence() {
-        assert_eq!(problem(r#"{"title":"x","detail":"no scaler acts"}"#), "no scaler acts");
-        assert_eq!(problem("<html>"), "<html>");
+        let said = |text| refused("u".to_owned(), 503, text).to_string();
+        assert_eq!(said(r#"{"title":"x","detail":"no scaler acts"}"#), "u: 503: no scaler acts");
+        assert_eq!(said("<html>"), "u: 503: <html>");
     }
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use peregrine_runtime::{Clock as _, SystemClock};
 
 use super::CliError;
-use super::trust::TrustArgs;
-use crate::top::{self, Demo, Feed, KEY_VARIABLE, Source};
+use super::trust::AccessArgs;
+use crate::top::{self, Demo, Feed, Source};
 
 /// For an answer; a node that asks another waits two seconds itself.
 const WITHIN: Duration = Duration::from_secs(4);
@@ -20,11 +20,8 @@ pub(super) struct TopArgs {
     /// Any node of the cluster
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// An API key with scope observe, where the node wants one; default: what PEREGRINE_API_KEY holds
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
     #[command(flatten)]
-    trust: TrustArgs,
+    access: AccessArgs,
     /// Look at this node first, through the one that is asked
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -45,11 +42,7 @@ pub(super) fn run(args: TopArgs) -> Result<(), CliError> {
         let now = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Feed::Demo(Box::new(Demo::new(DEMO_SEED, now)))
     } else {
-        let key = args.key.or_else(|| std::env::var(KEY_VARIABLE).ok()).filter(|key| !key.is_empty());
-        if key.as_ref().is_some_and(|key| !key.chars().all(|one| one.is_ascii_graphic())) {
-            return Err(CliError::Usage("an API key has visible ASCII characters only".to_owned()));
-        }
-        Feed::Server(Source::new(&args.url, key, args.trust.agent(WITHIN)?))
+        Feed::Server(Source::new(&args.url, args.access.authorization()?, args.access.agent(WITHIN)?))
     };
     if args.once {
         return Ok(top::once(&mut feed, args.node.as_deref(), args.json, &mut io::stdout().lock())??);

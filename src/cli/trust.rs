@@ -1,4 +1,4 @@
-//! Whom verbs believe that ask a node.
+//! How verbs ask a node: whom they believe, and what they show.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,15 +8,29 @@ use clap::Args;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::CliError;
+use crate::top::KEY_VARIABLE;
 
 #[derive(Debug, Default, Args)]
-pub(super) struct TrustArgs {
+pub(super) struct AccessArgs {
     /// PEM file with who vouches for an https node
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// An API key, where the node wants one; default: what PEREGRINE_API_KEY holds
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
 }
 
-impl TrustArgs {
+impl AccessArgs {
+    /// What the header `authorization` says; `None`: nothing is shown.
+    pub(super) fn authorization(&self) -> Result<Option<String>, CliError> {
+        let key = self.key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok()).filter(|key| !key.is_empty());
+        match key {
+            Some(key) if key.chars().all(|one| one.is_ascii_graphic()) => Ok(Some(format!("Bearer {key}"))),
+            Some(_) => Err(CliError::Usage("an API key has visible ASCII characters only".to_owned())),
+            None => Ok(None),
+        }
+    }
+
     /// A client whose whole exchanges take at most so long.
     pub(super) fn agent(&self, within: Duration) -> Result<ureq::Agent, CliError> {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(within));

@@ -21,7 +21,7 @@ const WAITING_MAX: usize = 4;
 /// Who is asked.
 pub(crate) struct Source {
     url: String,
-    key: Option<String>,
+    authorization: Option<String>,
     agent: ureq::Agent,
 }
 
@@ -55,8 +55,8 @@ pub(crate) enum FeedError {
 }
 
 impl Source {
-    pub(crate) fn new(url: &str, key: Option<String>, agent: ureq::Agent) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), key, agent }
+    pub(crate) fn new(url: &str, authorization: Option<String>, agent: ureq::Agent) -> Self {
+        Self { url: url.trim_end_matches('/').to_owned(), authorization, agent }
     }
 
     /// Asks once. `node`: whose overview; `None`: that of the node that is asked.
@@ -66,8 +66,8 @@ impl Source {
         if let Some(node) = node {
             asked = asked.query("node", node);
         }
-        if let Some(key) = &self.key {
-            asked = asked.header("authorization", format!("Bearer {key}"));
+        if let Some(authorization) = &self.authorization {
+            asked = asked.header("authorization", authorization);
         }
         let unreachable = |source| FeedError::Unreachable { url: url.clone(), source: Box::new(source) };
         let mut answer = asked.call().map_err(unreachable)?;

@@ -21,6 +21,7 @@ use peregrine_load::{LoadError, control, ramp};
 use serde_json::Value;
 
 use super::{BenchArgs, CliError};
+use crate::top::KEY_VARIABLE;
 
 /// Rows that no server takes in one request.
 const ROWS_MAX: usize = 65_536;
@@ -101,7 +102,7 @@ pub(super) struct LoadArgs {
     /// Longest wait for an answer; then the connection is made anew
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
     timeout: f64,
-    /// API key, or @FILE that holds it
+    /// API key, or @FILE that holds it; default: what PEREGRINE_API_KEY holds
     #[arg(long)]
     key: Option<String>,
     /// PEM file with who vouches for an https server
@@ -206,7 +207,8 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
         (None, true) => Trust::Anybody,
         (None, false) => Trust::Usual,
     };
-    let key = load.key.as_deref().map(key).transpose()?;
+    let of_variable = || std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
+    let key = load.key.as_deref().map(key).transpose()?.or_else(of_variable);
     let timeout = seconds("--timeout", load.timeout, 0.01)?;
     let target = |url: &str| {
         let mut target = Target::new(url, &trust, key.clone(), timeout).map_err(of_usage)?;
