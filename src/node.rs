@@ -382,6 +382,10 @@ async fn start(
     let config = &resolved.config;
     let mut entries = catalog::scan(&config.models.repositories)?;
     let unknown = resolved.unknown_models(&catalog::names(&entries));
+    let mut settings = settings(config, factories.placement);
+    let of_others = |name: &&String| config.holding(name) == Holding::No;
+    let named = entries.iter().map(|entry| &entry.name).chain(config.placement.keys());
+    settings.models_of_others = named.filter(of_others).cloned().collect();
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
     for overlooked in catalog::overlooked(&config.models.repositories)? {
         warn!("{overlooked}");
@@ -396,7 +400,7 @@ async fn start(
     // The seed of a real node is chance; simulations bring their own.
     let has_meters = factories.meters.is_some();
     let system = System::start_metered(
-        settings(config, factories.placement),
+        settings,
         factories.cpu,
         factories.gpus,
         factories.meters,

@@ -64,6 +64,30 @@ fn a_node_without_models_answers_through_the_others_with_their_numbers() {
         members["nrt-1"]["models"][MODEL],
         serde_json::json!({"versions": ["1"], "gpu": false, "gpu_open": false, "standby": true})
     );
+    let index = fleet.post("fra-1", "/v2/repository/index", r#"{"ready":true}"#).json();
+    let state = |index: &serde_json::Value| {
+        let of_model =
+            index.as_array().and_then(|list| list.iter().find(|one| one["name"] == MODEL).cloned());
+        of_model.map(|one| (one["state"].clone(), one["reason"].clone()))
+    };
+    assert_eq!(state(&index), Some(("READY".into(), "served by other nodes, in iad, nrt".into())));
+}
+
+#[test]
+fn a_model_whose_nodes_are_gone_is_missing_and_not_unknown() {
+    let fleet = three(&[]);
+    took("the gateway is ready", || fleet.get("fra-1", "/health/ready").status == 200);
+    fleet.signal("iad-1", libc::SIGKILL);
+    fleet.signal("nrt-1", libc::SIGKILL);
+    let body = format!(r#"{{"model":"{MODEL}","series":[{{"values":{:?}}}]}}"#, vec![1.5_f32; WINDOW]);
+    let ask = |body: &str| fleet.post("fra-1", "/v1/forecast", body);
+    took("their loss is noticed", || ask(&body).status == 503);
+    let answer = ask(&body);
+    let told = String::from_utf8_lossy(&answer.body).into_owned();
+    assert_eq!(answer.status, 503, "{told}");
+    assert!(told.contains(&format!("no node that serves `{MODEL}` is there")), "{told}");
+    assert_eq!(fleet.get("fra-1", &format!("/v2/models/{MODEL}/ready")).status, 503);
+    assert_eq!(ask(&body.replace(MODEL, "nothing")).status, 404);
 }
 
 #[test]

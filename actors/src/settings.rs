@@ -1,6 +1,6 @@
 //! What the owner decides before a system starts: plain values, all of them checked by whoever read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use peregrine_runtime::Region;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub placement: Placement,
     /// The same for single models, whatever their profile says.
     pub placement_by_model: BTreeMap<String, Placement>,
+    /// Models that are for other nodes to serve: while none of them does, one is missing for a time, not unknown.
+    pub models_of_others: BTreeSet<String>,
     /// What models are served for.
     pub profiles: Profiles,
     /// How exactly matrices are kept; `None`: as the profile says beside a GPU, where the network sees normalized numbers.
@@ -178,6 +180,7 @@ impl Default for Settings {
             fallback_by_model: BTreeMap::new(),
             placement: Placement::Gpu,
             placement_by_model: BTreeMap::new(),
+            models_of_others: BTreeSet::new(),
             profiles: Profiles::default(),
             precision: None,
             precision_by_model: BTreeMap::new(),

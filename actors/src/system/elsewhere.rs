@@ -79,7 +79,7 @@ impl System {
     ) -> Result<Arc<ModelStatus>, ForecastError> {
         let unknown = match self.find(model, version) {
             Ok(found) => return Ok(found),
-            Err(unknown) => unknown,
+            Err(unknown) => self.missing(unknown),
         };
         let Some(remote) = self.inner.remote.get() else { return Err(unknown) };
         if let Some(known) = remote.shapes.get(model, version, self.inner.clock.now()) {
@@ -260,7 +260,7 @@ impl System {
         unknown: ForecastError,
         now: Instant,
     ) -> Result<Forecast, ForecastError> {
-        let (version, deadline) = (request.version, request.deadline);
+        let (version, deadline, unknown) = (request.version, request.deadline, self.missing(unknown));
         if remote.peers.providers(&request.model, version).is_empty() {
             return Err(unknown);
         }
@@ -288,6 +288,16 @@ impl System {
                 }
                 Err(refusal.for_caller(&asked))
             }
+        }
+    }
+
+    /// What is unknown here, unless others are to serve it: then they are away.
+    fn missing(&self, unknown: ForecastError) -> ForecastError {
+        match unknown {
+            ForecastError::UnknownModel(model) if self.inner.settings.models_of_others.contains(&model) => {
+                ForecastError::unavailable(format!("no node that serves `{model}` is there"))
+            }
+            unknown => unknown,
         }
     }
 

@@ -161,6 +161,19 @@ async fn a_model_that_is_nowhere_is_unknown() {
 }
 
 #[tokio::test]
+async fn a_model_that_others_are_to_serve_is_missing_while_none_does() {
+    let of_others =
+        |settings: &mut crate::Settings| settings.models_of_others = ["nowhere".to_owned()].into();
+    let here = Rig::cpu(of_others).await;
+    join(&here, None, NO_WAY);
+    let missing = ForecastError::unavailable("no node that serves `nowhere` is there");
+    let asked = here.system.forecast(named(&here, "nowhere", ramp(1))).await;
+    assert_eq!(asked.map(|_| ()), Err(missing.clone()));
+    let located = here.system.locate("nowhere", None, here.request(ramp(1)).deadline).await;
+    assert_eq!(located.map(|_| ()), Err(missing));
+}
+
+#[tokio::test]
 async fn an_open_breaker_sends_requests_to_the_gpu_that_is_well() {
     let (here, there) = (Rig::gpu(|_| {}).await, Rig::gpu(|_| {}).await);
     let (out, back) = join(&here, Some(&there), NO_WAY);

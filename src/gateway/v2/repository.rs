@@ -3,9 +3,11 @@
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::ModelState;
+use peregrine_runtime::Region;
 use serde_json::{Value, json};
 
 use super::{ModelPath, ProtocolError, Shared};
+use crate::catalog::Entry;
 use crate::gateway::error::Refusal;
 use crate::gateway::json::{Cursor, JsonError, Scalar};
 
@@ -30,16 +32,27 @@ pub(super) async fn index(
             json!({ "name": model.spec.name, "version": model.version.to_string(), "state": state, "reason": reason })
         })
         .collect();
+    let elsewhere = shared.elsewhere();
+    let not_here = |name: &str, version: u32| !served.iter().any(|model| is_entry(model, name, version));
+    for ((name, version), regions) in &elsewhere {
+        if not_here(name, *version) {
+            let regions = regions.iter().map(Region::as_str).collect::<Vec<_>>().join(", ");
+            let reason = format!("served by other nodes, in {regions}");
+            list.push(
+                json!({ "name": name, "version": version.to_string(), "state": "READY", "reason": reason }),
+            );
+        }
+    }
     if !ready_only {
-        for entry in shared.repository().await? {
-            if !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
-                let refused = shared.refusals.reason(&entry.name, entry.version);
-                list.push(json!({
-                    "name": entry.name,
-                    "version": entry.version.to_string(),
-                    "state": "UNAVAILABLE",
-                    "reason": refused.unwrap_or_else(|| "not loaded".to_owned()),
-                }));
+        for Entry { name, version, .. } in shared.repository().await? {
+            let is_ready = elsewhere.contains_key(&(name.clone(), version));
+            if !is_ready && not_here(&name, version) {
+                let refused = shared.refusals.reason(&name, version);
+                let reason = refused.unwrap_or_else(|| "not loaded".to_owned());
+                let version = version.to_string();
+                list.push(
+                    json!({ "name": name, "version": version, "state": "UNAVAILABLE", "reason": reason }),
+                );
             }
         }
     }
