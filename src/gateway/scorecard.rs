@@ -51,7 +51,10 @@ fn document(card: &Scorecard, wish: &Wish) -> Value {
         let mut view = view(score);
         view["model"] = json!(*score.model);
         view["version"] = json!(score.version.to_string());
-        view["scored"] = json!(scored.map_or(0, |(.., count)| *count));
+        // Counted by version, not by series.
+        if wish.series.is_none() {
+            view["scored"] = json!(scored.map_or(0, |(.., count)| *count));
+        }
         if wish.steps {
             let own = steps.iter().filter(|step| is_it(&step.model, step.version));
             view["steps"] = own.map(step_view).collect();
@@ -104,6 +107,8 @@ mod tests {
         assert_eq!(model["steps"].as_array().map(Vec::len), Some(1));
         assert_eq!(model["steps"][0]["step"], json!(1));
         check(&card, Wish::default(), 1);
+        let of_series = document(&card, &Wish { series: Some("a".to_owned()), ..Wish::default() });
+        assert_eq!(of_series["models"][0].get("scored"), None, "counted by version, not by series");
     }
 
     #[test]

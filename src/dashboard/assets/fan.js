@@ -229,7 +229,7 @@ export class Fan {
     for (const { level, held } of score.coverage) {
       rows.push([`Within ${level} %`, held === null ? format.NONE : `${held.toFixed(0)} %`, 'Share of truths within the interval', fits(level, held)]);
     }
-    rows.push(['Scored', format.whole(score.scored)]);
+    rows.push(['Values scored', format.whole(score.weight), 'Recent ones weigh more']);
     define(byId('fan-score'), rows);
   }
 
