@@ -11,6 +11,8 @@ use crate::{Head, ModelSpec};
 pub(crate) const LEVEL_SLACK: f64 = 1e-6;
 /// From here on the library's quantile of Student's t loses digits, and the expansion has them all.
 const FREEDOM_LARGE: f64 = 1000.0;
+/// Levels of a model, as a rule.
+const LEVELS_FEW: usize = 32;
 
 /// Maps one step: `raw` is the network's, still normalized; `answer` gets one number per column.
 pub(crate) fn answer(head: &Head, raw: &[f64], normalizer: Normalizer, at: Scale, answer: &mut [f32]) {
@@ -109,8 +111,16 @@ fn middle(levels: &[f64]) -> Option<[(usize, f32); 2]> {
 #[must_use]
 pub fn crosses(head: &Head, steps: &[f32]) -> bool {
     let Head::Quantiles(levels) = head else { return false };
-    let mut columns: Vec<usize> = (0..levels.len()).collect();
-    columns.sort_by(|a, b| levels[*a].total_cmp(&levels[*b]));
+    // Every row of every answer is asked: as many levels as models have need no memory of their own.
+    let (mut few, mut many) = ([0; LEVELS_FEW], Vec::new());
+    let columns = if levels.len() <= LEVELS_FEW {
+        &mut few[..levels.len()]
+    } else {
+        many.resize(levels.len(), 0);
+        &mut many[..]
+    };
+    columns.iter_mut().enumerate().for_each(|(at, column)| *column = at);
+    columns.sort_unstable_by(|a, b| levels[*a].total_cmp(&levels[*b]));
     let disordered = |step: &[f32]| columns.windows(2).any(|pair| step[pair[0]] > step[pair[1]]);
     // Multivariate answers have their quantiles innermost too.
     steps.chunks_exact(levels.len().max(1)).any(disordered)
@@ -244,6 +254,11 @@ mod tests {
         let fine = [2.0, 1.0, 3.0, 4.0, 4.0, 5.0];
         assert!(!crosses(&head, &fine), "equal ones are in order");
         assert!(crosses(&head, &[2.0, 1.0, 3.0, 4.0, 4.1, 5.0]) && crosses(&head, &[2.0, 1.0, 1.9]));
+        let many = Head::Quantiles((1..=40).map(|level| f64::from(level) / 41.0).collect());
+        let mut rising: Vec<f32> = (0..40).map(|at| at as f32).collect();
+        assert!(!crosses(&many, &rising));
+        rising.swap(38, 39);
+        assert!(crosses(&many, &rising));
         assert!(!crosses(&Head::Point, &[2.0, 1.0]) && !crosses(&Head::Normal, &[2.0, 1.0, 0.5]));
     }
 
