@@ -96,7 +96,7 @@ impl Replay {
         self.rows.len()
     }
 
-    /// The ticks that come next, none of them later than `now` but by as many nanoseconds as it takes to rise.
+    /// The ticks that come next, none of them later than `now` but by as many microseconds as it takes to rise.
     pub fn ticks(&mut self, count: usize, now: Timestamp) -> Vec<Tick> {
         (0..count).map(|_| self.tick(now)).collect()
     }
@@ -107,7 +107,7 @@ impl Replay {
             ([self.pass, row.at], self.pass.saturating_mul(self.span).saturating_add(row.at));
         let at = match self.newest {
             Some((newest, at)) if newest == moment => at,
-            Some((_, at)) => filed.min(now.0.max(at + 1)),
+            Some((_, at)) => filed.min(now.0.max(at + RISE)),
             None => filed.min(now.0),
         };
         self.newest = Some((moment, at));
@@ -128,6 +128,8 @@ impl Replay {
 }
 
 const SECOND: i64 = 1_000_000_000;
+/// From one moment to the next, at least: what a browser's milliseconds still tell apart.
+const RISE: i64 = 1_000;
 const DAY: i64 = 24 * 3600 * SECOND;
 
 /// `2026-01-31`, the same with a time `15:04:05` behind a space or a `T`, or a number of seconds.
@@ -226,9 +228,9 @@ mod tests {
         let mut next =
             |count, now: i64| replay.ticks(count, Timestamp(now)).into_iter().map(|tick| tick.at.0);
         assert_eq!(next(2, 4 * SECOND).collect::<Vec<_>>(), [SECOND, SECOND]);
-        assert_eq!(next(2, 4 * SECOND).collect::<Vec<_>>(), [4 * SECOND, 4 * SECOND + 1]);
+        assert_eq!(next(2, 4 * SECOND).collect::<Vec<_>>(), [4 * SECOND, 4 * SECOND + RISE]);
         // The clock is set back: time rises all the same. Those of one moment stay together.
-        assert_eq!(next(2, 3 * SECOND).collect::<Vec<_>>(), [4 * SECOND + 2; 2]);
+        assert_eq!(next(2, 3 * SECOND).collect::<Vec<_>>(), [4 * SECOND + 2 * RISE; 2]);
         assert_eq!(next(1, 9 * SECOND).collect::<Vec<_>>(), [9 * SECOND]);
     }
 
