@@ -85,7 +85,7 @@ fn a_model_whose_nodes_are_gone_is_missing_and_not_unknown() {
     let answer = ask(&body);
     let told = String::from_utf8_lossy(&answer.body).into_owned();
     assert_eq!(answer.status, 503, "{told}");
-    assert!(told.contains(&format!("no node that serves `{MODEL}` is there")), "{told}");
+    assert!(told.contains(&format!("none of the nodes that can be asked serves `{MODEL}`")), "{told}");
     assert_eq!(fleet.get("fra-1", &format!("/v2/models/{MODEL}/ready")).status, 503);
     assert_eq!(ask(&body.replace(MODEL, "nothing")).status, 404);
 }
@@ -204,7 +204,7 @@ fn others_are_asked_only_while_that_is_wanted() {
     };
     assert_eq!(ask().status, 200);
     assert_eq!(fleet.post("fra-1", "/v1/config", "routing.remote = false").status, 200);
-    assert_eq!(ask().status, 404);
+    assert_eq!(ask().status, 503);
     assert_eq!(fleet.get("fra-1", "/health/ready").status, 503);
     assert_eq!(fleet.post("fra-1", "/v1/config", "routing.remote = true").status, 200);
     assert_eq!(ask().status, 200);

@@ -295,7 +295,7 @@ impl System {
     fn missing(&self, unknown: ForecastError) -> ForecastError {
         match unknown {
             ForecastError::UnknownModel(model) if self.inner.settings.models_of_others.contains(&model) => {
-                ForecastError::unavailable(format!("no node that serves `{model}` is there"))
+                ForecastError::unavailable(format!("none of the nodes that can be asked serves `{model}`"))
             }
             unknown => unknown,
         }

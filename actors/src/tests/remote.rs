@@ -166,7 +166,7 @@ async fn a_model_that_others_are_to_serve_is_missing_while_none_does() {
         |settings: &mut crate::Settings| settings.models_of_others = ["nowhere".to_owned()].into();
     let here = Rig::cpu(of_others).await;
     join(&here, None, NO_WAY);
-    let missing = ForecastError::unavailable("no node that serves `nowhere` is there");
+    let missing = ForecastError::unavailable("none of the nodes that can be asked serves `nowhere`");
     let asked = here.system.forecast(named(&here, "nowhere", ramp(1))).await;
     assert_eq!(asked.map(|_| ()), Err(missing.clone()));
     let located = here.system.locate("nowhere", None, here.request(ramp(1)).deadline).await;
