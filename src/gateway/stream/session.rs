@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use actix_web::web::Data;
 use bytes::Bytes;
@@ -35,6 +36,8 @@ use crate::security::{Denied, Refused as NotAdmitted, Scopes};
 const RECONNECT_AFTER_MS: u64 = 1000;
 /// Logs that one subscription asks for at once.
 const LOGS_MAX: usize = 16;
+/// How long a subscription waits for all of them: predictions come behind it, also while an owner is away.
+const LOGS_WITHIN: Duration = Duration::from_millis(250);
 
 pub(super) struct Talk {
     shared: Data<Shared>,
@@ -326,8 +329,7 @@ async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Resu
     let selector = Selector::new(&spec.name, wish.patterns, form);
     let mut reader =
         hub.join(selector, wish.conflate).map_err(|full| refused("too_many", full.to_string()))?;
-    let deadline = shared.deadline(None);
-    let past = hub.past(&mut reader, &wish.wish, deadline).await.map_err(|error| {
+    let past = hub.past(&mut reader, &wish.wish, shared.deadline(None)).await.map_err(|error| {
         let code = match &error {
             PastError::TooMuch { .. } => "too_many",
             PastError::Source(SourceError::UnknownModel(_)) => "unknown_model",
@@ -337,6 +339,7 @@ async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Resu
         };
         refused(code, error.to_string())
     })?;
+    let deadline = Deadline::after(shared.clock.now(), LOGS_WITHIN);
     let missing = missing(shared, spec, reader.selector().patterns(), &past, deadline).await;
     Ok(Begins { reader, past, missing })
 }
