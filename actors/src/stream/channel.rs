@@ -162,25 +162,35 @@ impl Subscription {
     /// Hands out frames in order until `take` refuses one, which is not handed out then. At the end of the log
     /// `waker` is left there.
     pub fn read(&mut self, waker: &Waker, mut take: impl FnMut(&Bytes) -> bool) -> Read {
-        let channel = Arc::clone(&self.channel);
-        let mut log = loop {
-            let overtaken = channel.log.lock().overtook(self.number);
-            self.absorb(overtaken);
-            if self.held.is_some() && !self.read_held(&mut take) {
-                return Read::Full;
+        loop {
+            if self.held.is_some() {
+                // What left while the rest is handed out comes with it.
+                let overtaken = self.channel.log.lock().overtook(self.number);
+                self.absorb(overtaken);
+                if !self.read_held(&mut take) {
+                    return Read::Full;
+                }
             }
-            let log = channel.log.lock();
-            // What left while the rest was handed out comes before what is there.
-            if !log.has_overtaken(self.number) {
-                break log;
+            match self.read_log(waker, &mut take) {
+                Ok(read) => return read,
+                Err(overtaken) => _ = self.absorb(Some(overtaken)),
             }
-        };
+        }
+    }
+
+    /// Hands out what is in the log, unless something that left it comes before that. One lock, since all readers of a
+    /// channel want it at the same moment.
+    fn read_log(&mut self, waker: &Waker, take: &mut impl FnMut(&Bytes) -> bool) -> Result<Read, Overtaken> {
+        let mut log = self.channel.log.lock();
+        if let Some(overtaken) = log.overtook(self.number) {
+            return Err(overtaken);
+        }
         if self.warned {
             log.forget_slow(self.number);
             self.warned = false;
         }
         if self.cursor < log.base() {
-            return Read::Fell;
+            return Ok(Read::Fell);
         }
         let mut full = false;
         for frame in log.from(self.cursor) {
@@ -194,14 +204,14 @@ impl Subscription {
             log.follow(self.number, self.cursor);
         }
         if full {
-            return Read::Full;
+            return Ok(Read::Full);
         }
         let head = log.head();
         if self.waiting_at != Some(head) {
             log.wait_anew(self.number, waker);
             self.waiting_at = Some(head);
         }
-        Read::Waiting
+        Ok(Read::Waiting)
     }
 
     /// The reader cannot write now. It is woken before frames leave if it conflates, else once they have left;

@@ -150,10 +150,6 @@ impl Log {
         Some(overtaken)
     }
 
-    pub(super) fn has_overtaken(&self, reader: u64) -> bool {
-        !self.overtaken.is_empty() && self.overtaken.contains_key(&reader)
-    }
-
     /// The frames from an offset on, which must not have left.
     pub(super) fn from(&self, cursor: u64) -> impl Iterator<Item = &Frame> {
         let skip = usize::try_from(cursor.saturating_sub(self.base)).unwrap_or(usize::MAX);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -24,14 +24,48 @@ pub(crate) struct Streams {
     limits: StreamConfig,
     seats: Mutex<Seats>,
     stopping: AtomicBool,
-    messages: AtomicU64,
-    bytes: AtomicU64,
+    sent: Tally,
     conflated: AtomicU64,
     /// The worst since somebody asked, in frames.
     lag: AtomicU64,
     /// The worst since each of those who ask asked last, but for what is in `lag`.
     lags: [AtomicU64; LAG_READERS],
     ends: [AtomicU64; End::ALL.len()],
+}
+
+/// Threads that count in different cache lines; more of them share.
+const LANES: usize = 16;
+
+/// Messages and bytes that were sent. Each thread counts in a cache line of its own: what all write to at each message is a
+/// miss at each message, and so is what lies beside it.
+#[derive(Default)]
+struct Tally {
+    lanes: [Lane; LANES],
+}
+
+#[derive(Default)]
+#[repr(align(128))]
+struct Lane {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, messages: u64, bytes: u64) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static LANE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % LANES;
+        }
+        let lane = &self.lanes[LANE.with(|lane| *lane)];
+        lane.messages.fetch_add(messages, Ordering::Relaxed);
+        lane.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn sums(&self) -> (u64, u64) {
+        self.lanes.iter().fold((0, 0), |(messages, bytes), lane| {
+            (messages + lane.messages.load(Ordering::Relaxed), bytes + lane.bytes.load(Ordering::Relaxed))
+        })
+    }
 }
 
 #[derive(Default)]
@@ -99,8 +133,7 @@ impl Streams {
             limits,
             seats: Mutex::default(),
             stopping: AtomicBool::new(false),
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            sent: Tally::default(),
             conflated: AtomicU64::new(0),
             lag: AtomicU64::new(0),
             lags: Default::default(),
@@ -165,8 +198,7 @@ impl Streams {
 
     pub(super) fn count(&self, frames: u64, bytes: u64) {
         if frames > 0 {
-            self.messages.fetch_add(frames, Ordering::Relaxed);
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.sent.add(frames, bytes);
             self.saw_lag(frames);
         }
     }
@@ -184,10 +216,11 @@ impl Streams {
     /// Counted so far; the lag is the worst since this reader asked last.
     pub(crate) fn stats(&self, reader: LagReader) -> StreamStats {
         let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
+        let (messages, bytes) = self.sent.sums();
         StreamStats {
             subscribers: self.seats().taken,
-            messages: count(&self.messages),
-            bytes: count(&self.bytes),
+            messages,
+            bytes,
             conflated: count(&self.conflated),
             lag_frames: self.lag(reader),
             ends: End::ALL.iter().map(|end| (end.name(), count(&self.ends[*end as usize]))).collect(),
