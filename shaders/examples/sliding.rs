@@ -20,7 +20,7 @@ use support::{Noise, lstm};
 const MODELS: [([usize; 4], u64); 3] =
     [([2, 64, 128, 96], 100), ([3, 96, 192, 160], 200), ([4, 128, 512, 736], 2_000)];
 /// Of one instance and eight, in turns.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 15;
 /// Steps that take turns: more than any window has, and no divisor of one.
 const SERIES: usize = 1021;
 
