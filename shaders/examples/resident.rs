@@ -18,6 +18,8 @@ use peregrine_shaders::{Executor, Plan, ResidentPlan, Stay};
 
 use support::{Noise, nhits, reference};
 
+/// Threads that watch for pauses of the machine itself.
+const WATCHES: usize = 3;
 /// Rows of all inputs that take turns, so that no answer can be that of the request before.
 const ROWS: usize = 1024;
 
@@ -161,6 +163,7 @@ fn main() {
 fn beside(gpu: &mut GpuExecutor, resident: &Arc<dyn ResidentPlan>, mut one: Asked, span: Duration) {
     let mut batch = Asked::new(&Arc::new(nhits(512, 512, 96)), 256);
     let until = Instant::now() + span;
+    let watching: Vec<_> = (0..WATCHES).map(|_| std::thread::spawn(move || pauses(until))).collect();
     let asking = std::thread::spawn({
         let resident = Arc::clone(resident);
         move || {
@@ -201,6 +204,29 @@ fn beside(gpu: &mut GpuExecutor, resident: &Arc<dyn ResidentPlan>, mut one: Aske
     }
     batch.report("256 rows, submitted, beside that");
     asking.join().expect("the asking one ends");
+    for watch in watching {
+        let (longest, pauses) = watch.join().expect("it only looks");
+        println!(
+            "a thread that only reads the clock: {longest:.1?} at most between two readings; over a millisecond {pauses:.1?}"
+        );
+    }
+}
+
+/// Reads the clock again and again: the longest time between two readings, and after how long there was one of over a
+/// millisecond. Of a thread that had its CPU all the time it is the machine that pauses.
+fn pauses(until: Instant) -> (Duration, Vec<(Duration, Duration)>) {
+    let begun = Instant::now();
+    let (mut last, mut longest, mut pauses) = (begun, Duration::ZERO, Vec::new());
+    while last < until {
+        let now = Instant::now();
+        let pause = now - last;
+        longest = longest.max(pause);
+        if pause > Duration::from_millis(1) && pauses.len() < 20 {
+            pauses.push((now - begun, pause));
+        }
+        last = now;
+    }
+    (longest, pauses)
 }
 
 /// What the scheduler notes of a thread.
