@@ -74,6 +74,44 @@ fn a_node_without_models_answers_through_the_others_with_their_numbers() {
 }
 
 #[test]
+fn a_version_that_no_node_has_is_unknown_and_orders_belong_to_the_nodes_that_serve() {
+    let fleet = three(&[]);
+    took("the gateway is ready", || fleet.get("fra-1", "/health/ready").status == 200);
+    took("both are known to serve it", || {
+        let members = fleet.members("fra-1");
+        ["iad-1", "nrt-1"].iter().all(|node| members[*node]["models"].get(MODEL).is_some())
+    });
+    let body = |version: u32| {
+        let values = vec![1.5_f32; WINDOW];
+        format!(r#"{{"model":"{MODEL}","version":{version},"series":[{{"values":{values:?}}}]}}"#)
+    };
+    assert_eq!(fleet.post("fra-1", "/v1/forecast", &body(1)).status, 200);
+    let mut answers = vec![fleet.post("fra-1", "/v1/forecast", &body(2))];
+    for path in ["", "/ready", "/config"] {
+        answers.push(fleet.get("fra-1", &format!("/v2/models/{MODEL}/versions/2{path}")));
+    }
+    let tensor = format!(
+        r#"{{"inputs":[{{"name":"y","shape":[1,{WINDOW}],"datatype":"FP32","data":{:?}}}]}}"#,
+        vec![1.5_f32; WINDOW]
+    );
+    answers.push(fleet.post("fra-1", &format!("/v2/models/{MODEL}/versions/2/infer"), &tensor));
+    for answer in answers {
+        let told = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, 404, "{told}");
+        assert!(told.contains(&format!("model `{MODEL}` has no version 2")), "{told}");
+    }
+    for path in ["unload", "unload?version=1", "promote", "rollback"] {
+        let answer = fleet.post("fra-1", &format!("/v1/models/{MODEL}/{path}"), "");
+        let told = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!(answer.status, 409, "{path} {told}");
+        assert!(told.contains("is not served here but by iad-1, nrt-1: send the order to each"), "{told}");
+    }
+    let unload = |model: &str| fleet.post("fra-1", &format!("/v2/repository/models/{model}/unload"), "");
+    assert_eq!(unload(MODEL).status, 409);
+    assert_eq!(unload("nothing").status, 404);
+}
+
+#[test]
 fn a_model_whose_nodes_are_gone_is_missing_and_not_unknown() {
     let fleet = three(&[]);
     took("the gateway is ready", || fleet.get("fra-1", "/health/ready").status == 200);

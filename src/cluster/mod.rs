@@ -31,7 +31,7 @@ use tracing::{info, warn};
 use self::discovery::Seeds;
 use self::forecast::{AskForecast, Desk, SERVICE};
 pub(crate) use self::herald::{Computed, computed, computing, serving};
-pub(crate) use self::offer::{Offer, doubters, elsewhere, machine_of, model_of};
+pub(crate) use self::offer::{Offer, doubters, elsewhere, machine_of, model_of, servers};
 use self::peers::ClusterPeers;
 pub(crate) use self::routing::{devices, routing};
 use self::series::Live;

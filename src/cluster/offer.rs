@@ -176,6 +176,21 @@ pub(crate) fn elsewhere(view: &View, me: &NodeId) -> BTreeMap<(String, u32), BTr
     served
 }
 
+/// The nodes of a view that serve a model (and `version` if named), `me` left out, by name.
+pub(crate) fn servers<'a>(
+    view: &'a View,
+    me: &'a NodeId,
+    model: &str,
+    version: Option<u32>,
+) -> impl Iterator<Item = &'a NodeId> {
+    let service = service_of(model);
+    let serves = move |member: &&Member| {
+        let offer = member.services.get(&service).map(|text| Offer::from_text(text));
+        member.id != *me && offer.is_some_and(|offer| offer.covers(version))
+    };
+    view.members.values().filter(serves).map(|member| &member.id)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -13,7 +13,7 @@ use peregrine_actors::{
 };
 use peregrine_fly::Identity;
 use peregrine_runtime::watchdog::Watch;
-use peregrine_runtime::{Address, Clock, Cluster, Deadline, Region, TreeView};
+use peregrine_runtime::{Address, Clock, Cluster, Deadline, NodeId, Region, TreeView};
 use peregrine_shaders::Windows;
 use tracing::warn;
 
@@ -27,7 +27,7 @@ use super::tls::Tls;
 use crate::alerts::{Alerts, Loops};
 use crate::audit::AuditRecords;
 use crate::catalog::{self, Entry};
-use crate::cluster::elsewhere;
+use crate::cluster::{elsewhere, servers};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
@@ -204,6 +204,25 @@ impl Shared {
         self.cluster.as_ref().map_or_else(BTreeMap::new, |cluster| elsewhere(&cluster.view(), cluster.id()))
     }
 
+    /// Why an order about a model (and `version` if named) that this node does not serve is refused: other nodes do, or
+    /// it is unknown.
+    pub(crate) fn not_served(&self, model: &str, version: Option<u32>) -> Refusal {
+        let model = model.to_owned();
+        if let Some(cluster) = &self.cluster {
+            let view = cluster.view();
+            let nodes: Vec<&str> =
+                servers(&view, cluster.id(), &model, version).map(NodeId::as_str).collect();
+            if !nodes.is_empty() {
+                let what = version.map_or_else(String::new, |version| format!("version {version} of "));
+                return Refusal::ServedElsewhere { what: format!("{what}`{model}`"), nodes: some(&nodes) };
+            }
+        }
+        match version {
+            Some(version) => ForecastError::UnknownVersion { model, version }.into(),
+            None => ForecastError::UnknownModel(model).into(),
+        }
+    }
+
     /// Whether another node serves it as well.
     pub(crate) fn is_elsewhere(&self, model: &ModelStatus) -> bool {
         self.elsewhere().contains_key(&(model.spec.name.clone(), model.version))
@@ -289,6 +308,13 @@ impl Shared {
     pub(crate) fn repositories(&self) -> Vec<PathBuf> {
         self.config().models.repositories.clone()
     }
+}
+
+/// The first of many names.
+fn some(names: &[&str]) -> String {
+    const NAMED_MAX: usize = 8;
+    let named = names[..names.len().min(NAMED_MAX)].join(", ");
+    if names.len() > NAMED_MAX { format!("{named}, …") } else { named }
 }
 
 /// Files are read off the workers.

@@ -62,6 +62,8 @@ pub(crate) enum Refusal {
     NoBodyWanted(&'static str),
     #[error("no model `{0}` in the repository")]
     NotInRepository(String),
+    #[error("{what} is not served here but by {nodes}: send the order to each of these nodes")]
+    ServedElsewhere { what: String, nodes: String },
     #[error("parameter `{0}` is not supported")]
     Unsupported(&'static str),
     #[error("the model cannot be loaded: {0}")]
@@ -154,7 +156,11 @@ impl Refusal {
                 StatusCode::NOT_FOUND
             }
             Self::Release(ReleaseRefused::Unavailable) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Load(_) | Self::Reload(_) | Self::Orders(_) | Self::Release(_) => StatusCode::CONFLICT,
+            Self::Load(_)
+            | Self::Reload(_)
+            | Self::Orders(_)
+            | Self::Release(_)
+            | Self::ServedElsewhere { .. } => StatusCode::CONFLICT,
             Self::NoModel
             | Self::NoScaler
             | Self::NoOverview

@@ -79,9 +79,10 @@ impl System {
     ) -> Result<Arc<ModelStatus>, ForecastError> {
         let unknown = match self.find(model, version) {
             Ok(found) => return Ok(found),
-            Err(unknown) => self.missing(unknown),
+            Err(unknown) => unknown,
         };
         let Some(remote) = self.inner.remote.get() else { return Err(unknown) };
+        let unknown = self.missing(remote, unknown, version);
         if let Some(known) = remote.shapes.get(model, version, self.inner.clock.now()) {
             return Ok(known);
         }
@@ -260,7 +261,8 @@ impl System {
         unknown: ForecastError,
         now: Instant,
     ) -> Result<Forecast, ForecastError> {
-        let (version, deadline, unknown) = (request.version, request.deadline, self.missing(unknown));
+        let (version, deadline) = (request.version, request.deadline);
+        let unknown = self.missing(remote, unknown, version);
         if remote.peers.providers(&request.model, version).is_empty() {
             return Err(unknown);
         }
@@ -291,13 +293,22 @@ impl System {
         }
     }
 
-    /// What is unknown here, unless others are to serve it: then they are away.
-    fn missing(&self, unknown: ForecastError) -> ForecastError {
-        match unknown {
-            ForecastError::UnknownModel(model) if self.inner.settings.models_of_others.contains(&model) => {
+    /// What is unknown here: others that serve the model say which versions they have, and where others are to serve it
+    /// and none says so they are away.
+    fn missing(&self, remote: &Remote, unknown: ForecastError, version: Option<u32>) -> ForecastError {
+        let serves = |model: &str, version| !remote.peers.providers(model, version).is_empty();
+        match (unknown, version) {
+            (ForecastError::UnknownModel(model), Some(version))
+                if serves(&model, None) && !serves(&model, Some(version)) =>
+            {
+                ForecastError::UnknownVersion { model, version }
+            }
+            (ForecastError::UnknownModel(model), _)
+                if self.inner.settings.models_of_others.contains(&model) =>
+            {
                 ForecastError::unavailable(format!("none of the nodes that can be asked serves `{model}`"))
             }
-            unknown => unknown,
+            (unknown, _) => unknown,
         }
     }
 

@@ -29,7 +29,7 @@ impl Peers for Pair {
         (NodeId::new("there").unwrap(), Region::new("nrt").unwrap())
     }
 
-    fn providers(&self, model: &str, _: Option<u32>) -> Vec<Provider> {
+    fn providers(&self, model: &str, version: Option<u32>) -> Vec<Provider> {
         let provider = Provider {
             node: NodeId::new("there").unwrap(),
             region: Region::new("nrt").unwrap(),
@@ -42,7 +42,12 @@ impl Peers for Pair {
             draining: false,
             standby: false,
         };
-        if self.names_it && model != "nowhere" { vec![provider] } else { Vec::new() }
+        let has = match model {
+            "nowhere" => false,
+            "first" => version.is_none_or(|version| version == 1),
+            _ => true,
+        };
+        if self.names_it && has { vec![provider] } else { Vec::new() }
     }
 
     fn serve_anything(&self) -> bool {
@@ -171,6 +176,22 @@ async fn a_model_that_others_are_to_serve_is_missing_while_none_does() {
     assert_eq!(asked.map(|_| ()), Err(missing.clone()));
     let located = here.system.locate("nowhere", None, here.request(ramp(1)).deadline).await;
     assert_eq!(located.map(|_| ()), Err(missing));
+}
+
+#[tokio::test]
+async fn a_version_that_no_node_has_is_unknown_while_others_of_the_model_are_served() {
+    let of_others = |settings: &mut crate::Settings| settings.models_of_others = ["first".to_owned()].into();
+    let here = Rig::cpu(of_others).await;
+    let (out, _) = join(&here, None, NO_WAY);
+    let unknown = ForecastError::UnknownVersion { model: "first".to_owned(), version: 2 };
+    let second = ForecastRequest { version: Some(2), ..named(&here, "first", ramp(1)) };
+    let deadline = second.deadline;
+    assert_eq!(here.system.forecast(second).await.map(|_| ()), Err(unknown.clone()));
+    assert_eq!(here.system.locate("first", Some(2), deadline).await.map(|_| ()), Err(unknown));
+    assert_eq!(out.lock().len(), 0);
+    // The one that they have cannot be asked for: that says nothing of which there are.
+    let first = here.system.locate("first", Some(1), deadline).await;
+    assert!(matches!(first, Err(ForecastError::Unavailable { .. })), "{first:?}");
 }
 
 #[tokio::test]

@@ -2,12 +2,11 @@
 
 use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::{ForecastError, ModelStatus};
+use peregrine_actors::ModelStatus;
 use peregrine_shaders::Precision;
 use serde_json::{Value, json};
 
 use super::{Problem, Shared, no_body};
-use crate::gateway::error::Refusal;
 
 /// `?version=`; one that is misspelt must not mean all of them.
 #[derive(Debug, serde::Deserialize)]
@@ -86,11 +85,7 @@ pub(super) async fn unload(
 ) -> Result<HttpResponse, Problem> {
     no_body(&shared, &request, payload, ": `?version=` names a version, and nothing means all").await?;
     if !shared.system.unload(&model, query.version).await {
-        let unknown = match query.version {
-            Some(version) => ForecastError::UnknownVersion { model: model.into_inner(), version },
-            None => ForecastError::UnknownModel(model.into_inner()),
-        };
-        return Err(Refusal::from(unknown).into());
+        return Err(shared.not_served(&model, query.version).into());
     }
     Ok(HttpResponse::Ok().json(json!({ "name": *model, "state": "unavailable" })))
 }

@@ -149,7 +149,10 @@ async fn read<T: DeserializeOwned>(
 }
 
 async fn order(shared: &Shared, model: &str, order: ReleaseOrder) -> Result<HttpResponse, Problem> {
-    let done = shared.system.order_release(model, order).await.map_err(Refusal::Release)?;
+    let done = shared.system.order_release(model, order).await.map_err(|refused| match refused {
+        ReleaseRefused::UnknownModel(model) => shared.not_served(&model, None),
+        refused => Refusal::Release(refused),
+    })?;
     let release = done.map(|release| view(&release, &shared.system));
     Ok(HttpResponse::Ok().json(json!({ "name": model, "release": release })))
 }

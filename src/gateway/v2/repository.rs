@@ -84,9 +84,7 @@ pub(super) async fn unload(
     let body = shared.body(request.headers(), &mut payload).await?;
     parameters(&body, |_| Ok(()))?;
     if !shared.system.unload(&path.model, None).await {
-        return Err(
-            Refusal::Forecast(peregrine_actors::ForecastError::UnknownModel(path.model.clone())).into()
-        );
+        return Err(shared.not_served(&path.model, None).into());
     }
     Ok(done())
 }
