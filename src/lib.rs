@@ -7,6 +7,7 @@ pub mod audit;
 pub mod backends;
 mod busy;
 pub mod catalog;
+mod certificates;
 pub mod cli;
 mod cluster;
 pub mod config;

@@ -32,6 +32,7 @@ use peregrine_shaders::Precision;
 
 use crate::backends::BackendError;
 use crate::catalog::{self, CatalogError};
+use crate::certificates::explained;
 use crate::config::{self, BackendChoice, ConfigError, Overrides, Scope, Sources};
 use crate::node::NodeError;
 use crate::sealed::Vault;
@@ -414,7 +415,7 @@ enum CliError {
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
     /// No load can be made.
-    #[error(transparent)]
+    #[error("{}", explained(.0))]
     Load(#[from] peregrine_load::LoadError),
     /// Models cannot be scored on a table.
     #[error(transparent)]

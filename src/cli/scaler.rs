@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::trust::AccessArgs;
 use super::{CliError, print_json, resolved_without_models};
+use crate::certificates::explained;
 use crate::scaler::OpenError;
 use crate::scaler::once::{Evaluated, evaluate};
 
@@ -81,7 +82,7 @@ pub(super) struct ReleaseArgs {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ScalerError {
     /// No node answers there: the operator names one that does.
-    #[error("{url}: {source}")]
+    #[error("{url}: {}", explained(source))]
     Unreachable {
         /// What was asked.
         url: String,

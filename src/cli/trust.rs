@@ -60,7 +60,60 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::thread;
+
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+
     use super::*;
+    use crate::certificates::explained;
+
+    /// Shakes hands once as a node would that shows this certificate, and says what `--ca` with that file makes of it.
+    fn met_by_own_certificate(is_ca: rcgen::IsCa) -> Result<(), String> {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tls.crt");
+        fs::write(&file, certificate.pem()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![certificate.der().clone()],
+                    PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+                )
+                .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let node = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            let session = rustls::ServerConnection::new(Arc::new(config)).unwrap();
+            let mut stream = rustls::StreamOwned::new(session, socket);
+            // Who refuses the certificate leaves before a request.
+            let mut some = [0; 1024];
+            if stream.read(&mut some).is_ok() {
+                stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
+            }
+        });
+        let access = AccessArgs { ca: Some(file), key: None };
+        let met = access.agent(Duration::from_secs(20)).unwrap().get(&url).call();
+        node.join().unwrap();
+        met.map(|_| ()).map_err(|error| explained(&error))
+    }
+
+    #[test]
+    fn a_certificate_that_a_node_has_signed_itself_is_believed_and_an_authority_is_told_from_it() {
+        assert_eq!(met_by_own_certificate(rcgen::IsCa::ExplicitNoCa), Ok(()));
+        let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let refused = met_by_own_certificate(authority).expect_err("no node is an authority");
+        assert!(refused.contains("basicConstraints=critical,CA:FALSE"), "{refused}");
+    }
 
     #[test]
     fn a_file_without_certificates_is_refused() {

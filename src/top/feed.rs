@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::demo::Demo;
 use super::state::Update;
 use super::words::clean;
+use crate::certificates::explained;
 use crate::overview::Overview;
 
 /// Between two asks.
@@ -29,7 +30,7 @@ pub(crate) struct Source {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FeedError {
     /// Nobody answers there.
-    #[error("{url}: {source}")]
+    #[error("{url}: {}", explained(source))]
     Unreachable {
         /// What was asked.
         url: String,
