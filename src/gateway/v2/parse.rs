@@ -75,6 +75,8 @@ pub(crate) enum BadInfer {
     OutputTwice,
     #[error("parameter `{0}` is not known to this server")]
     ForeignParameter(String),
+    #[error("parameter `{parameter}` is of the extension `{extension}`, which is not offered here")]
+    Extension { parameter: String, extension: &'static str },
     #[error("parameter `{name}` must be {want}")]
     Parameter { name: &'static str, want: &'static str },
     #[error("a raw request is one window of `y`: {want} bytes, not {got}")]
@@ -246,7 +248,7 @@ fn input<'a>(cursor: &mut Cursor<'a>, body_len: usize) -> Result<Input<'a>, BadI
                         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
                         Ok(once(&mut input.binary_bytes, bytes, "binary_data_size", at)?)
                     }
-                    _ => other_parameter(key, cursor),
+                    _ => tensor_parameter(key, cursor),
                 }
             }),
             _ => Ok(cursor.skip()?),
@@ -270,7 +272,7 @@ fn output_list<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<Output<'a>>, BadInfer>
                             let wish = flag_parameter(cursor, "binary_data")?;
                             Ok(once(&mut binary, wish, "binary_data", at)?)
                         }
-                        _ => other_parameter(key, cursor),
+                        _ => tensor_parameter(key, cursor),
                     }
                 }),
                 _ => Ok::<(), BadInfer>(cursor.skip()?),
@@ -333,6 +335,16 @@ fn flag_parameter(cursor: &mut Cursor<'_>, name: &'static str) -> Result<bool, B
         Scalar::Flag(flag) => Ok(flag),
         Scalar::Text(_) | Scalar::Number(_) => Err(BadInfer::Parameter { name, want: "true or false" }),
     }
+}
+
+/// Of an input or an output: what would have its data stand elsewhere, or be something else, is not passed over.
+fn tensor_parameter(name: &str, cursor: &mut Cursor<'_>) -> Result<(), BadInfer> {
+    let extension = match name {
+        "shared_memory_region" | "shared_memory_offset" | "shared_memory_byte_size" => "shared_memory",
+        "classification" => "classification",
+        _ => return other_parameter(name, cursor),
+    };
+    Err(BadInfer::Extension { parameter: name.to_owned(), extension })
 }
 
 /// Accepted and ignored, except what another server has reserved for itself.

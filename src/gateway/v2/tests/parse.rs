@@ -154,6 +154,24 @@ fn mistakes_are_named() {
 }
 
 #[test]
+fn what_a_client_would_look_for_elsewhere_is_refused_and_what_changes_nothing_is_not() {
+    let asked = |parameters: &str| {
+        let outputs =
+            format!(r#"{{"outputs":[{{"name":"forecast","parameters":{{{parameters}}}}}],"inputs""#);
+        body("[1,3]", "[1,2,3]").replace(r#"{"inputs""#, &outputs)
+    };
+    let refused =
+        |parameter: &str, extension| BadInfer::Extension { parameter: parameter.to_owned(), extension };
+    check(&asked(r#""classification":2"#), refused("classification", "classification"));
+    let region = r#""shared_memory_region":"r","shared_memory_byte_size":12"#;
+    check(&asked(region), refused("shared_memory_region", "shared_memory"));
+    let input =
+        body("[1,3]", "[1,2,3]").replace(r#""data":[1,2,3]"#, &format!(r#""parameters":{{{region}}}"#));
+    check(&input, refused("shared_memory_region", "shared_memory"));
+    assert!(infer(&asked(r#""mood":"good""#)).is_ok());
+}
+
+#[test]
 fn the_same_twice_is_a_mistake() {
     let one = r#"{"name":"y","shape":[1,3],"datatype":"FP32","data":[1,2,3]}"#;
     check(&format!(r#"{{"inputs":[{one},{one}]}}"#), BadInfer::InputTwice("y"));
