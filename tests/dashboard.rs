@@ -277,6 +277,19 @@ fn a_key_is_asked_for_kept_in_the_tab_and_shown_to_websockets() {
 }
 
 #[test]
+fn a_key_that_may_not_read_predictions_is_told_so() {
+    let keys = Keys::draw(&["observe"]);
+    let node = keys.node(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until("document.getElementById('key-dialog').open");
+    browser.value(&format!("document.getElementById('key-input').value = {}", json!(keys.key)));
+    browser.click("#key-form button.main");
+    browser.until(LIVE);
+    browser.until("document.getElementById('fan-state').textContent.includes('scope predict is needed')");
+}
+
+#[test]
 fn a_websocket_takes_a_key_among_its_subprotocols_and_does_not_repeat_it() {
     let keys = Keys::draw(&["predict", "observe"]);
     let node = keys.node(&[]);

@@ -23,7 +23,7 @@ let wasLost = false;
 
 theme.start(byId('theme'));
 
-const fan = new Fan({ refused: wantKey });
+const fan = new Fan({ refused: wantKey, isLive: () => lost === null });
 
 const overview = new Socket('v1/overview/stream', SILENCE_MS, {
   message: (frame) => observe(frame),

@@ -38,13 +38,13 @@ export class Fan {
   #first = 0;
   #cursor = null;
 
-  /** `told`: `refused(refusal)`, when another key is wanted. */
+  /** `told`: `refused(refusal)`, when another key is wanted; `isLive()`, whether the node is heard otherwise. */
   constructor(told) {
     this.#told = told;
     this.#socket = new Socket('v1/stream', SILENCE_MS, {
       open: () => this.#list(),
       message: (message) => this.#hear(message),
-      state: (name) => this.#heard(name),
+      state: (name, detail) => this.#heard(name, detail),
     });
     byId('fan-model').addEventListener('change', (event) => this.#choose(event.target.value, this.#series));
     byId('fan-series-box').addEventListener('change', (event) => this.#choose(this.#model, event.target.value.trim()));
@@ -74,9 +74,27 @@ export class Fan {
     this.#socket.start();
   }
 
-  #heard(name) {
+  #heard(name, detail) {
     this.#isLive = name === 'live';
-    if (name === 'lost') this.#note('connection lost: this is the last that was heard', 'fair');
+    if (name !== 'lost') return;
+    if (!detail.wasOpen && this.#told.isLive()) this.#explain();
+    else this.#lost();
+  }
+
+  #lost() {
+    this.#note('connection lost: this is the last that was heard', 'fair');
+  }
+
+  // A browser does not say why a websocket was refused; a plain question does, when there is somebody to answer it.
+  async #explain() {
+    try {
+      await ask('v1/stream');
+    } catch (error) {
+      if (this.#isLive) return;
+      if (error.status === 403) this.#note('this key may not read predictions: scope predict is needed', 'bad');
+      else if (error.status === 401) this.#note(error.message, 'bad');
+      else this.#lost();
+    }
   }
 
   async #list() {
