@@ -1,16 +1,21 @@
 //! `peregrine keys new`: draws an API key, shows it once, and prints what the file of keys needs.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
+use peregrine_runtime::{Clock as _, SystemClock};
 use serde_json::json;
 
 use super::{CliError, NewKeyArgs, print_json};
 use crate::config::Scope;
-use crate::security::{NewKey, is_name, parse_keys};
+use crate::security::{NewKey, expiry, is_name, parse_keys};
 
 pub(super) fn new(args: &NewKeyArgs) -> Result<(), CliError> {
     if !is_name(&args.name) {
         return Err(CliError::Usage("a name is 1 to 64 letters, digits, `-`, `_` or `.`".to_owned()));
+    }
+    if let Some(text) = &args.expires {
+        check_expiry(text, SystemClock.wall())?;
     }
     let key = NewKey::draw().map_err(|error| CliError::Reported(error.to_string()))?;
     let entry = entry(args, &key.hash().to_string());
@@ -35,6 +40,19 @@ pub(super) fn new(args: &NewKeyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// A key that has ended already opens nothing: a date that was mistyped.
+fn check_expiry(text: &str, now: SystemTime) -> Result<(), CliError> {
+    let ends = expiry(text).ok_or_else(|| {
+        CliError::Usage(format!(
+            "--expires is a time with its offset, such as 2027-01-31T00:00:00Z, not `{text}`"
+        ))
+    })?;
+    if ends <= now {
+        return Err(CliError::Usage(format!("--expires is in the past: {text}")));
+    }
+    Ok(())
+}
+
 fn entry(args: &NewKeyArgs, hash: &str) -> String {
     let scopes: Vec<String> =
         args.scopes.iter().copied().map(Scope::name).map(|name| format!("\"{name}\"")).collect();
@@ -44,4 +62,29 @@ fn entry(args: &NewKeyArgs, hash: &str) -> String {
         entry.push_str(&format!("expires = {expires}\n"));
     }
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_a_time_with_its_offset_that_is_still_to_come() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000); // 2027-01-15T08:00:00Z
+        let said = |text: &str| check_expiry(text, now).map_err(|refused| refused.to_string());
+        assert_eq!(said("2027-01-15T08:00:01Z"), Ok(()));
+        assert_eq!(said("2027-01-15T09:00:01+01:00"), Ok(()));
+        for past in ["2027-01-15T08:00:00Z", "2027-01-15T09:00:00+01:00"] {
+            assert_eq!(said(past), Err(format!("--expires is in the past: {past}")));
+        }
+        for odd in ["yesterday", "2027-01-31", "2027-01-31T00:00:00", "2027-01-31T00:00:00Z\nburst = 1", ""] {
+            let refused = said(odd).expect_err("no time");
+            assert!(
+                refused.starts_with("--expires is a time with its offset, such as 2027-01-31T00:00:00Z"),
+                "{refused}"
+            );
+        }
+    }
 }

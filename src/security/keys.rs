@@ -110,6 +110,11 @@ pub(crate) fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }
 
+/// When a key ends, as the file says it; `None`: it is no time with its offset.
+pub(crate) fn expiry(text: &str) -> Option<SystemTime> {
+    instant(&text.parse().ok()?)
+}
+
 fn instant(at: &Datetime) -> Option<SystemTime> {
     let (date, time) = (at.date?, at.time?);
     let minutes = match at.offset? {

@@ -29,7 +29,7 @@ use crate::config::{Config, SecurityConfig};
 use crate::reload::{Room, Staged};
 pub(crate) use calendar::{Civil, rfc3339};
 pub(crate) use key::{KeyHash, NewKey};
-pub(crate) use keys::{BadKeys, is_name, parse as parse_keys};
+pub(crate) use keys::{BadKeys, expiry, is_name, parse as parse_keys};
 use limit::Table;
 pub(crate) use rules::{Bearer, Caller, Denied, Rules};
 pub(crate) use scopes::Scopes;
