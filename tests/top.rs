@@ -75,6 +75,7 @@ fn what_cannot_be_shown_is_told_and_has_its_exit_code() {
         (&["--demo", "--url", &nobody], 2),
         (&["--demo"], 2),
         (&["--key", "a\nb", "--once"], 2),
+        (&["--url", "foo", "--once"], 2),
     ] {
         let output = ran(args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", text(&output.stderr));

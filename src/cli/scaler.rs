@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use peregrine_scaler::signal::{NodeReport, Signal};
 use serde_json::{Value, json};
 
-use super::trust::AccessArgs;
+use super::trust::{AccessArgs, node_url};
 use super::{CliError, print_json, resolved_without_models};
 use crate::certificates::explained;
 use crate::scaler::OpenError;
@@ -41,7 +41,7 @@ pub(super) struct OnceArgs {
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// A node of a running cluster: what its nodes measure is asked there. Without one nothing is known of load
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = node_url)]
     url: Option<String>,
     #[command(flatten)]
     access: AccessArgs,
@@ -56,7 +56,7 @@ pub(super) struct OnceArgs {
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
     url: String,
     #[command(flatten)]
     access: AccessArgs,
@@ -72,7 +72,7 @@ pub(super) struct ReleaseArgs {
     /// The release
     release: String,
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
     url: String,
     #[command(flatten)]
     access: AccessArgs,

@@ -7,7 +7,7 @@ use clap::Args;
 use peregrine_runtime::{Clock as _, SystemClock};
 
 use super::CliError;
-use super::trust::AccessArgs;
+use super::trust::{AccessArgs, node_url};
 use crate::top::{self, Demo, Feed, Source};
 
 /// For an answer; a node that asks another waits two seconds itself.
@@ -18,7 +18,7 @@ const DEMO_SEED: u64 = 8;
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
     /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
     url: String,
     #[command(flatten)]
     access: AccessArgs,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::CliError;
@@ -48,6 +49,19 @@ impl AccessArgs {
     }
 }
 
+/// What `--url` may say: a node, or where a proxy has put it.
+pub(super) fn node_url(written: &str) -> Result<String, String> {
+    let url: Option<Uri> = written.parse().ok();
+    let is_one = url.is_some_and(|url| {
+        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
+    });
+    if is_one {
+        Ok(written.to_owned())
+    } else {
+        Err("wants http://HOST:PORT or https://HOST:PORT".to_owned())
+    }
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     let mut certificates = Vec::new();
     for item in parse_pem(pem) {
@@ -69,6 +83,27 @@ mod tests {
 
     use super::*;
     use crate::certificates::explained;
+
+    #[test]
+    fn a_url_names_a_scheme_and_a_host() {
+        for good in
+            ["http://127.0.0.1:8080", "https://desk.example/", "http://[::1]:8080", "https://desk.example/fx"]
+        {
+            assert_eq!(node_url(good), Ok(good.to_owned()));
+        }
+        for odd in [
+            "foo",
+            "",
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "http://",
+            "ftp://desk.example",
+            "http:/desk",
+            "/v1",
+        ] {
+            assert_eq!(node_url(odd), Err("wants http://HOST:PORT or https://HOST:PORT".to_owned()), "{odd}");
+        }
+    }
 
     /// Shakes hands once as a node would that shows this certificate, and says what `--ca` with that file makes of it.
     fn met_by_own_certificate(is_ca: rcgen::IsCa) -> Result<(), String> {

@@ -20,6 +20,7 @@ use peregrine_load::target::{Target, Trust};
 use peregrine_load::{LoadError, control, ramp};
 use serde_json::Value;
 
+use super::trust::node_url;
 use super::{BenchArgs, CliError};
 use crate::top::KEY_VARIABLE;
 
@@ -64,10 +65,11 @@ impl From<Body> for Kind {
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
     /// The server
-    #[arg(long, default_value = "http://127.0.0.1:8080", conflicts_with = "profiles")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
+    #[arg(conflicts_with = "profiles")]
     url: String,
     /// Another one: short windows in turns, A B B A, and the ratio of the two
-    #[arg(long, value_name = "URL", conflicts_with_all = ["profiles", "breakdown"])]
+    #[arg(long, value_name = "URL", value_parser = node_url, conflicts_with_all = ["profiles", "breakdown"])]
     against: Option<String>,
     /// Closed loop: connections, each of which asks again once it is answered. `8`, `1:64` (doubling) or `10:50:10`
     #[arg(long, value_name = "A:B:STEP", conflicts_with_all = ["profiles", "rate"])]
