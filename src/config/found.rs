@@ -26,7 +26,10 @@ impl Resolved {
     pub fn unknown_models(&self, models: &[String]) -> Vec<Mistake> {
         self.named(
             |path| match path {
-                ["models", "profiles" | "precisions", _] | ["data", "columns", _] => Some(3),
+                ["models", "profiles" | "precisions", _]
+                | ["data", "columns", _]
+                | ["backend", "fallbacks", _]
+                | ["series", "always", _, ..] => Some(3),
                 ["placement", _, ..] => Some(2),
                 _ => None,
             },

@@ -208,7 +208,8 @@ fn a_filter_names_levels_and_modules() {
 fn names_are_compared_with_what_there_is() {
     let file = file_with(
         "[models.profiles]\nghost = \"balanced\"\na = \"balanced\"\n[data]\ncolumn = \"zzz\"\n[data.columns]\n\"b.c\" = \"y\"\n\
-         [placement.far]\nregions = [\"fra\"]\nstandby = [\"iad\"]\n",
+         [placement.far]\nregions = [\"fra\"]\nstandby = [\"iad\"]\n[series.always]\na = [\"*\"]\ngone = [\"x\", \"y*\"]\n\
+         [backend.fallbacks]\nlost = \"never\"\n",
     );
     let name = file.path().display().to_string();
     let resolved = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap();
@@ -222,9 +223,11 @@ fn names_are_compared_with_what_there_is() {
             "FILE:2:9: models.profiles.ghost: no repository holds a model `ghost`: there are `a`, `b`",
             "FILE:7:9: data.columns.\"b.c\": no repository holds a model `b.c`: there are `a`, `b`",
             "FILE:9:11: placement.far: no repository holds a model `far`: there are `a`, `b`",
+            "FILE:13:8: series.always.gone: no repository holds a model `gone`: there are `a`, `b`",
+            "FILE:15:8: backend.fallbacks.lost: no repository holds a model `lost`: there are `a`, `b`",
         ]
     );
-    assert_eq!(said(resolved.unknown_models(&names(&["a", "b.c", "far", "ghost"]))), [""; 0]);
+    assert_eq!(said(resolved.unknown_models(&names(&["a", "b.c", "far", "ghost", "gone", "lost"]))), [""; 0]);
     // What the built-in text says is of the data that ship.
     assert_eq!(
         said(resolved.unknown_columns(&names(&["x"]))),
