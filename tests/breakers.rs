@@ -88,6 +88,37 @@ fn a_model_that_nobody_has_is_unknown_to_breakers_and_scorecard() {
 }
 
 #[test]
+fn an_order_that_no_breaker_fits_is_refused_and_one_that_takes_back_is_not() {
+    const MODEL: &str = "nbeats-vol-quantile";
+    let node = TestNode::on_cpu(&[]);
+    let order = |order: &str, mode: &str| node.post(BREAKERS, &format!(r#"{{{order},"mode":"{mode}"}}"#));
+    for odd in [
+        r#""backend":"gpu""#.to_owned(),
+        r#""device":7"#.to_owned(),
+        r#""node":"nobody""#.to_owned(),
+        format!(r#""model":"{MODEL}","device":7"#),
+        format!(r#""model":"{MODEL}","backend":"gpu""#),
+        format!(r#""model":"{MODEL}","node":"nobody""#),
+        format!(r#""model":"{MODEL}","version":99"#),
+    ] {
+        for mode in ["forced-open", "auto"] {
+            let answer = order(&odd, mode);
+            assert_eq!(answer.status, 404, "{odd} {mode}: {}", answer.json());
+        }
+    }
+    let told = order(r#""backend":"gpu""#, "disabled").json();
+    assert_eq!(
+        told["detail"],
+        "no breaker of this node is what the order means: GET /v1/breakers shows them"
+    );
+    // Orders outlive circuits, and are taken back without any.
+    let of_model = format!(r#""model":"{MODEL}","backend":"cpu""#);
+    assert_eq!(order(&of_model, "forced-open").status, 200);
+    assert_eq!(node.post(&format!("/v1/models/{MODEL}/unload"), "").status, 200);
+    assert_eq!(order(&of_model, "auto").status, 200);
+}
+
+#[test]
 fn an_operator_decides_about_breakers() {
     const MODEL: &str = "nbeats-vol-quantile";
     let node = TestNode::on_cpu(&[]);

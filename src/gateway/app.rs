@@ -223,6 +223,12 @@ impl Shared {
         }
     }
 
+    /// Whether a node is in this one's cluster.
+    pub(crate) fn is_member(&self, node: &NodeId) -> bool {
+        let view = self.cluster.as_ref().map(Cluster::view);
+        view.is_some_and(|view| view.members.values().any(|member| member.id == *node))
+    }
+
     /// Whether another node serves it as well.
     pub(crate) fn is_elsewhere(&self, model: &ModelStatus) -> bool {
         self.elsewhere().contains_key(&(model.spec.name.clone(), model.version))

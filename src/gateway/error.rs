@@ -83,6 +83,8 @@ pub(crate) enum Refusal {
     Orders(TooManyOrders),
     #[error("an order about breakers has {0}")]
     Order(&'static str),
+    #[error("no breaker of this node is what the order means: GET /v1/breakers shows them")]
+    NoBreaker,
     #[error("{0}")]
     Fleet(String),
     #[error("no scaler acts: set scaler.enabled on a node of this cluster")]
@@ -144,6 +146,7 @@ impl Refusal {
             | Self::NotInRepository(_)
             | Self::NotRecording
             | Self::NoRecord(_)
+            | Self::NoBreaker
             | Self::NoSuchNode(_) => StatusCode::NOT_FOUND,
             Self::NodeLate(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,

@@ -99,6 +99,11 @@ impl Orders {
         list.iter().rev().find(|(selector, _)| selector.fits(guards)).map_or(self.usual, |(_, mode)| *mode)
     }
 
+    /// Whether an order is in force about all or some of what is meant and nothing else.
+    pub(crate) fn has(&self, selector: &BreakerSelector) -> bool {
+        self.list.lock().iter().any(|(earlier, _)| selector.covers(earlier))
+    }
+
     pub(crate) fn give(&self, selector: BreakerSelector, mode: BreakerMode) -> Result<(), TooManyOrders> {
         let mut list = self.list.lock();
         let kept = list.iter().filter(|(earlier, _)| !selector.covers(earlier)).count();

@@ -115,6 +115,12 @@ impl System {
         breakers
     }
 
+    /// Whether orders about these circuits, or some of them, are in force.
+    #[must_use]
+    pub fn has_breaker_orders(&self, selector: &BreakerSelector) -> bool {
+        self.inner.orders.has(selector)
+    }
+
     /// Decides for the circuits that are meant, now and in time to come; `None` inside [`BreakerSelector`] means all.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Problem, Shared};
+use crate::config::Holding;
 use crate::gateway::error::Refusal;
 
 pub(super) async fn show(shared: Data<Shared>) -> HttpResponse {
@@ -55,8 +56,9 @@ pub(super) async fn order(
     let body = shared.body(request.headers(), &mut payload).await?;
     let order: Order = serde_json::from_slice(&body).map_err(|_| Refusal::Order(FORM))?;
     if let Some(model) = &order.model {
-        shared.known(model, None).await?;
+        shared.known(model, order.version).await?;
     }
+    let is_remote = matches!(order.backend, Some(Kind::Remote));
     let node = order.node.as_deref().map(NodeId::new).transpose();
     let selector = BreakerSelector {
         model: order.model,
@@ -71,8 +73,37 @@ pub(super) async fn order(
         Mode::Disabled => BreakerMode::Disabled,
         Mode::MetricsOnly => BreakerMode::MetricsOnly,
     };
+    check(&shared, &selector, is_remote)?;
     let ordered = shared.system.set_breaker_mode(selector, mode).map_err(Refusal::Orders)?;
     Ok(respond(&ordered))
+}
+
+/// Refuses an order that no circuit fits, none that could come, and that takes none back: orders outlive circuits.
+fn check(shared: &Shared, selector: &BreakerSelector, is_remote: bool) -> Result<(), Refusal> {
+    let all = shared.system.breakers();
+    if all.iter().any(|one| selector.fits(&one.guards)) || shared.system.has_breaker_orders(selector) {
+        return Ok(());
+    }
+    let BreakerSelector { model, version, backend, device, node } = selector;
+    let of_node =
+        (backend.is_none() || is_remote) && model.is_none() && version.is_none() && device.is_none();
+    let may_come = match (node, model) {
+        // A node's breaker is made when it is asked first.
+        (Some(node), _) => of_node && shared.is_member(node),
+        (None, Some(model)) => {
+            let serves = |one: &BreakerStatus| {
+                let is_it =
+                    |(of, its): (&str, u32)| of == model && version.is_none_or(|wanted| wanted == its);
+                one.guards.model().is_some_and(is_it)
+            };
+            if shared.config().holding(model) == Holding::No {
+                return Err(shared.not_served(model, *version));
+            }
+            !is_remote && !all.iter().any(serves)
+        }
+        (None, None) => of_node && (!is_remote || shared.cluster.is_some()),
+    };
+    if may_come { Ok(()) } else { Err(Refusal::NoBreaker) }
 }
 
 impl Kind {
