@@ -105,6 +105,9 @@ pub(crate) enum BodyError {
     #[error("the body is not what its content encoding says, or is cut short")]
     Corrupt,
     /// 400.
+    #[error("the body is not UTF-8")]
+    NotText,
+    /// 400.
     #[error("the body ended early or was framed wrongly")]
     Broken,
     /// 429.

@@ -129,7 +129,7 @@ impl Refusal {
             Self::Body(BodyError::Encoding(_)) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyError::Slow { .. }) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyError::NoRoom) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Body(BodyError::Corrupt | BodyError::Broken)
+            Self::Body(BodyError::Corrupt | BodyError::NotText | BodyError::Broken)
             | Self::Version(_)
             | Self::Query { .. }
             | Self::NoBodyWanted(_) => StatusCode::BAD_REQUEST,

@@ -85,6 +85,16 @@ fn an_unknown_member_of_a_query_is_named() {
 }
 
 #[test]
+fn a_configuration_that_is_no_text_is_told_from_one_that_is_packed_wrongly() {
+    let node = node();
+    let (status, answer) = ask(&node, "POST", "/v1/config", "", b"deadline.default = \"\xff\"");
+    assert!(status == 400 && answer.contains("the body is not UTF-8"), "{answer}");
+    let (status, answer) = ask(&node, "POST", "/v1/config", "content-encoding: gzip\r\n", b"x");
+    assert!(status == 400 && answer.contains("content encoding"), "{answer}");
+    node.stop();
+}
+
+#[test]
 fn a_gibibyte_announced_is_refused_unread() {
     let node = node();
     let mut stream = connect(&node);

@@ -36,5 +36,5 @@ async fn text(shared: &Shared, headers: &HeaderMap, payload: &mut Payload) -> Re
         within: shared.config().deadline.max,
     };
     let bytes = body::read(headers, payload, limits, &shared.bodies).await?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| BodyError::Corrupt)
+    String::from_utf8(bytes.to_vec()).map_err(|_| BodyError::NotText)
 }
