@@ -109,6 +109,10 @@ impl Files for Vault {
         vouched.map_err(|error| refuse(error.to_string()))?;
         Ok(content)
     }
+
+    fn holds(&self, path: &Path) -> bool {
+        path.is_file() || sealed_name(path).is_file()
+    }
 }
 
 /// A model folder cannot be encrypted or signed; the operator acts.

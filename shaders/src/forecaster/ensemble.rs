@@ -5,6 +5,7 @@
 //! (or median) of what the members with quantiles add to their own median: quantiles averaged level by level
 //! (Vincent 1912; Lichtendahl et al. 2013), moved to the common middle. Averages keep the order of levels.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -29,6 +30,7 @@ pub(super) struct Ensemble {
 
 #[derive(Debug)]
 struct Member {
+    name: String,
     trained: Trained,
     weight: f64,
 }
@@ -51,9 +53,9 @@ impl Ensemble {
         let mut digest = Sha256::new_with_prefix(&bytes);
         let mut loaded = Vec::with_capacity(members.len());
         for member in members {
-            let trained = Trained::load(&member.dir, files)?;
+            let trained = first_that_loads(&member.dirs, files)?;
             digest.update(&trained.digest);
-            loaded.push(Member { trained, weight: member.weight });
+            loaded.push(Member { name: member.name, trained, weight: member.weight });
         }
         let spec = joint_spec(name, &loaded)?;
         let middle = middle(&spec.head)
@@ -68,7 +70,8 @@ impl Ensemble {
     /// All members rounded; `None` when one cannot be.
     pub(super) fn rounded(&self, precision: Precision) -> Option<Self> {
         let rounded = |member: &Member| {
-            Some(Member { trained: member.trained.rounded(precision)?, weight: member.weight })
+            let trained = member.trained.rounded(precision)?;
+            Some(Member { name: member.name.clone(), trained, weight: member.weight })
         };
         let members = self.members.iter().map(rounded).collect::<Option<Vec<Member>>>()?;
         Some(Self { members, combine: self.combine, middle: self.middle })
@@ -148,6 +151,18 @@ impl Ensemble {
     }
 }
 
+/// As a node does that serves a good version 1 where version 2 is damaged. What is wrong is told of the first.
+fn first_that_loads(dirs: &[PathBuf], files: &dyn Files) -> Result<Trained, LoadError> {
+    let mut first = None;
+    for dir in dirs {
+        match Trained::load(dir, files) {
+            Ok(trained) => return Ok(trained),
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| LoadError::parameter("members", "have no folder")))
+}
+
 /// Weighted mean or median of `(value, weight)`; there is at least one.
 fn join(combine: Combine, terms: &mut [(f64, f64)]) -> f64 {
     match combine {
@@ -187,27 +202,26 @@ fn middle(head: &Head) -> Option<usize> {
 
 fn joint_spec(name: String, members: &[Member]) -> Result<ModelSpec, LoadError> {
     let specs: Vec<&ModelSpec> = members.iter().map(|member| member.trained.spec.as_ref()).collect();
-    let refuse = |spec: &ModelSpec, problem: &str| {
-        Err(LoadError::parameter("members", format!("`{}` {problem}", spec.name)))
-    };
+    let refuse =
+        |name: &str, problem: &str| Err(LoadError::parameter("members", format!("`{name}` {problem}")));
     // Every quantile member has the same levels; without one the answer is a point.
     let shape = specs.iter().copied().find(|spec| spec.head != Head::Point).unwrap_or(specs[0]);
-    for spec in &specs {
+    for (spec, Member { name, .. }) in specs.iter().zip(members) {
         let exogenous = spec.hist_exog.len() + spec.futr_exog.len() + spec.stat_exog.len();
         if exogenous > 0 {
-            return refuse(spec, "needs exogenous columns");
+            return refuse(name, "needs exogenous columns");
         }
         if spec.horizon != shape.horizon {
-            return refuse(spec, "has another horizon than the others");
+            return refuse(name, "has another horizon than the others");
         }
         if spec.series != 1 {
-            return refuse(spec, "forecasts several series at once");
+            return refuse(name, "forecasts several series at once");
         }
         match &spec.head {
             Head::Point => {}
             Head::Quantiles(_) if spec.head == shape.head => {}
-            Head::Quantiles(_) => return refuse(spec, "has other quantiles than the others"),
-            Head::StudentT | Head::Normal => return refuse(spec, "forecasts a distribution"),
+            Head::Quantiles(_) => return refuse(name, "has other quantiles than the others"),
+            Head::StudentT | Head::Normal => return refuse(name, "forecasts a distribution"),
         }
     }
     Ok(ModelSpec {

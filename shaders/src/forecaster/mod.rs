@@ -56,8 +56,8 @@ enum Kind {
 }
 
 impl Forecaster {
-    /// Loads a model folder: `model.json` and `weights.safetensors`, or `ensemble.json` and the folders that it names
-    /// in the same repository. All of it is untrusted.
+    /// Loads a model folder: `model.json` and `weights.safetensors`, the library's own `native.safetensors`, or
+    /// `ensemble.json` and the folders that it names in the same repository. All of it is untrusted.
     ///
     /// # Errors
     /// When a file is malformed, too large or contradicts itself, or asks for something this build cannot do.
@@ -84,6 +84,14 @@ impl Forecaster {
     pub fn load_native(file: &Path, files: &dyn Files) -> Result<Self, LoadError> {
         let (blueprint, archive) = loader::read_native(file, files)?;
         Self::build(blueprint, &archive)
+    }
+
+    /// The models that the ensemble in `dir` names; none where there is no ensemble.
+    ///
+    /// # Errors
+    /// When `ensemble.json` cannot be read.
+    pub fn members(dir: &Path, files: &dyn Files) -> Result<Vec<String>, LoadError> {
+        loader::members_of(dir, files)
     }
 
     pub(crate) fn build(blueprint: Blueprint, archive: &Archive) -> Result<Self, LoadError> {

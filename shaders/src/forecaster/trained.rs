@@ -23,9 +23,12 @@ pub(super) struct Trained {
 }
 
 impl Trained {
-    /// From a folder.
+    /// From a folder: of `model.json`, or of the library's own file where there is none.
     pub(super) fn load(dir: &Path, files: &dyn Files) -> Result<Self, LoadError> {
-        let (blueprint, archive) = loader::read_folder(dir, files)?;
+        let native = dir.join("native.safetensors");
+        let is_native = !files.holds(&dir.join("model.json")) && files.holds(&native);
+        let (blueprint, archive) =
+            if is_native { loader::read_native(&native, files) } else { loader::read_folder(dir, files) }?;
         Self::build(blueprint, &archive)
     }
 

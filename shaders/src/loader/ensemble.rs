@@ -1,5 +1,6 @@
 //! `ensemble.json`: which models of a repository are asked together, and how their answers are joined.
 
+use std::cmp::Reverse;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
@@ -7,6 +8,8 @@ use serde::Deserialize;
 use super::{Files, LoadError};
 
 const FILE: &str = "ensemble.json";
+/// What makes a folder that of one network.
+const MODEL: [&str; 2] = ["model.json", "native.safetensors"];
 const JSON_BYTES_MAX: u64 = 1 << 20;
 const MEMBERS_MAX: usize = 32;
 /// Beyond it sums lose digits, or become infinite.
@@ -25,6 +28,7 @@ struct EnsembleFile {
 #[serde(deny_unknown_fields)]
 struct MemberFile {
     model: String,
+    version: Option<u32>,
     #[serde(default = "one")]
     weight: f64,
 }
@@ -52,8 +56,10 @@ pub(crate) struct EnsembleBlueprint {
 /// One member.
 #[derive(Debug)]
 pub(crate) struct MemberBlueprint {
-    /// Its folder.
-    pub(crate) dir: PathBuf,
+    /// As written, the version behind it if one was.
+    pub(crate) name: String,
+    /// The folders of its versions, of which the first that loads is meant; one at least.
+    pub(crate) dirs: Vec<PathBuf>,
     /// Positive.
     pub(crate) weight: f64,
 }
@@ -67,22 +73,25 @@ pub(crate) fn is_ensemble(dir: &Path) -> bool {
     dir.join(FILE).is_file()
 }
 
+/// The models that `dir/ensemble.json` names, without versions; none where `dir` holds no ensemble.
+pub(crate) fn members_of(dir: &Path, files: &dyn Files) -> Result<Vec<String>, LoadError> {
+    if !is_ensemble(dir) {
+        return Ok(Vec::new());
+    }
+    let (written, _) = parse(dir, files)?;
+    let name = |member: MemberFile| member.model.split('/').next().unwrap_or_default().to_owned();
+    Ok(written.members.into_iter().map(name).collect())
+}
+
 /// Reads `dir/ensemble.json`; members lie beside `dir`, in the same repository.
 pub(crate) fn read_ensemble(dir: &Path, files: &dyn Files) -> Result<EnsembleBlueprint, LoadError> {
-    let path = dir.join(FILE);
-    let bytes = files.read(&path, JSON_BYTES_MAX)?;
-    let what = || path.display().to_string();
-    let written: EnsembleFile =
-        serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { what: what(), source })?;
-    if written.format != 1 {
-        return Err(LoadError::unsupported(format!("ensemble.json format {}", written.format)));
-    }
+    let (written, bytes) = parse(dir, files)?;
     let count = written.members.len();
     if !(1..=MEMBERS_MAX).contains(&count) {
         return Err(LoadError::parameter("members", format!("are {count}, wanted 1..={MEMBERS_MAX}")));
     }
     let member = |member: MemberFile| -> Result<MemberBlueprint, LoadError> {
-        let MemberFile { model, weight } = member;
+        let MemberFile { model, version, weight } = member;
         if !WEIGHTS.contains(&weight) {
             let [low, high] = [WEIGHTS.start(), WEIGHTS.end()];
             let what = format!("of `{model}` is {weight:e}, wanted {low:e} to {high:e}");
@@ -91,22 +100,86 @@ pub(crate) fn read_ensemble(dir: &Path, files: &dyn Files) -> Result<EnsembleBlu
         if written.combine == Combine::Median && weight != 1.0 {
             return Err(LoadError::parameter("weight", "means nothing to a median"));
         }
-        Ok(MemberBlueprint { dir: beside(dir, &model)?, weight })
+        let (name, version) = named(&model, version)?;
+        let dirs = beside(dir, name, version, files)?;
+        let name = version.map_or_else(|| name.to_owned(), |version| format!("{name}/{version}"));
+        Ok(MemberBlueprint { name, dirs, weight })
     };
     let members = written.members.into_iter().map(member).collect::<Result<_, _>>()?;
     Ok(EnsembleBlueprint { name: written.name, combine: written.combine, members, bytes })
 }
 
-/// The folder `model` (`NAME` or `NAME/VERSION`) of the repository that holds `dir`, which is `NAME` or `NAME/VERSION`
-/// itself. Nothing outside the repository can be named.
-fn beside(dir: &Path, model: &str) -> Result<PathBuf, LoadError> {
-    let inside = Path::new(model);
-    let parts: Vec<Component<'_>> = inside.components().collect();
-    let plain = parts.iter().all(|part| matches!(part, Component::Normal(_)));
-    if !plain || !(1..=2).contains(&parts.len()) {
-        return Err(LoadError::parameter("model", format!("`{model}` is not NAME or NAME/VERSION")));
+fn parse(dir: &Path, files: &dyn Files) -> Result<(EnsembleFile, Vec<u8>), LoadError> {
+    let path = dir.join(FILE);
+    let bytes = files.read(&path, JSON_BYTES_MAX)?;
+    let what = || path.display().to_string();
+    let written: EnsembleFile =
+        serde_json::from_slice(&bytes).map_err(|source| LoadError::Json { what: what(), source })?;
+    if written.format != 1 {
+        return Err(LoadError::unsupported(format!("ensemble.json format {}", written.format)));
     }
-    let homes = dir.ancestors().skip(1).take(2);
-    let found = homes.map(|home| home.join(inside)).find(|member| member.join("model.json").is_file());
-    found.ok_or_else(|| LoadError::parameter("model", format!("`{model}` is not in the repository")))
+    Ok((written, bytes))
+}
+
+/// What `model` (`NAME` or `NAME/VERSION`) and `version` mean together. Nothing outside the repository can be named.
+fn named(model: &str, version: Option<u32>) -> Result<(&str, Option<u32>), LoadError> {
+    let refuse = |problem: &str| Err(LoadError::parameter("model", format!("`{model}` {problem}")));
+    let parts: Vec<Component<'_>> = Path::new(model).components().collect();
+    let plain = parts.iter().all(|part| matches!(part, Component::Normal(_)));
+    match *model.split('/').collect::<Vec<_>>() {
+        [name] if plain && parts.len() == 1 => Ok((name, version)),
+        [name, number] if plain && parts.len() == 2 => match (number_of(number), version) {
+            (Some(number), None) => Ok((name, Some(number))),
+            (Some(_), Some(_)) => refuse("says its version already"),
+            (None, _) => refuse("names no version: that is a number alone, as 2 and not v2 or 02"),
+        },
+        _ => refuse("is not NAME or NAME/VERSION"),
+    }
+}
+
+/// The folders of `name` in the repository that holds `dir`, which is `NAME` or `NAME/VERSION` itself: the highest version
+/// first, or that of `version` alone.
+fn beside(
+    dir: &Path,
+    name: &str,
+    version: Option<u32>,
+    files: &dyn Files,
+) -> Result<Vec<PathBuf>, LoadError> {
+    let refuse = |problem: &str| Err(LoadError::parameter("model", format!("`{name}` {problem}")));
+    let homes = || dir.ancestors().skip(1).take(2).map(|home| home.join(name));
+    let versions = homes().map(|home| versions(&home, files)).find(|versions| !versions.is_empty());
+    let Some(versions) = versions else {
+        let is_there = homes().any(|home| home.is_dir());
+        return refuse(if is_there { "has no model in its folder" } else { "is not in the repository" });
+    };
+    let wanted = |number: u32| version.is_none_or(|version| version == number);
+    let found: Vec<PathBuf> =
+        versions.into_iter().filter(|(number, _)| wanted(*number)).map(|(_, dir)| dir).collect();
+    match (found.first(), version) {
+        (Some(first), _) if is_ensemble(first) => {
+            refuse("is an ensemble itself: name the models that it names")
+        }
+        (None, Some(version)) => refuse(&format!("has no version {version}")),
+        _ => Ok(found),
+    }
+}
+
+/// The versions of a model folder, the highest first; a folder without numbers is version 1.
+fn versions(dir: &Path, files: &dyn Files) -> Vec<(u32, PathBuf)> {
+    let holds_model = |dir: &Path| is_ensemble(dir) || MODEL.iter().any(|file| files.holds(&dir.join(file)));
+    if holds_model(dir) {
+        return vec![(1, dir.to_owned())];
+    }
+    let below = dir.read_dir().into_iter().flatten().flatten();
+    let number = |name: &std::ffi::OsStr| name.to_str().and_then(number_of);
+    let mut found: Vec<(u32, PathBuf)> =
+        below.filter_map(|entry| Some((number(&entry.file_name())?, entry.path()))).collect();
+    found.retain(|(_, dir)| holds_model(dir));
+    found.sort_by_key(|(number, _)| Reverse(*number));
+    found
+}
+
+/// `7`, not `07` nor `+7`: two folders must not be one version.
+fn number_of(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == name)
 }

@@ -13,6 +13,11 @@ pub trait Files: Sync {
     /// # Errors
     /// It cannot be read, is larger, or is not to be trusted.
     fn read(&self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError>;
+
+    /// Whether there is something to read at `path`.
+    fn holds(&self, path: &Path) -> bool {
+        path.is_file()
+    }
 }
 
 /// The files as they are.

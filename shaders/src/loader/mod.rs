@@ -19,7 +19,7 @@ pub use file::{Files, PlainFiles};
 
 pub(crate) use archive::{Archive, hex};
 pub(crate) use blueprint::Blueprint;
-pub(crate) use ensemble::{Combine, EnsembleBlueprint, is_ensemble, read_ensemble};
+pub(crate) use ensemble::{Combine, EnsembleBlueprint, is_ensemble, members_of, read_ensemble};
 pub(crate) use folder::CaseFile;
 #[cfg(test)]
 pub(crate) use folder::parse as parse_model_json;

@@ -94,6 +94,95 @@ fn what_cannot_be_joined_is_refused() {
     assert!(matches!(load(home.path(), &json!([{"model": SHORT}]), "mode"), Err(LoadError::Json { .. })));
 }
 
+#[test]
+fn a_member_with_versions_is_its_highest_or_the_one_that_is_named() {
+    let home = repository(&[LONG]);
+    let put = |from: &str, to: &str| {
+        std::fs::create_dir_all(home.path().join(to)).unwrap();
+        for file in ["model.json", "weights.safetensors"] {
+            std::fs::copy(folder(from).join(file), home.path().join(to).join(file)).unwrap();
+        }
+    };
+    for (from, to) in [(SHORT, "fx/1"), (LONG, "fx/2"), (POINT, "fx/10"), (SHORT, "fx/011")] {
+        put(from, to);
+    }
+    let only = |member: Value| load(home.path(), &json!([member]), "mean");
+    let alone = |name: &str| {
+        let member = Forecaster::load(&folder(name)).unwrap();
+        forecast(&member, &windows(3, member.spec().window))
+    };
+    for (member, name) in [
+        (json!({"model": "fx"}), POINT),
+        (json!({"model": "fx", "version": 1}), SHORT),
+        (json!({"model": "fx", "version": 2}), LONG),
+        (json!({"model": "fx/2"}), LONG),
+        (json!({"model": LONG, "version": 1}), LONG),
+    ] {
+        let ensemble = only(member.clone()).unwrap_or_else(|error| panic!("{member}: {error}"));
+        let got = forecast(&ensemble, &windows(3, ensemble.spec().window));
+        let want = alone(name);
+        assert_eq!(got.len(), want.len(), "{member}");
+        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{member}");
+    }
+    // As a node serves version 2 where version 10 is damaged; one that is named has no other.
+    std::fs::write(home.path().join("fx/10/weights.safetensors"), "junk").unwrap();
+    assert_eq!(only(json!({"model": "fx"})).unwrap().spec().columns.len(), 5);
+    let refused = |member: Value| only(member).unwrap_err().to_string();
+    for (member, why) in [
+        (json!({"model": "fx", "version": 10}), "fx/10/weights.safetensors"),
+        (json!({"model": "fx", "version": 3}), "`fx` has no version 3"),
+        (json!({"model": LONG, "version": 2}), "has no version 2"),
+        (json!({"model": "fx/2", "version": 2}), "says its version already"),
+        (json!({"model": "fx/v2"}), "names no version"),
+    ] {
+        let said = refused(member.clone());
+        assert!(said.contains(why), "{member}: {said}");
+    }
+    std::fs::write(home.path().join("fx/2/weights.safetensors"), "junk").unwrap();
+    std::fs::write(home.path().join("fx/1/weights.safetensors"), "junk").unwrap();
+    assert!(refused(json!({"model": "fx"})).contains("fx/10/"), "the newest is told of");
+}
+
+#[test]
+fn a_member_may_be_the_librarys_own_file() {
+    let home = repository(&[]);
+    let to = home.path().join("mine");
+    std::fs::create_dir_all(&to).unwrap();
+    std::fs::copy(folder("tcn-vol-point").join("native.safetensors"), to.join("native.safetensors")).unwrap();
+    let ensemble = load(home.path(), &json!([{"model": "mine"}]), "mean").unwrap();
+    let alone = Forecaster::load(&folder("tcn-vol-point")).unwrap();
+    let windows = windows(3, ensemble.spec().window);
+    let [got, want] = [&ensemble, &alone].map(|forecaster| forecast(forecaster, &windows));
+    assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6));
+}
+
+#[test]
+fn why_a_member_is_none_is_said_truly() {
+    let home = repository(&[SHORT]);
+    load(home.path(), &json!([{"model": SHORT}]), "mean").unwrap();
+    std::fs::create_dir_all(home.path().join("empty/notes")).unwrap();
+    for (member, why) in [
+        ("ensemble", "`ensemble` is an ensemble itself"),
+        ("empty", "`empty` has no model in its folder"),
+        ("missing", "`missing` is not in the repository"),
+    ] {
+        let said = load(home.path(), &json!([{"model": member}]), "mean").unwrap_err().to_string();
+        assert!(said.contains(why), "{said}");
+    }
+    let other = load(home.path(), &json!([{"model": SHORT}, {"model": "fx", "version": 1}]), "mean");
+    assert!(other.is_err_and(|error| error.to_string().contains("`fx`")));
+}
+
+#[test]
+fn what_an_ensemble_names_is_told_without_its_models() {
+    let home = repository(&[]);
+    let members = json!([{"model": "gone/3"}, {"model": "fx", "version": 2}, {"model": "a"}]);
+    load(home.path(), &members, "mean").unwrap_err();
+    let names = Forecaster::members(&home.path().join("ensemble"), &crate::PlainFiles).unwrap();
+    assert_eq!(names, ["gone", "fx", "a"]);
+    assert!(Forecaster::members(&folder(SHORT), &crate::PlainFiles).unwrap().is_empty());
+}
+
 /// What each of two members answers alone to its own part of the windows, and what both answer together.
 fn answers(members: &[Value], combine: &str) -> [Vec<f32>; 3] {
     let names = members.iter().map(|member| member["model"].as_str().unwrap());
