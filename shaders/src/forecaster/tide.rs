@@ -83,6 +83,9 @@ fn encode(
     }
     let mut future = None;
     if futr > 0 {
+        if hist == 0 {
+            blocks.pass_over("hist_exog_projection", hidden_width, width)?;
+        }
         let (src, dst) = (features.slice(y + hist, futr), x.slice(y + hist_len, futr_len));
         blocks.record(recorder, "futr_exog_projection", src, dst, span, hidden_width)?;
         future = Some(dst.slice(spec.window * width, spec.horizon * width));
@@ -141,6 +144,23 @@ impl Blocks<'_> {
         if self.normed {
             let norm = Norm::take(self.archive, &format!("{name}.norm"), out_width)?;
             recorder.layer_norm(name, sum, dst, &norm)?;
+        }
+        Ok(())
+    }
+
+    /// A block that the library makes and never asks: it has no inputs. Files without it are as good.
+    fn pass_over(&self, name: &str, hidden_width: usize, out_width: usize) -> Result<(), LoadError> {
+        if self.archive.shape(&format!("{name}.lin1.weight")).is_none() {
+            return Ok(());
+        }
+        for (part, out_width, in_width) in
+            [("lin1", hidden_width, 0), ("skip", out_width, 0), ("lin2", out_width, hidden_width)]
+        {
+            self.archive.take(&format!("{name}.{part}.weight"), &[out_width, in_width])?;
+            self.archive.take(&format!("{name}.{part}.bias"), &[out_width])?;
+        }
+        if self.normed {
+            Norm::take(self.archive, &format!("{name}.norm"), out_width)?;
         }
         Ok(())
     }

@@ -128,6 +128,28 @@ fn cases_beside_the_librarys_own_file_are_recomputed() {
 }
 
 #[test]
+fn a_block_that_the_library_makes_and_never_asks_is_passed_over() {
+    // TiDE with future and static columns alone: the projection of past columns has no inputs.
+    const NAME: &str = "tide-futr-point";
+    let report = verify(&folder(NAME), &PlainFiles, Precision::F32, &mut Interpreter).unwrap();
+    assert!(report.passed && report.cases.len() == 3 && report.worst < 1e-6, "{report:?}");
+
+    let bytes = std::fs::read(folder(NAME).join("native.safetensors")).unwrap();
+    let text = |from: &str, to: &str| {
+        let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+    };
+    // Of another width or name it is a network of another kind.
+    for (from, to) in [
+        ("hist_exog_projection.lin1.weight", "hist_exog_projection.lin9.weight"),
+        ("hist_exog_projection.norm.bias", "hist_exog_projection.norm.bide"),
+        ("hist_exog_projection.skip.bias", "hist_exog_projection.skip.bide"),
+    ] {
+        assert!(load("x", &text(from, to)).is_err(), "{to}");
+    }
+}
+
+#[test]
 fn levels_stored_in_f32_come_back_as_the_decimals_that_were_meant() {
     let forecaster = load("x", &native_bytes("nbeats-vol-quantile", |_| ())).unwrap();
     assert_eq!(forecaster.spec().head, Head::Quantiles(vec![0.5, 0.025, 0.1, 0.9, 0.975]));
