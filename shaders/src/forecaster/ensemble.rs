@@ -1,9 +1,9 @@
 //! Several forecasters that answer as one.
 //!
-//! Each member gets the newest part of the window that it was trained on. The middle of the answer is the mean (or
-//! median) of the members' medians, point forecasts counted as such. An interval's bound is that middle plus the mean
-//! (or median) of what the members with quantiles add to their own median: quantiles averaged level by level
-//! (Vincent 1912; Lichtendahl et al. 2013), moved to the common middle. Averages keep the order of levels.
+//! Each member gets the newest part of the window that it was trained on. Quantiles are joined level by level, by their
+//! mean or median (Vincent 1912; Lichtendahl et al. 2013), which keeps the order of levels. Where some members are point
+//! forecasts, these count as medians: a bound is the mean (or median) of all members' medians plus that of what the
+//! members with quantiles add to their own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,14 +139,17 @@ impl Ensemble {
             self.members.iter().enumerate().map(|(index, member)| (own(index, self.middle), member.weight)),
         );
         let centre = join(self.combine, terms);
+        // Where a member has only a middle, the others' bounds are moved to the common one.
+        let moved = !(0..self.members.len()).all(has_column);
         for (column, bound) in target.iter_mut().enumerate() {
             terms.clear();
             let with_column = self.members.iter().enumerate().filter(|(index, _)| has_column(*index));
-            terms.extend(
-                with_column
-                    .map(|(index, member)| (own(index, column) - own(index, self.middle), member.weight)),
-            );
-            *bound = (centre + join(self.combine, terms)) as f32;
+            terms.extend(with_column.map(|(index, member)| {
+                let own_centre = if moved { own(index, self.middle) } else { 0.0 };
+                (own(index, column) - own_centre, member.weight)
+            }));
+            let joined = join(self.combine, terms);
+            *bound = if moved { centre + joined } else { joined } as f32;
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::{Forecaster, LoadError, Scratch, Windows};
 const SHORT: &str = "nbeats-vol-quantile";
 /// Window 128, five quantiles.
 const LONG: &str = "nhits-vol-quantile";
+/// Window 128, five quantiles.
+const THIRD: &str = "mlp-vol-quantile";
 /// Window 128, a point.
 const POINT: &str = "nhits-vol-point";
 const MEDIAN: usize = 0;
@@ -52,6 +54,17 @@ fn a_median_of_two_is_their_mean_and_of_one_itself() {
     let [short, long, both] = answers(&[json!({"model": SHORT}), json!({"model": LONG})], "median");
     for ((a, b), joined) in short.iter().zip(&long).zip(&both) {
         assert!((f64::from(*joined) - (f64::from(*a) + f64::from(*b)) / 2.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_median_of_three_is_that_of_each_level() {
+    let members = [SHORT, LONG, THIRD].map(|name| json!({"model": name}));
+    let [a, b, c, joined] = answers(&members, "median");
+    for (((a, b), c), joined) in a.iter().zip(&b).zip(&c).zip(&joined) {
+        let mut level = [*a, *b, *c];
+        level.sort_unstable_by(f32::total_cmp);
+        assert_eq!(*joined, level[1]);
     }
 }
 
@@ -183,8 +196,8 @@ fn what_an_ensemble_names_is_told_without_its_models() {
     assert!(Forecaster::members(&folder(SHORT), &crate::PlainFiles).unwrap().is_empty());
 }
 
-/// What each of two members answers alone to its own part of the windows, and what both answer together.
-fn answers(members: &[Value], combine: &str) -> [Vec<f32>; 3] {
+/// What each member answers alone to its own part of the windows, and last what all answer together.
+fn answers<const N: usize>(members: &[Value], combine: &str) -> [Vec<f32>; N] {
     let names = members.iter().map(|member| member["model"].as_str().unwrap());
     let names: Vec<&str> = names.collect();
     let home = repository(&names);
@@ -204,7 +217,9 @@ fn answers(members: &[Value], combine: &str) -> [Vec<f32>; 3] {
         };
         forecast(&member, &cut)
     };
-    [alone(names[0]), alone(names[1]), forecast(&ensemble, &all)]
+    let answers: Vec<Vec<f32>> =
+        names.iter().map(|name| alone(name)).chain([forecast(&ensemble, &all)]).collect();
+    answers.try_into().expect("one more than there are members")
 }
 
 /// Some values are missing.
