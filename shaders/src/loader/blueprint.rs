@@ -85,7 +85,13 @@ pub(crate) fn is_recursive(family: Family, hparams: &Hparams) -> Result<bool, Lo
 
 /// Values of history that one forecast needs: a recursive model takes one more than its `input_size` says.
 pub(crate) fn window_len(family: Family, hparams: &Hparams) -> Result<usize, LoadError> {
-    let input_size = hparams.size("input_size")?;
+    let input_size = match hparams.get("input_size").and_then(serde_json::Value::as_i64) {
+        // The library's own default in these families: three horizons.
+        Some(..1) if matches!(family, Family::Lstm | Family::Gru | Family::Tcn | Family::Deepar) => {
+            3 * hparams.size("h")?
+        }
+        _ => hparams.size("input_size")?,
+    };
     if !is_recursive(family, hparams)? {
         return Ok(input_size);
     }

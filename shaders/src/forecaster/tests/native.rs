@@ -156,6 +156,24 @@ fn levels_stored_in_f32_come_back_as_the_decimals_that_were_meant() {
 }
 
 #[test]
+fn an_input_size_that_was_left_to_the_library_is_three_horizons() {
+    let unset = |name: &str| {
+        let bytes = native_bytes(name, |hparams| {
+            hparams["input_size"] = json!(-1);
+            hparams["inference_input_size"] = Value::Null;
+        });
+        load("x", &bytes)
+    };
+    for (name, window) in [("lstm-vol-point", 60), ("lstm-vol-recursive", 61), ("gru-ret-quantile", 36)] {
+        assert_eq!(unset(name).unwrap().spec().window, window, "{name}");
+    }
+    // The weights of these say how long a window is, or the library knows no such default.
+    for name in ["tcn-vol-point", "mlp-vol-quantile"] {
+        assert!(unset(name).is_err(), "{name}");
+    }
+}
+
+#[test]
 fn hyper_parameters_that_contradict_the_tensors_are_refused() {
     for (name, value) in
         [("h", json!(21)), ("input_size", json!(65)), ("n_basis", json!(2)), ("n_blocks", json!([1, 1, 1]))]
