@@ -30,6 +30,14 @@ pub enum ModelError {
         /// What is wrong with it.
         source: LoadError,
     },
+    /// It was read, and an ensemble that names it could not be made of it.
+    #[error("ensemble `{ensemble}`, which is served and names it, could not be made any more: {source}")]
+    Ensemble {
+        /// Name of the ensemble.
+        ensemble: String,
+        /// What is wrong with that then.
+        source: LoadError,
+    },
     /// It was read and not taken into service.
     #[error("model `{model}`: {source}")]
     Device {
@@ -46,6 +54,7 @@ impl ModelError {
     fn is_damage(&self) -> bool {
         match self {
             Self::Folder { source, .. } => !matches!(source, LoadError::UnknownFamily { .. }),
+            Self::Ensemble { .. } => true,
             Self::Device { source, .. } => matches!(source, LoadRefused::Device { .. }),
         }
     }
@@ -74,6 +83,11 @@ impl Refusals {
     /// Forgets what was refused of a name: it is about to be read again.
     pub(crate) fn forget(&self, model: &str) {
         self.by_version.lock().retain(|(name, _), _| name != model);
+    }
+
+    /// Forgets what was refused of one version: it serves.
+    pub(crate) fn forget_version(&self, model: &str, version: u32) {
+        self.by_version.lock().remove(&(model.to_owned(), version));
     }
 
     /// Why this version was refused, folder and all; `None`: it was not.
@@ -161,6 +175,20 @@ pub(crate) async fn serve(
     system.load(Arc::new(forecaster), entry.version).await.map_err(refused)
 }
 
+/// Takes all of `models` into service from one moment on, or none.
+///
+/// # Errors
+/// See [`ModelError`].
+pub(crate) async fn serve_together(
+    system: &System,
+    models: Vec<(Entry, Forecaster)>,
+) -> Result<(), ModelError> {
+    let models =
+        models.into_iter().map(|(entry, forecaster)| (Arc::new(forecaster), entry.version)).collect();
+    let refused = |(model, source)| ModelError::Device { model, source };
+    system.load_together(models).await.map_err(refused)
+}
+
 /// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
 fn load_all(entries: Vec<Entry>, vault: Vault) -> impl Stream<Item = (Entry, Result<Forecaster, LoadError>)> {
     let load = move |entry: Entry| {
@@ -196,6 +224,8 @@ mod tests {
         assert_eq!(complaints.len(), 2, "an unknown family is nobody's mistake: {complaints:?}");
         assert!(complaints[1].contains("version 2 of model `a`") && !complaints[1].contains("/here"));
 
+        refusals.forget_version("a", 2);
+        assert!(refusals.reason("a", 1).is_some() && refusals.reason("a", 2).is_none());
         refusals.forget("a");
         assert_eq!(refusals.reason("a", 1), None);
         assert!(refusals.reason("b", 1).is_some() && refusals.complaints().is_empty());

@@ -54,12 +54,33 @@ impl Repository {
 
     /// An ensemble of a model that is not there.
     fn lonely(self, place: &str) -> Self {
+        self.ensemble(place, &json!([{ "model": "absent" }]))
+    }
+
+    /// The mean of `members`.
+    fn ensemble(self, place: &str, members: &Value) -> Self {
         let to = self.dir.path().join(place);
         fs::create_dir_all(&to).expect("a folder");
-        let text =
-            json!({ "format": 1, "name": place, "combine": "mean", "members": [{ "model": "absent" }] });
+        let text = json!({ "format": 1, "name": place, "combine": "mean", "members": members });
         fs::write(to.join("ensemble.json"), text.to_string()).expect("a file");
         self
+    }
+
+    /// Other weights of the same shape.
+    fn retrain(&self, place: &str, last: f32) {
+        let file = self.dir.path().join(place).join(WEIGHTS);
+        let mut weights = fs::read(&file).expect("weights");
+        let start = weights.len() - 256 * size_of::<f32>();
+        weights[start..].chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&last.to_le_bytes()));
+        fs::write(file, weights).expect("a file");
+    }
+
+    /// Another model at `place`.
+    fn put(&self, model: &str, place: &str) {
+        for file in ["model.json", WEIGHTS] {
+            fs::copy(Cases::folder(model).join(file), self.dir.path().join(place).join(file))
+                .expect("a copy");
+        }
     }
 
     fn listed(&self) -> String {
@@ -217,6 +238,81 @@ fn a_version_whose_folder_is_gone_is_not_served_after_a_load() {
     fs::remove_dir_all(repository.path().join("pair")).expect("a folder");
     assert_eq!(node.post("/v1/models/pair/load", "").status, 404);
     assert_eq!(answers(&node, "pair"), "1");
+}
+
+/// The median that a model answers.
+#[track_caller]
+fn median(node: &TestNode, model: &str) -> Vec<f64> {
+    let answer = node.post("/v1/forecast", &body(model));
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let values = answer.json()["forecasts"][0]["median"].clone();
+    serde_json::from_value(values).expect("numbers")
+}
+
+/// `e` answers the mean of `a` and `b`.
+#[track_caller]
+fn is_mean(node: &TestNode, when: &str) {
+    let [e, a, b] = ["e", "a", "b"].map(|model| median(node, model));
+    for ((e, a), b) in e.iter().zip(&a).zip(&b) {
+        let mean = f64::midpoint(*a, *b);
+        assert!((e - mean).abs() <= 1e-5 * mean.abs().max(1.0), "{when}: {e} where {mean} is the mean");
+    }
+}
+
+#[test]
+fn an_ensemble_changes_with_its_member_or_neither_does() {
+    let members = json!([{ "model": "a" }, { "model": "b" }]);
+    let repository = Repository::new().whole("a").whole("b/1").whole("b/2").ensemble("e", &members);
+    let node = repository.node();
+    let digest = |model: &str| node.get(&format!("/v1/models/{model}")).json()["sha256"].clone();
+    is_mean(&node, "at the start");
+
+    for (place, model, last) in [("a", "a", 0.25), ("b/2", "b", 0.125)] {
+        let (before, digests) = (median(&node, "e"), [digest("e"), digest(model)]);
+        repository.retrain(place, last);
+        assert_eq!(node.post(&format!("/v1/models/{model}/load"), "").status, 200);
+        assert_ne!(median(&node, "e"), before, "{model} has other weights");
+        assert!(digests[0] != digest("e") && digests[1] != digest(model));
+        is_mean(&node, model);
+    }
+
+    // Of another horizon the member can be no part of it.
+    let (before, digests) = ([median(&node, "a"), median(&node, "e")], [digest("a"), digest("e")]);
+    repository.put("nhits-168x24-quantile", "a");
+    for path in ["/v1/models/a/load", "/v2/repository/models/a/load"] {
+        let refused = node.post(path, "");
+        let said = String::from_utf8_lossy(&refused.body).into_owned();
+        assert_eq!(refused.status, 409, "{said}");
+        assert!(said.contains("ensemble `e`") && said.contains("horizon"), "{said}");
+    }
+    assert_eq!([median(&node, "a"), median(&node, "e")], before);
+    assert_eq!([digest("a"), digest("e")], digests);
+    let (state, reason) = indexed(&node, "a", "1");
+    assert!(state == "READY" && reason.contains("ensemble `e`"), "{state} {reason}");
+    assert!(complaints(&node).contains("version 1 of model `a`"));
+
+    // An ensemble that was taken out of service is in nobody's way, and stays out of it.
+    assert_eq!(node.post("/v1/models/e/unload", "").status, 200);
+    assert_eq!(node.post("/v1/models/a/load", "").status, 200);
+    assert_eq!(node.post("/v1/forecast", &body("e")).status, 404);
+}
+
+#[test]
+fn an_ensemble_has_its_members_though_they_are_unloaded_and_comes_when_they_are_mended() {
+    let members = json!([{ "model": "a" }, { "model": "b" }]);
+    let repository = Repository::new().cut("a").whole("b").ensemble("e", &members);
+    let node = repository.node();
+    assert_eq!(node.post("/v1/forecast", &body("e")).status, 404);
+    assert!(complaints(&node).contains("`e`"));
+    repository.put(BASE, "a");
+    assert_eq!(node.post("/v1/models/a/load", "").status, 200);
+    is_mean(&node, "once its member is mended");
+    assert!(!complaints(&node).contains("`e`"), "{}", complaints(&node));
+
+    let before = median(&node, "e");
+    assert_eq!(node.post("/v1/models/a/unload", "").status, 200);
+    assert_eq!(node.post("/v1/forecast", &body("a")).status, 404);
+    assert_eq!(median(&node, "e"), before);
 }
 
 #[test]

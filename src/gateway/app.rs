@@ -14,8 +14,8 @@ use peregrine_actors::{
 use peregrine_fly::Identity;
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Address, Clock, Cluster, Deadline, NodeId, Region, TreeView};
-use peregrine_shaders::Windows;
-use tracing::warn;
+use peregrine_shaders::{Forecaster, LoadError, Precision, Windows};
+use tracing::{info, warn};
 
 use super::body::{self, Body, BodyError, BodyLimits, Budget};
 use super::error::Refusal;
@@ -31,7 +31,7 @@ use crate::cluster::{elsewhere, servers};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
-use crate::models::{self, Refusals};
+use crate::models::{self, ModelError, Refusals};
 use crate::reload::{Current, Reload};
 use crate::scaler::{LatestPicture, ToScaler, Told};
 use crate::security::Security;
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(super) replays: Replays,
     started: Instant,
     pub(crate) bodies: Budget,
+    /// Held over a whole load.
+    loads: tokio::sync::Mutex<()>,
 }
 
 /// What a node has started before its gateway; read as parts of [`Shared`].
@@ -108,7 +110,7 @@ impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let started = parts.clock.now();
         let (meter, replays, bodies) = (Meter::default(), Replays::default(), Budget::default());
-        Self { parts, meter, replays, started, bodies }
+        Self { parts, meter, replays, started, bodies, loads: tokio::sync::Mutex::default() }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.
@@ -267,30 +269,109 @@ impl Shared {
 
     /// Loads every version of `name` that the repositories hold; a served one answers until the new one does, and one that
     /// cannot be loaded keeps none of the others from it. A version whose folder is gone is unloaded where another one
-    /// answers, as it would be after a restart.
+    /// answers, as it would be after a restart. Ensembles that name it are made anew and change with it in one moment; where
+    /// one of them cannot be, nothing changes.
     pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
-        let entries: Vec<Entry> =
-            self.repository().await?.into_iter().filter(|entry| entry.name == name).collect();
+        // Of two at once the later would publish an ensemble of what it read first.
+        let _one_at_a_time = self.loads.lock().await;
+        let (entries, others): (Vec<Entry>, Vec<Entry>) =
+            self.repository().await?.into_iter().partition(|entry| entry.name == name);
         self.refusals.forget(name);
         if entries.is_empty() {
             return Err(Refusal::NotInRepository(name.chars().take(128).collect()));
         }
         let held: BTreeSet<u32> = entries.iter().map(|entry| entry.version).collect();
-        let mut first = None;
+        let (mut first, mut read) = (None, Vec::new());
         for entry in entries {
-            let vault = self.config().models.vault.clone();
-            let load = move || {
-                let loaded = catalog::load(&entry, &vault);
-                Ok((entry, loaded))
-            };
-            let (entry, loaded) = blocking(load).await?;
-            if let Err(refused) = models::serve(&self.system, &entry, loaded).await {
-                self.refusals.add(&entry, &refused);
-                first.get_or_insert(Refusal::Load(refused.to_string()));
+            match self.read(entry).await? {
+                (entry, Ok(forecaster)) => read.push((entry, forecaster)),
+                (entry, Err(source)) => {
+                    let refused = ModelError::Folder { dir: entry.dir.clone(), source };
+                    self.refusals.add(&entry, &refused);
+                    first.get_or_insert(Refusal::Load(refused.to_string()));
+                }
+            }
+        }
+        let along = if read.is_empty() { Ok(Vec::new()) } else { self.along(name, others).await? };
+        match along {
+            Ok(along) if along.is_empty() => {
+                for (entry, forecaster) in read {
+                    if let Err(refused) = models::serve(&self.system, &entry, Ok(forecaster)).await {
+                        self.refusals.add(&entry, &refused);
+                        first.get_or_insert(Refusal::Load(refused.to_string()));
+                    }
+                }
+            }
+            Ok(along) => {
+                let entries: Vec<Entry> = read.iter().map(|(entry, _)| entry.clone()).collect();
+                let ensembles: Vec<Entry> = along.iter().map(|(entry, _)| entry.clone()).collect();
+                read.extend(along);
+                if let Err(refused) = models::serve_together(&self.system, read).await {
+                    return Err(self.refused(&entries, &refused));
+                }
+                for Entry { name: ensemble, version, .. } in ensembles {
+                    info!(ensemble, version, member = name, "ensemble serves with its member");
+                    self.refusals.forget_version(&ensemble, version);
+                }
+            }
+            Err(refused) => {
+                let entries: Vec<Entry> = read.into_iter().map(|(entry, _)| entry).collect();
+                return Err(self.refused(&entries, &refused));
             }
         }
         self.unload_but(name, &held).await;
         first.map_or(Ok(()), Err)
+    }
+
+    /// The ensembles among `others` that name `member`, made of what lies in the repositories now: those that are served
+    /// and would change by it, and those that were refused and need not be any more.
+    async fn along(
+        &self,
+        member: &str,
+        others: Vec<Entry>,
+    ) -> Result<Result<Vec<(Entry, Forecaster)>, ModelError>, Refusal> {
+        let (vault, member) = (self.config().models.vault.clone(), member.to_owned());
+        let naming = move || {
+            // One that cannot be read names nobody: what serves of it goes on.
+            let names = |entry: &Entry| Forecaster::members(&entry.dir, &vault).unwrap_or_default();
+            Ok(others.into_iter().filter(|entry| names(entry).contains(&member)).collect::<Vec<Entry>>())
+        };
+        let mut along = Vec::new();
+        for entry in blocking(naming).await? {
+            let served = self.system.find(&entry.name, Some(entry.version)).ok();
+            let was_refused = self.refusals.reason(&entry.name, entry.version).is_some();
+            if served.is_none() && !was_refused {
+                continue;
+            }
+            let (entry, made) = self.read(entry).await?;
+            match (made, served) {
+                (Ok(made), Some(served)) if Precision::of_digest(&served.digest).0 == made.digest() => {}
+                (Ok(made), _) => along.push((entry, made)),
+                (Err(source), Some(_)) => {
+                    return Ok(Err(ModelError::Ensemble { ensemble: entry.name, source }));
+                }
+                (Err(source), None) => {
+                    let refused = ModelError::Folder { dir: entry.dir.clone(), source };
+                    self.refusals.add(&entry, &refused);
+                }
+            }
+        }
+        Ok(Ok(along))
+    }
+
+    /// Remembers that `entries` were refused together.
+    fn refused(&self, entries: &[Entry], error: &ModelError) -> Refusal {
+        entries.iter().for_each(|entry| self.refusals.add(entry, error));
+        Refusal::Load(error.to_string())
+    }
+
+    async fn read(&self, entry: Entry) -> Result<(Entry, Result<Forecaster, LoadError>), Refusal> {
+        let vault = self.config().models.vault.clone();
+        let load = move || {
+            let loaded = catalog::load(&entry, &vault);
+            Ok((entry, loaded))
+        };
+        blocking(load).await
     }
 
     /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.

@@ -160,7 +160,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "post",
         "/v1/models/{model}/load",
         V1,
-        "Load or reload what the repositories hold of it; a version whose folder is gone is unloaded",
+        "Load or reload what the repositories hold of it, and the ensembles that name it; a version whose folder is gone is unloaded",
         None,
         "Model",
         ORDERS,

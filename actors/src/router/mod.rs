@@ -66,8 +66,8 @@ pub(crate) enum RouterMail {
     Announce { model: String, version: u32 },
     /// It will not come.
     Withdraw { model: String, version: u32 },
-    /// It is ready.
-    Publish { route: Arc<Route> },
+    /// They are ready, together.
+    Publish { routes: Vec<Arc<Route>> },
     /// It is no longer wanted; `None`: none of the model's versions is.
     Remove { model: String, version: Option<u32> },
     /// An operator decides who answers requests that name no version.
@@ -136,12 +136,17 @@ impl Router {
                 (table.with_announced(&model, version), was_there)
             }
             RouterMail::Withdraw { model, version } => (table.without_announced(&model, version), false),
-            RouterMail::Publish { route } => {
-                let (model, version) = (&route.status.spec.name, route.status.version);
-                let was_there = table.find(model, Some(version)).is_ok();
-                tracing::info!(model = %model, version, digest = %route.status.digest, "model ready");
-                let table = table.with(model, version, Arc::clone(&route));
-                (releases::settled(table, model, now), was_there)
+            RouterMail::Publish { routes } => {
+                let was_there = |table: &Table<Arc<Route>>, route: &Route| {
+                    table.find(&route.status.spec.name, Some(route.status.version)).is_ok()
+                };
+                let were_there = routes.iter().all(|route| was_there(&table, route));
+                let table = routes.into_iter().fold(table, |table, route| {
+                    let (model, version) = (route.status.spec.name.clone(), route.status.version);
+                    tracing::info!(%model, version, digest = %route.status.digest, "model ready");
+                    releases::settled(table.with(&model, version, route), &model, now)
+                });
+                (table, were_there)
             }
             RouterMail::Remove { model, version } => {
                 tracing::info!(model = %model, version, "model removed");

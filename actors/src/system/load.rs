@@ -47,26 +47,53 @@ impl System {
     /// # Errors
     /// When a device that must serve it refuses or is down; see [`LoadRefused`].
     pub async fn load(&self, forecaster: Arc<Forecaster>, version: u32) -> Result<(), LoadRefused> {
-        let forecaster = self.rounded(forecaster).await;
-        let status = |state| {
-            Arc::new(ModelStatus {
-                spec: Arc::clone(forecaster.spec()),
-                version,
-                digest: forecaster.digest().to_owned(),
-                state,
-                weight_bytes: forecaster.weight_bytes(),
-            })
-        };
+        self.load_together(vec![(forecaster, version)]).await.map_err(|(_, refused)| refused)
+    }
+
+    /// The same of several, which serve from one moment on: no request finds some of them as they were before and others
+    /// not.
+    ///
+    /// # Errors
+    /// Of the first that is refused, with its name; nothing has changed then.
+    pub async fn load_together(
+        &self,
+        models: Vec<(Arc<Forecaster>, u32)>,
+    ) -> Result<(), (String, LoadRefused)> {
         let deadline =
             Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
-        let name = forecaster.spec().name.clone();
-        let announcement = Announcement { inner: &self.inner, status: status(ModelState::Loading) };
-        self.inner.loading.lock().push(Arc::clone(&announcement.status));
-        self.ask_router(RouterMail::Announce { model: name.clone(), version }, deadline).await?;
-        self.prepare(&forecaster, deadline).await?;
-        let route = Arc::new(self.route(&forecaster, status(ModelState::Ready)));
-        self.ask_router(RouterMail::Publish { route }, deadline).await?;
+        let mut announced = Vec::with_capacity(models.len());
+        let mut prepared = Vec::with_capacity(models.len());
+        for (forecaster, version) in models {
+            let forecaster = self.rounded(forecaster).await;
+            let refused = |refused| (forecaster.spec().name.clone(), refused);
+            let announcement = self.announce(&forecaster, version, deadline).await.map_err(refused)?;
+            announced.push(announcement);
+            self.prepare(&forecaster, deadline).await.map_err(refused)?;
+            prepared.push((forecaster, version));
+        }
+        let name = prepared.first().map_or_else(String::new, |(first, _)| first.spec().name.clone());
+        let route = |(forecaster, version): (Arc<Forecaster>, u32)| {
+            let status = Arc::new(status(&forecaster, version, ModelState::Ready));
+            Arc::new(self.route(&forecaster, status))
+        };
+        let routes = prepared.into_iter().map(route).collect();
+        self.ask_router(RouterMail::Publish { routes }, deadline).await.map_err(|refused| (name, refused))?;
         Ok(())
+    }
+
+    /// Lets it be known that a version is on its way, until what comes back is dropped.
+    async fn announce(
+        &self,
+        forecaster: &Forecaster,
+        version: u32,
+        deadline: Deadline,
+    ) -> Result<Announcement<'_>, LoadRefused> {
+        let status = Arc::new(status(forecaster, version, ModelState::Loading));
+        let announcement = Announcement { inner: &self.inner, status: Arc::clone(&status) };
+        self.inner.loading.lock().push(status);
+        let model = forecaster.spec().name.clone();
+        self.ask_router(RouterMail::Announce { model, version }, deadline).await?;
+        Ok(announcement)
     }
 
     /// Stops serving a version, or all of them; requests already accepted are answered. False: there was none.
@@ -193,6 +220,16 @@ impl System {
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {
         let routed = ask(&self.inner.rooms.router, mail, deadline).await?;
         Ok(matches!(routed, Routed::Was(true)))
+    }
+}
+
+fn status(forecaster: &Forecaster, version: u32, state: ModelState) -> ModelStatus {
+    ModelStatus {
+        spec: Arc::clone(forecaster.spec()),
+        version,
+        digest: forecaster.digest().to_owned(),
+        state,
+        weight_bytes: forecaster.weight_bytes(),
     }
 }
 

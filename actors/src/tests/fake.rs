@@ -56,6 +56,8 @@ struct State {
     rows: Vec<usize>,
     built: usize,
     loaded: HashSet<PlanId>,
+    /// Plans that are still taken; `None`: all.
+    takes: Option<usize>,
     staying: Staying,
     /// Plans that were told to stay, and what those that do have done.
     stays: Vec<Stay>,
@@ -70,6 +72,7 @@ impl Script {
             rows: Vec::new(),
             built: 0,
             loaded: HashSet::new(),
+            takes: None,
             staying: Staying::Serves,
             stays: Vec::new(),
             resident: ResidentCounts::default(),
@@ -84,6 +87,11 @@ impl Script {
 
     pub(super) fn set_staying(&self, staying: Staying) {
         self.state.lock().staying = staying;
+    }
+
+    /// Takes so many plans more, and none after them.
+    pub(super) fn refuse_after(&self, plans: usize) {
+        self.state.lock().takes = Some(plans);
     }
 
     /// How each plan was told to stay, on every executor so far.
@@ -148,7 +156,11 @@ impl Executor for Fake {
     }
 
     fn load(&mut self, plan: &Arc<Plan>) -> Result<(), ExecuteError> {
-        self.script.state.lock().loaded.insert(plan.id);
+        let mut state = self.script.state.lock();
+        if let Some(left) = &mut state.takes {
+            *left = left.checked_sub(1).ok_or_else(|| ExecuteError::Refused("it is full".into()))?;
+        }
+        state.loaded.insert(plan.id);
         Ok(())
     }
 

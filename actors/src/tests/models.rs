@@ -115,6 +115,28 @@ async fn no_model_is_loaded_without_a_device() {
 }
 
 #[tokio::test]
+async fn models_that_are_loaded_together_come_in_one_moment_or_not_at_all() {
+    let rig = Rig::cpu(|_| {}).await;
+    let named = |name: &str| Arc::new(Forecaster::load(&folder()).unwrap().named(name));
+    let served = || {
+        let names = rig.system.models().into_iter().map(|model| (model.spec.name.clone(), model.version));
+        let mut names: Vec<(String, u32)> = names.collect();
+        names.sort();
+        names
+    };
+    rig.system.load_together(vec![(named("x"), 1), (named("y"), 2)]).await.unwrap();
+    let both = [("x".to_owned(), 1), ("y".to_owned(), 2)];
+    assert!(both.iter().all(|one| served().contains(one)) && served().len() == 3, "{:?}", served());
+
+    // The second is larger than the device: the first does not come either.
+    let before = served();
+    rig.cpu.refuse_after(1);
+    let refused = rig.system.load_together(vec![(named("p"), 1), (named("q"), 1)]).await;
+    assert!(matches!(&refused, Err((name, LoadRefused::Device { .. })) if name == "q"), "{refused:?}");
+    assert_eq!(served(), before);
+}
+
+#[tokio::test]
 async fn a_row_forecasts_the_same_alone_and_among_a_thousand() {
     let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(2)) as Box<dyn Executor>));
     let system = System::start(Settings::default(), cpu, None, Arc::new(SystemClock), 7).unwrap();
