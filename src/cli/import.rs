@@ -1,5 +1,8 @@
 //! `peregrine models import`: checks a model, then copies its files into a repository in one step.
 //!
+//! What the library's own `save` writes is taken as it lies there: a file `NAME_0.safetensors` for each model, beside files
+//! of bookkeeping.
+//!
 //! The copy is made and checked in a hidden folder of the repository and moved, so a node never sees half a model.
 
 use std::fs;
@@ -11,6 +14,13 @@ use serde_json::{Value, json};
 use super::{CliError, ImportArgs, print_json, resolved};
 use crate::catalog::{self, Entry};
 use crate::sealed::Vault;
+
+/// The library's own file as repositories call it.
+const NATIVE: &str = "native.safetensors";
+/// Files of tensors that are no model by themselves.
+const NO_MODELS: [&str; 3] = ["dataset", "weights", "cases"];
+/// What the library's `save` writes beside its models.
+const BOOKKEEPING: &str = "configuration.json";
 
 /// What a model folder may hold; nothing else is copied.
 const FILES: [&str; 8] = [
@@ -39,9 +49,8 @@ pub(super) enum ImportError {
 }
 
 pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
-    importable(&args.dir)?;
-    let own_name = || catalog::find(&args.dir).ok().and_then(|found| Some(found.first()?.name.clone()));
-    let name = args.name.clone().or_else(own_name).unwrap_or_default();
+    let source = importable(&args.dir)?;
+    let name = args.name.clone().or_else(|| own_name(&source)).unwrap_or_default();
     if !is_plain_name(&name) {
         return Err(CliError::Usage(format!("`{name}` is not a model name: letters, digits, `-`, `_`, `.`")));
     }
@@ -55,7 +64,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
             })?
         }
     };
-    let target = import(&args.dir, &repository, &name, args.force, &super::vault()?)?;
+    let target = import(&source, &repository, &name, args.force, &super::vault()?)?;
     if args.json {
         print_json(&json!({ "model": name, "dir": target }))?;
     } else {
@@ -64,23 +73,52 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// One version of one model with weights of its own?
-fn importable(dir: &Path) -> Result<(), CliError> {
-    let shown = dir.display();
+/// A folder's name, or a file's without what stands behind the dot.
+fn own_name(source: &Path) -> Option<String> {
+    if source.is_file() && !source.ends_with(NATIVE) {
+        return Some(source.file_stem()?.to_str()?.to_owned());
+    }
+    let real = source.canonicalize().ok()?;
+    let folder = if real.is_file() { real.parent()? } else { &real };
+    Some(catalog::find(folder).ok()?.first()?.name.clone())
+}
+
+/// The folder of one version of one model with weights of its own, or one file that the library saved.
+fn importable(path: &Path) -> Result<PathBuf, CliError> {
+    let shown = path.display();
     let usage = |why: String| Err(CliError::Usage(format!("{shown}: {why}")));
-    if dir.join("ensemble.json").is_file() {
+    if path.is_file() {
+        unscaled(path)?;
+        return Ok(path.to_owned());
+    }
+    if !path.is_dir() {
+        return usage("there is no such folder or file".to_owned());
+    }
+    if path.join("ensemble.json").is_file() {
         return usage(
             "an ensemble has no weights of its own: import its members under the names that ensemble.json says, then \
              copy this folder beside them"
                 .to_owned(),
         );
     }
-    if catalog::holds_model(dir) {
-        return Ok(());
+    if catalog::holds_model(path) {
+        return Ok(path.to_owned());
     }
-    match catalog::find(dir).unwrap_or_default().as_slice() {
-        [] => usage("neither model.json nor native.safetensors is in it".to_owned()),
-        [.., last] => usage(format!(
+    match (catalog::find(path).unwrap_or_default().as_slice(), saved(path).as_slice()) {
+        ([], []) => usage(
+            "it holds no model: neither model.json nor native.safetensors, nor a NAME.safetensors as the library saves it"
+                .to_owned(),
+        ),
+        ([], [only]) => {
+            unscaled(only)?;
+            Ok(only.clone())
+        }
+        ([], several @ [first, ..]) => usage(format!(
+            "{} models lie in it: import one file after the other, such as {}, with --name NAME if it is to be called otherwise",
+            several.len(),
+            first.display()
+        )),
+        ([.., last], _) => usage(format!(
             "several models or versions of one lie in it: import one folder, such as {}, with --name NAME, or copy the \
              whole into a repository",
             last.dir.display()
@@ -88,8 +126,40 @@ fn importable(dir: &Path) -> Result<(), CliError> {
     }
 }
 
+/// The models that the library has saved in a folder.
+fn saved(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_model = |path: &PathBuf| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        path.extension().is_some_and(|suffix| suffix == "safetensors")
+            && !NO_MODELS.contains(&stem)
+            && path.is_file()
+    };
+    let mut found: Vec<PathBuf> = files.filter(is_model).collect();
+    found.sort();
+    found
+}
+
+/// Refuses a model whose library scales each series before the model sees it: no node would, and its answers were wrong.
+fn unscaled(file: &Path) -> Result<(), CliError> {
+    let beside = file.with_file_name(BOOKKEEPING);
+    let Ok(text) = fs::read_to_string(&beside) else { return Ok(()) };
+    let Ok(written) = serde_json::from_str::<Value>(&text) else { return Ok(()) };
+    for key in ["local_scaler_type", "local_static_scaler_type"] {
+        if let Some(scaler) = written["configuration"][key].as_str() {
+            return Err(CliError::Usage(format!(
+                "{}: {key} is `{scaler}`: the library scales each series before this model sees it, and no node does; \
+                 train it without, with the model's own scaler_type",
+                beside.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `source` is a model's folder, or one file that the library saved.
 fn import(
-    dir: &Path,
+    source: &Path,
     repository: &Path,
     name: &str,
     force: bool,
@@ -103,8 +173,8 @@ fn import(
     let staged = work.join(name);
     let done = fs::create_dir_all(&staged)
         .map_err(at(repository))
-        .and_then(|()| stage(dir, &staged, name))
-        .and_then(|()| checked(dir, &staged, name, vault))
+        .and_then(|()| stage(source, &staged, name))
+        .and_then(|()| checked(source, &staged, name, vault))
         .and_then(|()| put_in_place(&staged, &target));
     // Best effort: what failed is reported, and a hidden left-over is no model.
     let _left_over = fs::remove_dir_all(&work);
@@ -112,19 +182,27 @@ fn import(
 }
 
 /// Copies what a model folder may hold; the copy of `model.json` carries the new name.
-fn stage(dir: &Path, staged: &Path, name: &str) -> Result<(), ImportError> {
+fn stage(source: &Path, staged: &Path, name: &str) -> Result<(), ImportError> {
+    if source.is_file() {
+        return copy(source, &staged.join(NATIVE), |_| Ok(()));
+    }
     for file in FILES {
-        let from = dir.join(file);
+        let from = source.join(file);
         if from.is_file() {
-            let to = staged.join(file);
-            fs::copy(&from, &to).map_err(at(&from))?;
-            if file == "model.json" {
-                rename(&to, name).map_err(at(&from))?;
-            }
-            fs::File::open(&to).and_then(|copy| copy.sync_all()).map_err(at(&from))?;
+            copy(
+                &from,
+                &staged.join(file),
+                |to| if file == "model.json" { rename(to, name) } else { Ok(()) },
+            )?;
         }
     }
     Ok(())
+}
+
+/// Copies a file, changes the copy and waits until it is on disk.
+fn copy(from: &Path, to: &Path, change: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), ImportError> {
+    let synced = || fs::File::open(to).and_then(|copy| copy.sync_all());
+    fs::copy(from, to).and_then(|_| change(to)).and_then(|()| synced()).map_err(at(from))
 }
 
 /// Leaves a file alone that has the name already, or that is no JSON object: the loader will say so.
@@ -139,16 +217,17 @@ fn rename(file: &Path, name: &str) -> io::Result<()> {
     }
 }
 
-fn checked(dir: &Path, staged: &Path, name: &str, vault: &Vault) -> Result<(), ImportError> {
+fn checked(source: &Path, staged: &Path, name: &str, vault: &Vault) -> Result<(), ImportError> {
     let entry = Entry { name: name.to_owned(), version: 1, dir: staged.to_owned() };
     match catalog::load(&entry, vault) {
         Ok(_) => Ok(()),
         Err(refused) => {
             // Of the copy, which nobody knows: what is wrong with it is wrong with its source.
-            let [copy, source] = [staged, dir].map(|folder| folder.display().to_string());
+            let copy = if source.is_file() { staged.join(NATIVE) } else { staged.to_owned() };
+            let [copy, shown] = [copy.as_path(), source].map(|path| path.display().to_string());
             Err(ImportError::Refused {
-                dir: dir.to_owned(),
-                reason: refused.to_string().replace(&copy, &source),
+                dir: source.to_owned(),
+                reason: refused.to_string().replace(&copy, &shown),
             })
         }
     }
@@ -182,7 +261,7 @@ fn is_plain_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const NATIVE: &str = "tests/models/dlinear-vol-point/native.safetensors";
+    const SAVED: &str = "tests/models/dlinear-vol-point/native.safetensors";
 
     #[test]
     fn a_model_is_copied_whole_and_never_overwritten_unasked() {
@@ -207,7 +286,7 @@ mod tests {
     #[test]
     fn a_native_file_alone_is_enough() {
         let (repository, source) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::copy(NATIVE, source.path().join("native.safetensors")).unwrap();
+        fs::copy(SAVED, source.path().join("native.safetensors")).unwrap();
         import(source.path(), repository.path(), "mine", false, &Vault::default()).unwrap();
         let entry = catalog::scan(&[repository.path()]).unwrap().remove(0);
         let forecaster = catalog::load(&entry, &Vault::default()).unwrap();
@@ -250,7 +329,50 @@ mod tests {
         assert!(said("whole").contains("import its members"), "{}", said("whole"));
         assert!(said("fx").contains("fx/2, with --name NAME"), "{}", said("fx"));
         assert!(said("none").contains("neither model.json"), "{}", said("none"));
+        assert!(said("absent").contains("no such folder or file"), "{}", said("absent"));
         importable(&dir.path().join("fx/2")).unwrap();
+    }
+
+    #[test]
+    fn what_the_library_saves_is_imported_as_it_lies_there() {
+        let (repository, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let of = |file: &str| out.path().join(file);
+        let bookkeeping = |scaler: Value| {
+            let text = json!({ "nf_format": "2", "configuration": { "local_scaler_type": scaler } });
+            fs::write(of(BOOKKEEPING), text.to_string()).unwrap();
+        };
+        fs::copy(SAVED, of("DLinear_0.safetensors")).unwrap();
+        fs::write(of("dataset.safetensors"), "no model").unwrap();
+        bookkeeping(Value::Null);
+        let import = |source: &Path, name: &str| {
+            import(source, repository.path(), name, false, &Vault::default()).map(drop)
+        };
+        for path in [out.path().to_owned(), of("DLinear_0.safetensors")] {
+            let source = importable(&path).unwrap();
+            assert_eq!(own_name(&source).as_deref(), Some("DLinear_0"));
+            import(&source, if path.is_file() { "by-file" } else { "by-folder" }).unwrap();
+        }
+        let entries = catalog::scan(&[repository.path()]).unwrap();
+        let loaded = entries.iter().map(|entry| catalog::load(entry, &Vault::default()).unwrap());
+        let spoken: Vec<_> = loaded.map(|one| (one.spec().name.clone(), one.spec().window)).collect();
+        assert_eq!(spoken, [("by-file".to_owned(), 128), ("by-folder".to_owned(), 128)]);
+
+        // Of several one is to be named.
+        fs::copy(SAVED, of("x-y_0.safetensors")).unwrap();
+        let several = importable(out.path()).unwrap_err().to_string();
+        assert!(
+            several.contains("2 models lie in it") && several.contains("DLinear_0.safetensors"),
+            "{several}"
+        );
+        importable(&of("x-y_0.safetensors")).unwrap();
+
+        fs::write(of("junk_0.safetensors"), "junk").unwrap();
+        let junk = import(&of("junk_0.safetensors"), "junk").unwrap_err().to_string();
+        assert!(junk.contains("junk_0.safetensors") && !junk.contains(".import"), "{junk}");
+
+        bookkeeping(json!("standard"));
+        let scaled = importable(&of("DLinear_0.safetensors")).unwrap_err().to_string();
+        assert!(scaled.contains("local_scaler_type is `standard`"), "{scaled}");
     }
 
     #[test]

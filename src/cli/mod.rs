@@ -270,13 +270,13 @@ struct ModelKeyArgs {
 
 #[derive(Debug, Args)]
 struct ImportArgs {
-    /// Holds model.json and weights.safetensors, or native.safetensors alone
-    #[arg(value_name = "DIR")]
+    /// Folder with model.json and weights.safetensors, or what neuralforecast's save wrote: the folder, or a file of it
+    #[arg(value_name = "PATH")]
     dir: PathBuf,
     /// Repository to copy into; default: the first configured one
     #[arg(long, value_name = "REPO")]
     to: Option<PathBuf>,
-    /// Name in the repository; default: the folder's
+    /// Name in the repository; default: the folder's, or the file's
     #[arg(long)]
     name: Option<String>,
     /// Configuration file that names the repository
