@@ -1,7 +1,6 @@
 //! What every worker shares: the system, the clock, the series, the repositories and the counters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,8 +13,7 @@ use peregrine_actors::{
 use peregrine_fly::Identity;
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Address, Clock, Cluster, Deadline, NodeId, Region, TreeView};
-use peregrine_shaders::{Forecaster, LoadError, Precision, Windows};
-use tracing::{info, warn};
+use peregrine_shaders::Windows;
 
 use super::body::{self, Body, BodyError, BodyLimits, Budget};
 use super::error::Refusal;
@@ -26,12 +24,11 @@ use super::stream::Streams;
 use super::tls::Tls;
 use crate::alerts::{Alerts, Loops};
 use crate::audit::AuditRecords;
-use crate::catalog::{self, Entry};
 use crate::cluster::{elsewhere, servers};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
-use crate::models::{self, ModelError, Refusals};
+use crate::models::Refusals;
 use crate::reload::{Current, Reload};
 use crate::scaler::{LatestPicture, ToScaler, Told};
 use crate::security::Security;
@@ -47,7 +44,7 @@ pub(crate) struct Shared {
     started: Instant,
     pub(crate) bodies: Budget,
     /// Held over a whole load.
-    loads: tokio::sync::Mutex<()>,
+    pub(super) loads: tokio::sync::Mutex<()>,
 }
 
 /// What a node has started before its gateway; read as parts of [`Shared`].
@@ -259,142 +256,6 @@ impl Shared {
             _ => ForecastError::UnknownModel(model).into(),
         })
     }
-
-    /// What the repositories hold, loaded or not.
-    pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
-        let repositories = self.repositories();
-        blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Repository(error.to_string())))
-            .await
-    }
-
-    /// Loads every version of `name` that the repositories hold; a served one answers until the new one does, and one that
-    /// cannot be loaded keeps none of the others from it. A version whose folder is gone is unloaded where another one
-    /// answers, as it would be after a restart. Ensembles that name it are made anew and change with it in one moment; where
-    /// one of them cannot be, nothing changes.
-    pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
-        // Of two at once the later would publish an ensemble of what it read first.
-        let _one_at_a_time = self.loads.lock().await;
-        let (entries, others): (Vec<Entry>, Vec<Entry>) =
-            self.repository().await?.into_iter().partition(|entry| entry.name == name);
-        self.refusals.forget(name);
-        if entries.is_empty() {
-            return Err(Refusal::NotInRepository(name.chars().take(128).collect()));
-        }
-        let held: BTreeSet<u32> = entries.iter().map(|entry| entry.version).collect();
-        let (mut first, mut read) = (None, Vec::new());
-        for entry in entries {
-            match self.read(entry).await? {
-                (entry, Ok(forecaster)) => read.push((entry, forecaster)),
-                (entry, Err(source)) => {
-                    let refused = ModelError::Folder { dir: entry.dir.clone(), source };
-                    self.refusals.add(&entry, &refused);
-                    first.get_or_insert(Refusal::Load(refused.to_string()));
-                }
-            }
-        }
-        let along = if read.is_empty() { Ok(Vec::new()) } else { self.along(name, others).await? };
-        match along {
-            Ok(along) if along.is_empty() => {
-                for (entry, forecaster) in read {
-                    if let Err(refused) = models::serve(&self.system, &entry, Ok(forecaster)).await {
-                        self.refusals.add(&entry, &refused);
-                        first.get_or_insert(Refusal::Load(refused.to_string()));
-                    }
-                }
-            }
-            Ok(along) => {
-                let entries: Vec<Entry> = read.iter().map(|(entry, _)| entry.clone()).collect();
-                let ensembles: Vec<Entry> = along.iter().map(|(entry, _)| entry.clone()).collect();
-                read.extend(along);
-                if let Err(refused) = models::serve_together(&self.system, read).await {
-                    return Err(self.refused(&entries, &refused));
-                }
-                for Entry { name: ensemble, version, .. } in ensembles {
-                    info!(ensemble, version, member = name, "ensemble serves with its member");
-                    self.refusals.forget_version(&ensemble, version);
-                }
-            }
-            Err(refused) => {
-                let entries: Vec<Entry> = read.into_iter().map(|(entry, _)| entry).collect();
-                return Err(self.refused(&entries, &refused));
-            }
-        }
-        self.unload_but(name, &held).await;
-        first.map_or(Ok(()), Err)
-    }
-
-    /// The ensembles among `others` that name `member`, made of what lies in the repositories now: those that are served
-    /// and would change by it, and those that were refused and need not be any more.
-    async fn along(
-        &self,
-        member: &str,
-        others: Vec<Entry>,
-    ) -> Result<Result<Vec<(Entry, Forecaster)>, ModelError>, Refusal> {
-        let (vault, member) = (self.config().models.vault.clone(), member.to_owned());
-        let naming = move || {
-            // One that cannot be read names nobody: what serves of it goes on.
-            let names = |entry: &Entry| Forecaster::members(&entry.dir, &vault).unwrap_or_default();
-            Ok(others.into_iter().filter(|entry| names(entry).contains(&member)).collect::<Vec<Entry>>())
-        };
-        let mut along = Vec::new();
-        for entry in blocking(naming).await? {
-            let served = self.system.find(&entry.name, Some(entry.version)).ok();
-            let was_refused = self.refusals.reason(&entry.name, entry.version).is_some();
-            if served.is_none() && !was_refused {
-                continue;
-            }
-            let (entry, made) = self.read(entry).await?;
-            match (made, served) {
-                (Ok(made), Some(served)) if Precision::of_digest(&served.digest).0 == made.digest() => {}
-                (Ok(made), _) => along.push((entry, made)),
-                (Err(source), Some(_)) => {
-                    return Ok(Err(ModelError::Ensemble { ensemble: entry.name, source }));
-                }
-                (Err(source), None) => {
-                    let refused = ModelError::Folder { dir: entry.dir.clone(), source };
-                    self.refusals.add(&entry, &refused);
-                }
-            }
-        }
-        Ok(Ok(along))
-    }
-
-    /// Remembers that `entries` were refused together.
-    fn refused(&self, entries: &[Entry], error: &ModelError) -> Refusal {
-        entries.iter().for_each(|entry| self.refusals.add(entry, error));
-        Refusal::Load(error.to_string())
-    }
-
-    async fn read(&self, entry: Entry) -> Result<(Entry, Result<Forecaster, LoadError>), Refusal> {
-        let vault = self.config().models.vault.clone();
-        let load = move || {
-            let loaded = catalog::load(&entry, &vault);
-            Ok((entry, loaded))
-        };
-        blocking(load).await
-    }
-
-    /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.
-    async fn unload_but(&self, name: &str, held: &BTreeSet<u32>) {
-        let served = self.system.models().into_iter().filter(|model| model.spec.name == name);
-        let (stay, gone): (Vec<u32>, Vec<u32>) =
-            served.map(|model| model.version).partition(|version| held.contains(version));
-        for version in gone {
-            if stay.is_empty() {
-                warn!(
-                    model = name,
-                    version, "no repository holds this version any more, and no other serves"
-                );
-            } else if self.system.unload(name, Some(version)).await {
-                warn!(model = name, version, "unloaded: no repository holds this version any more");
-            }
-        }
-    }
-
-    /// Where models are looked for.
-    pub(crate) fn repositories(&self) -> Vec<PathBuf> {
-        self.config().models.repositories.clone()
-    }
 }
 
 /// The first of many names.
@@ -402,13 +263,6 @@ fn some(names: &[&str]) -> String {
     const NAMED_MAX: usize = 8;
     let named = names[..names.len().min(NAMED_MAX)].join(", ");
     if names.len() > NAMED_MAX { format!("{named}, …") } else { named }
-}
-
-/// Files are read off the workers.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    web::block(work).await.map_err(|cancelled| Refusal::Repository(cancelled.to_string()))?
 }
 
 pub(crate) fn unix_millis(at: SystemTime) -> u64 {

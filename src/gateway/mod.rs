@@ -17,6 +17,7 @@ mod glimpse;
 mod guard;
 mod health;
 mod json;
+mod load;
 mod meter;
 mod metrics;
 mod neural;

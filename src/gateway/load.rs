@@ -1,0 +1,158 @@
+//! Models of the repositories, taken into service and out of it while requests are answered.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use actix_web::web;
+use peregrine_shaders::{Forecaster, LoadError, Precision};
+use tracing::{info, warn};
+
+use super::app::Shared;
+use super::error::Refusal;
+use crate::catalog::{self, Entry};
+use crate::models::{self, ModelError};
+
+impl Shared {
+    /// What the repositories hold, loaded or not.
+    pub(crate) async fn repository(&self) -> Result<Vec<Entry>, Refusal> {
+        let repositories = self.repositories();
+        blocking(move || catalog::scan(&repositories).map_err(|error| Refusal::Repository(error.to_string())))
+            .await
+    }
+
+    /// Loads every version of `name` that the repositories hold; a served one answers until the new one does, and one that
+    /// cannot be loaded keeps none of the others from it. A version whose folder is gone is unloaded where another one
+    /// answers, as it would be after a restart. Ensembles that name it are made anew and change with it in one moment; where
+    /// one of them cannot be, nothing changes.
+    pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
+        // Of two at once the later would publish an ensemble of what it read first.
+        let _one_at_a_time = self.loads.lock().await;
+        let (entries, others): (Vec<Entry>, Vec<Entry>) =
+            self.repository().await?.into_iter().partition(|entry| entry.name == name);
+        self.refusals.forget(name);
+        if entries.is_empty() {
+            return Err(Refusal::NotInRepository(name.chars().take(128).collect()));
+        }
+        let held: BTreeSet<u32> = entries.iter().map(|entry| entry.version).collect();
+        let (mut first, mut read) = (None, Vec::new());
+        for entry in entries {
+            match self.read(entry).await? {
+                (entry, Ok(forecaster)) => read.push((entry, forecaster)),
+                (entry, Err(source)) => {
+                    let refused = ModelError::Folder { dir: entry.dir.clone(), source };
+                    self.refusals.add(&entry, &refused);
+                    first.get_or_insert(Refusal::Load(refused.to_string()));
+                }
+            }
+        }
+        let along = if read.is_empty() { Ok(Vec::new()) } else { self.along(name, others).await? };
+        match along {
+            Ok(along) if along.is_empty() => {
+                for (entry, forecaster) in read {
+                    if let Err(refused) = models::serve(&self.system, &entry, Ok(forecaster)).await {
+                        self.refusals.add(&entry, &refused);
+                        first.get_or_insert(Refusal::Load(refused.to_string()));
+                    }
+                }
+            }
+            Ok(along) => {
+                let entries: Vec<Entry> = read.iter().map(|(entry, _)| entry.clone()).collect();
+                let ensembles: Vec<Entry> = along.iter().map(|(entry, _)| entry.clone()).collect();
+                read.extend(along);
+                if let Err(refused) = models::serve_together(&self.system, read).await {
+                    return Err(self.refused(&entries, &refused));
+                }
+                for Entry { name: ensemble, version, .. } in ensembles {
+                    info!(ensemble, version, member = name, "ensemble serves with its member");
+                    self.refusals.forget_version(&ensemble, version);
+                }
+            }
+            Err(refused) => {
+                let entries: Vec<Entry> = read.into_iter().map(|(entry, _)| entry).collect();
+                return Err(self.refused(&entries, &refused));
+            }
+        }
+        self.unload_but(name, &held).await;
+        first.map_or(Ok(()), Err)
+    }
+
+    /// The ensembles among `others` that name `member`, made of what lies in the repositories now: those that are served
+    /// and would change by it, and those that were refused and need not be any more.
+    async fn along(
+        &self,
+        member: &str,
+        others: Vec<Entry>,
+    ) -> Result<Result<Vec<(Entry, Forecaster)>, ModelError>, Refusal> {
+        let (vault, member) = (self.config().models.vault.clone(), member.to_owned());
+        let naming = move || {
+            // One that cannot be read names nobody: what serves of it goes on.
+            let names = |entry: &Entry| Forecaster::members(&entry.dir, &vault).unwrap_or_default();
+            Ok(others.into_iter().filter(|entry| names(entry).contains(&member)).collect::<Vec<Entry>>())
+        };
+        let mut along = Vec::new();
+        for entry in blocking(naming).await? {
+            let served = self.system.find(&entry.name, Some(entry.version)).ok();
+            let was_refused = self.refusals.reason(&entry.name, entry.version).is_some();
+            if served.is_none() && !was_refused {
+                continue;
+            }
+            let (entry, made) = self.read(entry).await?;
+            match (made, served) {
+                (Ok(made), Some(served)) if Precision::of_digest(&served.digest).0 == made.digest() => {}
+                (Ok(made), _) => along.push((entry, made)),
+                (Err(source), Some(_)) => {
+                    return Ok(Err(ModelError::Ensemble { ensemble: entry.name, source }));
+                }
+                (Err(source), None) => {
+                    let refused = ModelError::Folder { dir: entry.dir.clone(), source };
+                    self.refusals.add(&entry, &refused);
+                }
+            }
+        }
+        Ok(Ok(along))
+    }
+
+    /// Remembers that `entries` were refused together.
+    fn refused(&self, entries: &[Entry], error: &ModelError) -> Refusal {
+        entries.iter().for_each(|entry| self.refusals.add(entry, error));
+        Refusal::Load(error.to_string())
+    }
+
+    async fn read(&self, entry: Entry) -> Result<(Entry, Result<Forecaster, LoadError>), Refusal> {
+        let vault = self.config().models.vault.clone();
+        let load = move || {
+            let loaded = catalog::load(&entry, &vault);
+            Ok((entry, loaded))
+        };
+        blocking(load).await
+    }
+
+    /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.
+    async fn unload_but(&self, name: &str, held: &BTreeSet<u32>) {
+        let served = self.system.models().into_iter().filter(|model| model.spec.name == name);
+        let (stay, gone): (Vec<u32>, Vec<u32>) =
+            served.map(|model| model.version).partition(|version| held.contains(version));
+        for version in gone {
+            if stay.is_empty() {
+                warn!(
+                    model = name,
+                    version, "no repository holds this version any more, and no other serves"
+                );
+            } else if self.system.unload(name, Some(version)).await {
+                warn!(model = name, version, "unloaded: no repository holds this version any more");
+            }
+        }
+    }
+
+    /// Where models are looked for.
+    pub(crate) fn repositories(&self) -> Vec<PathBuf> {
+        self.config().models.repositories.clone()
+    }
+}
+
+/// Files are read off the workers.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    web::block(work).await.map_err(|cancelled| Refusal::Repository(cancelled.to_string()))?
+}
