@@ -80,7 +80,7 @@ fn a_key_does_what_its_scopes_say_and_no_more() {
         ("POST", "/v1/config", "deadline.max = \"30s\"", &boss),
         ("GET", "/v1/config", "", &boss),
         ("POST", "/v1/models/nhits-vol-quantile/load", "", &boss),
-        ("POST", "/v2/repository/index", "{}", &boss),
+        ("POST", "/v2/repository/models/nhits-vol-quantile/load", "{}", &boss),
     ] {
         let anonymous = ask(&node, method, path, "", body);
         assert_eq!(anonymous.status, 401, "{method} {path}");
@@ -115,6 +115,8 @@ fn whether_a_node_lives_is_no_secret() {
         assert_eq!(node.get(path).status, 401, "{path}");
     }
     let observed = keys.node(&[("SECURITY__REQUIRED", "true")]);
+    let index = ask(&observed, "POST", "/v2/repository/index", "", "{}");
+    assert_eq!(index.status, 200, "it only lists, whatever its method");
     let metrics = observed.get("/metrics");
     assert_eq!((metrics.status, observed.get("/nothing").status), (200, 404));
     assert!(String::from_utf8_lossy(&metrics.body).contains("peregrine_denied_total"));

@@ -48,6 +48,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         ["health", "live" | "ready" | "startup"] | ["v2", "health", "live" | "ready"] => Scopes::NONE,
         // The dashboard is a page like one to log in at: it says nothing, and asks for what it shows as anybody does.
         [""] | ["dashboard", _] => Scopes::NONE,
+        // It is asked with POST, and only lists.
+        ["v2", "repository", "index"] => OBSERVE,
         ["v2", "repository", ..] => ADMIN,
         ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"] => PREDICT,
         ["v2"] | ["v2", "models", ..] => OBSERVE,
@@ -327,6 +329,8 @@ mod tests {
             ("POST", "/v1/scaler/release", Some(ADMIN)),
             ("GET", "/v1/scaler/report", Some(OBSERVE)),
             ("POST", "/v2/repository/models/m/unload", Some(ADMIN)),
+            ("POST", "/v2/repository/models/index/load", Some(ADMIN)),
+            ("POST", "/v2/repository/index", Some(OBSERVE)),
             ("POST", "/v2/models/m/versions/1/infer", Some(PREDICT)),
             ("GET", "/v1/audit/1-2", Some(ADMIN)),
             ("GET", "/v1/audit", Some(OBSERVE)),
