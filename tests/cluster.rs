@@ -7,7 +7,7 @@ use std::time::Duration;
 use peregrine::config::{Sources, resolve};
 use peregrine::node::Node;
 
-use crate::harness::{Fleet, Load, Post, eventually, took};
+use crate::harness::{Fleet, Load, Post, Response, eventually, took};
 
 const MODEL: &str = "nbeats-vol-quantile";
 const WINDOW: usize = 64;
@@ -53,6 +53,24 @@ fn a_node_without_models_answers_through_the_others_with_their_numbers() {
     {
         let (far, near) = (fleet.get("fra-1", &path), fleet.get("iad-1", &path));
         assert_eq!((far.status, far.json()), (200, near.json()), "{path}");
+    }
+    for path in [format!("/v2/models/{MODEL}/stats"), format!("/v2/models/{MODEL}/versions/1/stats")] {
+        let [far, near] = ["fra-1", "iad-1"].map(|node| fleet.get(node, &path));
+        let counted = |answer: &Response| {
+            let stats = answer.json()["model_stats"][0].clone();
+            serde_json::json!([stats["name"], stats["version"], stats["inference_count"]])
+        };
+        assert_eq!((far.status, near.status), (200, 200), "{path}");
+        let [none, both] = [0, 2].map(|rows| serde_json::json!([MODEL, "1", rows]));
+        assert_eq!((counted(&far), counted(&near)), (none, both), "each node says what it has computed");
+    }
+    let all = fleet.get("fra-1", "/v2/models/stats").json();
+    let all = all["model_stats"].as_array().expect("a list");
+    let it = all.iter().find(|stats| stats["name"] == MODEL).expect("it is one of them");
+    assert_eq!(it["inference_stats"]["success"], serde_json::json!({"count": 0, "ns": 0}));
+    assert_eq!(it["memory_usage"], serde_json::json!([]));
+    for path in ["/v2/models/nothing/stats".to_owned(), format!("/v2/models/{MODEL}/versions/9/stats")] {
+        assert_eq!(fleet.get("fra-1", &path).status, 404, "{path}");
     }
     let listed = fleet.get("fra-1", "/v1/models").json();
     let listed =
@@ -124,7 +142,9 @@ fn a_model_whose_nodes_are_gone_is_missing_and_not_unknown() {
     let told = String::from_utf8_lossy(&answer.body).into_owned();
     assert_eq!(answer.status, 503, "{told}");
     assert!(told.contains(&format!("none of the nodes that can be asked serves `{MODEL}`")), "{told}");
-    assert_eq!(fleet.get("fra-1", &format!("/v2/models/{MODEL}/ready")).status, 503);
+    for path in ["ready", "stats"] {
+        assert_eq!(fleet.get("fra-1", &format!("/v2/models/{MODEL}/{path}")).status, 503, "{path}");
+    }
     assert_eq!(ask(&body.replace(MODEL, "nothing")).status, 404);
 }
 

@@ -70,7 +70,7 @@ pub(crate) fn nanos(took: Duration) -> u64 {
 }
 
 /// What one model version has done since it was first loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ModelStats {
     /// The model.
     pub model: String,

@@ -52,6 +52,8 @@ const fn operation(
 
 const FORECASTING: &[u16] = &[400, 404, 408, 413, 415, 422, 429, 503, 504];
 const NAMED: &[u16] = &[400, 404];
+/// It may be another node's, which is away or slow.
+const LOCATED: &[u16] = &[400, 404, 503, 504];
 /// A body is read, to be refused.
 const BODILESS: &[u16] = &[400, 404, 408, 413, 415, 429];
 const ORDERS: &[u16] = &[400, 404, 408, 409, 413, 415, 429, 503];
@@ -68,10 +70,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/v2/health/live", V2, "Can the process answer at all", None, "Live", READY),
     operation("get", "/v2/health/ready", V2, "Can every model answer", None, "ServerReady", READY),
     operation("get", "/v2/models/stats", V2, "Statistics of all models", None, "Statistics", &[]),
-    operation("get", "/v2/models/{model}", V2, "Model metadata", None, "ModelMetadata", NAMED),
-    operation("get", "/v2/models/{model}/ready", V2, "Does the model serve", None, "ModelReady", &[404, 503]),
-    operation("get", "/v2/models/{model}/config", V2, "Model configuration", None, "Any", NAMED),
-    operation("get", "/v2/models/{model}/stats", V2, "Statistics of a model", None, "Statistics", NAMED),
+    operation("get", "/v2/models/{model}", V2, "Model metadata", None, "ModelMetadata", LOCATED),
+    operation("get", "/v2/models/{model}/ready", V2, "Does the model serve", None, "ModelReady", LOCATED),
+    operation("get", "/v2/models/{model}/config", V2, "Model configuration", None, "Any", LOCATED),
+    operation("get", "/v2/models/{model}/stats", V2, "Statistics of a model", None, "Statistics", LOCATED),
     operation(
         "post",
         "/v2/models/{model}/infer",
@@ -88,7 +90,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Version metadata",
         None,
         "ModelMetadata",
-        NAMED,
+        LOCATED,
     ),
     operation(
         "get",
@@ -97,7 +99,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Does it serve",
         None,
         "ModelReady",
-        NAMED,
+        LOCATED,
     ),
     operation(
         "get",
@@ -106,7 +108,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Version configuration",
         None,
         "Any",
-        NAMED,
+        LOCATED,
     ),
     operation(
         "get",
@@ -115,7 +117,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Its statistics",
         None,
         "Statistics",
-        NAMED,
+        LOCATED,
     ),
     operation(
         "post",
@@ -155,7 +157,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         FORECASTING,
     ),
     operation("get", "/v1/models", V1, "Models served and in the repositories", None, "Any", &[]),
-    operation("get", "/v1/models/{model}", V1, "One model", None, "Model", NAMED),
+    operation("get", "/v1/models/{model}", V1, "One model", None, "Model", LOCATED),
     operation(
         "post",
         "/v1/models/{model}/load",

@@ -14,8 +14,8 @@ use crate::request::ForecastError;
 use crate::router::Route;
 use crate::settings::Placement;
 use crate::status::{
-    BreakerState, BreakerStatus, DeviceStatus, Guarded, Health, ModelCounts, ModelStats, ModelStatus,
-    PaceStatus,
+    BreakerState, BreakerStatus, CheckStats, DeviceStatus, Guarded, Health, ModelCounts, ModelStats,
+    ModelStatus, PaceStatus,
 };
 
 impl System {
@@ -66,6 +66,15 @@ impl System {
             route.served.ledger.stats(&route.status.spec.name, route.status.version, checks)
         });
         stats.collect()
+    }
+
+    /// What a version that is not served here has done while it was; nothing if it never was.
+    #[must_use]
+    pub fn past_stats(&self, model: &str, version: u32) -> ModelStats {
+        let of = (model.to_owned(), version);
+        let ledger = self.inner.ledgers.lock().get(&of).map(Arc::clone);
+        let none = ModelStats { model: of.0, version, ..ModelStats::default() };
+        ledger.map_or(none, |ledger| ledger.stats(model, version, CheckStats::default()))
     }
 
     /// The same in brief, for somebody who looks every second.

@@ -84,7 +84,7 @@ pub(super) fn name(level: Level) -> String {
     }
 }
 
-/// `None` where a node has no statistics of the model, e.g. a gateway.
+/// `None` where a server has no statistics of the model.
 fn counters(plan: &Plan, target: &Target) -> Option<Counters> {
     let statistics = control::get(target, &format!("/v2/models/{}/stats", plan.shape.model)).ok()?;
     Counters::of(&statistics)

@@ -1,42 +1,57 @@
 //! The statistics extension: counters that only grow, as integers.
 //!
-//! The actors count from acceptance on; what reading and printing cost is the gateway's own and is added here.
+//! The actors count from acceptance on; what reading and printing cost is the gateway's own and is added here. What other
+//! nodes have answered is counted by them.
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
-use peregrine_actors::{ModelStats, Tally};
+use peregrine_actors::{ForecastError, ModelStats, Tally};
 use serde_json::{Value, json};
 
 use super::{ModelPath, ProtocolError, Shared, answer};
 
 pub(super) async fn all(shared: Data<Shared>) -> HttpResponse {
-    answer(&document(&shared, |_| true))
+    document(list(&shared, |_, _| true))
 }
 
 pub(super) async fn one(shared: Data<Shared>, path: Path<ModelPath>) -> Result<HttpResponse, ProtocolError> {
-    let version = path.version()?;
-    let model = shared.system.find(&path.model, version)?;
-    Ok(answer(&document(&shared, |stats| {
-        stats.model == model.spec.name && version.is_none_or(|version| version == stats.version)
-    })))
+    let wanted = path.version()?;
+    let list =
+        list(&shared, |model, version| model == path.model && wanted.is_none_or(|wanted| wanted == version));
+    if list.is_empty() {
+        let is_elsewhere = || shared.elsewhere().keys().any(|(model, _)| *model == path.model);
+        if let Some(version) = wanted.filter(|_| is_elsewhere()) {
+            return Err(ForecastError::UnknownVersion { model: path.model.clone(), version }.into());
+        }
+        // Whoever looks for it knows whether it is unknown or merely away.
+        shared.located(&path.model, wanted).await?;
+    }
+    Ok(document(list))
 }
 
-fn document(shared: &Shared, wanted: impl Fn(&ModelStats) -> bool) -> Value {
-    let served = shared.system.models();
-    let stats = shared.system.stats();
-    let list = stats.iter().filter(|stats| wanted(stats)).filter_map(|stats| {
+/// Of versions that are served here, and of those that only others serve, as the index lists them.
+fn list(shared: &Shared, wanted: impl Fn(&str, u32) -> bool) -> Vec<Value> {
+    let (served, stats) = (shared.system.models(), shared.system.stats());
+    let is_of = |stats: &ModelStats, name: &str, version| stats.model == name && stats.version == version;
+    let here = stats.iter().filter(|stats| wanted(&stats.model, stats.version)).filter_map(|stats| {
         // An unloaded model keeps its counters, but is no longer a model of this server.
-        let same = served.iter().find(|model| is_same(model, stats));
-        same.map(|model| one_model(shared, stats, model.weight_bytes))
+        let model = served.iter().find(|model| is_of(stats, &model.spec.name, model.version))?;
+        Some(one_model(shared, stats, Some(model.weight_bytes)))
     });
-    json!({ "model_stats": list.collect::<Vec<_>>() })
+    let elsewhere = shared.elsewhere().into_keys().filter(|(name, version)| wanted(name, *version));
+    let elsewhere =
+        elsewhere.filter(|(name, version)| !stats.iter().any(|stats| is_of(stats, name, *version)));
+    let past =
+        elsewhere.map(|(name, version)| one_model(shared, &shared.system.past_stats(&name, version), None));
+    here.chain(past).collect()
 }
 
-fn is_same(model: &peregrine_actors::ModelStatus, stats: &ModelStats) -> bool {
-    model.spec.name == stats.model && model.version == stats.version
+fn document(list: Vec<Value>) -> HttpResponse {
+    answer(&json!({ "model_stats": list }))
 }
 
-fn one_model(shared: &Shared, stats: &ModelStats, weight_bytes: usize) -> Value {
+/// `weight_bytes`: none where they are not here.
+fn one_model(shared: &Shared, stats: &ModelStats, weight_bytes: Option<usize>) -> Value {
     let transfer = shared.meter.transfer_of(&stats.model, stats.version);
     let (parse_ns, print_ns) = (nanos(transfer.parse), nanos(transfer.print));
     let batches = stats.batch_sizes.iter().map(|(rows, runs)| {
@@ -48,6 +63,7 @@ fn one_model(shared: &Shared, stats: &ModelStats, weight_bytes: usize) -> Value 
         })
     });
     let none = || duration(Tally::default());
+    let memory = weight_bytes.map(|bytes| json!({ "type": "CPU", "id": 0, "byte_size": bytes }));
     json!({
         "name": stats.model,
         "version": stats.version.to_string(),
@@ -55,19 +71,24 @@ fn one_model(shared: &Shared, stats: &ModelStats, weight_bytes: usize) -> Value 
         "inference_count": stats.inference_count,
         "execution_count": stats.execution_count,
         "inference_stats": {
-            "success": duration(Tally { ns: stats.success.ns + parse_ns + print_ns, ..stats.success }),
+            "success": duration(with(stats.success, parse_ns + print_ns)),
             "fail": duration(stats.fail),
             "queue": duration(stats.queue),
-            "compute_input": duration(Tally { ns: stats.compute_input.ns + parse_ns, ..stats.compute_input }),
+            "compute_input": duration(with(stats.compute_input, parse_ns)),
             "compute_infer": duration(stats.compute_infer),
-            "compute_output": duration(Tally { ns: stats.compute_output.ns + print_ns, ..stats.compute_output }),
+            "compute_output": duration(with(stats.compute_output, print_ns)),
             "cache_hit": none(),
             "cache_miss": none(),
         },
         "response_stats": {},
         "batch_stats": batches.collect::<Vec<_>>(),
-        "memory_usage": [{ "type": "CPU", "id": 0, "byte_size": weight_bytes }],
+        "memory_usage": memory.into_iter().collect::<Vec<_>>(),
     })
+}
+
+/// The gateway's own time on top; what was read for another node to answer is time of nothing that is counted here.
+fn with(tally: Tally, ns: u64) -> Tally {
+    if tally.count == 0 { tally } else { Tally { ns: tally.ns + ns, ..tally } }
 }
 
 fn duration(tally: Tally) -> Value {
