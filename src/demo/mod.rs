@@ -141,15 +141,15 @@ impl Feeder {
                         self.fed.fetch_add(1, Relaxed);
                         continue;
                     }
-                    Some(Err(TickError::Invalid(why))) => {
+                    Some(Err(why @ (TickError::Invalid(_) | TickError::Full { .. }))) => {
                         takes_time = true;
-                        warn!(series = %tick.series, why, "demo: a tick cannot be part of its series");
+                        warn!(series = %tick.series, %why, "demo: a tick cannot be part of its series");
                         continue;
                     }
-                    Some(Err(TickError::Overloaded { retry_after_ms })) => {
-                        Duration::from_millis(retry_after_ms.into())
+                    Some(Err(later)) => {
+                        later.retry_after_ms().map_or(BEHIND_MAX, |after| Duration::from_millis(after.into()))
                     }
-                    Some(Err(TickError::Unavailable(_))) | None => BEHIND_MAX,
+                    None => BEHIND_MAX,
                 };
                 wait = wait.max(Some(again));
                 refused.push(tick);

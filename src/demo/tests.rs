@@ -43,10 +43,11 @@ async fn what_is_refused_is_sent_again_after_the_time_that_was_asked_for() {
 
 #[tokio::test]
 async fn what_can_never_be_taken_is_left_out() {
-    let invalid = Err(TickError::Invalid("no".to_owned()));
-    let fed = run(Pace { history_len: 1, rate: 10.0 }, &[invalid, new()], 3).await;
-    let got: Vec<_> = fed.iter().map(|(tick, at)| (tick.value.unwrap(), at.as_millis())).collect();
-    assert_eq!(got, [(2.0, 0), (3.0, 0), (4.0, 100)]);
+    for refused in [TickError::Invalid("no".to_owned()), TickError::Full { series_max: 1 }] {
+        let fed = run(Pace { history_len: 1, rate: 10.0 }, &[Err(refused), new()], 3).await;
+        let got: Vec<_> = fed.iter().map(|(tick, at)| (tick.value.unwrap(), at.as_millis())).collect();
+        assert_eq!(got, [(2.0, 0), (3.0, 0), (4.0, 100)]);
+    }
 }
 
 #[tokio::test]

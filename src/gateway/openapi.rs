@@ -258,7 +258,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Feed observations, one JSON object a line; 200 when all are safe; all may be sent again",
         Some("Tick"),
         "Ticked",
-        &[400, 408, 413, 415, 422, 429, 503],
+        &[400, 408, 413, 415, 422, 429, 503, 507],
     ),
     operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Series", &[400, 404, 503]),
     operation(
@@ -543,6 +543,7 @@ fn meaning(status: u16) -> &'static str {
         429 => "Overloaded, or too many requests of this caller: come back after Retry-After",
         501 => "Not supported",
         503 => "Not available now",
+        507 => "No room for another series: the operator acts",
         _ => "Deadline exceeded",
     }
 }

@@ -114,7 +114,7 @@ fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool)
     };
     let status = status(worst);
     let mut response = HttpResponse::build(status);
-    if let TickError::Overloaded { retry_after_ms } = worst {
+    if let Some(retry_after_ms) = worst.retry_after_ms() {
         response.insert_header((RETRY_AFTER, retry_after_ms.div_ceil(1000).max(1).to_string()));
     }
     let title = quoted(status.canonical_reason().unwrap_or("refused"));
@@ -134,10 +134,12 @@ fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool)
     response.insert_header((CONTENT_TYPE, "application/problem+json")).body(body)
 }
 
-/// What must be repaired first decides: the caller's mistake, then what is broken here, then what is only full.
+/// What must be repaired first decides: the caller's mistake, then what the operator must make room for, then what is
+/// broken here, then what is only busy.
 fn severity(error: &TickError) -> u8 {
     match error {
-        TickError::Invalid(_) => 2,
+        TickError::Invalid(_) => 3,
+        TickError::Full { .. } => 2,
         TickError::Unavailable(_) => 1,
         TickError::Overloaded { .. } => 0,
     }
@@ -146,6 +148,8 @@ fn severity(error: &TickError) -> u8 {
 fn status(error: &TickError) -> StatusCode {
     match error {
         TickError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        // Not 503, which clients try again.
+        TickError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
         TickError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         TickError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
     }
@@ -221,7 +225,10 @@ mod tests {
             r#""failures":[{"line":2,"error":"overloaded""#,
         );
         let broken = Err(TickError::Unavailable("disk".to_owned()));
-        check(&[full(), broken], 503, r#""status":503"#);
+        check(&[full(), broken.clone()], 503, r#""status":503"#);
+        let no_room = || Err(TickError::Full { series_max: 9 });
+        check(&[no_room(), broken, full()], 507, "3 of 3 ticks were not accepted: its shard has 9 series");
+        check(&[Ok(Effect::Advanced { seq: 1 }), no_room()], 507, r#""failures":[{"line":2,"error":"full""#);
         check(&[full(), Err(TickError::Invalid("no".to_owned()))], 422, r#""error":"invalid""#);
     }
 

@@ -121,11 +121,7 @@ impl Shard {
             return Ok(kept.history.apply(tick, epoch));
         }
         if self.series.len() >= limits.series_max {
-            return Err(TickError::Invalid(format!(
-                "no room for another series: its shard has {}, the most that `series.per_shard_max` allows; the operator \
-                 raises it",
-                limits.series_max
-            )));
+            return Err(TickError::Full { series_max: limits.series_max });
         }
         let mut history = limits.history_of(&tick.series);
         history.check(tick)?;

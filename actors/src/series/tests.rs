@@ -421,5 +421,8 @@ fn a_shard_has_so_many_series_and_no_more() {
         let series = SeriesName::new(&format!("s{i}")).expect("a name");
         shard.feed(&Tick { series, ..tick(1, 1.0) }, 1, &LIMITS).expect("room");
     }
-    assert!(shard.feed(&tick(1, 1.0), 1, &LIMITS).is_err());
+    let full = TickError::Full { series_max: LIMITS.series_max };
+    assert_eq!(shard.feed(&tick(1, 1.0), 1, &LIMITS), Err(full));
+    let known = Tick { series: SeriesName::new("s0").expect("a name"), ..tick(2, 1.0) };
+    assert_eq!(shard.feed(&known, 1, &LIMITS), Ok(Effect::Advanced { seq: 2 }));
 }

@@ -152,6 +152,14 @@ pub enum TickError {
         /// A guess at when there will be room.
         retry_after_ms: u32,
     },
+    /// Its shard has no room for another series; the operator acts, and until then it is refused again.
+    #[error(
+        "its shard has {series_max} series, the most that `series.per_shard_max` allows: the operator raises it"
+    )]
+    Full {
+        /// Series that one shard may have.
+        series_max: usize,
+    },
     /// Who owns the series has not answered, and may have it all the same: send it again.
     #[error("unavailable: {0}")]
     Unavailable(String),
@@ -164,7 +172,17 @@ impl TickError {
         match self {
             Self::Invalid(_) => "invalid",
             Self::Overloaded { .. } => "overloaded",
+            Self::Full { .. } => "full",
             Self::Unavailable(_) => "unavailable",
+        }
+    }
+
+    /// When to send it again, where that is known.
+    #[must_use]
+    pub const fn retry_after_ms(&self) -> Option<u32> {
+        match self {
+            Self::Overloaded { retry_after_ms } => Some(*retry_after_ms),
+            Self::Invalid(_) | Self::Full { .. } | Self::Unavailable(_) => None,
         }
     }
 }

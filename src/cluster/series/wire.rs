@@ -143,6 +143,8 @@ pub(super) enum WireEffect {
     Invalid(String),
     Overloaded(u32),
     Unavailable(String),
+    /// Series of its shard. Nodes that do not know it cannot read the answer, and ask again.
+    Full(u64),
 }
 
 /// Of a stream.
@@ -270,6 +272,7 @@ impl From<Result<Effect, TickError>> for WireEffect {
             Err(TickError::Invalid(why)) => Self::Invalid(short(&why)),
             Err(TickError::Overloaded { retry_after_ms }) => Self::Overloaded(retry_after_ms),
             Err(TickError::Unavailable(why)) => Self::Unavailable(short(&why)),
+            Err(TickError::Full { series_max }) => Self::Full(series_max as u64),
         }
     }
 }
@@ -285,6 +288,10 @@ impl From<WireEffect> for Result<Effect, TickError> {
             WireEffect::Invalid(why) => return Err(TickError::Invalid(why)),
             WireEffect::Overloaded(retry_after_ms) => return Err(TickError::Overloaded { retry_after_ms }),
             WireEffect::Unavailable(why) => return Err(TickError::Unavailable(why)),
+            WireEffect::Full(series_max) => {
+                let series_max = usize::try_from(series_max).unwrap_or(usize::MAX);
+                return Err(TickError::Full { series_max });
+            }
         })
     }
 }

@@ -113,10 +113,7 @@ fn tick_result(out: &mut Writer, result: &Result<Effect, TickError>) {
 }
 
 fn tick_error(out: &mut Writer, error: &TickError) {
-    let retry = match error {
-        TickError::Overloaded { retry_after_ms } => Some(*retry_after_ms),
-        TickError::Invalid(_) | TickError::Unavailable(_) => None,
-    };
+    let retry = error.retry_after_ms();
     out.map(2 + usize::from(retry.is_some()), |out| {
         out.key("error").text(error.code());
         out.key("detail").text(&error.to_string());
