@@ -493,6 +493,42 @@ fn a_rolling_restart_loses_no_tick_and_no_number() {
     }
 }
 
+#[test]
+fn where_too_few_nodes_are_there_ticks_are_refused_soon_and_nothing_acknowledged_is_lost() {
+    const TICKS: [&str; 2] =
+        [r#"{"series":"s0","ts":1,"value":1.5}"#, r#"{"series":"s0","ts":2,"value":2.5}"#];
+    // Of the two that hold a tick, one is there again in the end.
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut fleet = three(&[("JOURNAL__DIR", &format!("{}/{{node}}", dir.path().display()))]);
+    assert_eq!(fleet.post("fra-1", "/v1/ticks", TICKS[0]).status, 200);
+    for victim in ["iad-1", "nrt-1"] {
+        fleet.signal(victim, libc::SIGKILL);
+        fleet.ended(victim);
+    }
+    took("their loss is noticed", || fleet.members("fra-1").len() == 1);
+    // The first is tried for a moment yet: nodes may come. It may be one that an owner took before all was lost.
+    fleet.post("fra-1", "/v1/ticks", TICKS[1]);
+    let start = Instant::now();
+    let refused = fleet.post("fra-1", "/v1/ticks", TICKS[1]);
+    let (waited, told) = (start.elapsed(), String::from_utf8_lossy(&refused.body).into_owned());
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{told}");
+    assert_eq!(refused.json()["failures"][0]["error"], "no_quorum", "{told}");
+    assert!(
+        told.contains("1 of the 3 nodes that hold series are there, and none owns any before 2"),
+        "{told}"
+    );
+    assert!(told.contains("the operator"), "{told}");
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+    let log = fleet.get("fra-1", "/v1/series/s0");
+    assert_eq!((log.status, start.elapsed() < Duration::from_secs(2)), (503, true), "nor is there a log");
+    fleet.launch("iad-1");
+    fleet.awaits("fra-1", 2);
+    took("it is taken again", || fleet.post("fra-1", "/v1/ticks", TICKS[1]).status == 200);
+    let held = fleet.get("iad-1", "/v1/series/s0").json();
+    let values: Vec<_> = held["ticks"].as_array().expect("ticks").iter().map(|tick| &tick["value"]).collect();
+    assert_eq!(values, [1.5, 2.5], "{held}");
+}
+
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {

@@ -138,8 +138,9 @@ fn answer(lines: &[usize], effects: &[Result<Effect, TickError>], results: bool)
 /// broken here, then what is only busy.
 fn severity(error: &TickError) -> u8 {
     match error {
-        TickError::Invalid(_) => 3,
-        TickError::Full { .. } => 2,
+        TickError::Invalid(_) => 4,
+        TickError::Full { .. } => 3,
+        TickError::NoQuorum(_) => 2,
         TickError::Unavailable(_) => 1,
         TickError::Overloaded { .. } => 0,
     }
@@ -150,7 +151,7 @@ fn status(error: &TickError) -> StatusCode {
         TickError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
         // Not 503, which clients try again.
         TickError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
-        TickError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        TickError::NoQuorum(_) | TickError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         TickError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
     }
 }
@@ -230,6 +231,13 @@ mod tests {
         check(&[no_room(), broken, full()], 507, "3 of 3 ticks were not accepted: its shard has 9 series");
         check(&[Ok(Effect::Advanced { seq: 1 }), no_room()], 507, r#""failures":[{"line":2,"error":"full""#);
         check(&[full(), Err(TickError::Invalid("no".to_owned()))], 422, r#""error":"invalid""#);
+        let alone = || Err(TickError::NoQuorum("1 of 3".to_owned()));
+        check(&[Err(TickError::Unavailable("disk".to_owned())), alone()], 503, "accepted: no quorum: 1 of 3");
+        let answer = answer(&[1], &[alone()], false);
+        assert_eq!(
+            answer.headers().get(RETRY_AFTER).map(actix_web::http::header::HeaderValue::as_bytes),
+            Some(&b"1"[..])
+        );
     }
 
     #[test]

@@ -160,10 +160,17 @@ pub enum TickError {
         /// Series that one shard may have.
         series_max: usize,
     },
+    /// Too few nodes are there for any of them to own the series, as said; the operator acts. It may be there from before
+    /// all the same: send it again, some time later.
+    #[error("no quorum: {0}")]
+    NoQuorum(String),
     /// Who owns the series has not answered, and may have it all the same: send it again.
     #[error("unavailable: {0}")]
     Unavailable(String),
 }
+
+/// When to come back to a cluster that lacks nodes.
+const NO_QUORUM_RETRY_MS: u32 = 1_000;
 
 impl TickError {
     /// As users read it.
@@ -173,6 +180,7 @@ impl TickError {
             Self::Invalid(_) => "invalid",
             Self::Overloaded { .. } => "overloaded",
             Self::Full { .. } => "full",
+            Self::NoQuorum(_) => "no_quorum",
             Self::Unavailable(_) => "unavailable",
         }
     }
@@ -182,6 +190,7 @@ impl TickError {
     pub const fn retry_after_ms(&self) -> Option<u32> {
         match self {
             Self::Overloaded { retry_after_ms } => Some(*retry_after_ms),
+            Self::NoQuorum(_) => Some(NO_QUORUM_RETRY_MS),
             Self::Invalid(_) | Self::Full { .. } | Self::Unavailable(_) => None,
         }
     }

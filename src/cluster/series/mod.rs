@@ -4,6 +4,7 @@
 mod copies;
 mod desk;
 mod outlet;
+mod quorum;
 mod source;
 mod wire;
 
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, watch};
 use self::copies::ClusterCopies;
 use self::desk::{Desk, Owner};
 use self::outlet::ClusterOutlet;
+use self::quorum::Quorum;
 use self::source::ClusterSource;
 use self::wire::{Ask, AskBulk, NodeAsk};
 use crate::config::{Config, HoldersChoice, RoleChoice};
@@ -146,8 +148,16 @@ impl Live {
         let (wanted, _) = watch::channel(Wanted::default());
         let teller = Teller { cluster: cluster.clone(), series: series.clone(), clock: Arc::clone(&clock) };
         let teller = runtime.spawn(teller.run(wanted.subscribe()));
-        let source =
-            Arc::new(ClusterSource { cluster, series: series.clone(), system, clock, region, wanted });
+        let quorum = Quorum::new(role, electorate(&config, role));
+        let source = Arc::new(ClusterSource {
+            cluster,
+            series: series.clone(),
+            system,
+            clock,
+            region,
+            wanted,
+            quorum,
+        });
         Ok(Self { series, source, lost, desk, teller })
     }
 

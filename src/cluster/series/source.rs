@@ -1,6 +1,7 @@
 //! The series of all nodes, as the gateway of one sees them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use peregrine_runtime::{AskError, Clock, Cluster, Deadline, NodeId, Refusal};
 use tokio::sync::watch;
 
 use super::desk::{Unread, read_events};
+use super::quorum::Quorum;
 use super::wire::{AskBulk, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk};
 use super::{SERVICE, Wanted};
 
@@ -36,6 +38,7 @@ pub(super) struct ClusterSource {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) region: ShardRegion<ShardAsk>,
     pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) quorum: Quorum,
 }
 
 #[async_trait]
@@ -119,6 +122,10 @@ impl Source for ClusterSource {
     }
 
     async fn log(&self, series: &SeriesName, deadline: Deadline) -> Result<SeriesLog, SourceError> {
+        // A subscriber's past is waited for all the same: what cannot be had would be told as lost.
+        if let Some(why) = self.no_quorum() {
+            return Err(SourceError::Unavailable(format!("no quorum: {why}")));
+        }
         self.until_owned(deadline, || self.try_log(series, deadline)).await
     }
 }
@@ -132,13 +139,16 @@ struct Chunk {
 }
 
 impl ClusterSource {
-    /// Sends until somebody answers, for as long as the caller waits.
+    /// Sends until somebody answers, for as long as the caller waits and somebody could.
     async fn send(&self, chunk: Chunk, deadline: Deadline) -> (Vec<usize>, Vec<Result<Effect, TickError>>) {
         let Chunk { key, places, ticks, .. } = chunk;
         let count = places.len();
         let trace = ticks.iter().map(|tick| &tick.trace).find(|trace| trace.is_recorded());
         let mut trace = trace.cloned().unwrap_or_default();
         loop {
+            if let Some(why) = self.no_quorum() {
+                return (places, vec![Err(TickError::NoQuorum(why)); count]);
+            }
             let wire = ticks.iter().cloned().map(Into::into).collect();
             let (span, began) = (trace.child(), self.clock.now());
             let question = match span.context() {
@@ -176,8 +186,13 @@ impl ClusterSource {
         }
     }
 
+    /// Why nobody can own anything now.
+    fn no_quorum(&self) -> Option<String> {
+        Some(self.why(self.quorum.lack(&self.cluster.view(), self.clock.now())?))
+    }
+
     /// Why nobody answers: the deadline is seldom it where nodes do not let each other in.
-    fn why(&self, failed: AskError) -> String {
+    fn why(&self, failed: impl Display) -> String {
         match self.cluster.estranged() {
             Some(addr) => format!(
                 "{failed}; the node at {addr} and this one refuse each other: `cluster.name` and `cluster.secret` must be the \

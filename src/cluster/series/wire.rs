@@ -271,7 +271,8 @@ impl From<Result<Effect, TickError>> for WireEffect {
             Ok(Effect::TooLate { seq }) => Self::TooLate(seq),
             Err(TickError::Invalid(why)) => Self::Invalid(short(&why)),
             Err(TickError::Overloaded { retry_after_ms }) => Self::Overloaded(retry_after_ms),
-            Err(TickError::Unavailable(why)) => Self::Unavailable(short(&why)),
+            // Whoever asks an owner finds out by itself that there can be none.
+            Err(TickError::Unavailable(why) | TickError::NoQuorum(why)) => Self::Unavailable(short(&why)),
             Err(TickError::Full { series_max }) => Self::Full(series_max as u64),
         }
     }
