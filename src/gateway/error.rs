@@ -178,6 +178,9 @@ impl Refusal {
             Self::Source(SourceError::Unsuitable(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Ticks(BadTicks::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Ticks(BadTicks::Line { source: BadTick::Json(error), .. }) => json_status(error),
+            Self::Ticks(BadTicks::Line { source: BadTick::TooLarge { .. }, .. }) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Ticks(BadTicks::Line { .. } | BadTicks::None) => StatusCode::BAD_REQUEST,
             Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,
@@ -211,6 +214,9 @@ impl Refusal {
             Self::Series { series, source } => (Some(series.clone()), index_of(source)),
             Self::Forecast(error @ ForecastError::Window(window)) => (row_of(window), index_of(error)),
             Self::Forecast(ForecastError::NotFinite { row }) => (Some(row.to_string()), None),
+            Self::Ticks(BadTicks::Line { source: BadTick::TooLarge { series, .. }, .. }) => {
+                (Some(series.to_string()), None)
+            }
             _ => (None, None),
         }
     }

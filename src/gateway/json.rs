@@ -77,6 +77,7 @@ pub(crate) struct Nesting {
 }
 
 /// A place in a text.
+#[derive(Clone, Copy)]
 pub(crate) struct Cursor<'a> {
     text: &'a [u8],
     at: usize,

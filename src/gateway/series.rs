@@ -245,6 +245,14 @@ mod tests {
         let text = b"{\"series\":\"a\",\"ts\":1,\"value\":1}\n\n{\"series\":\"a\"}\n";
         assert!(matches!(read(text), Err(BadTicks::Line { line: 3, .. })));
         assert!(matches!(read(b"\n \n"), Err(BadTicks::None)));
+        let refused =
+            Refusal::Ticks(read(b"{\"series\":\"a\",\"ts\":9,\"value\":1e39}").expect_err("too large"));
+        let answer = actix_web::ResponseError::error_response(&Problem(refused));
+        assert_eq!(answer.status().as_u16(), 422);
+        let body = actix_web::body::MessageBody::try_into_bytes(answer.into_body()).expect("a whole body");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let detail = "line 1: series `a`, ts 9: `value` has a number that is too large for FP32";
+        assert_eq!((&body["series"], &body["detail"]), (&"a".into(), &detail.into()));
         let many = "{\"series\":\"a\",\"ts\":1,\"value\":1}\n".repeat(TICKS_MAX + 1);
         assert!(matches!(read(many.as_bytes()), Err(BadTicks::TooMany)));
     }

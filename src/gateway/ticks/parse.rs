@@ -6,6 +6,7 @@
 use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, Tick, Timestamp};
 
+use super::Millis;
 use crate::gateway::json::{Cursor, JsonError, once};
 
 /// Most columns of one kind.
@@ -26,6 +27,9 @@ pub(crate) enum BadTick {
     NoMember(&'static str),
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
+    /// Well-formed; which tick, and what of it.
+    #[error("series `{series}`, ts {}: `{name}` has a number that is too large for FP32", Millis(*at))]
+    TooLarge { series: SeriesName, at: Timestamp, name: &'static str },
 }
 
 /// Reads a whole text.
@@ -59,19 +63,28 @@ pub(crate) struct TickParts {
     hist_exog: Option<Vec<(String, f32)>>,
     futr_exog: Option<Vec<(String, Vec<f32>)>>,
     stat_exog: Option<Vec<(String, f32)>>,
+    /// The first member with a number that no `f32` can hold: said once it is known which tick this is.
+    too_large: Option<&'static str>,
 }
 
 impl TickParts {
     /// Reads the value of a member; `false`, with nothing read, if no tick has it. `series` is the caller's to read.
     pub(crate) fn member(&mut self, key: &str, cursor: &mut Cursor<'_>) -> Result<bool, BadTick> {
-        let at = cursor.at();
+        let (at, too_large) = (cursor.at(), &mut self.too_large);
         match key {
             "ts" => once(&mut self.at, timestamp(cursor)?, "ts", at)?,
-            "value" => once(&mut self.value, value(cursor)?, "value", at)?,
-            "hist_exog" => once(&mut self.hist_exog, columns(cursor, "hist_exog", single)?, "hist_exog", at)?,
-            "stat_exog" => once(&mut self.stat_exog, columns(cursor, "stat_exog", single)?, "stat_exog", at)?,
+            "value" => once(&mut self.value, value(cursor, too_large)?, "value", at)?,
+            "hist_exog" => {
+                let columns = columns(cursor, "hist_exog", too_large, single)?;
+                once(&mut self.hist_exog, columns, "hist_exog", at)?;
+            }
+            "stat_exog" => {
+                let columns = columns(cursor, "stat_exog", too_large, single)?;
+                once(&mut self.stat_exog, columns, "stat_exog", at)?;
+            }
             "futr_exog" => {
-                once(&mut self.futr_exog, columns(cursor, "futr_exog", several)?, "futr_exog", at)?;
+                let columns = columns(cursor, "futr_exog", too_large, several)?;
+                once(&mut self.futr_exog, columns, "futr_exog", at)?;
             }
             _ => return Ok(false),
         }
@@ -87,10 +100,15 @@ impl TickParts {
         let series = self.series.ok_or(BadTick::NoMember("series"))?;
         let want = "1 to 128 bytes without control characters and `*`";
         let series = SeriesName::new(&series).map_err(|_| BadTick::Member { name: "series", want })?;
+        let at = self.at.ok_or(BadTick::NoMember("ts"))?;
+        let value = self.value.ok_or(BadTick::NoMember("value"))?;
+        if let Some(name) = self.too_large {
+            return Err(BadTick::TooLarge { series, at, name });
+        }
         Ok(Tick {
             series,
-            at: self.at.ok_or(BadTick::NoMember("ts"))?,
-            value: self.value.ok_or(BadTick::NoMember("value"))?,
+            at,
+            value,
             hist_exog: self.hist_exog.unwrap_or_default(),
             futr_exog: self.futr_exog.unwrap_or_default(),
             stat_exog: self.stat_exog.unwrap_or_default(),
@@ -99,26 +117,41 @@ impl TickParts {
     }
 }
 
-fn value(cursor: &mut Cursor<'_>) -> Result<Option<f32>, BadTick> {
-    if cursor.null() { Ok(None) } else { single(cursor, "value").map(Some) }
+fn value(cursor: &mut Cursor<'_>, too_large: &mut Option<&'static str>) -> Result<Option<f32>, JsonError> {
+    if cursor.null() {
+        return Ok(None);
+    }
+    let value = single(cursor)?;
+    if value.is_none() {
+        too_large.get_or_insert("value");
+    }
+    Ok(value)
 }
 
-fn single(cursor: &mut Cursor<'_>, name: &'static str) -> Result<f32, BadTick> {
-    let value: f32 = cursor.number()?.parse().unwrap_or(f32::NAN);
-    let wrong = BadTick::Member { name, want: "a number that fits FP32" };
-    if value.is_finite() { Ok(value) } else { Err(wrong) }
+/// `None`: no `f32` can hold it.
+fn single(cursor: &mut Cursor<'_>) -> Result<Option<f32>, JsonError> {
+    let value = cursor.number()?.parse().ok();
+    Ok(value.filter(|value: &f32| value.is_finite()))
 }
 
-fn several(cursor: &mut Cursor<'_>, _: &'static str) -> Result<Vec<f32>, BadTick> {
-    let mut values = Vec::new();
-    cursor.leaves(&mut values, 1, STEPS_MAX)?;
-    Ok(values)
+/// `None`: no `f32` can hold one of them.
+fn several(cursor: &mut Cursor<'_>) -> Result<Option<Vec<f32>>, JsonError> {
+    let (mut values, begin) = (Vec::new(), *cursor);
+    match cursor.leaves(&mut values, 1, STEPS_MAX) {
+        Err(JsonError::Infinite { .. }) => {
+            *cursor = begin;
+            cursor.skip()?;
+            Ok(None)
+        }
+        read => read.map(|_| Some(values)),
+    }
 }
 
 fn columns<T>(
     cursor: &mut Cursor<'_>,
     name: &'static str,
-    read: impl Fn(&mut Cursor<'_>, &'static str) -> Result<T, BadTick>,
+    too_large: &mut Option<&'static str>,
+    read: impl Fn(&mut Cursor<'_>) -> Result<Option<T>, JsonError>,
 ) -> Result<Vec<(String, T)>, BadTick> {
     let mut columns: Vec<(String, T)> = Vec::new();
     cursor.object(|column, cursor| {
@@ -128,7 +161,10 @@ fn columns<T>(
         if columns.iter().any(|(known, _)| known == column) {
             return Err(BadTick::Member { name, want: "columns that each stand once" });
         }
-        columns.push((column.to_owned(), read(cursor, name)?));
+        match read(cursor)? {
+            Some(value) => columns.push((column.to_owned(), value)),
+            None => _ = too_large.get_or_insert(name),
+        }
         Ok(())
     })?;
     Ok(columns)

@@ -63,7 +63,20 @@ fn what_is_no_tick_is_refused() {
         (r#"{"series":"a","value":1}"#, "no `ts`"),
         (r#"{"series":"a","ts":0}"#, "no `value`"),
         (r#"{"series":"a*","ts":0,"value":1}"#, "`series` must be"),
-        (r#"{"series":"a","ts":0,"value":1e40}"#, "`value` must be"),
+        (
+            r#"{"value":1e40,"series":"a","ts":7.5}"#,
+            "series `a`, ts 7.5: `value` has a number that is too large",
+        ),
+        (
+            r#"{"series":"a","ts":0,"value":1,"hist_exog":{"x":-1e39,"y":1}}"#,
+            "series `a`, ts 0: `hist_exog` has",
+        ),
+        (
+            r#"{"series":"a","ts":0,"value":1,"futr_exog":{"x":[1,1e39,2]}}"#,
+            "series `a`, ts 0: `futr_exog` has",
+        ),
+        (r#"{"series":"a","value":1e40}"#, "no `ts`"),
+        (r#"{"series":"a","ts":0,"value":1,"futr_exog":{"x":[1e39,}}"#, "malformed JSON"),
         (r#"{"series":"a","ts":"now","value":1}"#, "`ts` must be"),
         (r#"{"series":"a","ts":0,"value":1,"value":2}"#, "twice"),
         (r#"{"series":"a","ts":0,"value":1,"hist_exog":{"x":1,"x":1}}"#, "each stand once"),
