@@ -217,9 +217,21 @@ fn a_node_that_dies_is_lost_and_one_that_leaves_is_not() {
     fleet.signal("b", 9);
     fleet.ended("b");
     took("b is lost", || lost(&fleet) == ["b"]);
+    for path in ["/v1/cluster", "/health", "/health/cluster"] {
+        let shown = fleet.get("a", path).json();
+        let [gone] = &shown["lost"].as_array().expect("a list")[..] else { panic!("{path}: {shown}") };
+        assert_eq!((&gone["node"], &gone["region"]), (&"b".into(), &"fra".into()), "{path}: c said goodbye");
+        let since = gone["since"].as_str().expect("a time");
+        if path != "/v1/cluster" {
+            let reasons = shown["reasons"].as_array().expect("reasons");
+            let said = serde_json::json!(format!("node `b` in fra is gone without a word since {since}"));
+            assert!(reasons.contains(&said), "{path}: {shown}");
+        }
+    }
     assert!(fleet.metric("a", "peregrine_cluster_member_lost") == 1.0);
     fleet.launch("b");
     took("b is back", || lost(&fleet).is_empty());
+    assert_eq!(fleet.get("a", "/v1/cluster").json()["lost"], serde_json::json!([]));
 }
 
 #[test]

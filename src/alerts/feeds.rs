@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix_web::web::Data;
+use parking_lot::Mutex;
 use peregrine_actors::alerts::{
     Labels, Moment, Reading, Roll, Sample, Signal, Window, error_share, quantile,
 };
 use peregrine_actors::scorecard::{Question, Score};
 use peregrine_actors::{BreakerState, DeviceMeter, Guarded};
-use peregrine_runtime::{Incarnation, NodeId};
+use peregrine_runtime::{Incarnation, NodeId, Region};
 
 use crate::gateway::{BOUNDS_S, Served, Shared};
 
@@ -146,7 +147,32 @@ struct Replicas {
     shared: Arc<Shared>,
     roll: Roll,
     /// As they were seen last.
-    lives: BTreeMap<String, (NodeId, Incarnation)>,
+    lives: BTreeMap<String, Life>,
+}
+
+struct Life {
+    id: NodeId,
+    incarnation: Incarnation,
+    region: Region,
+    seen_at: SystemTime,
+}
+
+/// A node that is gone without having said goodbye, as this one saw it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LostNode {
+    pub(crate) id: NodeId,
+    pub(crate) region: Region,
+    pub(crate) since: SystemTime,
+}
+
+/// Those of the last evaluation, by name: what the alert about lost nodes speaks of.
+#[derive(Debug, Default)]
+pub(crate) struct LostNodes(Mutex<Vec<LostNode>>);
+
+impl LostNodes {
+    pub(crate) fn list(&self) -> Vec<LostNode> {
+        self.0.lock().clone()
+    }
 }
 
 impl Feed for Replicas {
@@ -156,16 +182,24 @@ impl Feed for Replicas {
         let view = cluster.view();
         let others = || view.members.values().filter(|member| member.id != *cluster.id());
         for member in others() {
-            let life = (member.id.clone(), member.incarnation);
-            self.lives.insert(member.id.to_string(), life);
+            let (id, incarnation, region) = (member.id.clone(), member.incarnation, member.region.clone());
+            self.lives.insert(id.to_string(), Life { id, incarnation, region, seen_at: at.wall });
         }
         let lives = &self.lives;
         let said_goodbye = |name: &str| {
-            lives.get(name).is_some_and(|(id, life)| cluster.left(id).is_some_and(|left| left >= *life))
+            let left = |life: &Life| cluster.left(&life.id).is_some_and(|left| left >= life.incarnation);
+            lives.get(name).is_some_and(left)
         };
         let names = others().map(|member| member.id.as_str());
         let called = self.roll.call(names, said_goodbye, at.now, FORGET_AFTER);
         self.lives.retain(|name, _| called.iter().any(|(known, _)| known == name));
+        let lost = called.iter().filter(|(_, is_lost)| *is_lost);
+        let lost = lost.filter_map(|(name, _)| self.lives.get(name)).map(|life| LostNode {
+            id: life.id.clone(),
+            region: life.region.clone(),
+            since: life.seen_at,
+        });
+        *self.shared.lost_nodes.0.lock() = lost.collect();
         for (name, is_lost) in called {
             let labels = Labels::from([("member", name)]);
             say(sample, Signal::ReplicaLost, labels, f64::from(u8::from(is_lost)));

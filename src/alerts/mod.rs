@@ -21,7 +21,7 @@ use peregrine_actors::alerts::{
 };
 use peregrine_runtime::Clock;
 
-pub(crate) use feeds::{Feed, of_node};
+pub(crate) use feeds::{Feed, LostNode, LostNodes, of_node};
 pub(crate) use loops::Loops;
 pub(crate) use payload::Origin;
 pub(crate) use prometheus::rules_file;

@@ -22,7 +22,7 @@ use super::overview::Board;
 use super::replay::Replays;
 use super::stream::Streams;
 use super::tls::Tls;
-use crate::alerts::{Alerts, Loops};
+use crate::alerts::{Alerts, Loops, LostNodes};
 use crate::audit::AuditRecords;
 use crate::cluster::{elsewhere, servers};
 use crate::config::Config;
@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) bodies: Budget,
     /// Held over a whole load.
     pub(super) loads: tokio::sync::Mutex<()>,
+    /// Of the cluster.
+    pub(crate) lost_nodes: LostNodes,
 }
 
 /// What a node has started before its gateway; read as parts of [`Shared`].
@@ -107,7 +109,8 @@ impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let started = parts.clock.now();
         let (meter, replays, bodies) = (Meter::default(), Replays::default(), Budget::default());
-        Self { parts, meter, replays, started, bodies, loads: tokio::sync::Mutex::default() }
+        let (loads, lost_nodes) = (tokio::sync::Mutex::default(), LostNodes::default());
+        Self { parts, meter, replays, started, bodies, loads, lost_nodes }
     }
 
     /// The configuration in use; a request asks once where two of its steps must agree.

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::health::standing_alone;
 use super::{Shared, get};
+use crate::alerts::LostNode;
 use crate::cluster::{Offer, doubters, machine_of, model_of};
+use crate::security::rfc3339;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/cluster", show);
@@ -21,7 +23,7 @@ async fn show(shared: Data<Shared>) -> HttpResponse {
     let Some(cluster) = &shared.cluster else {
         let members = [standing_alone(&shared)];
         return HttpResponse::Ok()
-            .json(json!({ "cluster": name, "node": node, "size": size, "members": members }));
+            .json(json!({ "cluster": name, "node": node, "size": size, "members": members, "lost": [] }));
     };
     let stats = cluster.stats();
     HttpResponse::Ok().json(json!({
@@ -29,6 +31,7 @@ async fn show(shared: Data<Shared>) -> HttpResponse {
         "node": node,
         "size": size,
         "members": members(cluster),
+        "lost": lost(&shared),
         "links": {
             "opened": stats.links_opened,
             "lost": stats.links_lost,
@@ -48,6 +51,22 @@ async fn show(shared: Data<Shared>) -> HttpResponse {
 /// Every live node, this one included, by name.
 pub(super) fn members(cluster: &Cluster) -> Vec<Value> {
     cluster.view().members.values().map(|member| view(cluster, member)).collect()
+}
+
+/// Nodes that are gone without a word, for as long as the alert about them lasts.
+pub(super) fn lost(shared: &Shared) -> Vec<Value> {
+    let lost = shared.lost_nodes.list();
+    let view = |node: &LostNode| json!({ "node": node.id.as_str(), "region": node.region.as_str(), "since": rfc3339(node.since) });
+    lost.iter().map(view).collect()
+}
+
+/// The same in words.
+pub(super) fn losses(shared: &Shared) -> Vec<String> {
+    let lost = shared.lost_nodes.list();
+    let words = |LostNode { id, region, since }: &LostNode| {
+        format!("node `{id}` in {region} is gone without a word since {}", rfc3339(*since))
+    };
+    lost.iter().map(words).collect()
 }
 
 fn view(cluster: &Cluster, member: &Member) -> Value {

@@ -9,7 +9,7 @@ use peregrine_shaders::{Backend, DeviceMemory, KernelFacts};
 use serde_json::{Value, json};
 
 use super::app::unix_millis;
-use super::cluster::members;
+use super::cluster::{losses, lost, members};
 use super::meter::Route;
 use super::{Shared, get};
 
@@ -23,11 +23,13 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/status", status);
 }
 
-/// The system's, with what is wrong and no reason not to be ready: models that cannot be served, ticks that cannot be kept.
+/// The system's, with what is wrong and no reason not to be ready: models that cannot be served, ticks that cannot be kept,
+/// nodes that are lost.
 fn whole(shared: &Shared) -> Health {
     let mut health = shared.system.health();
     health.reasons.extend(shared.refusals.complaints());
     health.reasons.extend(unkept(shared));
+    health.reasons.extend(losses(shared));
     health
 }
 
@@ -43,6 +45,7 @@ async fn all(shared: Data<Shared>) -> HttpResponse {
         "region": shared.config().node.region.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": shared.uptime().as_secs_f64(),
+        "lost": lost(&shared),
     });
     verdict(health.live && health.ready, &body)
 }
@@ -106,7 +109,7 @@ async fn cluster(shared: Data<Shared>) -> HttpResponse {
         let health = shared.system.health();
         return verdict(
             health.ready,
-            &json!({ "members": [standing_alone(&shared)], "reasons": health.reasons }),
+            &json!({ "members": [standing_alone(&shared)], "lost": [], "reasons": health.reasons }),
         );
     };
     let view = cluster.view();
@@ -118,7 +121,9 @@ async fn cluster(shared: Data<Shared>) -> HttpResponse {
     let others = view.members.values().filter(|member| member.id != *cluster.id());
     let cut = others.filter(|member| !cluster.connected(&member.id));
     reasons.extend(cut.map(|member| format!("`{}` is not reached directly", member.id)));
-    verdict(here > meant / 2, &json!({ "members": members(cluster), "reasons": reasons }))
+    reasons.extend(losses(&shared));
+    let body = json!({ "members": members(cluster), "lost": lost(&shared), "reasons": reasons });
+    verdict(here > meant / 2, &body)
 }
 
 /// The only member of a cluster that is none.
