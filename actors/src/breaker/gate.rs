@@ -96,8 +96,10 @@ impl Gate {
         }
         tracing::warn!(guards = %self.spec.guards, from = before.name(), to = mode.name(), "breaker mode");
         if mode == BreakerMode::Auto {
+            // What is reported at this moment comes before or after both.
+            let mut circuit = self.circuit.lock();
             self.passed.store(0, Ordering::Release);
-            *self.circuit.lock() = Circuit::new();
+            *circuit = Circuit::new();
             self.state.store(CLOSED, Ordering::Release);
         }
     }

@@ -43,7 +43,7 @@ pub(crate) enum BreakerMail {
     /// A call or a probe has ended.
     Observed { gate: Arc<Gate>, event: Event, why: Option<String> },
     /// An operator decides.
-    Mode { gate: Arc<Gate>, mode: BreakerMode },
+    Mode { gates: Vec<Arc<Gate>>, mode: BreakerMode },
     /// A device went down or came back.
     Device { device: DeviceId, up: bool, why: String },
 }
@@ -84,7 +84,7 @@ impl Handler<BreakerMail> for Breaker {
     fn handle(&mut self, mail: BreakerMail, _: &mut Context<Self>) {
         match mail {
             BreakerMail::Observed { gate, event, why } => gate.apply(event, why.as_deref()),
-            BreakerMail::Mode { gate, mode } => gate.set_mode(mode),
+            BreakerMail::Mode { gates, mode } => gates.iter().for_each(|gate| gate.set_mode(mode)),
             BreakerMail::Device { device, up, why } => {
                 let event = if up { Event::DeviceUp } else { Event::DeviceDown };
                 let gates = self.gates.all();

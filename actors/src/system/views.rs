@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use peregrine_runtime::Tree;
+use peregrine_runtime::{Deadline, Tree};
 
 use super::System;
 use crate::breaker::{BreakerMail, BreakerMode, BreakerSelector, TooManyOrders};
@@ -17,6 +18,9 @@ use crate::status::{
     BreakerState, BreakerStatus, CheckStats, DeviceStatus, Guarded, Health, ModelCounts, ModelStats,
     ModelStatus, PaceStatus,
 };
+
+/// Longest that an order about circuits waits for what was reported of them before it.
+const ORDER_WITHIN: Duration = Duration::from_secs(1);
 
 impl System {
     /// Every model, loading or ready, by name and version.
@@ -131,10 +135,11 @@ impl System {
     }
 
     /// Decides for the circuits that are meant, now and in time to come; `None` inside [`BreakerSelector`] means all.
+    /// Returns them as they are then. Needs a tokio timer around it.
     ///
     /// # Errors
     /// Too many orders are in force.
-    pub fn set_breaker_mode(
+    pub async fn set_breaker_mode(
         &self,
         selector: BreakerSelector,
         mode: BreakerMode,
@@ -144,19 +149,21 @@ impl System {
         let mut gates = inner.rooms.gates.all();
         gates.extend(inner.remote.get().into_iter().flat_map(Remote::gates));
         gates.retain(|gate| selector.fits(gate.guards()));
-        for gate in &gates {
-            let mail = BreakerMail::Mode { gate: Arc::clone(gate), mode };
-            if matches!(gate.guards(), Guarded::Peer { .. }) || inner.rooms.breaker.tell(mail).is_err() {
-                // Nobody else moves it, or its actor is behind: an order does not wait.
-                gate.set_mode(mode);
-            }
+        let (peers, devices): (Vec<_>, Vec<_>) =
+            gates.iter().map(Arc::clone).partition(|gate| matches!(gate.guards(), Guarded::Peer { .. }));
+        // Nobody else moves those of other nodes.
+        peers.iter().for_each(|gate| gate.set_mode(mode));
+        let mail = BreakerMail::Mode { gates: devices.clone(), mode };
+        let deadline = Deadline::after(inner.clock.now(), ORDER_WITHIN);
+        if inner.rooms.breaker.ask(mail, deadline).await.is_err() {
+            // The actor is behind: an order does not wait.
+            devices.iter().for_each(|gate| gate.set_mode(mode));
         }
         if let Some(trusts) = &inner.rooms.trusts {
             trusts.obey();
         }
         let now = inner.clock.now();
-        let mut ordered: Vec<_> =
-            gates.iter().map(|gate| BreakerStatus { mode, ..gate.status(now) }).collect();
+        let mut ordered: Vec<_> = gates.iter().map(|gate| gate.status(now)).collect();
         ordered.extend(self.coverage_breakers().into_iter().filter(|one| selector.fits(&one.guards)));
         Ok(ordered)
     }

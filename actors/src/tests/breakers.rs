@@ -105,16 +105,19 @@ async fn checks_cost_the_cpu_one_row_in_a_while() {
 async fn an_operator_keeps_a_device_out_whatever_its_calls_say() {
     let rig = Rig::gpu(|_| {}).await;
     let gpu = BreakerSelector { backend: Some("gpu".into()), ..BreakerSelector::default() };
-    let ordered = rig.system.set_breaker_mode(gpu.clone(), BreakerMode::ForcedOpen).unwrap();
-    assert_eq!((ordered.len(), ordered[0].mode), (1, BreakerMode::ForcedOpen));
-    until("it is open", || gate(&rig, Backend::Gpu).state == BreakerState::ForcedOpen).await;
+    let ordered = rig.system.set_breaker_mode(gpu.clone(), BreakerMode::ForcedOpen).await.unwrap();
+    assert_eq!(
+        (ordered.len(), ordered[0].mode, ordered[0].state),
+        (1, BreakerMode::ForcedOpen, BreakerState::ForcedOpen)
+    );
+    assert_eq!(gate(&rig, Backend::Gpu).state, BreakerState::ForcedOpen);
     rig.system.load(super::forecaster(), 1).await.unwrap();
     assert_eq!(rig.ask().await.unwrap().backend, Backend::Cpu, "loaded again, the order still stands");
     rig.clock.advance(Duration::from_secs(3600));
     let answer = rig.ask().await.unwrap();
     assert_eq!((answer.backend, answer.degraded), (Backend::Cpu, true));
-    rig.system.set_breaker_mode(gpu, BreakerMode::Auto).unwrap();
-    until("it is closed", || gate(&rig, Backend::Gpu).state == BreakerState::Closed).await;
+    let ordered = rig.system.set_breaker_mode(gpu, BreakerMode::Auto).await.unwrap();
+    assert_eq!((ordered[0].mode, ordered[0].state), (BreakerMode::Auto, BreakerState::Closed));
     assert_eq!(rig.ask().await.unwrap().backend, Backend::Gpu);
 }
 
@@ -161,8 +164,7 @@ async fn the_only_device_is_not_ejected_for_being_slow() {
         rig.ask().await.unwrap();
     }
     let all = BreakerSelector::default();
-    rig.system.set_breaker_mode(all, BreakerMode::ForcedOpen).unwrap();
-    until("it is forced", || gate(&rig, Backend::Cpu).state == BreakerState::ForcedOpen).await;
+    rig.system.set_breaker_mode(all, BreakerMode::ForcedOpen).await.unwrap();
     rig.ask().await.unwrap_err();
     assert!(rig.system.refuses(super::MODEL, None), "and says so");
     let reasons = rig.system.health().reasons;

@@ -205,28 +205,28 @@ async fn what_nobody_can_answer_for_goes_on_and_closes_by_what_it_says() {
 #[tokio::test]
 async fn operators_decide_about_what_is_believed_too() {
     let (rig, card) = scored().await;
-    let order = |mode| {
+    let order = async |mode| {
         let selector = BreakerSelector {
             backend: Some("coverage".to_owned()),
             version: Some(2),
             ..BreakerSelector::default()
         };
-        assert_eq!(rig.system.set_breaker_mode(selector, mode).unwrap().len(), 1);
+        assert_eq!(rig.system.set_breaker_mode(selector, mode).await.unwrap().len(), 1);
         rig.look();
     };
-    order(BreakerMode::ForcedOpen);
+    order(BreakerMode::ForcedOpen).await;
     until("the version before answers", || rig.system.release(MODEL).is_some()).await;
     assert_eq!((rig.ask().await.unwrap().version, rig.trust(2)), (1, "forced-open"));
-    order(BreakerMode::Auto);
+    order(BreakerMode::Auto).await;
     until("it answers again", || rig.status().release.stable == 2).await;
     assert_eq!((rig.ask().await.unwrap().version, rig.trust(2)), (2, "closed"));
-    order(BreakerMode::MetricsOnly);
+    order(BreakerMode::MetricsOnly).await;
     card.predicted(&rig.prediction(&name(), 2, 3.0));
     (1..=24).for_each(|place| card.observed(&name(), place, place as f32));
     rig.look();
     until("it shows what it would do", || rig.trust(2) == "open").await;
     assert_eq!(rig.ask().await.unwrap().version, 2);
-    order(BreakerMode::Disabled);
+    order(BreakerMode::Disabled).await;
     assert_eq!((rig.ask().await.unwrap().version, rig.trust(2)), (2, "closed"));
 }
 

@@ -74,7 +74,7 @@ pub(super) async fn order(
         Mode::MetricsOnly => BreakerMode::MetricsOnly,
     };
     check(&shared, &selector, is_remote)?;
-    let ordered = shared.system.set_breaker_mode(selector, mode).map_err(Refusal::Orders)?;
+    let ordered = shared.system.set_breaker_mode(selector, mode).await.map_err(Refusal::Orders)?;
     Ok(respond(&ordered))
 }
 
