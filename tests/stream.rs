@@ -92,6 +92,8 @@ fn what_cannot_be_is_refused_by_name() {
     assert_eq!(socket.op("unsubscribed")["id"], 1);
     socket.text(r#"{"op":"ping","id":3}"#);
     assert_eq!(socket.op("pong")["id"], 3);
+    socket.text(r#"{"op":"ping","id":"desk 1"}"#);
+    assert_eq!(socket.op("pong")["id"], "desk 1");
 }
 
 #[test]

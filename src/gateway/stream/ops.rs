@@ -14,6 +14,18 @@ const TICKS_MAX: usize = 1024;
 /// Most series whose places one subscription may state.
 const PLACES_MAX: usize = 16_384;
 
+/// Longest text that a client may call something by.
+const ID_BYTES_MAX: usize = 256;
+
+/// What a client calls a message, or the subscription that it made; given back as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Id {
+    Number(u64),
+    /// Below zero.
+    Negative(i64),
+    Text(Box<str>),
+}
+
 /// One thing that a client asks.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Op {
@@ -60,7 +72,7 @@ impl std::convert::From<JsonError> for BadOp {
 #[derive(Default)]
 struct Members {
     op: Option<String>,
-    id: Option<u64>,
+    id: Option<Id>,
     model: Option<String>,
     series: Option<Vec<String>>,
     levels: Option<Vec<f64>>,
@@ -74,10 +86,11 @@ struct Members {
 }
 
 /// Reads a message of at most `patterns_max` patterns. The id is given back even of one that is refused.
-pub(super) fn parse(text: &[u8], patterns_max: usize) -> (Option<u64>, Result<Op, BadOp>) {
+pub(super) fn parse(text: &[u8], patterns_max: usize) -> (Option<Id>, Result<Op, BadOp>) {
     let mut members = Members::default();
     let read = read(text, patterns_max, &mut members);
-    (members.id, read.and_then(|()| members.into_op()))
+    let id = members.id.take();
+    (id, read.and_then(|()| members.into_op()))
 }
 
 fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), BadOp> {
@@ -86,7 +99,7 @@ fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), B
         let at = cursor.at();
         match key {
             "op" => once(&mut members.op, cursor.string()?.into_owned(), "op", at)?,
-            "id" => once(&mut members.id, cursor.unsigned()?, "id", at)?,
+            "id" => once(&mut members.id, id(cursor)?, "id", at)?,
             "model" => once(&mut members.model, cursor.string()?.into_owned(), "model", at)?,
             "series" => once(&mut members.series, texts(cursor, patterns_max)?, "series", at)?,
             "levels" => once(&mut members.levels, levels(cursor)?, "levels", at)?,
@@ -165,6 +178,18 @@ impl Members {
         self.tick.series = series.pop();
         Ok(vec![self.tick.finish()?])
     }
+}
+
+fn id(cursor: &mut Cursor<'_>) -> Result<Id, BadOp> {
+    let id = match cursor.scalar()? {
+        Scalar::Text(text) if text.len() <= ID_BYTES_MAX => Some(Id::Text(text.into())),
+        Scalar::Number(text) => {
+            let negative = || text.parse().map(Id::Negative);
+            text.parse().map(Id::Number).or_else(|_| negative()).ok()
+        }
+        Scalar::Text(_) | Scalar::Flag(_) => None,
+    };
+    id.ok_or(BadOp::Member { name: "id", want: "a text of at most 256 bytes, or a whole number of 64 bits" })
 }
 
 /// One text, or a list of them.
@@ -246,7 +271,7 @@ mod tests {
             conflate: true,
             wish: Wish { snapshot: false, from: Some(From::All(3)), epoch: None },
         };
-        assert_eq!(parse(text.as_bytes(), 8), (Some(7), Ok(Op::Subscribe(want))));
+        assert_eq!(parse(text.as_bytes(), 8), (Some(Id::Number(7)), Ok(Op::Subscribe(want))));
         let text = r#"{"op":"subscribe","series":"a","from":{"a":1,"b":2},"epoch":9,"snapshot":true}"#;
         let (_, Ok(Op::Subscribe(got))) = parse(text.as_bytes(), 8) else { panic!("a subscription") };
         let each = [("a", 1), ("b", 2)].map(|(name, seq)| (SeriesName::new(name).unwrap(), seq)).into();
@@ -301,6 +326,26 @@ mod tests {
             let error = refused.unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
         }
-        assert_eq!(parse(br#"{"id":5,"op":"x"}"#, 8).0, Some(5));
+        assert_eq!(parse(br#"{"id":5,"op":"x"}"#, 8).0, Some(Id::Number(5)));
+    }
+
+    #[test]
+    fn an_id_is_a_text_or_a_whole_number() {
+        for (text, want) in [
+            (r#""desk 1""#.to_owned(), Some(Id::Text("desk 1".into()))),
+            (r#""\u00e9""#.to_owned(), Some(Id::Text("é".into()))),
+            (r#""""#.to_owned(), Some(Id::Text("".into()))),
+            (u64::MAX.to_string(), Some(Id::Number(u64::MAX))),
+            (i64::MIN.to_string(), Some(Id::Negative(i64::MIN))),
+            ("18446744073709551616".to_owned(), None),
+            ("1.5".to_owned(), None),
+            ("true".to_owned(), None),
+            (format!(r#""{}""#, "x".repeat(ID_BYTES_MAX)), Some(Id::Text("x".repeat(ID_BYTES_MAX).into()))),
+            (format!(r#""{}""#, "x".repeat(ID_BYTES_MAX + 1)), None),
+        ] {
+            let (id, op) = parse(format!(r#"{{"op":"ping","id":{text}}}"#).as_bytes(), 8);
+            assert_eq!((&id, op.is_ok()), (&want, want.is_some()), "{text}");
+            assert!(op.err().is_none_or(|bad| bad.to_string().starts_with("`id` must be a text")), "{text}");
+        }
     }
 }

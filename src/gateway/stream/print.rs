@@ -5,6 +5,7 @@ use peregrine_actors::series::{Effect, SeriesName, TickError, Timestamp};
 use peregrine_actors::stream::{Encoding, Form, Gap, Item, Prediction, Render};
 use peregrine_shaders::{Head, head};
 
+use super::ops::Id;
 use super::writer::Writer;
 use super::ws::{Opcode, frame};
 use crate::gateway::v1::print::own_levels;
@@ -27,7 +28,7 @@ impl Render for Frames {
 
 /// What an accepted subscription is told.
 pub(super) struct Subscribed<'a> {
-    pub(super) id: Option<u64>,
+    pub(super) id: Option<&'a Id>,
     pub(super) channel: u64,
     pub(super) model: &'a str,
     /// Events of each series that can be resumed.
@@ -64,15 +65,15 @@ pub(super) fn subscribed(encoding: Encoding, told: &Subscribed<'_>) -> Bytes {
     })
 }
 
-pub(super) fn unsubscribed(encoding: Encoding, id: Option<u64>) -> Bytes {
+pub(super) fn unsubscribed(encoding: Encoding, id: Option<&Id>) -> Bytes {
     message(encoding, "unsubscribed", usize::from(id.is_some()), |out| optional(out, id))
 }
 
-pub(super) fn pong(encoding: Encoding, id: Option<u64>) -> Bytes {
+pub(super) fn pong(encoding: Encoding, id: Option<&Id>) -> Bytes {
     message(encoding, "pong", usize::from(id.is_some()), |out| optional(out, id))
 }
 
-pub(super) fn error(encoding: Encoding, id: Option<u64>, code: &str, detail: &str) -> Bytes {
+pub(super) fn error(encoding: Encoding, id: Option<&Id>, code: &str, detail: &str) -> Bytes {
     message(encoding, "error", 2 + usize::from(id.is_some()), |out| {
         optional(out, id);
         out.key("code").text(code);
@@ -91,7 +92,7 @@ pub(super) fn goodbye(encoding: Encoding, reconnect_after_ms: u64, why: &str) ->
     })
 }
 
-pub(super) fn ticked(encoding: Encoding, id: Option<u64>, results: &[Result<Effect, TickError>]) -> Bytes {
+pub(super) fn ticked(encoding: Encoding, id: Option<&Id>, results: &[Result<Effect, TickError>]) -> Bytes {
     message(encoding, "ticked", 1 + usize::from(id.is_some()), |out| {
         optional(out, id);
         out.key("results").list(results.len(), |out| {
@@ -193,9 +194,13 @@ fn message(encoding: Encoding, op: &str, members: usize, write: impl FnOnce(&mut
     frame(opcode, &out.finish())
 }
 
-fn optional(out: &mut Writer, id: Option<u64>) {
-    if let Some(id) = id {
-        out.key("id").number(id);
+fn optional(out: &mut Writer, id: Option<&Id>) {
+    let Some(id) = id else { return };
+    out.key("id");
+    match id {
+        Id::Number(number) => out.number(*number),
+        Id::Negative(number) => out.negative(*number),
+        Id::Text(text) => out.text(text),
     }
 }
 
@@ -235,7 +240,8 @@ mod tests {
         ];
         let stream = StreamId { model: "m".into(), series: name("a") };
         let lost = Gap { stream, from: 1, to: 2, reason: GapReason::Lost };
-        for id in [None, Some(7)] {
+        let ids = [Id::Number(7), Id::Negative(-3), Id::Negative(i64::MIN), Id::Text("a\"é".into())];
+        for id in std::iter::once(None).chain(ids.iter().map(Some)) {
             let told = Subscribed { id, channel: 1, model: "m", retention: 64, next: &next, missing: &[] };
             assert_eq!(same(|encoding| subscribed(encoding, &told)).get("missing"), None);
             let told = Subscribed { missing: &[(name("b"), 167)], ..told };
@@ -245,6 +251,8 @@ mod tests {
             same(|encoding| unsubscribed(encoding, id));
             same(|encoding| ticked(encoding, id, &results));
         }
+        let echoed = |id: &Id| same(|encoding| pong(encoding, Some(id)))["id"].clone();
+        assert_eq!(ids.each_ref().map(echoed), [json!(7), json!(-3), json!(i64::MIN), json!("a\"é")]);
         same(|encoding| heartbeat(encoding, Timestamp(1_500_000)));
         same(|encoding| goodbye(encoding, 1000, "drain"));
         same(|encoding| gap(encoding, &lost));

@@ -24,7 +24,7 @@ use super::super::Shared;
 use super::super::guard::{INGEST, PREDICT, Pass};
 use super::connection::{End, Message, Outbox, Session};
 use super::message_pack::to_json;
-use super::ops::{self, Op, Subscribe};
+use super::ops::{self, Id, Op, Subscribe};
 use super::print::{self, Frames, Subscribed};
 use super::ws::{CloseReason, POLICY, UNSUPPORTED};
 use crate::gateway::error::Refusal;
@@ -53,7 +53,7 @@ pub(super) struct Talk {
 type Begun = Pin<Box<dyn Future<Output = Done>>>;
 
 struct Entry {
-    id: Option<u64>,
+    id: Option<Id>,
     past: Past,
     /// Of the past, rendered, not yet taken.
     next: Option<Bytes>,
@@ -62,8 +62,8 @@ struct Entry {
 
 /// What was begun has ended.
 enum Done {
-    Subscribed(Option<u64>, Result<Box<Begins>, Refused>),
-    Ticked(Option<u64>, Vec<Result<Effect, TickError>>),
+    Subscribed(Option<Id>, Result<Box<Begins>, Refused>),
+    Ticked(Option<Id>, Vec<Result<Effect, TickError>>),
 }
 
 /// A subscription was made.
@@ -109,28 +109,33 @@ impl Talk {
                 NotAdmitted::Denied(_) => "denied",
                 NotAdmitted::Limited(_) => "rate_limited",
             };
-            return out.push(print::error(encoding, id, code, &Refusal::from(refused).to_string()));
+            return out.push(print::error(encoding, id.as_ref(), code, &Refusal::from(refused).to_string()));
         }
         match op {
-            Err(bad) => out.push(print::error(encoding, id, "malformed", &bad.to_string())),
-            Ok(Op::Ping) => out.push(print::pong(encoding, id)),
+            Err(bad) => out.push(print::error(encoding, id.as_ref(), "malformed", &bad.to_string())),
+            Ok(Op::Ping) => out.push(print::pong(encoding, id.as_ref())),
             Ok(Op::Unsubscribe) => match self.subscriptions.iter().position(|entry| entry.id == id) {
                 Some(at) => {
                     self.subscriptions.remove(at);
-                    out.push(print::unsubscribed(encoding, id));
+                    out.push(print::unsubscribed(encoding, id.as_ref()));
                 }
                 None => {
-                    out.push(print::error(encoding, id, "unknown_subscription", "nothing has this id"));
+                    out.push(print::error(
+                        encoding,
+                        id.as_ref(),
+                        "unknown_subscription",
+                        "nothing has this id",
+                    ));
                 }
             },
             Ok(Op::Subscribe(wish)) => {
                 if self.subscriptions.iter().any(|entry| entry.id == id) {
                     let detail = "a subscription has this id already";
-                    out.push(print::error(encoding, id, "duplicate", detail));
+                    out.push(print::error(encoding, id.as_ref(), "duplicate", detail));
                 } else if self.subscriptions.len() >= limits.subscriptions_max {
                     let detail =
                         format!("a connection has at most {} subscriptions", limits.subscriptions_max);
-                    out.push(print::error(encoding, id, "too_many", &detail));
+                    out.push(print::error(encoding, id.as_ref(), "too_many", &detail));
                 } else {
                     self.subscribing = true;
                     let shared = self.shared.clone();
@@ -149,16 +154,16 @@ impl Talk {
 
     fn done(&mut self, done: Done, out: &mut Outbox) {
         match done {
-            Done::Ticked(id, results) => out.push(print::ticked(self.encoding, id, &results)),
+            Done::Ticked(id, results) => out.push(print::ticked(self.encoding, id.as_ref(), &results)),
             Done::Subscribed(id, Err(refused)) => {
                 self.subscribing = false;
-                out.push(print::error(self.encoding, id, refused.code, &refused.detail));
+                out.push(print::error(self.encoding, id.as_ref(), refused.code, &refused.detail));
             }
             Done::Subscribed(id, Ok(subscribed)) => {
                 self.subscribing = false;
                 let Begins { reader, mut past, missing } = *subscribed;
                 let told = Subscribed {
-                    id,
+                    id: id.as_ref(),
                     channel: reader.channel_number(),
                     model: reader.selector().model(),
                     retention: self.shared.stream.hub().limits().retention,

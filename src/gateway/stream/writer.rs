@@ -60,6 +60,17 @@ impl Writer {
         self.value(|out| shown(out, value), |out| unsigned(out, value));
     }
 
+    /// A whole number below zero.
+    pub(super) fn negative(&mut self, value: i64) {
+        self.value(
+            |out| shown(out, value),
+            |out| {
+                out.push(0xD3);
+                out.extend_from_slice(&value.to_be_bytes());
+            },
+        );
+    }
+
     pub(super) fn fraction(&mut self, value: f64) {
         self.value(
             |out| shown(out, value),
