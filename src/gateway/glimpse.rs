@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::json::{Cursor, JsonError};
+use super::v1::parse::version;
 
 /// As written; not checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(super) fn forecast(text: &[u8]) -> Option<Glimpse<'_>> {
         match key {
             "model" => glimpse.model = Some(cursor.string()?),
             // One that is none is served by nobody.
-            "version" => glimpse.version = Some(u32::try_from(cursor.unsigned()?).unwrap_or(0)),
+            "version" => glimpse.version = Some(version(&cursor.scalar()?).unwrap_or(0)),
             "deadline_ms" => glimpse.within = Some(Duration::from_millis(cursor.unsigned()?)),
             "series" => cursor.array(|cursor| {
                 cursor.object(|key, cursor| {
@@ -84,6 +85,8 @@ mod tests {
             (r#"{"series":[{"model":"not this","values":[1e999]}]}"#, glimpse(None, None, None)),
             (r#"{"model":"m","series":[{"values":[1,2]},{"symbol":"USD"}]}"#, None),
             (r#"{"version":99999999999}"#, glimpse(None, Some(0), None)),
+            (r#"{"version":"3"}"#, glimpse(None, Some(3), None)),
+            (r#"{"version":"new"}"#, glimpse(None, Some(0), None)),
             (r#"{"model":7}"#, None),
             (r#"{"model":"m"} "#, glimpse(Some("m"), None, None)),
             (r#"{"model":"m"}x"#, None),

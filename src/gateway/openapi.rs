@@ -686,7 +686,7 @@ fn schemas() -> Value {
         }))),
         "ForecastRequest": object(&["series"], json!({
             "model": { "type": "string", "description": "default: the configured one" },
-            "version": { "type": "integer", "minimum": 1 },
+            "version": { "type": ["integer", "string"], "minimum": 1, "pattern": "^0*[1-9][0-9]*$" },
             "series": { "type": "array", "minItems": 1, "items": object(&[], json!({
                 "id": text,
                 "values": { "type": "array", "items": { "type": "number" }, "description": "the model's window, oldest first" },

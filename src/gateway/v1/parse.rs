@@ -8,7 +8,7 @@ use std::time::Duration;
 use peregrine_shaders::{ModelSpec, Windows};
 
 use self::Shape::{List, Table};
-use crate::gateway::json::{Cursor, JsonError, Nesting, once};
+use crate::gateway::json::{Cursor, JsonError, Nesting, Scalar, once};
 use crate::series_store::{SeriesStore, SymbolError};
 
 /// Deepest array of a series: `hist_exog [L, X]`.
@@ -322,9 +322,20 @@ fn numbers<'a>(
     }
 }
 
+/// A version as it is written, or as answers write it: a text of digits.
+pub(crate) fn version(written: &Scalar<'_>) -> Option<u32> {
+    let text: &str = match written {
+        Scalar::Text(text) => text,
+        Scalar::Number(text) => text,
+        Scalar::Flag(_) => return None,
+    };
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|&version| is_plain && version > 0)
+}
+
 fn version_number(cursor: &mut Cursor<'_>) -> Result<u32, BadForecast> {
-    let wrong = BadForecast::Member { name: "version", want: "a number above zero" };
-    u32::try_from(cursor.unsigned()?).ok().filter(|&version| version > 0).ok_or(wrong)
+    let want = "a number above zero, as it is or as a text";
+    version(&cursor.scalar()?).ok_or(BadForecast::Member { name: "version", want })
 }
 
 fn level_list(cursor: &mut Cursor<'_>) -> Result<Vec<f64>, BadForecast> {

@@ -15,6 +15,15 @@ fn a_whole_request_is_read() {
 }
 
 #[test]
+fn a_version_may_be_written_as_answers_write_it() {
+    for text in
+        [r#"{"version":"12","series":[{"symbol":"A"}]}"#, r#"{"version":12,"series":[{"symbol":"A"}]}"#]
+    {
+        assert_eq!(forecast_body(text.as_bytes()).unwrap().version, Some(12), "{text}");
+    }
+}
+
+#[test]
 fn malformed_requests_are_named() {
     check("{}", BadForecast::NoMember("series"));
     check(r#"{"series":[]}"#, BadForecast::Member { name: "series", want: "at least one series" });
@@ -24,7 +33,10 @@ fn malformed_requests_are_named() {
         BadForecast::ValuesOrSymbol { series: "A".to_owned() },
     );
     check(r#"{"horizon":0}"#, BadForecast::Member { name: "horizon", want: "at least 1" });
-    check(r#"{"version":0}"#, BadForecast::Member { name: "version", want: "a number above zero" });
+    for version in ["0", "-1", "1.5", "\"\"", "\"new\"", "\"+1\"", "true", "4294967296"] {
+        let want = "a number above zero, as it is or as a text";
+        check(&format!(r#"{{"version":{version}}}"#), BadForecast::Member { name: "version", want });
+    }
     check(
         r#"{"levels":[100]}"#,
         BadForecast::Member { name: "levels", want: "percentages between 0 and 100" },
