@@ -175,6 +175,11 @@ impl System {
         let (slot, reply) = reply_slot();
         self.admit(route, request, slot, (now, resort))?;
         let error = match reply.before(deadline).await {
+            // What was computed in this thread held up the timer too.
+            Ok(Ok(_)) if deadline.expired(self.inner.clock.now()) => {
+                let error = ForecastError::DeadlineExceeded;
+                return Err(Box::new(NotHere { error, windows: None, is_counted: true }));
+            }
             // The devices count what they answer.
             Ok(answer) => {
                 return answer.map_err(|error| Box::new(NotHere { error, windows: None, is_counted: true }));

@@ -664,7 +664,8 @@ fn schemas() -> Value {
         })),
         "InferRequest": object(&["inputs"], json!({
             "id": text, "parameters": { "type": "object", "properties": {
-                "timeout": { "type": "integer", "minimum": 0, "description": "microseconds" },
+                "timeout": { "type": "integer", "minimum": 0, "description":
+                    "microseconds until an answer is worth nothing; 0: the default" },
                 "binary_data_output": { "type": "boolean" },
             } },
             "inputs": list(tensor.clone()),

@@ -4,7 +4,7 @@
 //! Handlers ask here once who asks was let in: nobody is told where a model lives who may not be told its forecasts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -86,7 +86,7 @@ impl Way {
         fits.ok()?;
         let glimpse = glimpse()?;
         let model = glimpse.model.as_deref().or(config.models.default.as_deref())?;
-        let deadline = self.deadline(shared, glimpse.within);
+        let deadline = self.deadline(shared, shared.clock.now(), glimpse.within);
         let left = deadline.remaining(shared.clock.now());
         let machine = shared.bound_for(model, glimpse.version, deadline);
         let header = replay(here, left, machine).ok()?.to_header(sent_bytes).ok()?;
@@ -95,10 +95,11 @@ impl Way {
         Some(HttpResponse::TemporaryRedirect().insert_header((HEADER, header)).finish())
     }
 
-    /// What the caller wished, within what the node allows, less what the way here has taken.
-    pub(super) fn deadline(&self, shared: &Shared, wished: Option<Duration>) -> Deadline {
+    /// What the caller wished, within what the node allows, less what the way here has taken. `since`: when the body was
+    /// there.
+    pub(super) fn deadline(&self, shared: &Shared, since: Instant, wished: Option<Duration>) -> Deadline {
         let allowed = shared.time_for(wished);
-        Deadline::after(shared.clock.now(), self.passage.left_of(allowed))
+        Deadline::after(since, self.passage.left_of(allowed))
     }
 
     /// The region that the caller's next request of this kind had better be sent to: its body crossed the cluster.

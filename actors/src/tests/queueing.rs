@@ -100,6 +100,19 @@ async fn nobody_waits_past_the_deadline() {
 }
 
 #[tokio::test]
+async fn what_its_callers_thread_computed_too_late_is_no_answer() {
+    let rig = Rig::cpu(|settings| settings.inline_macs_max = usize::MAX).await;
+    let within = |time| {
+        let deadline = Deadline::after(peregrine_runtime::Clock::now(&*rig.clock), time);
+        rig.system.forecast(ForecastRequest { deadline, ..rig.request(ramp(1)) })
+    };
+    rig.cpu.set(Mode::Slow(Duration::from_secs(2)));
+    assert_eq!(within(Duration::from_secs(1)).await.err(), Some(ForecastError::DeadlineExceeded));
+    assert_eq!(rig.cpu.rows(), [1], "it was computed");
+    within(Duration::from_secs(3)).await.unwrap();
+}
+
+#[tokio::test]
 async fn work_of_a_caller_that_left_is_dropped() {
     let rig = Rig::cpu(|_| {}).await;
     rig.cpu.set(Mode::Hang);

@@ -43,6 +43,7 @@ async fn forecast(
     let arrived = shared.clock.now();
     let mut way = Way::of(&shared, request.headers());
     let text = shared.body(request.headers(), &mut payload).await?;
+    let read_at = shared.clock.now();
     if let Some(elsewhere) = way.onwards(&shared, &text, || glimpse::forecast(&text)) {
         return Ok(elsewhere);
     }
@@ -59,7 +60,7 @@ async fn forecast(
     if let Some(&level) = levels.iter().find(|&&level| !print::offers(&spec.head, level)) {
         return Err(print::no_level(spec, level).into());
     }
-    let deadline = way.deadline(&shared, body.deadline);
+    let deadline = way.deadline(&shared, read_at, body.deadline);
     let key = body.series.first().and_then(SeriesBody::own_name).map(key_of);
     let origin = Origin { key, ..guard::origin(&shared, &request) };
     shared.system.turned_away((&spec.name, body.version), body.series.len(), &origin, deadline)?;

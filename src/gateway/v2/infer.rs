@@ -31,6 +31,7 @@ pub(super) async fn infer(
 ) -> Result<HttpResponse, ProtocolError> {
     let mut way = Way::of(&shared, request.headers());
     let body = shared.body(request.headers(), &mut payload).await?;
+    let read_at = shared.clock.now();
     let version = path.version()?;
     let header_length = request.headers().get(HEADER_LENGTH);
     // What is not even text cannot be a count.
@@ -51,7 +52,7 @@ pub(super) async fn infer(
     let parsed = infer_request(&body, header_length, &model.spec)?;
     let parsed_at = shared.clock.now();
     let parse = parsed_at.saturating_duration_since(start);
-    let deadline = way.deadline(&shared, parsed.timeout);
+    let deadline = way.deadline(&shared, read_at, parsed.timeout);
     let origin = guard::origin(&shared, &request);
     if origin.trace.is_recorded() {
         traced::read(&origin.trace, start, parsed_at, body.len());
