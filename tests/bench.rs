@@ -54,6 +54,44 @@ fn a_ramp_has_a_level_for_each_step_and_a_row_for_each_window() {
 }
 
 #[test]
+fn rows_of_csv_say_where_the_time_went() {
+    let node = TestNode::on_cpu(&[]);
+    let dir = tempfile::tempdir().expect("a folder");
+    for (body, source, spread, lacking) in [
+        ("native", "answers", true, &["made"][..]),
+        ("binary", "statistics", false, &["made"]),
+        ("stream", "predictions", true, &["transfer"]),
+    ] {
+        let file = dir.path().join(body);
+        body_of(node.node.addr, &["--body", body, "--csv", &file.display().to_string()]);
+        let mut table = csv::Reader::from_path(file).expect("a table");
+        let head = table.headers().expect("names").clone();
+        let mut windows = 0;
+        for row in table.records().map(|row| row.expect("a row")) {
+            windows += 1;
+            let cell = |name: &str| {
+                let at =
+                    head.iter().position(|known| known == name).unwrap_or_else(|| panic!("{name}: {head:?}"));
+                &row[at]
+            };
+            assert_eq!(cell("split_source"), source, "{row:?}");
+            for hop in ["queue", "compute", "transfer", "made", "rest"] {
+                let is_known = !lacking.contains(&hop);
+                let mean = cell(&format!("{hop}_mean_ms")).parse::<f64>();
+                assert_eq!(mean.is_ok_and(|ms| ms >= 0.0), is_known, "{body} {hop}: {row:?}");
+                // Of a stream's predictions only when they were made is told of each.
+                let told_of_each = is_known && spread && (body != "stream" || matches!(hop, "made" | "rest"));
+                for figure in ["p50", "p99"] {
+                    let cell = cell(&format!("{hop}_{figure}_ms"));
+                    assert_eq!(!cell.is_empty(), told_of_each, "{body} {hop} {figure}: {row:?}");
+                }
+            }
+        }
+        assert!(windows > 0, "{body}");
+    }
+}
+
+#[test]
 fn two_servers_take_turns_and_are_compared() {
     let (a, b) = (TestNode::on_cpu(&[]), TestNode::on_cpu(&[]));
     let other = format!("http://{}", b.node.addr);

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::measure::{Failures, name, note};
 use super::report::{
-    at_limit, csv_rows, described, failures_json, failures_text, millis, outcome, print_awake, window_json,
+    CsvRow, Told, at_limit, csv_rows, described, failures_json, failures_text, millis, outcome, print_awake,
+    window_json,
 };
 use super::{CliError, Plan, bar};
 use crate::cli::{print_json, print_table};
@@ -83,7 +84,13 @@ fn print(plan: &Plan, parts: &[Part<'_>; 2]) -> Result<(), CliError> {
     let rows = parts.iter().flat_map(|part| {
         let url = part.target.url();
         let label = label.clone();
-        part.windows.iter().enumerate().map(move |(at, window)| (label.clone(), at, url.clone(), window))
+        part.windows.iter().enumerate().map(move |(at, window)| CsvRow {
+            load: label.clone(),
+            at,
+            url: url.clone(),
+            window,
+            told: Told::default(),
+        })
     });
     csv_rows(plan, rows)?;
     let mut verdict = verdict(&ratios);

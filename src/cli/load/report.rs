@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use peregrine_load::recorder::{Spread, Window};
 use peregrine_load::request::Kind;
+use peregrine_load::split::{Between, Samples};
 use serde_json::{Map, Value, json};
 
 use super::measure::{Failures, Measured, name};
@@ -125,17 +126,31 @@ pub(super) fn spread_json(spread: &Spread) -> Value {
     members
 }
 
-/// Of the answers themselves where they say it, else of the counters; `null` where neither does.
 fn server_json(plan: &Plan, measured: &Measured) -> Value {
-    let samples = &measured.figures.samples;
+    split_json(
+        plan.ask.kind,
+        &measured.figures.samples,
+        Told { server: measured.server, mean: measured.mean },
+    )
+}
+
+/// What a server says of a level, and how long that took the client.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Told {
+    server: Option<Between>,
+    mean: Duration,
+}
+
+/// Of the answers themselves where they say it, else of the counters; `null` where neither does.
+fn split_json(kind: Kind, samples: &Samples, told: Told) -> Value {
     let mean = |took: Duration| json!({ "mean": millis(took) });
     if samples.queue.count() > 0 {
         let mut body = json!({ "requests": samples.queue.count(), "rest_ms": spread_json(&samples.rest) });
-        if plan.ask.kind == Kind::Stream {
+        if kind == Kind::Stream {
             // A prediction says when its tick was accepted and when it was made; what it took within is of the counters.
             body["source"] = "predictions".into();
             body["made_ms"] = spread_json(&samples.compute);
-            if let Some(server) = &measured.server {
+            if let Some(server) = told.server {
                 body["queue_ms"] = mean(server.mean.queue);
                 body["compute_ms"] = mean(server.mean.compute);
             }
@@ -147,8 +162,8 @@ fn server_json(plan: &Plan, measured: &Measured) -> Value {
         }
         return body;
     }
-    let Some(server) = &measured.server else { return Value::Null };
-    let rest = measured.mean.saturating_sub(server.mean.total());
+    let Some(server) = told.server else { return Value::Null };
+    let rest = told.mean.saturating_sub(server.mean.total());
     json!({
         "source": "statistics",
         "requests": server.requests,
@@ -262,20 +277,36 @@ pub(super) fn millis(took: Duration) -> f64 {
 
 fn write_csv(plan: &Plan, levels: &[Measured]) -> Result<(), CliError> {
     let rows = levels.iter().flat_map(|level| {
-        level
-            .windows
-            .iter()
-            .enumerate()
-            .map(|(at, window)| (name(level.level), at, plan.target.url(), window))
+        let told = Told { server: level.server, mean: level.mean };
+        level.windows.iter().enumerate().map(move |(at, window)| CsvRow {
+            load: name(level.level),
+            at,
+            url: plan.target.url(),
+            window,
+            told,
+        })
     });
     csv_rows(plan, rows)
 }
 
-/// One row for each window: level, its number, whose it is, figures.
-pub(super) fn csv_rows<'a>(
-    plan: &Plan,
-    rows: impl Iterator<Item = (String, usize, String, &'a Window)>,
-) -> Result<(), CliError> {
+/// A window as a row of CSV.
+pub(super) struct CsvRow<'a> {
+    /// Its level.
+    pub(super) load: String,
+    /// Its number.
+    pub(super) at: usize,
+    /// Whose it is.
+    pub(super) url: String,
+    pub(super) window: &'a Window,
+    /// Of its whole level: what stands where the answers of the window say nothing.
+    pub(super) told: Told,
+}
+
+/// Where time goes, in CSV; what is not known is empty.
+const HOPS: [&str; 5] = ["queue", "compute", "transfer", "made", "rest"];
+const HOP_FIGURES: [&str; 3] = ["mean", "p50", "p99"];
+
+pub(super) fn csv_rows<'a>(plan: &Plan, rows: impl Iterator<Item = CsvRow<'a>>) -> Result<(), CliError> {
     let Some(file) = &plan.csv else { return Ok(()) };
     let mut out = csv::Writer::from_path(file)?;
     let head = [
@@ -293,8 +324,10 @@ pub(super) fn csv_rows<'a>(
     ];
     let latencies = ["mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms"];
     let tail = ["oldest_waiting_ms", "generator_cores", "late_p99_ms"];
-    out.write_record(head.into_iter().chain(latencies).chain(tail))?;
-    for (load, at, url, window) in rows {
+    let hops = HOPS.into_iter().flat_map(|hop| HOP_FIGURES.map(|figure| format!("{hop}_{figure}_ms")));
+    let named = head.into_iter().chain(latencies).chain(tail).map(str::to_owned);
+    out.write_record(named.chain(["split_source".to_owned()]).chain(hops))?;
+    for CsvRow { load, at, url, window, told } in rows {
         let mut row = vec![
             load,
             at.to_string(),
@@ -314,6 +347,11 @@ pub(super) fn csv_rows<'a>(
         row.push(millis(window.oldest_waiting).to_string());
         row.push(cores(window).to_string());
         row.push(millis(window.lateness.at(0.99)).to_string());
+        let split = split_json(plan.ask.kind, &window.samples, told);
+        row.push(split["source"].as_str().unwrap_or_default().to_owned());
+        let figure = |hop: &str, figure| split[format!("{hop}_ms")][figure].as_f64();
+        let figures = HOPS.into_iter().flat_map(|hop| HOP_FIGURES.map(|name| figure(hop, name)));
+        row.extend(figures.map(|figure| figure.map_or_else(String::new, |figure| figure.to_string())));
         out.write_record(&row)?;
     }
     Ok(out.flush()?)
