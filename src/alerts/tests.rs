@@ -30,6 +30,35 @@ fn event(what: Happening) -> Event {
     Event { what, alert, at: resolved_at.unwrap_or(at(30)) }
 }
 
+/// Judges a node by the built-in rules, a reading each second.
+#[track_caller]
+fn firing(readings: impl IntoIterator<Item = (Signal, Option<f64>)>) -> Vec<String> {
+    let mut engine = Engine::new(config().rules, Duration::from_secs(3600));
+    let start = std::time::Instant::now();
+    for (second, (signal, value)) in (0..).map(Duration::from_secs).zip(readings) {
+        let reading = value.map(|value| Reading { signal, labels: Labels::new(), value });
+        let sample = Sample { readings: reading.into_iter().collect(), expected: vec![signal] };
+        engine.look(&sample, Moment { now: start + second, wall: SystemTime::UNIX_EPOCH + second });
+    }
+    let firing = engine.active().filter(|alert| alert.state == AlertState::Firing);
+    firing.map(|alert| alert.rule.name.clone()).collect()
+}
+
+#[test]
+fn what_is_said_of_requests_ends_when_there_are_none() {
+    for (signal, bad, name, quiet) in
+        [(Signal::ErrorShare, 0.5, "error_share", 31), (Signal::ResponseP95Seconds, 1.0, "response_p95", 1)]
+    {
+        let busy = || std::iter::repeat_n((signal, Some(bad)), 62);
+        assert_eq!(firing(busy()), [name]);
+        let silent = |seconds| busy().chain(std::iter::repeat_n((signal, None), seconds));
+        assert_eq!(firing(silent(quiet)), [""; 0], "{name}");
+        if quiet > 1 {
+            assert_eq!(firing(silent(quiet - 1)), [name], "a pause is no end");
+        }
+    }
+}
+
 fn origin() -> Origin {
     Origin { node: "iad-1".to_owned(), region: "iad".to_owned() }
 }
