@@ -229,8 +229,11 @@ impl Drop for Node {
     }
 }
 
-/// Runs a node until SIGTERM or SIGINT: what `peregrine serve` does. One line on stdout says that it can answer.
-/// SIGHUP reads the configuration again.
+/// How often a node that listens and is not ready is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs a node until SIGTERM or SIGINT: what `peregrine serve` does. One line on stdout says that it can answer, and
+/// before that one that it cannot yet, where that is so. SIGHUP reads the configuration again.
 ///
 /// # Errors
 /// When it does not start.
@@ -239,25 +242,52 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeEr
     // Before the node starts: a signal while models load must not be lost.
     let (signal, mut hangups) = runtime.block_on(async { io::Result::Ok((signals()?, hangups()?)) })?;
     let factories = backends::factories(&resolved.config.backend)?;
+    // In a cluster each of several may be waited for before the next is started, and one without models is ready only
+    // when another is there: to be there is enough.
+    let is_one_of_many = resolved.config.cluster.is_some() || resolved.config.scaler.enabled;
     let node = Node::start_with(resolved, factories, rooms)?;
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "ready {}", node.url())?;
-    stdout.flush()?;
-    drop(stdout);
+    let health = node.system.health();
+    let mut is_announced = is_one_of_many || health.ready;
+    if is_announced {
+        announce(&format!("ready {}", node.url()))?;
+    } else {
+        // The first is the reason; others may pass meanwhile.
+        let reason = health.reasons.first().map_or("well again, but not for long", String::as_str);
+        announce(&format!("listening {}, not ready: {reason}", node.url()))?;
+        if node.system.models().is_empty() {
+            warn!(
+                "nothing is served: put a model's folder into one of models.repositories and POST /v1/models/NAME/load, or \
+                 start again with --models"
+            );
+        }
+    }
     let name = runtime.block_on(async {
         let mut signal = std::pin::pin!(signal);
+        let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
-                name = &mut signal => break name,
+                name = &mut signal => return io::Result::Ok(name),
                 // What comes of it is logged and counted; nobody waits for it.
                 Some(()) = hangups.recv() => drop(node.reload.reread()),
+                _ = look.tick(), if !is_announced => {
+                    is_announced = node.system.health().ready;
+                    if is_announced {
+                        announce(&format!("ready {}", node.url()))?;
+                    }
+                }
             }
         }
-    });
+    })?;
     info!(signal = name, "stopping");
     node.stop();
     info!("stopped");
     Ok(())
+}
+
+fn announce(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    stdout.flush()
 }
 
 /// Each asks the process to read its files again.
@@ -339,7 +369,7 @@ async fn live(
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     if ready.send(Ok((addr, system.clone(), reload))).is_ok() {
-        info!(%addr, "ready");
+        info!(%addr, "listening");
         let _ = stopped.await; // a dropped node says stop as well
     }
     let deadline = Deadline::after(clock.now(), drain);

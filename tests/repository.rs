@@ -1,12 +1,14 @@
 //! Model folders that are damaged: each is refused by name, and the rest is served.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cases, TestNode};
+use crate::harness::{Cases, TestNode, request};
 
 const BASE: &str = "mlp-vol-quantile";
 const WINDOW: usize = 128;
@@ -146,6 +148,47 @@ fn answers(node: &TestNode, model: &str) -> String {
     let answer = node.post("/v1/forecast", &body(model));
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     answer.json()["model_version"].as_str().expect("a version").to_owned()
+}
+
+/// What it prints and what `/health/ready` says are the same.
+#[test]
+fn a_node_without_models_listens_and_is_ready_when_it_has_one() {
+    let repository = Repository::new();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--backend", "cpu"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("PEREGRINE_LOG__FILTER", "off")
+        .env("PEREGRINE_DEMO__RATE", "0")
+        .env("PEREGRINE_MODELS__REPOSITORIES", repository.listed())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let _killed = Killed(child);
+    let mut line = || lines.next().expect("a line").expect("text");
+    let first = line();
+    let said = first.strip_prefix("listening http://").and_then(|rest| rest.split_once(", not ready: "));
+    let (addr, reason) = said.unwrap_or_else(|| panic!("{first}"));
+    let addr: SocketAddr = addr.parse().expect("an address");
+    let ask = |method, path| request(addr, method, path, &[], b"");
+    let health = ask("GET", "/health/ready");
+    assert_eq!((health.status, &health.json()["reasons"][0]), (503, &json!(reason)));
+    assert_eq!(reason, "no model is ready");
+    let repository = repository.whole("first");
+    assert_eq!(ask("POST", "/v1/models/first/load").status, 200);
+    assert_eq!(line(), format!("ready http://{addr}"));
+    assert_eq!(ask("GET", "/health/ready").status, 200);
+    drop(repository);
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
