@@ -4,7 +4,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CliError, ModelKeyArgs, SealArgs, print_json};
 use crate::catalog;
@@ -12,18 +12,18 @@ use crate::sealed::{self, ModelKey, SIGNING, SealFailure, VARIABLE, signer_of};
 
 pub(super) fn encrypt(args: &SealArgs) -> Result<(), CliError> {
     let key = key(VARIABLE)?;
-    let done = each(args, |dir| Ok((dir.to_owned(), sealed::encrypt(dir, &key)?)))?;
+    let Each { done, failed } = each(args, |dir| Ok((dir.to_owned(), sealed::encrypt(dir, &key)?)))?;
     let idle = |(dir, files): &(PathBuf, Vec<PathBuf>)| files.is_empty().then(|| dir.clone());
-    let done_before: Vec<PathBuf> = done.iter().filter_map(idle).collect();
+    let skipped: Vec<PathBuf> = done.iter().filter_map(idle).collect();
     let files: Vec<PathBuf> = done.into_iter().flat_map(|(_, files)| files).collect();
-    say(args, &files, &done_before, None)
+    Sealed { files, skipped, signer: None, failed }.say(args.json)
 }
 
 pub(super) fn sign(args: &SealArgs) -> Result<(), CliError> {
     let (key, vault) = (key(SIGNING)?, super::vault()?);
     let signer = signer_of(&key).map(|signer| signer.to_string());
-    let done = each(args, |dir| sealed::sign(dir, &key, &vault))?;
-    say(args, &done, &[], signer.as_deref())
+    let Each { done, failed } = each(args, |dir| sealed::sign(dir, &key, &vault))?;
+    Sealed { files: done, skipped: Vec::new(), signer, failed }.say(args.json)
 }
 
 pub(super) fn draw(args: &ModelKeyArgs) -> Result<(), CliError> {
@@ -49,49 +49,74 @@ fn key(variable: &str) -> Result<ModelKey, CliError> {
     text.to_str().and_then(ModelKey::parse).ok_or_else(|| usage("is not 64 hexadecimal digits"))
 }
 
+/// What became of each model.
+struct Each<T> {
+    done: Vec<T>,
+    /// Why the others were not.
+    failed: Vec<String>,
+}
+
 /// Every version of every model of the folders; one that fails keeps none of the others from it.
 fn each<T>(
     args: &SealArgs,
     work: impl Fn(&std::path::Path) -> Result<T, SealFailure>,
-) -> Result<Vec<T>, CliError> {
-    let (mut done, mut failed) = (Vec::new(), Vec::new());
+) -> Result<Each<T>, CliError> {
+    // All are looked for before the first is touched.
+    let mut found = Vec::new();
     for dir in &args.dirs {
-        let found = catalog::find(dir)?;
-        if found.is_empty() {
+        let models = catalog::find(dir)?;
+        if models.is_empty() {
             return Err(CliError::Usage(format!("{}: no model in it", dir.display())));
         }
-        for entry in found {
-            match work(&entry.dir) {
-                Ok(one) => done.push(one),
-                Err(error) => failed.push(error.to_string()),
-            }
+        found.extend(models);
+    }
+    let mut each = Each { done: Vec::new(), failed: Vec::new() };
+    for entry in found {
+        match work(&entry.dir) {
+            Ok(one) => each.done.push(one),
+            Err(error) => each.failed.push(error.to_string()),
         }
     }
-    if failed.is_empty() { Ok(done) } else { Err(CliError::Reported(failed.join("\n"))) }
+    Ok(each)
 }
 
-/// `skipped`: folders in which there was nothing to do.
-fn say(
-    args: &SealArgs,
-    files: &[PathBuf],
-    skipped: &[PathBuf],
-    signer: Option<&str>,
-) -> Result<(), CliError> {
-    if args.json {
-        print_json(&json!({ "files": files, "skipped": skipped, "signer": signer }))?;
-        return Ok(());
+/// What is said of it.
+struct Sealed {
+    files: Vec<PathBuf>,
+    /// Folders in which there was nothing to do.
+    skipped: Vec<PathBuf>,
+    signer: Option<String>,
+    failed: Vec<String>,
+}
+
+impl Sealed {
+    /// What was done comes first, whatever failed.
+    fn say(self, as_json: bool) -> Result<(), CliError> {
+        if as_json {
+            print_json(&self.json())?;
+        } else {
+            io::stdout().lock().write_all(self.text().as_bytes())?;
+        }
+        self.outcome()
     }
-    let mut out = io::stdout().lock();
-    for file in files {
-        writeln!(out, "{}", file.display())?;
+
+    fn outcome(&self) -> Result<(), CliError> {
+        if self.failed.is_empty() { Ok(()) } else { Err(CliError::Reported(self.failed.join("\n"))) }
     }
-    for dir in skipped {
-        writeln!(out, "{}: no weights in the clear, nothing to do", dir.display())?;
+
+    fn json(&self) -> Value {
+        let Self { files, skipped, signer, failed } = self;
+        json!({ "files": files, "skipped": skipped, "signer": signer, "failed": failed })
     }
-    if let Some(signer) = signer {
-        writeln!(out, "signed by {signer}")?;
+
+    fn text(&self) -> String {
+        let files = self.files.iter().map(|file| format!("{}\n", file.display()));
+        let skipped = self.skipped.iter();
+        let skipped =
+            skipped.map(|dir| format!("{}: no weights in the clear, nothing to do\n", dir.display()));
+        let signer = self.signer.iter().filter(|_| !self.files.is_empty());
+        files.chain(skipped).chain(signer.map(|signer| format!("signed by {signer}\n"))).collect()
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -115,7 +140,7 @@ mod tests {
         }
         let key = ModelKey::parse(&"07".repeat(32)).unwrap();
         let args = SealArgs { dirs: vec![repository.path().to_owned()], json: true };
-        let encrypted = || each(&args, |dir| sealed::encrypt(dir, &key)).unwrap().concat();
+        let encrypted = || each(&args, |dir| sealed::encrypt(dir, &key)).unwrap().done.concat();
         let of = |model: &str| {
             [repository.path().canonicalize().unwrap().join(model).join("weights.safetensors.aes")]
         };
@@ -130,19 +155,38 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_is_told_and_the_others_are_done() {
+    fn one_that_fails_is_told_behind_what_was_done() {
+        let repository = repository(&["a", "b", "c"]);
+        let args = SealArgs { dirs: vec![repository.path().to_owned()], json: true };
+        let fails = |dir: &Path| match dir.ends_with("b") {
+            true => Err(SealFailure::Nothing(dir.to_owned())),
+            false => Ok(dir.join("done")),
+        };
+        let Each { done, failed } = each(&args, fails).unwrap();
+        let sealed = Sealed { files: done, skipped: Vec::new(), signer: None, failed };
+        let text = sealed.text();
+        let said: Vec<&str> = text.lines().filter_map(|line| line.rsplit('/').nth(1)).collect();
+        assert_eq!(said, ["a", "c"], "{text}");
+        assert_eq!(sealed.json()["files"].as_array().map(Vec::len), Some(2));
+        assert_eq!(sealed.json()["failed"].as_array().map(Vec::len), Some(1));
+        let Err(CliError::Reported(told)) = sealed.outcome() else { panic!("it ends with 1") };
+        assert!(told.contains("/b") && !told.contains("/a"), "{told}");
+    }
+
+    #[test]
+    fn a_folder_without_models_is_found_out_before_anything_is_done() {
+        let (whole, empty) = (repository(&["a"]), repository(&[]));
+        let args = SealArgs { dirs: [whole.path(), empty.path()].map(Path::to_owned).into(), json: true };
+        let refused = each(&args, |dir| -> Result<(), SealFailure> { panic!("{}", dir.display()) });
+        assert!(matches!(refused, Err(CliError::Usage(_))));
+    }
+
+    fn repository(models: &[&str]) -> tempfile::TempDir {
         let repository = tempfile::tempdir().unwrap();
-        for model in ["a", "b"] {
+        for model in models {
             fs::create_dir(repository.path().join(model)).unwrap();
             fs::write(repository.path().join(model).join("model.json"), "{}").unwrap();
         }
-        let args = SealArgs { dirs: vec![repository.path().to_owned()], json: true };
-        let seen = std::cell::Cell::new(0);
-        let failed = each(&args, |dir| {
-            seen.set(seen.get() + 1);
-            if dir.ends_with("a") { Err(SealFailure::Nothing(dir.to_owned())) } else { Ok(()) }
-        });
-        assert!(matches!(failed, Err(CliError::Reported(_))));
-        assert_eq!(seen.get(), 2);
+        repository
     }
 }
