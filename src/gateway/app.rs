@@ -240,24 +240,22 @@ impl Shared {
     /// `version`: that one alone, which may also have been scored here before it went.
     pub(crate) async fn known(&self, model: &str, version: Option<u32>) -> Result<(), Refusal> {
         let is_it = |name: &str, of: u32| name == model && version.is_none_or(|version| version == of);
-        let is_here = self.system.models().iter().any(|one| is_it(&one.spec.name, one.version));
-        let is_scored = || self.scorecard.scored().iter().any(|(name, of, _)| is_it(name, *of));
-        if is_here || self.elsewhere().keys().any(|(name, of)| is_it(name, *of)) || is_scored() {
-            return Ok(());
-        }
-        // One that cannot be read holds nothing that could be asked about.
-        let held = self.repository().await.unwrap_or_default();
-        if held.iter().any(|entry| is_it(&entry.name, entry.version)) {
-            return Ok(());
-        }
+        let mut is_model = false;
+        let mut holds = |name: &str, of: u32| {
+            is_model |= name == model;
+            is_it(name, of)
+        };
+        let is_known = self.system.models().iter().any(|one| holds(&one.spec.name, one.version))
+            || self.elsewhere().keys().any(|(name, of)| holds(name, *of))
+            || self.scorecard.scored().iter().any(|(name, of, _)| is_it(name, *of))
+            // One that cannot be read holds nothing that could be asked about.
+            || self.repository().await.unwrap_or_default().iter().any(|entry| holds(&entry.name, entry.version));
         let model = model.to_owned();
-        let is_model = held.iter().any(|entry| entry.name == model)
-            || self.system.models().iter().any(|one| one.spec.name == model)
-            || self.elsewhere().keys().any(|(name, _)| *name == model);
-        Err(match version {
-            Some(version) if is_model => ForecastError::UnknownVersion { model, version }.into(),
-            _ => ForecastError::UnknownModel(model).into(),
-        })
+        match version {
+            _ if is_known => Ok(()),
+            Some(version) if is_model => Err(ForecastError::UnknownVersion { model, version }.into()),
+            _ => Err(ForecastError::UnknownModel(model).into()),
+        }
     }
 }
 
