@@ -21,45 +21,38 @@ impl System {
     /// [`ForecastError::Overloaded`], counted like any other.
     pub fn turned_away(
         &self,
-        named: (&str, Option<u32>),
-        rows: usize,
-        origin: &Origin,
-        deadline: Deadline,
-    ) -> Result<(), ForecastError> {
-        self.refusal(named, rows, origin, deadline).map_or(Ok(()), Err)
-    }
-
-    fn refusal(
-        &self,
         (model, version): (&str, Option<u32>),
         rows: usize,
         origin: &Origin,
         deadline: Deadline,
-    ) -> Option<ForecastError> {
+    ) -> Result<(), ForecastError> {
         let now = self.inner.clock.now();
         let table = self.inner.rooms.table.load();
-        let choice = table.choose(model, version, None).ok().filter(|choice| choice.by.is_none())?;
-        let route = choice.served;
+        let route = match table.choose(model, version, None) {
+            Ok(choice) if choice.by.is_none() => choice.served,
+            _ => return Ok(()),
+        };
         let stays = route.served.terms.residence == Residence::Stays && rows <= RESIDENT_ROWS_MAX;
         // What could never be taken is to be told so.
         if stays || rows > self.inner.settings.batching.request_rows_max {
-            return None;
+            return Ok(());
         }
         let waiting = route.served.waiting(rows, origin, (now, deadline));
         let asked = self.lines_for(route);
         let turned: Option<SmallVec<[Turned; 4]>> =
             asked.iter().map(|line| line.would_turn(&waiting, now)).collect();
-        let turned = turned?;
+        let Some(turned) = turned else { return Ok(()) };
         // Last, for as a rule nobody waits, and there is nothing to be refused.
         let elsewhere = |remote: &Remote| {
             remote.prospect((model, Some(route.status.version)), rows, false, deadline, now)
         };
         if self.inner.remote.get().and_then(elsewhere).is_some() {
-            return None;
+            return Ok(());
         }
-        let retry_after_ms = asked.iter().zip(turned).map(|(line, turned)| line.turn_away(turned)).min()?;
+        let waits = asked.iter().zip(turned).map(|(line, turned)| line.turn_away(turned));
+        let Some(retry_after_ms) = waits.min() else { return Ok(()) };
         let refused = NotHere::with(None)(ForecastError::Overloaded { retry_after_ms });
-        Some(self.counted(route, *refused, now))
+        Err(self.counted(route, *refused, now))
     }
 
     /// Every device that might take a request of this model; none, if it takes more than their queues to say.
