@@ -17,6 +17,7 @@ use crate::{
 };
 
 use super::Scratch;
+use super::pipeline::is_finite;
 use super::trained::Trained;
 
 /// The members, in the order of the file.
@@ -118,8 +119,7 @@ impl Ensemble {
             self.join_step(answers, step, terms, target);
         }
         // A bound is a centre and a distance, whose sum may be too large where neither is.
-        let finite = |row: &[f32]| row.iter().all(|value| value.is_finite());
-        match out.chunks_exact(spec.answer_len()).position(|row| !finite(row)) {
+        match out.chunks_exact(spec.answer_len()).position(|row| !is_finite(row)) {
             Some(row) => Err(ExecuteError::NotFinite { row }),
             None => Ok(()),
         }

@@ -68,7 +68,7 @@ impl Trained {
         let prepare =
             |reused: &mut Reused, (row, (target, scales)): (usize, (&mut [f32], &mut [SeriesScale]))| {
                 self.prepare_row(windows, row, layout, (target, scales), reused);
-                (!target.iter().all(|value| value.is_finite())).then_some(row)
+                (!is_finite(target)).then_some(row)
             };
         let refused = if windows.rows * width < PARALLEL_VALUES_MIN {
             let rows = features.chunks_exact_mut(width).zip(scales.chunks_exact_mut(series));
@@ -163,7 +163,7 @@ impl Trained {
         type Row<'a> = (usize, ((&'a [f32], &'a mut [f32]), &'a [SeriesScale]));
         let finish = |reused: &mut Reused, (row, ((raw, answer), scales)): Row<'_>| {
             self.finish_row(raw, answer, scales, &mut reused.step);
-            (!answer.iter().all(|value| value.is_finite())).then_some(row)
+            (!is_finite(answer)).then_some(row)
         };
         let series = self.spec.series;
         let refused = if rows * raw_len < PARALLEL_VALUES_MIN {
@@ -196,6 +196,11 @@ impl Trained {
             }
         }
     }
+}
+
+/// Whether all numbers of a row are.
+pub(super) fn is_finite(row: &[f32]) -> bool {
+    row.iter().all(|value| value.is_finite())
 }
 
 fn part(values: &[f32], row: usize, width: usize) -> &[f32] {
