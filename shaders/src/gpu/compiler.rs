@@ -2,20 +2,20 @@
 //! driver made. A driver takes up to a second for the kernel of one model, and its translation from WGSL a tenth of that.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::AdapterFacts;
 use super::choices::Choices;
 use super::device::Device;
 use super::kept::Kept;
-use super::refusals::{Refusals, SourceDigest};
+use super::recent::{Digest, Recent};
+use super::refusals::Refusals;
 use super::spirv::{Rules, TRANSLATOR, Translations, Version};
 use crate::ExecuteError;
 
@@ -36,37 +36,6 @@ pub(super) struct Compiler {
     /// Entry point of a kernel that the driver refuses, and whether that takes the device with it.
     #[cfg(test)]
     pub(super) refused: Mutex<Option<(&'static str, bool)>>,
-}
-
-/// The values that were asked for last, by the digest of what they were made of.
-struct Recent<T> {
-    /// With the turn in which it was asked for.
-    values: HashMap<SourceDigest, (u64, T)>,
-    turn: u64,
-    max: usize,
-}
-
-impl<T: Clone> Recent<T> {
-    fn new(max: usize) -> Self {
-        Self { values: HashMap::new(), turn: 0, max }
-    }
-
-    fn get(&mut self, digest: &SourceDigest) -> Option<T> {
-        self.turn += 1;
-        let (asked, value) = self.values.get_mut(digest)?;
-        *asked = self.turn;
-        Some(value.clone())
-    }
-
-    /// In place of the one that was not asked for longest, where there is no room.
-    fn insert(&mut self, digest: SourceDigest, value: T) {
-        self.turn += 1;
-        if self.values.len() >= self.max && !self.values.contains_key(&digest) {
-            let oldest = self.values.iter().min_by_key(|(_, (asked, _))| *asked).map(|(digest, _)| *digest);
-            oldest.map(|oldest| self.values.remove(&oldest));
-        }
-        self.values.insert(digest, (self.turn, value));
-    }
 }
 
 struct Cache {
@@ -114,7 +83,7 @@ impl Compiler {
         });
         let stays = folder.map(|folder| Kept::new(folder, &format!("{name}.stays"), &maker));
         Self {
-            pipelines: Mutex::new(Recent::new(PIPELINES_MAX)),
+            pipelines: Mutex::new(Recent::new(|_| 1, PIPELINES_MAX)),
             translations: Translations::new(translations, version),
             cache,
             stays,
@@ -166,13 +135,13 @@ impl Compiler {
                 kernel = source.name,
                 "a device was lost over a kernel, the next one does without it: report this driver"
             );
-            self.refusals.blame(digest(source));
+            self.refusals.blame(digest(&source.wgsl));
         }
         made
     }
 
     fn pipeline(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
-        let digest = digest(source);
+        let digest = digest(&source.wgsl);
         if let Some(known) = self.pipelines.lock().get(&digest) {
             return Ok(known);
         }
@@ -189,7 +158,7 @@ impl Compiler {
             }
             return Err(ExecuteError::Refused("by a test".to_owned()));
         }
-        let spirv = self.spirv(Rules::Trusted, &source.wgsl)?;
+        let spirv = self.translations.of(Rules::Trusted, &source.wgsl, &digest)?;
         let pipeline = device.create(|raw| self.compile(raw, source, &spirv))?;
         self.pipelines.lock().insert(digest, pipeline.clone());
         if let Some(Cache { has_news, .. }) = &self.cache {
@@ -203,7 +172,7 @@ impl Compiler {
     /// # Errors
     /// As [`Rules::translate`].
     pub(super) fn spirv(&self, rules: Rules, wgsl: &str) -> Result<Arc<[u32]>, ExecuteError> {
-        self.translations.of(rules, wgsl)
+        self.translations.of(rules, wgsl, &digest(wgsl))
     }
 
     fn compile(&self, raw: &wgpu::Device, source: &Source<'_>, spirv: &[u32]) -> wgpu::ComputePipeline {
@@ -276,8 +245,8 @@ impl Compiler {
     }
 }
 
-fn digest(source: &Source<'_>) -> SourceDigest {
-    Sha256::digest(&source.wgsl).into()
+fn digest(wgsl: &str) -> Digest {
+    Sha256::digest(wgsl).into()
 }
 
 /// The name of a device, in letters that any file may have.
@@ -285,22 +254,4 @@ fn file_name(device: &str) -> String {
     let letter =
         |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
     device.chars().map(letter).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_not_asked_for_longest_leaves_for_what_is_new() {
-        let mut recent = Recent::new(2);
-        let digest = |of: u8| [of; 32];
-        recent.insert(digest(1), "one");
-        recent.insert(digest(2), "two");
-        assert_eq!(recent.get(&digest(1)), Some("one"));
-        recent.insert(digest(3), "three");
-        assert_eq!([1, 2, 3].map(|of| recent.get(&digest(of))), [Some("one"), None, Some("three")]);
-        recent.insert(digest(3), "another");
-        assert_eq!([1, 3].map(|of| recent.get(&digest(of))), [Some("one"), Some("another")]);
-    }
 }

@@ -23,6 +23,7 @@ mod memory;
 mod narrow;
 mod params;
 mod prepared;
+mod recent;
 mod refusals;
 mod resident;
 mod slide;

@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// Digest of a kernel's source.
-pub(super) type SourceDigest = [u8; 32];
+use super::recent::Digest;
 
 /// What is known of one adapter in this process. Clones are the same: devices that take each other's place share it.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +17,8 @@ pub struct Refusals(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     one_at_a_time: bool,
-    fatal: HashSet<SourceDigest>,
+    /// By the digest of a kernel's source.
+    fatal: HashSet<Digest>,
 }
 
 impl Refusals {
@@ -33,11 +33,11 @@ impl Refusals {
     }
 
     /// A device was lost while this kernel alone was compiled.
-    pub(super) fn blame(&self, digest: SourceDigest) {
+    pub(super) fn blame(&self, digest: Digest) {
         self.0.lock().fatal.insert(digest);
     }
 
-    pub(super) fn blames(&self, digest: &SourceDigest) -> bool {
+    pub(super) fn blames(&self, digest: &Digest) -> bool {
         self.0.lock().fatal.contains(digest)
     }
 

@@ -7,10 +7,11 @@ use ash::vk;
 use naga::back::spv;
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use wgpu::hal::api::Vulkan;
 
 use super::kept::Kept;
+use super::recent::{Digest, Recent};
 use crate::ExecuteError;
 
 /// Who translates. Others may do it otherwise, so what they kept is not read.
@@ -18,11 +19,10 @@ pub(super) const TRANSLATOR: &str = "naga 30.0.2";
 
 /// Of all translations that are kept; the one that was not asked for longest leaves first.
 const BYTES_MAX: usize = 16 << 20;
-const DIGEST_BYTES: usize = 32;
-const HEAD_BYTES: usize = DIGEST_BYTES + size_of::<u32>();
+const HEAD_BYTES: usize = size_of::<Digest>() + size_of::<u32>();
 
 /// By what it was made of.
-type Translation = ([u8; DIGEST_BYTES], Arc<[u32]>);
+type Translation = (Digest, Arc<[u32]>);
 
 /// What a kernel may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,8 @@ impl Rules {
         }
     }
 
-    fn digest(self, wgsl: &str, version: Version) -> [u8; DIGEST_BYTES] {
+    /// Of a translation, by that of the text.
+    fn digest(self, wgsl: &Digest, version: Version) -> Digest {
         let options = format!("{self:?} {:?} ", self.options(version));
         Sha256::new().chain_update(options).chain_update(wgsl).finalize().into()
     }
@@ -129,33 +130,35 @@ pub(super) struct Translations {
     kept: Option<Kept>,
 }
 
-/// In the order in which they were asked for, the newest last.
-#[derive(Default)]
 struct Known {
-    all: Vec<Translation>,
-    bytes_max: usize,
+    recent: Recent<Arc<[u32]>>,
+    /// Whether something was translated since it was kept last.
     has_news: bool,
 }
 
 impl Translations {
     /// With what lies in the file.
     pub(super) fn new(kept: Option<Kept>, version: Version) -> Self {
-        let mut known = Known { bytes_max: BYTES_MAX, ..Known::default() };
-        if let Some(data) = kept.as_ref().and_then(Kept::read) {
-            known.all = read(&data).unwrap_or_default();
+        let mut recent = Recent::new(|words: &Arc<[u32]>| HEAD_BYTES + size_of_val(&**words), BYTES_MAX);
+        let all = kept.as_ref().and_then(Kept::read).and_then(|data| read(&data));
+        for (digest, words) in all.unwrap_or_default() {
+            recent.insert(digest, words);
         }
-        Self { known: Mutex::new(known), version, kept }
+        Self { known: Mutex::new(Known { recent, has_news: false }), version, kept }
     }
 
+    /// `digest`: of `wgsl`.
+    ///
     /// # Errors
     /// As [`Rules::translate`].
-    pub(super) fn of(&self, rules: Rules, wgsl: &str) -> Result<Arc<[u32]>, ExecuteError> {
-        let digest = rules.digest(wgsl, self.version);
-        if let Some(known) = self.known.lock().get(&digest) {
+    pub(super) fn of(&self, rules: Rules, wgsl: &str, digest: &Digest) -> Result<Arc<[u32]>, ExecuteError> {
+        let digest = rules.digest(digest, self.version);
+        if let Some(known) = self.known.lock().recent.get(&digest) {
             return Ok(known);
         }
         let words: Arc<[u32]> = rules.translate(wgsl, self.version)?.into();
-        self.known.lock().insert(digest, Arc::clone(&words));
+        let mut known = self.known.lock();
+        known.has_news |= known.recent.insert(digest, Arc::clone(&words));
         Ok(words)
     }
 
@@ -167,33 +170,9 @@ impl Translations {
             if !std::mem::take(&mut known.has_news) {
                 return;
             }
-            write(&known.all)
+            write(known.recent.all())
         };
         kept.write(&data);
-    }
-}
-
-impl Known {
-    fn get(&mut self, digest: &[u8; DIGEST_BYTES]) -> Option<Arc<[u32]>> {
-        let at = self.all.iter().position(|(known, _)| known == digest)?;
-        self.all[at..].rotate_left(1);
-        self.all.last().map(|(_, words)| Arc::clone(words))
-    }
-
-    fn insert(&mut self, digest: [u8; DIGEST_BYTES], words: Arc<[u32]>) {
-        // Two threads may have translated the same.
-        if self.get(&digest).is_some() {
-            return;
-        }
-        self.all.push((digest, words));
-        self.has_news = true;
-        let mut bytes: usize = self.all.iter().map(|(_, words)| HEAD_BYTES + size_of_val(&**words)).sum();
-        let mut leaving = 0;
-        while bytes > self.bytes_max {
-            bytes -= HEAD_BYTES + size_of_val(&*self.all[leaving].1);
-            leaving += 1;
-        }
-        self.all.drain(..leaving);
     }
 }
 
@@ -213,7 +192,7 @@ fn write(all: &[Translation]) -> Vec<u8> {
 fn read(mut data: &[u8]) -> Option<Vec<Translation>> {
     let mut all = Vec::new();
     while !data.is_empty() {
-        let (digest, rest) = data.split_first_chunk::<DIGEST_BYTES>()?;
+        let (digest, rest) = data.split_first_chunk()?;
         let (count, rest) = rest.split_first_chunk()?;
         let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
         let (words, rest) = rest.split_at_checked(count.checked_mul(size_of::<u32>())?)?;
@@ -237,15 +216,16 @@ mod tests {
     #[test]
     fn a_kernel_is_translated_once_by_the_same_maker() {
         let folder = tempfile::tempdir().expect("a folder");
+        let of = |translations: &Translations, rules| translations.of(rules, WGSL, &[1; 32]);
         let first = at(&folder, TRANSLATOR);
-        let words = first.of(Rules::Trusted, WGSL).expect("a kernel");
+        let words = of(&first, Rules::Trusted).expect("a kernel");
         first.keep();
-        let count = |translations: &Translations| translations.known.lock().all.len();
+        let count = |translations: &Translations| translations.known.lock().recent.all().len();
         assert_eq!((count(&at(&folder, TRANSLATOR)), count(&at(&folder, "another"))), (1, 0));
         let second = at(&folder, TRANSLATOR);
-        assert_eq!(second.of(Rules::Trusted, WGSL).as_deref(), Ok(&*words));
+        assert_eq!(of(&second, Rules::Trusted).as_deref(), Ok(&*words));
         assert!(!second.known.lock().has_news);
-        second.of(Rules::Resident, WGSL).expect("a kernel by other rules");
+        of(&second, Rules::Resident).expect("a kernel by other rules");
         assert_eq!((count(&second), second.known.lock().has_news), (2, true));
     }
 
@@ -253,25 +233,13 @@ mod tests {
     fn what_is_no_kernel_is_refused_and_not_kept() {
         let none = Translations::new(None, OLDEST);
         for text in ["fn", "@compute @workgroup_size(1) fn bad() { let a: u32 = 1.5; }"] {
-            assert!(matches!(none.of(Rules::Trusted, text), Err(ExecuteError::Refused(_))), "{text}");
+            assert!(
+                matches!(none.of(Rules::Trusted, text, &[1; 32]), Err(ExecuteError::Refused(_))),
+                "{text}"
+            );
         }
         none.keep();
-        assert!(none.known.lock().all.is_empty());
-    }
-
-    #[test]
-    fn what_was_not_asked_for_longest_leaves() {
-        let words = |count| -> Arc<[u32]> { vec![7; count].into() };
-        let mut known = Known { bytes_max: 3 * (HEAD_BYTES + 40), ..Known::default() };
-        for digest in [1, 2, 3] {
-            known.insert([digest; 32], words(10));
-        }
-        known.get(&[1; 32]).expect("it is there");
-        known.insert([4; 32], words(10));
-        let left: Vec<u8> = known.all.iter().map(|(digest, _)| digest[0]).collect();
-        assert_eq!(left, [3, 1, 4]);
-        known.insert([5; 32], words(1000));
-        assert!(known.all.is_empty(), "what has no room at all is not kept");
+        assert!(none.known.lock().recent.all().is_empty());
     }
 
     #[test]
