@@ -6,9 +6,7 @@
 use std::time::Duration;
 
 use crate::Identity;
-use crate::replay::{
-    BODY_BYTES_MAX, FAILED_HEADER, Failed, Reason, Replay, SOURCE_HEADER, Source, Target, checked,
-};
+use crate::replay::{BODY_BYTES_MAX, FAILED_HEADER, Failed, Replay, SOURCE_HEADER, Source, Target, checked};
 
 /// Header that the proxy gives each request that comes through it.
 pub const REQUEST_ID_HEADER: &str = "fly-request-id";
@@ -35,6 +33,12 @@ impl HostMachine {
     #[must_use]
     pub fn new(identity: &Identity, is_public: bool) -> Self {
         Self { app: identity.app.clone(), id: identity.machine.clone(), is_public }
+    }
+
+    /// Whether the proxy brings it those who call the application of `here`: it finds no Machine of another one.
+    #[must_use]
+    pub fn takes_callers_of(&self, here: &Identity) -> bool {
+        self.is_public && self.app == here.app
     }
 
     /// `app=peregrine id=148e4d2b public`
@@ -100,15 +104,6 @@ impl Passage {
             Self::Direct | Self::Proxied | Self::Replayed { left: None } | Self::Returned(_) => wished,
         }
     }
-
-    /// Why a replay failed, if one did.
-    #[must_use]
-    pub fn failure(&self) -> Option<Reason> {
-        match self {
-            Self::Returned(failed) => Some(failed.reason),
-            Self::Direct | Self::Proxied | Self::Replayed { .. } => None,
-        }
-    }
 }
 
 /// Why a request is not replayed: the node that has it answers, through the cluster if need be.
@@ -152,10 +147,9 @@ pub fn may_travel(passage: &Passage, body_bytes: usize, from: Option<usize>) -> 
 /// # Errors
 /// Why there is none.
 pub fn replay(here: &Identity, left: Duration, machine: Option<HostMachine>) -> Result<Replay, Stays> {
-    // A Machine of another application is not found by its id, and nobody asks the proxy for itself.
-    let reached =
-        |machine: &HostMachine| machine.is_public && machine.app == here.app && machine.id != here.machine;
-    let machine = machine.filter(reached).ok_or(Stays::NoMachine)?;
+    // Nobody asks the proxy for itself.
+    let is_another = |machine: &HostMachine| machine.takes_callers_of(here) && machine.id != here.machine;
+    let machine = machine.filter(is_another).ok_or(Stays::NoMachine)?;
     // Half of the time is kept for the answer to what comes back.
     let within = (left / 2).min(WITHIN_MAX);
     if within < WITHIN_MIN {
@@ -246,10 +240,10 @@ mod tests {
         for odd in ["", ";;", "instance=", "state=left-ms:1"] {
             assert_eq!(of(&[id, (SOURCE_HEADER, odd)]), left(None), "{odd}");
         }
-        let failed = of(&[id, (SOURCE_HEADER, source), (FAILED_HEADER, "reason=timeout;elapsed_ms=80")]);
-        assert_eq!(failed.failure(), Some(Reason::Timeout));
-        assert_eq!(of(&[(FAILED_HEADER, "")]).failure(), Some(Reason::Other));
-        assert_eq!(of(&[id]).failure(), None);
+        for failed in ["reason=timeout;elapsed_ms=80", ""] {
+            let passage = of(&[id, (SOURCE_HEADER, source), (FAILED_HEADER, failed)]);
+            assert_eq!(passage, Passage::Returned(Failed::from_header(failed)));
+        }
     }
 
     #[test]

@@ -110,8 +110,8 @@ impl Way {
             return None;
         }
         let view = shared.cluster.as_ref()?.view();
-        let takes_callers = |machine: HostMachine| machine.is_public && machine.app == here.app;
         let mut there = view.members.values().filter(|member| member.region == *region);
+        let takes_callers = |machine: HostMachine| machine.takes_callers_of(here);
         there.any(|member| machine_of(member).is_some_and(takes_callers)).then_some(())?;
         let value = HeaderValue::from_str(prefer_region(region.as_str()).ok()?).ok()?;
         Some((HeaderName::from_static(PREFER_REGION_HEADER), value))
