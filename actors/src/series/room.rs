@@ -307,7 +307,10 @@ impl Series {
     /// The highest epoch under which anything was accepted that is held here; 0: nothing is.
     #[must_use]
     pub fn highest_epoch(&self) -> u64 {
-        let of_place = |place: &Place| place.held.lock().shard.ends().iter().map(|end| end.epoch).max();
+        let of_place = |place: &Place| {
+            let held = place.held.lock();
+            held.shard.iter().filter_map(|(_, history)| history.epoch(history.seq())).max()
+        };
         self.inner.places.iter().filter_map(of_place).max().unwrap_or(0)
     }
 
