@@ -86,12 +86,12 @@ fn verify(dir: &Path) -> Report {
     Folder::at(dir).verify(None).unwrap()
 }
 
-/// All files of a folder but the lock.
 /// The number of the oldest segment that is there.
 fn oldest(dir: &Path) -> u64 {
     files::list(dir).unwrap()[0]
 }
 
+/// All files of a folder but the lock.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.is_file() && !path.ends_with("lock"));
