@@ -5,7 +5,9 @@
 //! lock. A GPU that fails hands what it held to another's line, or to the CPU's: accepted work is not lost.
 
 mod answers;
+mod opening;
 mod relief;
+mod running;
 mod staying;
 mod traced;
 
@@ -15,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use peregrine_runtime::{Address, Clock, Failure};
-use peregrine_shaders::{Backend, DeviceMemory, KernelFacts, Plan, PlanId, Stay, Windows};
+use peregrine_shaders::{Backend, DeviceMemory, KernelFacts, Plan, PlanId, Stay};
 use tokio::sync::watch;
 
-use self::traced::{Ran, TracedBatch};
 use crate::devices::DeviceId;
 use crate::inference::admission::{Excess, Turned, time};
 use crate::inference::batch::{BatchLimits, Batcher, Waiting};
@@ -26,10 +27,10 @@ use crate::inference::check::CheckLimits;
 use crate::inference::engine::{Broken, Engine};
 use crate::inference::residents::Residents;
 use crate::inference::speed::Speed;
-use crate::inference::{Job, Order, Outcome};
+use crate::inference::{Job, Order};
 use crate::profile::{Residence, Terms};
 use crate::request::ForecastError;
-use crate::status::{DeviceState, DeviceStatus, nanos};
+use crate::status::{DeviceState, DeviceStatus};
 
 /// Told whether a device is up, and why not.
 pub(crate) type Notice = Box<dyn Fn(bool, &str) + Send + Sync>;
@@ -88,17 +89,6 @@ struct Desk {
     retired: Vec<PlanId>,
     asleep: bool,
     accepts: bool,
-}
-
-/// How a line loses its executor.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Closing {
-    /// Another will come: what is queued waits for it.
-    Waits,
-    /// None may come: what is queued goes elsewhere, the breakers open.
-    Down,
-    /// As down, but nothing is wrong.
-    Planned,
 }
 
 /// Why a line did not take a request.
@@ -368,167 +358,6 @@ impl Line {
         self.wake(desk);
     }
 
-    /// A new executor is there.
-    ///
-    /// # Errors
-    /// It broke over what has to stay on it.
-    pub(crate) fn open(&self, mut engine: Engine, name: &str) -> Result<(), Broken> {
-        if let Err(broken) = self.residents.restart(&mut engine) {
-            engine.discard();
-            self.end(&broken.to_string());
-            return Err(broken);
-        }
-        self.note_memory(Some(&engine));
-        *self.engine.lock() = Some(engine);
-        name.clone_into(&mut self.name.lock());
-        self.desk.lock().accepts = true;
-        self.accepts.store(true, Ordering::Release);
-        self.up.store(true, Ordering::Release);
-        self.state.send_replace(DeviceState::Up);
-        tracing::info!(device = %self.spec.device, name, "device up");
-        (self.spec.notice)(true, "");
-        Ok(())
-    }
-
-    /// The actor is gone but will be back: a line with a spare moves there, one without waits.
-    pub(crate) fn interrupt(&self, why: &str) {
-        if matches!(&*self.state.borrow(), DeviceState::Down { .. }) {
-            return; // it had stopped before
-        }
-        self.close(why, if self.spec.spare.is_some() { Closing::Down } else { Closing::Waits });
-    }
-
-    /// The device cannot be had: whatever waits is moved or told so.
-    pub(crate) fn end(&self, why: &str) {
-        self.close(why, Closing::Down);
-    }
-
-    /// The node stops: as [`Self::end`], but nothing is wrong with the device and no circuit has to open.
-    pub(crate) fn shut(&self, why: &str) {
-        self.close(why, Closing::Planned);
-    }
-
-    fn close(&self, why: &str, closing: Closing) {
-        let clear = closing != Closing::Waits;
-        let planned = closing == Closing::Planned;
-        self.up.store(false, Ordering::Release);
-        self.residents.clear();
-        self.note_memory(None);
-        if let Some(engine) = self.engine.lock().take() {
-            engine.discard();
-        }
-        let (left, accepted) = {
-            let mut desk = self.desk.lock();
-            let accepted = desk.accepts;
-            desk.retired.clear();
-            desk.accepts &= !clear;
-            self.accepts.store(desk.accepts, Ordering::Release);
-            let left = desk.batcher.take_all();
-            self.publish_queue(&desk);
-            (left, accepted)
-        };
-        let was_down = matches!(&*self.state.borrow(), DeviceState::Down { .. });
-        if clear || !was_down {
-            if !planned {
-                tracing::warn!(device = %self.spec.device, reason = why, "device down");
-            }
-            self.state.send_replace(DeviceState::Down { reason: why.to_owned() });
-        }
-        // A line that merely waits for its next actor goes on accepting, so there is nothing to break.
-        if clear && !planned && (accepted || !was_down) {
-            (self.spec.notice)(false, why);
-        }
-        if clear {
-            self.hand_over(left, why);
-        } else {
-            self.keep_waiting(self.relieve(left), why);
-        }
-    }
-
-    // ---- both ----------------------------------------------------------------------------------------------------
-
-    /// Runs a batch and answers each request. An error: the executor is gone and must be built anew.
-    fn run_batch(&self, engine: &mut Option<Engine>, jobs: Vec<Job>) -> Result<(), Failure> {
-        let (Some(running), Some(first)) = (engine.as_mut(), jobs.first()) else { return Ok(()) };
-        let served = Arc::clone(&first.served);
-        let work = jobs.iter().map(Job::work).sum();
-        let now = self.spec.clock.now();
-        let until = now.saturating_duration_since(self.born) + time(work, self.speed.ns());
-        self.busy_until_ns.store(nanos(until).max(1), Ordering::Relaxed); // zero is idle
-        match self.run_on(running, jobs) {
-            Ok(took) => {
-                self.speed.record(work, took);
-                Ok(())
-            }
-            Err((broken, mut jobs)) => {
-                let why = broken.to_string();
-                let traced = jobs.iter().find_map(|job| job.origin.trace.id());
-                tracing::warn!(device = %self.spec.device, model = %served.forecaster.spec().name, error = why, trace_id = traced, "batch failed");
-                if settle_tickets(&mut jobs, Outcome::Failed(&why)) == 0 {
-                    served.judge(self.spec.device).judge(Outcome::Failed(&why), false);
-                }
-                self.hand_over(jobs, &why);
-                if broken.is_fatal() {
-                    if let Some(lost) = engine.take() {
-                        lost.discard();
-                    }
-                    return Err(why.into());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Runs a batch on an engine and answers each request, or gives all of them back with what broke.
-    fn run_on(&self, running: &mut Engine, mut jobs: Vec<Job>) -> Result<Duration, (Broken, Vec<Job>)> {
-        let Some(first) = jobs.first() else { return Ok(Duration::ZERO) };
-        let clock = &self.spec.clock;
-        let started = clock.now();
-        let served = Arc::clone(&first.served);
-        let windows: Vec<&Windows> = jobs.iter().map(|job| &job.windows).collect();
-        let traced = TracedBatch::of(&jobs);
-        if traced.is_some() {
-            running.observe(true);
-        }
-        let ran = running.run(&served.forecaster, served.terms.residence, &windows, clock.as_ref());
-        // Before anybody has an answer: who asks again then is not to take another device for the idler one.
-        self.busy_until_ns.store(0, Ordering::Relaxed);
-        if let Some(traced) = traced {
-            running.observe(false);
-            let batch = Ran {
-                backend: self.backend(),
-                device: running.device().to_owned(),
-                model: &served.forecaster.spec().name,
-                version: served.version,
-                requests: jobs.len(),
-                rows: windows.iter().map(|windows| windows.rows).sum(),
-                started,
-                ended: clock.now(),
-            };
-            match &ran {
-                Ok((_, split)) => traced.ran(&batch, *split, running.observed()),
-                Err(broken) => traced.broke(&batch, &broken.to_string()),
-            }
-        }
-        match ran {
-            Ok((fates, split)) => {
-                self.busy_ns.fetch_add(nanos(split.total()), Ordering::Relaxed);
-                let outcome = Outcome::Finished { took: split.total() };
-                // Whether a probe went well is known once its answer has been checked.
-                let probes = match self.checks(&served) {
-                    true => jobs.iter().filter(|job| job.ticket.is_some()).count(),
-                    false => settle_tickets(&mut jobs, outcome),
-                };
-                if probes == 0 {
-                    served.judge(self.spec.device).judge(outcome, false);
-                }
-                self.answer(jobs, fates, started, split);
-                Ok(split.total())
-            }
-            Err(broken) => Err((broken, jobs)),
-        }
-    }
-
     // ---- observers -----------------------------------------------------------------------------------------------
 
     fn count(&self, requests: usize, rows: usize) {
@@ -579,10 +408,4 @@ impl Line {
             kernels: *self.kernels.lock(),
         }
     }
-}
-
-/// Tells the outcome to whoever sent probes; says how many there were.
-fn settle_tickets(jobs: &mut [Job], outcome: Outcome<'_>) -> usize {
-    let tickets = jobs.iter_mut().filter_map(|job| job.ticket.take());
-    tickets.map(|ticket| ticket.settle(outcome)).count()
 }
