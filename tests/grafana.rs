@@ -29,12 +29,12 @@ const ABSENT: [(&str, &[&str], &str); 3] = [
     (
         "peregrine_remote_refused_total",
         &["reason"],
-        "absent until a node refused another's message: src/gateway/metrics.rs, `cluster`",
+        "absent until a node refused another's message: src/gateway/metrics/cluster.rs, `members`",
     ),
     (
         "peregrine_score_coverage_shortfall",
         &["model", "version"],
-        "absent until enough values met their truth: src/gateway/metrics.rs, `scores`",
+        "absent until enough values met their truth: src/gateway/metrics/series.rs, `scores`",
     ),
 ];
 
