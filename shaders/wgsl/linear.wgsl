@@ -68,6 +68,7 @@ fn linear(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) 
     let out_vec4s = linear_params.out_vec4s;
     let out_vec4 = min(tile.x * VEC4S + local.x, out_vec4s - 1u);
     let line_last = line_count() - 1u;
+    let init = bias(out_vec4);
     var srcs: array<u32, LINES>;
     var sums: array<vec4<f32>, LINES>;
     for (var l = 0u; l < LINES; l++) {
@@ -104,7 +105,7 @@ fn linear(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) 
         for (var slice = 0u; slice < slice_count; slice++) {
             total += partials[(local.y * SLICES + slice) * VEC4S + local.x];
         }
-        finish(line, tile.x * VEC4S + local.x, total);
+        finish(line, tile.x * VEC4S + local.x, init, total);
     }
 }
 
@@ -146,9 +147,21 @@ fn quad_at(at: u32) -> vec4<f32> {
     );
 }
 
+// Four cells from where two numbers together say, both of them whole vectors if the layer is plain.
+fn places(base: u32, more: u32) -> vec4<f32> {
+    if PLAIN {
+        return arena[base / 4u + more / 4u];
+    }
+    return quad_at(base + more);
+}
+
 // Input columns k .. k + 4 of a line, zeros beyond the last.
 fn source(src: u32, k: u32) -> vec4<f32> {
-    let x = quad_at(src + k);
+    return within(quad_at(src + k), k);
+}
+
+// What was read of input columns k .. k + 4, zeros beyond the last.
+fn within(x: vec4<f32>, k: u32) -> vec4<f32> {
     if PLAIN {
         return select(vec4<f32>(), x, k < linear_params.in_width);
     }
@@ -158,13 +171,12 @@ fn source(src: u32, k: u32) -> vec4<f32> {
     return select(vec4<f32>(), x, vec4<u32>(k, k + 1u, k + 2u, k + 3u) < vec4<u32>(linear_params.in_width));
 }
 
-
-// Adds the init to the sum of the slices, and so on; nothing where line or outputs do not exist.
-fn finish(line: u32, out_vec4: u32, total: vec4<f32>) {
+// Adds the init, of which the bias is there, to the sum of the slices, and so on; nothing where line or outputs do not exist.
+fn finish(line: u32, out_vec4: u32, bias_here: vec4<f32>, total: vec4<f32>) {
     if line < line_count() && out_vec4 < linear_params.out_vec4s {
         let out = out_vec4 * 4u;
         let at = dst_of(line) + out;
-        var init = bias(out_vec4);
+        var init = bias_here;
         if linear_params.accumulates != 0u {
             init += quad_at(at);
         }

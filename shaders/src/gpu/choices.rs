@@ -182,7 +182,7 @@ mod tests {
         let choice = Choice::decide(Lines, vec![(Line, 90), (Lines, 40), (SmallTile, 30), (LargeTile, 90)]);
         let choice = choice.expect("measured");
         let behind = Variant::ALL.map(|variant| choice.leaves_behind(variant));
-        assert_eq!(behind, [true, false, false, false, false]);
+        assert_eq!(behind, [true, false, false, false, false, false]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::kept::Kept;
 use super::recent::{Digest, Recent};
 use super::refusals::Refusals;
 use super::spirv::{Rules, TRANSLATOR, Translations, Version};
+use super::variants;
 use crate::ExecuteError;
 
 /// Pipelines that are kept for plans that come back, and for others with the same layers.
@@ -66,7 +67,9 @@ impl Compiler {
         let maker = format!("peregrine {}, {}, {}", env!("CARGO_PKG_VERSION"), facts.name, facts.driver);
         let translated = format!("{maker}, {TRANSLATOR}");
         let translations = folder.map(|folder| Kept::new(folder, &format!("{name}.spirv"), &translated));
-        let choices = folder.map(|folder| Kept::new(folder, &format!("{name}.choices"), &maker));
+        let measured =
+            |folder| Kept::new(folder, &format!("{name}.choices"), &about(&maker, variants::texts()));
+        let choices = folder.map(measured);
         let folder = folder.filter(|_| raw.features().contains(wgpu::Features::PIPELINE_CACHE));
         let cache = folder.map(|folder| {
             let kept = Kept::new(folder, &format!("{name}.kernels"), &maker);
@@ -245,6 +248,12 @@ impl Compiler {
     }
 }
 
+/// Who measured, and which kernels: choices between others say nothing of them.
+fn about(maker: &str, texts: impl Iterator<Item = String>) -> String {
+    let digest = texts.fold(Sha256::new(), |digest, text| digest.chain_update(Sha256::digest(text)));
+    format!("{maker}, {:?}", digest.finalize().as_slice())
+}
+
 fn digest(wgsl: &str) -> Digest {
     Sha256::digest(wgsl).into()
 }
@@ -254,4 +263,21 @@ fn file_name(device: &str) -> String {
     let letter =
         |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
     device.chars().map(letter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_between_other_kernels_are_not_read() {
+        let of = |texts: &[&str]| about("a device", texts.iter().map(|text| (*text).to_owned()));
+        assert_eq!(of(&["one", "two"]), of(&["one", "two"]));
+        for other in [&["one", "2"][..], &["onetwo"], &["two", "one"], &["one"]] {
+            assert_ne!(of(&["one", "two"]), of(other));
+        }
+        let texts: Vec<String> = variants::texts().collect();
+        let tile = texts.iter().filter(|text| text.contains("fn linear_paired_tile")).count();
+        assert_eq!((texts.len(), tile), (18, 2), "six kernels, three ways to multiply");
+    }
 }

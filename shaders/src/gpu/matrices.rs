@@ -93,7 +93,6 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
     let src_k_{i} = (index + {cell}u) % {depth4}u * 4u;
     let src_{i} = src_of(min(tile.y * {lines}u + src_row_{i}, line_last));
     let src_cell_{i} = src_row_{i} * {src_row}u + src_k_{i} / 4u;
-    var src_at_{i} = (src_{i} + src_k_{i}) / 4u;
     var src_load_{i}: vec4<f32>;"
             )?;
         }
@@ -103,7 +102,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
                 to,
                 "    let weight_k_{i} = (index + {cell}u) / {outputs4}u;
     let weight_vec4_{i} = (index + {cell}u) % {outputs4}u;
-    var weight_at_{i} = weight_k_{i} * out_vec4s + min(tile.x * {outputs4}u + weight_vec4_{i}, out_vec4s - 1u);
+    let weight_at_{i} = weight_k_{i} * out_vec4s + min(tile.x * {outputs4}u + weight_vec4_{i}, out_vec4s - 1u);
     let weight_cell_{i} = weight_k_{i} * {weight_row}u + weight_vec4_{i};
     var weight_load_{i}: vec4<f16>;"
             )?;
@@ -111,22 +110,21 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         for (i, j) in pairs(tall, wide) {
             writeln!(to, "    var sum_{i}_{j} = coop_mat16x16<f32,C>();")?;
         }
+        // Behind the last step once more the last one, which nobody reads: a branch around it would keep the compiler from mixing
+        // loads and products.
         let load = |to: &mut String| -> std::fmt::Result {
+            writeln!(to, "        {{\n        let k = min(k_load, linear_params.in_padded - {depth}u);")?;
             for i in 0..src_loads {
                 writeln!(
                     to,
-                    "        if PLAIN {{ src_load_{i} = arena[src_at_{i}]; src_at_{i} += {depth4}u; }} \
-                     else {{ src_load_{i} = source(src_{i}, k_load + src_k_{i}); }}"
+                    "        if PLAIN {{ src_load_{i} = places(src_{i} + src_k_{i}, k); }} \
+                     else {{ src_load_{i} = source(src_{i}, k + src_k_{i}); }}"
                 )?;
             }
             for i in 0..weight_loads {
-                writeln!(
-                    to,
-                    "        weight_load_{i} = weights[weight_at_{i}];
-        weight_at_{i} += {depth}u * out_vec4s;"
-                )?;
+                writeln!(to, "        weight_load_{i} = weights[weight_at_{i} + k * out_vec4s];")?;
             }
-            writeln!(to, "        k_load += {depth}u;")
+            writeln!(to, "        }}\n        k_load += {depth}u;")
         };
         let store = |to: &mut String| -> std::fmt::Result {
             for i in 0..src_loads {
@@ -147,12 +145,9 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         writeln!(
             to,
             "    workgroupBarrier();
-    for (var k_first = 0u; k_first < linear_params.in_padded; k_first += {depth}u) {{
-        let more = k_first + {depth}u < linear_params.in_padded;
-        if more {{"
+    for (var k_first = 0u; k_first < linear_params.in_padded; k_first += {depth}u) {{"
         )?;
         load(to)?;
-        writeln!(to, "        }}")?;
         for k in 0..depth / SIDE {
             writeln!(to, "        {{")?;
             for i in 0..tall {
@@ -183,12 +178,10 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         } else {
             writeln!(to, "        workgroupBarrier();")?;
         }
-        writeln!(to, "        if more {{")?;
         store(to)?;
         writeln!(
             to,
-            "        }}
-        workgroupBarrier();
+            "        workgroupBarrier();
     }}
     let sums_from = subgroup * {square}u;",
             square = SIDE * SIDE
@@ -202,7 +195,8 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         let at = sums_from + cell * 4u;
         let total = vec4<f32>({name}_sums[at], {name}_sums[at + 1u], {name}_sums[at + 2u], {name}_sums[at + 3u]);
         let line = tile.y * {lines}u + part_line + {line}u + cell / {row}u;
-        finish(line, tile.x * {outputs4}u + (part_out + {out}u) / 4u + cell % {row}u, total);
+        let out_vec4 = tile.x * {outputs4}u + (part_out + {out}u) / 4u + cell % {row}u;
+        finish(line, out_vec4, bias(min(out_vec4, out_vec4s - 1u)), total);
     }}
     subgroupBarrier();",
                 cells = SIDE * SIDE / 4,

@@ -9,7 +9,10 @@ use super::{matrices, tiles};
 use crate::{Activation, Linear};
 
 /// Up to this many lines the input columns are dealt out to the invocations,
-const FEW_LINES_MAX: usize = 128;
+const FEW_LINES_MAX: usize = 16;
+/// up to so many while there are fewer tiny tiles than that,
+const FEW_TILES_LINES_MAX: usize = 512;
+const FEW_TILES_BELOW: usize = 64;
 /// and where units of their own multiply the others.
 const FEW_LINES_BESIDE_MATRICES_MAX: usize = 64;
 /// Large tiles from this many workgroups on: one a multiprocessor of a large device. This and what follows is a guess that was
@@ -17,8 +20,10 @@ const FEW_LINES_BESIDE_MATRICES_MAX: usize = 64;
 const LARGE_TILES_MIN: usize = 112;
 /// and for more outputs than half a tile is wide: the rest of it would be summed for nothing.
 const LARGE_TILE_OUTPUTS_ABOVE: usize = 64;
-/// Tiny tiles below as many small ones, which would leave half of a large device idle.
+/// Tiny tiles below as many small ones, which would leave half of a large device idle,
 const TINY_TILES_BELOW: usize = 80;
+/// by four groups while each multiprocessor of a large device has one of them, and by two else.
+const TINY_TILES_OF_FOUR_MAX: usize = 132;
 /// Slices of a sum, and how long each is at least.
 const SLICES_MAX: usize = 32;
 const SLICE_LEN_MIN: usize = 2 * TILE_DEPTH;
@@ -46,14 +51,15 @@ pub(super) enum Variant {
     Line,
     /// Four lines a workgroup.
     Lines,
-    /// As `SmallTile` where matrices are multiplied, and never guessed there.
+    /// As `SmallTile` where matrices are multiplied, and never guessed there; so is the next one.
     TinyTile,
+    PairedTile,
     SmallTile,
     LargeTile,
 }
 
 impl Arithmetic {
-    /// Lines up to which the input columns are dealt out instead.
+    /// Lines up to which the input columns are dealt out instead, however many outputs there are.
     pub(super) const fn few_lines_max(self) -> usize {
         match self {
             Self::Single | Self::Half => FEW_LINES_MAX,
@@ -71,8 +77,8 @@ impl Arithmetic {
 }
 
 impl Variant {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Line, Self::Lines, Self::TinyTile, Self::SmallTile, Self::LargeTile];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Line, Self::Lines, Self::TinyTile, Self::PairedTile, Self::SmallTile, Self::LargeTile];
 
     /// Without a measurement: the variant for a layer of so many outputs over so many lines.
     pub(super) fn guess(out_width: usize, lines: usize, arithmetic: Arithmetic) -> Self {
@@ -82,8 +88,12 @@ impl Variant {
         match lines {
             0..=1 => Self::Line,
             _ if lines <= arithmetic.few_lines_max() => Self::Lines,
+            2..=FEW_TILES_LINES_MAX if tiles(Self::TinyTile) < FEW_TILES_BELOW && !is_matrices => Self::Lines,
             _ if large >= LARGE_TILES_MIN && out_width > LARGE_TILE_OUTPUTS_ABOVE => Self::LargeTile,
-            _ if small < TINY_TILES_BELOW && !is_matrices => Self::TinyTile,
+            _ if small < TINY_TILES_BELOW && !is_matrices => match tiles(Self::TinyTile) {
+                0..=TINY_TILES_OF_FOUR_MAX => Self::TinyTile,
+                _ => Self::PairedTile,
+            },
             _ => Self::SmallTile,
         }
     }
@@ -91,12 +101,14 @@ impl Variant {
     /// Those that differ from each other, fewest lines a workgroup first.
     pub(super) fn distinct(arithmetic: Arithmetic) -> impl Iterator<Item = Self> {
         let is_matrices = matches!(arithmetic, Arithmetic::Matrices { .. });
-        Self::ALL.into_iter().filter(move |variant| !(is_matrices && *variant == Self::TinyTile))
+        let is_other =
+            move |variant: &Self| !matches!(variant, Self::TinyTile | Self::PairedTile) || !is_matrices;
+        Self::ALL.into_iter().filter(is_other)
     }
 
     /// Whether it rounds its inputs, so that its bits are not those of the others.
     pub(super) const fn rounds(self, arithmetic: Arithmetic) -> bool {
-        let is_tile = matches!(self, Self::TinyTile | Self::SmallTile | Self::LargeTile);
+        let is_tile = !matches!(self, Self::Line | Self::Lines);
         is_tile && matches!(arithmetic, Arithmetic::Matrices { .. })
     }
 
@@ -105,6 +117,7 @@ impl Variant {
             Self::Line => "line",
             Self::Lines => "lines",
             Self::TinyTile => "tiny_tile",
+            Self::PairedTile => "paired_tile",
             Self::SmallTile => "small_tile",
             Self::LargeTile => "large_tile",
         }
@@ -116,10 +129,11 @@ impl Variant {
         let [outputs, each] = match self {
             Self::Line => [16, 1],
             Self::Lines => [16, 4],
-            Self::TinyTile | Self::SmallTile if is_matrices => {
+            Self::TinyTile | Self::PairedTile | Self::SmallTile if is_matrices => {
                 [matrices::SMALL.outputs, matrices::SMALL.lines]
             }
             Self::TinyTile => [tiles::TINY.outputs, tiles::TINY.lines],
+            Self::PairedTile => [tiles::PAIRED.outputs, tiles::PAIRED.lines],
             Self::SmallTile => [tiles::SMALL.outputs, tiles::SMALL.lines],
             Self::LargeTile if is_matrices => [matrices::LARGE.outputs, matrices::LARGE.lines],
             Self::LargeTile => [tiles::LARGE.outputs, tiles::LARGE.lines],
@@ -131,8 +145,11 @@ impl Variant {
     pub(super) const fn entry_point(self, arithmetic: Arithmetic) -> &'static str {
         match (self, arithmetic) {
             (Self::Line | Self::Lines, _) => "linear",
-            (Self::TinyTile | Self::SmallTile, Arithmetic::Matrices { .. }) => matrices::SMALL.name,
+            (Self::TinyTile | Self::PairedTile | Self::SmallTile, Arithmetic::Matrices { .. }) => {
+                matrices::SMALL.name
+            }
             (Self::TinyTile, _) => tiles::TINY.name,
+            (Self::PairedTile, _) => tiles::PAIRED.name,
             (Self::SmallTile, _) => tiles::SMALL.name,
             (Self::LargeTile, Arithmetic::Matrices { .. }) => matrices::LARGE.name,
             (Self::LargeTile, _) => tiles::LARGE.name,
@@ -147,10 +164,13 @@ impl Variant {
         match (self, arithmetic) {
             (Self::Line, _) => set(&keeping(&source, arithmetic), "LINES: u32 = 4u", "LINES: u32 = 1u"),
             (Self::Lines, _) => keeping(&source, arithmetic),
-            (Self::TinyTile | Self::SmallTile, Arithmetic::Matrices { lanes }) => {
+            (Self::TinyTile | Self::PairedTile | Self::SmallTile, Arithmetic::Matrices { lanes }) => {
                 keeping(&source, arithmetic) + &matrices::SMALL.wgsl(lanes)
             }
             (Self::TinyTile, _) => keeping(&source, arithmetic) + &tiles::TINY.within(workgroup_bytes).wgsl(),
+            (Self::PairedTile, _) => {
+                keeping(&source, arithmetic) + &tiles::PAIRED.within(workgroup_bytes).wgsl()
+            }
             (Self::SmallTile, _) => keeping(&source, arithmetic) + &tiles::SMALL.wgsl(),
             (Self::LargeTile, Arithmetic::Matrices { lanes }) => {
                 keeping(&source, arithmetic) + &matrices::LARGE.wgsl(lanes)
@@ -158,6 +178,13 @@ impl Variant {
             (Self::LargeTile, _) => keeping(&source, arithmetic) + &tiles::LARGE.wgsl(),
         }
     }
+}
+
+/// Of all kernels between which there is a choice, as they are for a large device.
+pub(super) fn texts() -> impl Iterator<Item = String> {
+    let arithmetics = [Arithmetic::Single, Arithmetic::Half, Arithmetic::Matrices { lanes: 32 }];
+    let each = move |variant: Variant| arithmetics.map(|arithmetic| variant.wgsl(true, arithmetic, 48 << 10));
+    Variant::ALL.into_iter().flat_map(each)
 }
 
 /// linear.wgsl with its weights declared for an arithmetic.

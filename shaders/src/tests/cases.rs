@@ -78,6 +78,21 @@ impl Case {
         Self::of(plan.finish(dst), rows)
     }
 
+    /// One linear layer alone, whose buffers end where it does, its outputs read by nobody.
+    pub(crate) fn alone(shape: LinearShape, rows: usize) -> Self {
+        let LinearShape { k, n, init, activation, masked } = shape;
+        let mut plan = PlanBuilder::new(&format!("alone {k}→{n} {init:?} {activation:?} masked {masked}"));
+        let (src, before, mask) = (plan.input(k), plan.input(n), plan.input(n));
+        let dst = plan.buffer(n);
+        if init == Init::Accumulate {
+            plan.move_columns(Move::copy(before, dst));
+        }
+        let weights = weights(k as u64 * 1009 + n as u64, k, n);
+        let mask = masked.then_some(mask);
+        plan.linear(Linear { init, mask, ..Linear::plain(src, dst, weights, activation) });
+        Self::of(plan.finish(dst), rows)
+    }
+
     /// Pools a range of a wider buffer into a range of a wider buffer.
     pub(crate) fn pool(steps: usize, columns: usize, kernel: usize, mode: PoolMode, rows: usize) -> Self {
         let mut plan = PlanBuilder::new(&format!("pool {steps}×{columns} by {kernel} {mode:?}"));

@@ -128,8 +128,20 @@ fn every_variant_of_a_layer_gives_the_same_bits() {
     let odd =
         LinearShape { k: 169, n: 75, init: Init::Accumulate, activation: Activation::Selu, masked: true };
     let even = LinearShape { k: 1100, n: 132, init: Init::Bias, activation: Activation::Relu, masked: false };
+    // Whole tiles of every size beside others, an odd number of steps, and fewer columns than a step has.
+    let whole = LinearShape { k: 48, n: 260, init: Init::Accumulate, ..even };
+    let large = LinearShape { k: 12, n: 256, ..even };
+    let masked = LinearShape { masked: true, ..whole };
     let mut executor = open();
-    for case in [Case::nhits(130), Case::linear(odd, 131), Case::linear(even, 67)] {
+    for case in [
+        Case::nhits(130),
+        Case::linear(odd, 131),
+        Case::linear(even, 67),
+        Case::alone(even, 67),
+        Case::alone(whole, 140),
+        Case::alone(large, 129),
+        Case::alone(masked, 129),
+    ] {
         let expected = with_shared(|shared| run_guarded(shared, &case));
         for variant in 0..GpuExecutor::VARIANTS {
             executor.force_variant(variant);
