@@ -54,14 +54,16 @@ fn choices_are_kept_and_the_next_start_measures_nothing() {
     let tuned = tune(&mut first, &cases);
     assert!(tuned.measured > 10 && tuned.known == 0, "{tuned:?}");
     assert!(tuned.choices.iter().filter(|choice| !choice.micros.is_empty()).count() == tuned.measured);
-    let again = tune(&mut first, &cases[..1]);
-    assert_eq!(again.measured, 0, "nothing is measured twice");
+    // Where a CPU plays the device a layer's own time may be up before the largest classes of lines, which come then.
+    let again = tune(&mut first, &cases);
+    assert_eq!(again.known, tuned.measured, "nothing is measured twice");
+    assert_eq!(again.measured + again.left, tuned.left);
 
     let mut second = open(folder.path());
     let known =
         second.tune(&cases.each_ref().map(|case| Arc::clone(&case.plan)), Duration::ZERO).expect("known");
-    assert_eq!((known.measured, known.known), (0, tuned.measured));
-    assert_eq!(known.choices, tuned.choices, "what was kept is used as it is");
+    assert_eq!((known.measured, known.known), (0, again.known + again.measured));
+    assert_eq!(known.choices, again.choices, "what was kept is used as it is");
     for (case, before) in cases.iter().zip(&before) {
         assert_eq!(bits(&run_guarded(&mut first, case)), bits(before), "{}", case.name);
         assert_eq!(bits(&run_guarded(&mut second, case)), bits(before), "{}", case.name);
