@@ -134,22 +134,20 @@ impl Ensemble {
             f64::from(answers[index][step * width + column])
         };
         let has_column = |index: usize| self.members[index].trained.spec.columns.len() == columns;
-        terms.clear();
-        terms.extend(
-            self.members.iter().enumerate().map(|(index, member)| (own(index, self.middle), member.weight)),
-        );
-        let centre = join(self.combine, terms);
         // Where a member has only a middle, the others' bounds are moved to the common one.
         let moved = !(0..self.members.len()).all(has_column);
+        let middle = |index: usize| if moved { own(index, self.middle) } else { 0.0 };
+        let members = || self.members.iter().enumerate();
+        terms.clear();
+        terms.extend(members().map(|(index, member)| (middle(index), member.weight)));
+        let centre = if moved { join(self.combine, terms) } else { 0.0 };
         for (column, bound) in target.iter_mut().enumerate() {
             terms.clear();
-            let with_column = self.members.iter().enumerate().filter(|(index, _)| has_column(*index));
-            terms.extend(with_column.map(|(index, member)| {
-                let own_centre = if moved { own(index, self.middle) } else { 0.0 };
-                (own(index, column) - own_centre, member.weight)
-            }));
-            let joined = join(self.combine, terms);
-            *bound = if moved { centre + joined } else { joined } as f32;
+            let with_column = members().filter(|(index, _)| has_column(*index));
+            terms.extend(
+                with_column.map(|(index, member)| (own(index, column) - middle(index), member.weight)),
+            );
+            *bound = (centre + join(self.combine, terms)) as f32;
         }
     }
 }
