@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peregrine_shaders::{Forecaster, LoadError};
+use peregrine_shaders::{Forecaster, LoadError, version_number};
 
 use crate::sealed::{Vault, sealed_name};
 
@@ -138,11 +138,6 @@ fn versions_of(name: &str, dir: &Path) -> Result<Vec<Entry>, CatalogError> {
         .collect();
     versions.sort();
     Ok(versions)
-}
-
-/// `7`, not `07` nor `+7`: two folders must not be one version.
-fn version_number(name: &str) -> Option<u32> {
-    name.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == name)
 }
 
 /// Is this the folder of one version?

@@ -128,7 +128,7 @@ fn named(model: &str, version: Option<u32>) -> Result<(&str, Option<u32>), LoadE
     let plain = parts.iter().all(|part| matches!(part, Component::Normal(_)));
     match *model.split('/').collect::<Vec<_>>() {
         [name] if plain && parts.len() == 1 => Ok((name, version)),
-        [name, number] if plain && parts.len() == 2 => match (number_of(number), version) {
+        [name, number] if plain && parts.len() == 2 => match (version_number(number), version) {
             (Some(number), None) => Ok((name, Some(number))),
             (Some(_), Some(_)) => refuse("says its version already"),
             (None, _) => refuse("names no version: that is a number alone, as 2 and not v2 or 02"),
@@ -171,7 +171,7 @@ fn versions(dir: &Path, files: &dyn Files) -> Vec<(u32, PathBuf)> {
         return vec![(1, dir.to_owned())];
     }
     let below = dir.read_dir().into_iter().flatten().flatten();
-    let number = |name: &std::ffi::OsStr| name.to_str().and_then(number_of);
+    let number = |name: &std::ffi::OsStr| name.to_str().and_then(version_number);
     let mut found: Vec<(u32, PathBuf)> =
         below.filter_map(|entry| Some((number(&entry.file_name())?, entry.path()))).collect();
     found.retain(|(_, dir)| holds_model(dir));
@@ -179,7 +179,8 @@ fn versions(dir: &Path, files: &dyn Files) -> Vec<(u32, PathBuf)> {
     found
 }
 
-/// `7`, not `07` nor `+7`: two folders must not be one version.
-fn number_of(name: &str) -> Option<u32> {
+/// The version that the folder of this name holds: `7`, not `07` nor `+7`, since two folders must not be one version.
+#[must_use]
+pub fn version_number(name: &str) -> Option<u32> {
     name.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == name)
 }

@@ -19,6 +19,7 @@ pub use file::{Files, PlainFiles};
 
 pub(crate) use archive::{Archive, hex};
 pub(crate) use blueprint::Blueprint;
+pub use ensemble::version_number;
 pub(crate) use ensemble::{Combine, EnsembleBlueprint, is_ensemble, members_of, read_ensemble};
 pub(crate) use folder::CaseFile;
 #[cfg(test)]
