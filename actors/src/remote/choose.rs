@@ -167,35 +167,36 @@ pub(crate) struct Stop {
 }
 
 /// The way of one request from node to node: each at most once, and after the first at most one across an ocean.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Course {
     ahead: std::vec::IntoIter<Stop>,
+    asked: Vec<NodeId>,
     ocean_spent: bool,
-    begun: bool,
 }
 
 impl Course {
-    pub(crate) fn new(stops: Vec<Stop>) -> Self {
-        Self { ahead: stops.into_iter(), ocean_spent: false, begun: false }
+    /// Goes on by these stops; who was asked already is not asked again.
+    pub(crate) fn set(&mut self, mut stops: Vec<Stop>) {
+        stops.retain(|stop| !self.asked.contains(&stop.node));
+        self.ahead = stops.into_iter();
     }
 
     /// The next node to be asked in the time that is left.
     pub(crate) fn next(&mut self, remaining: Duration) -> Option<Stop> {
-        let (begun, spent) = (self.begun, self.ocean_spent);
-        self.ahead.find(|stop| stop.rtt < remaining && !(begun && spent && stop.across_ocean))
+        let spent = self.ocean_spent;
+        self.ahead.find(|stop| stop.rtt < remaining && !(spent && stop.across_ocean))
     }
 
     /// What [`Self::next`] would give.
     pub(crate) fn peek(&self, remaining: Duration) -> Option<&Stop> {
-        let (begun, spent) = (self.begun, self.ocean_spent);
-        let fits = |stop: &&Stop| stop.rtt < remaining && !(begun && spent && stop.across_ocean);
+        let fits = |stop: &&Stop| stop.rtt < remaining && !(self.ocean_spent && stop.across_ocean);
         self.ahead.as_slice().iter().find(fits)
     }
 
     /// That node was asked: passing one by costs nothing.
     pub(crate) fn asked(&mut self, stop: &Stop) {
-        self.ocean_spent |= self.begun && stop.across_ocean;
-        self.begun = true;
+        self.ocean_spent |= !self.asked.is_empty() && stop.across_ocean;
+        self.asked.push(stop.node.clone());
     }
 }
 
@@ -406,7 +407,8 @@ mod tests {
             let home = region("sjc");
             let Wish { remaining, .. } = nearest(&home);
             let (stops, _) = order(nodes, nearest(&home), &settings());
-            let mut course = Course::new(stops);
+            let mut course = Course::default();
+            course.set(stops);
             let mut asked = Vec::new();
             while let Some(stop) = course.next(remaining) {
                 course.asked(&stop);
@@ -425,13 +427,32 @@ mod tests {
         let home = region("sjc");
         let Wish { remaining, .. } = nearest(&home);
         let nodes = vec![node("a", 90.0, 0.0), node("b", 91.0, 0.0), node("c", 92.0, 0.0)];
-        let mut course = Course::new(order(nodes, nearest(&home), &settings()).0);
+        let mut course = Course::default();
+        course.set(order(nodes, nearest(&home), &settings()).0);
         course.next(remaining); // passed by
         let first = course.next(remaining).unwrap();
         course.asked(&first);
         let ahead = course.peek(remaining).cloned();
         assert_eq!(ahead.as_ref().map(|stop| stop.node.as_str()), Some("c"));
         assert_eq!(course.next(remaining), ahead);
+        assert_eq!(course.next(remaining), None);
+    }
+
+    #[test]
+    fn another_course_forgets_nothing() {
+        let home = region("sjc");
+        let Wish { remaining, .. } = nearest(&home);
+        let stops = |nodes: &[Candidate]| order(nodes.to_vec(), nearest(&home), &settings()).0;
+        let nodes = [node("a", 1.0, 0.0), node("b", 90.0, 0.0), node("c", 91.0, 0.0), node("d", 2.0, 0.0)];
+        let mut course = Course::default();
+        course.set(stops(&nodes[..2]));
+        for name in ["a", "b"] {
+            let stop = course.next(remaining).unwrap();
+            course.asked(&stop);
+            assert_eq!(stop.node.as_str(), name);
+        }
+        course.set(stops(&nodes));
+        assert_eq!(course.next(remaining).unwrap().node.as_str(), "d", "not asked, and no ocean away");
         assert_eq!(course.next(remaining), None);
     }
 

@@ -165,23 +165,24 @@ impl Remote {
         trace: &Trace,
     ) -> Result<RemoteAnswer, NoAnswer> {
         let now = self.clock.now();
-        let remaining = deadline.remaining(now);
         let key = (request.model.as_str(), request.version);
-        let (stops, passed) = self.stops(key, need, remaining, now).ok_or(NoAnswer::Nobody)?;
+        let (stops, passed) = self.stops(key, need, deadline.remaining(now), now).ok_or(NoAnswer::Nobody)?;
         self.counts.requests.fetch_add(1, Ordering::Relaxed);
         self.retries.lock().deposit(now);
         self.hedges.lock().deposit();
         let errand = Errand {
             remote: self,
             request,
+            need,
             trace,
             deadline,
-            course: Course::new(stops),
+            course: Course::default(),
+            passed,
             attempts: FuturesUnordered::new(),
             asks: 0,
             worst: None,
         };
-        let ended = match tokio::time::timeout_at(deadline.instant().into(), errand.run(passed)).await {
+        let ended = match tokio::time::timeout_at(deadline.instant().into(), errand.run(stops)).await {
             Ok(ended) => ended,
             Err(_elapsed) => Err(RemoteRefusal::DeadlineExceeded),
         };
@@ -294,10 +295,13 @@ impl Remote {
 struct Errand<'a> {
     remote: &'a Remote,
     request: Arc<RemoteForecast>,
+    need: Need,
     /// What it is part of.
     trace: &'a Trace,
     deadline: Deadline,
     course: Course,
+    /// Who is not on the course, and why.
+    passed: Passed,
     attempts: FuturesUnordered<Attempt>,
     asks: usize,
     /// The refusal that says most to the caller.
@@ -313,9 +317,10 @@ enum Why {
 }
 
 impl Errand<'_> {
-    async fn run(mut self, mut passed: Passed) -> Result<RemoteAnswer, RemoteRefusal> {
-        let Some(mut hedge_at) = self.ask_next(Why::First, &mut passed) else {
-            return Err(nobody(passed));
+    async fn run(mut self, stops: Vec<Stop>) -> Result<RemoteAnswer, RemoteRefusal> {
+        self.course.set(stops);
+        let Some(mut hedge_at) = self.ask_next(Why::First) else {
+            return Err(nobody(self.passed));
         };
         loop {
             let hedge = async {
@@ -332,7 +337,7 @@ impl Errand<'_> {
                         Some(ended) => return ended,
                         // A hedge is under way: it is the retry.
                         None if !self.attempts.is_empty() => hedge_at = None,
-                        None => match self.retry(&mut passed) {
+                        None => match self.retry() {
                             Some(next) => hedge_at = next,
                             None => break,
                         },
@@ -340,11 +345,11 @@ impl Errand<'_> {
                 }
                 () = hedge => {
                     hedge_at = None;
-                    self.hedge(&mut passed);
+                    self.hedge();
                 }
             }
         }
-        Err(self.worst.take().unwrap_or_else(|| nobody(passed)))
+        Err(self.worst.take().unwrap_or_else(|| nobody(self.passed)))
     }
 
     /// What an ended attempt means for the caller; `None`: others may do better.
@@ -373,20 +378,31 @@ impl Errand<'_> {
     }
 
     /// Asks another node because one refused; `None`: there is none, or too much was asked already.
-    fn retry(&mut self, passed: &mut Passed) -> Option<Option<Instant>> {
+    fn retry(&mut self) -> Option<Option<Instant>> {
         if self.asks >= ASKS_MAX {
             return None;
         }
+        self.look_again();
         self.course.peek(self.remaining())?;
         if !self.remote.retries.lock().withdraw(self.remote.clock.now()) {
             self.remote.counts.retries_refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        self.ask_next(Why::Retry, passed)
+        self.ask_next(Why::Retry)
+    }
+
+    /// A lost node is noticed after a second or two: who serves the model by now is another question than who did then.
+    fn look_again(&mut self) {
+        let now = self.remote.clock.now();
+        let key = (self.request.model.as_str(), self.request.version);
+        if let Some((stops, passed)) = self.remote.stops(key, self.need, self.deadline.remaining(now), now) {
+            self.course.set(stops);
+            self.passed = passed;
+        }
     }
 
     /// Asks another node because one is late.
-    fn hedge(&mut self, passed: &mut Passed) {
+    fn hedge(&mut self) {
         if self.asks >= ASKS_MAX || self.course.peek(self.remaining()).is_none() {
             return;
         }
@@ -394,11 +410,11 @@ impl Errand<'_> {
             self.remote.counts.hedges_refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.ask_next(Why::Hedge, passed);
+        self.ask_next(Why::Hedge);
     }
 
     /// Asks the next node that lets itself be asked, and says when a second one is to be; `None`: there is none.
-    fn ask_next(&mut self, why: Why, passed: &mut Passed) -> Option<Option<Instant>> {
+    fn ask_next(&mut self, why: Why) -> Option<Option<Instant>> {
         let remote = self.remote;
         loop {
             let stop = self.course.next(self.remaining())?;
@@ -407,11 +423,11 @@ impl Errand<'_> {
             let settings = remote.settings.load();
             let maxima = (settings.in_flight_max, settings.in_flight_max_of(&stop.region));
             let Some(seat) = remote.seats.take(&peer, maxima) else {
-                passed.full += 1;
+                self.passed.full += 1;
                 continue;
             };
             let Some(ticket) = attempt::enter(&peer, &stop, now) else {
-                passed.unwell += 1;
+                self.passed.unwell += 1;
                 continue;
             };
             self.course.asked(&stop);

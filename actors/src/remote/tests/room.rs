@@ -262,6 +262,21 @@ async fn the_next_node_answers_for_one_that_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_serves_by_now_answers_for_one_that_is_lost() {
+    let lost = Way::Refuses(1500 * MS, RemoteRefusal::Unreachable("lost".to_owned()));
+    let rig = Rig::new(&[("a", 1, lost), ("b", 5, GOOD), ("c", 6, GOOD)], |_| {});
+    rig.change("b", |provider| provider.draining = true);
+    rig.change("c", |provider| provider.draining = true);
+    let join = async {
+        tokio::time::sleep(1000 * MS).await;
+        rig.change("b", |provider| provider.draining = false);
+    };
+    let (ended, ()) = tokio::join!(rig.ask(3000 * MS), join);
+    assert_eq!(ended.unwrap(), "b");
+    assert_eq!(rig.asked(), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_final_refusal_is_not_retried() {
     let not_finite = RemoteRefusal::NotFinite { row: 0 };
     let rig = Rig::new(&[("a", 1, refuses(not_finite.clone())), ("b", 5, GOOD)], |_| {});
