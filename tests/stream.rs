@@ -98,11 +98,18 @@ fn what_cannot_be_is_refused_by_name() {
 
 #[test]
 fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
+    // Many are written to by one walk, few each by its own task.
+    for others in [1, 9] {
+        a_reader_stops(others);
+    }
+}
+
+fn a_reader_stops(others: usize) {
     let room = Room::new(&[("STREAM__LOG_MESSAGES_MAX", "64"), ("STREAM__CLOSE_TIMEOUT", "30s")]);
     let addr = room.node.node.addr;
     let mut slow = WebSocket::open(addr, "/v1/stream", None);
-    let mut fast = WebSocket::open(addr, "/v1/stream", None);
-    for socket in [&mut slow, &mut fast] {
+    let mut fast: Vec<_> = (0..others).map(|_| WebSocket::open(addr, "/v1/stream", None)).collect();
+    for socket in fast.iter_mut().chain([&mut slow]) {
         socket.text(&subscribe(1, r#""series":["a"]"#));
         socket.op("subscribed");
     }
@@ -111,7 +118,9 @@ fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
     for seq in 1..=count {
         room.publish("a", seq);
         if seq % 32 == 0 {
-            (0..32).for_each(|at| assert_eq!(fast.op("prediction")["seq"], seq - 31 + at));
+            for socket in &mut fast {
+                (0..32).for_each(|at| assert_eq!(socket.op("prediction")["seq"], seq - 31 + at));
+            }
         }
     }
     let mut last = 0;
@@ -133,6 +142,79 @@ fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
         }
     }
     assert!(last < count);
+}
+
+/// Readers of one log that do something else meanwhile, each in its way.
+#[test]
+fn many_readers_of_one_log_get_every_number_whatever_each_does() {
+    const READERS: usize = 24;
+    let log = [("STREAM__LOG_MESSAGES_MAX", "1000000"), ("STREAM__LOG_MAX", "256MiB")];
+    let room = Room::new(&[log[0], log[1], ("STREAM__CLOSE_TIMEOUT", "30s")]);
+    let addr = room.node.node.addr;
+    let join = || {
+        let mut socket = WebSocket::open(addr, "/v1/stream", None);
+        socket.text(&subscribe(1, r#""series":["a"]"#));
+        socket.op("subscribed");
+        socket
+    };
+    let mut late = join();
+    let mut sockets: Vec<_> = (0..READERS).map(|_| join()).collect();
+    let mut gone = join();
+    // More than the kernel keeps for the one that does not read yet.
+    let (step, count) = (40, 30_000);
+    for seq in 1..=count {
+        room.publish("a", seq);
+        if seq % step != 0 {
+            continue;
+        }
+        for (at, socket) in sockets.iter_mut().enumerate() {
+            let mut awaited = usize::from(at % 3 == 0);
+            if awaited > 0 {
+                socket.text(r#"{"op":"ping","id":7}"#);
+            }
+            let mut next = seq + 1 - step;
+            while next <= seq || awaited > 0 {
+                let message = socket.json();
+                match message["op"].as_str() {
+                    Some("prediction") => {
+                        assert_eq!(message["seq"], next, "reader {at}");
+                        next += 1;
+                    }
+                    Some("pong") => awaited -= 1,
+                    other => panic!("reader {at}: {other:?}"),
+                }
+            }
+        }
+        match seq {
+            800 => {
+                for socket in &mut sockets[..4] {
+                    socket.text(&subscribe(2, r#""series":["b"]"#));
+                    socket.op("subscribed");
+                }
+                room.publish("b", 1);
+                sockets[..4].iter_mut().for_each(|socket| assert_eq!(socket.op("prediction")["series"], "b"));
+            }
+            1600 => {
+                for socket in &mut sockets[..2] {
+                    socket.text(r#"{"op":"unsubscribe","id":2}"#);
+                    socket.op("unsubscribed");
+                }
+                gone = join();
+            }
+            _ => {}
+        }
+    }
+    drop(gone);
+    for seq in 1..=count {
+        assert_eq!(late.op("prediction")["seq"], seq);
+    }
+    room.publish("a", count + 1);
+    assert_eq!(late.op("prediction")["seq"], count + 1);
+    sockets.iter_mut().for_each(|socket| assert_eq!(socket.op("prediction")["seq"], count + 1));
+    let metrics = String::from_utf8(room.node.get("/metrics").body).expect("text");
+    let sent = metrics.lines().find_map(|line| line.strip_prefix("peregrine_stream_messages_total "));
+    let sent: f64 = sent.expect("it is counted").parse().expect("a number");
+    assert!(sent >= (count * (READERS as u64 + 1)) as f64, "{sent}");
 }
 
 #[test]

@@ -54,7 +54,6 @@ use actix_web::error::InternalError;
 use actix_web::middleware::{self, Next};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError, web};
 use peregrine_actors::Trace;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 pub(crate) use app::{Shared, SharedParts};
@@ -157,7 +156,7 @@ impl Serving {
         }
     }
 
-    fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
+    fn http<T: stream::Socket>(
         &self,
     ) -> impl ServiceFactory<Opened<T>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
     {

@@ -144,6 +144,14 @@ impl Subscription {
         &self.channel.selector
     }
 
+    /// A reader at the same place of the same channel, which conflates nothing.
+    pub(super) fn beside(&self, number: u64) -> Self {
+        let (channel, render) = (Arc::clone(&self.channel), Arc::clone(&self.render));
+        let mut beside = Self::new(channel, render, Arc::clone(&self.on_leave), number, false);
+        beside.cursor = self.cursor;
+        beside
+    }
+
     /// Moves to the newest end; what comes there and is in `skip` (by stream: number and epoch) is passed over.
     pub(super) fn start(&mut self, cursor: u64, skip: HashMap<u32, (u64, u64)>) {
         self.cursor = cursor;
@@ -159,9 +167,33 @@ impl Subscription {
         self.channel.log.lock().head().saturating_sub(self.cursor)
     }
 
+    /// Where this reader stands in the log, if what comes there from now on is all that it is to be handed.
+    #[must_use]
+    pub fn place(&self) -> Option<u64> {
+        let is_plain = !self.conflate && !self.warned && self.held.is_none() && self.skip.is_none();
+        is_plain.then_some(self.cursor)
+    }
+
+    /// Somebody else has handed out the frames before this place, which was [`Self::place`] or is behind it.
+    pub fn advance(&mut self, place: u64) {
+        self.cursor = place;
+    }
+
+    /// What tells its channel from all others that there are now.
+    #[must_use]
+    pub fn channel_key(&self) -> usize {
+        Arc::as_ptr(&self.channel).addr()
+    }
+
+    /// Readers of its channel, this one included.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        self.channel.readers.load(Ordering::Relaxed)
+    }
+
     /// Hands out frames in order until `take` refuses one, which is not handed out then. At the end of the log
-    /// `waker` is left there.
-    pub fn read(&mut self, waker: &Waker, mut take: impl FnMut(&Bytes) -> bool) -> Read {
+    /// `waker` is left there, if somebody is to be woken.
+    pub fn read(&mut self, waker: Option<&Waker>, mut take: impl FnMut(&Bytes) -> bool) -> Read {
         loop {
             if self.held.is_some() {
                 // What left while the rest is handed out comes with it.
@@ -180,7 +212,11 @@ impl Subscription {
 
     /// Hands out what is in the log, unless something that left it comes before that. One lock, since all readers of a
     /// channel want it at the same moment.
-    fn read_log(&mut self, waker: &Waker, take: &mut impl FnMut(&Bytes) -> bool) -> Result<Read, Overtaken> {
+    fn read_log(
+        &mut self,
+        waker: Option<&Waker>,
+        take: &mut impl FnMut(&Bytes) -> bool,
+    ) -> Result<Read, Overtaken> {
         let mut log = self.channel.log.lock();
         if let Some(overtaken) = log.overtook(self.number) {
             return Err(overtaken);
@@ -207,7 +243,9 @@ impl Subscription {
             return Ok(Read::Full);
         }
         let head = log.head();
-        if self.waiting_at != Some(head) {
+        if let Some(waker) = waker
+            && self.waiting_at != Some(head)
+        {
             log.wait_anew(self.number, waker);
             self.waiting_at = Some(head);
         }

@@ -241,6 +241,12 @@ impl Hub {
         Ok(Subscription::new(channel, Arc::clone(&inner.render), on_leave, inner.number(), conflate))
     }
 
+    /// Another reader where this one stands, which gets whatever comes there from now on.
+    #[must_use]
+    pub fn join_beside(&self, reader: &Subscription) -> Subscription {
+        reader.beside(self.inner.number())
+    }
+
     /// The stream of a name; a new one if somebody wants it (or `only_wanted` is not asked) and there is room.
     pub(super) fn stream_of(&self, id: &StreamId, only_wanted: bool) -> Option<Arc<Stream>> {
         let mut registry = self.inner.registry.write();

@@ -8,12 +8,14 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::busy;
@@ -65,6 +67,15 @@ pub(in crate::gateway) trait Session {
         Ok(false)
     }
 
+    /// The connection sleeps with nothing left to write: whole messages may be written to its socket for it, until it takes
+    /// that back.
+    fn entrust(&mut self, _socket: RawFd, _waker: &Waker) {}
+
+    /// The connection is awake; what was written for it, if somebody was to.
+    fn take_back(&mut self) -> Option<Written> {
+        None
+    }
+
     /// The client does not take what is sent.
     fn blocked(&mut self, _waker: &Waker, _out: &mut Outbox) -> Result<(), CloseReason> {
         Ok(())
@@ -80,6 +91,33 @@ pub(in crate::gateway) trait Session {
 
     /// The node is about to close the connection.
     fn goodbye(&mut self, _why: End, _out: &mut Outbox) {}
+}
+
+/// What was written for a connection that slept.
+#[derive(Debug)]
+pub(in crate::gateway) struct Written {
+    /// Anything at all.
+    pub(super) any: bool,
+    /// Of a message that the socket did not take whole.
+    pub(super) rest: Bytes,
+}
+
+/// What a websocket speaks over.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// The descriptor, if what is written there reaches the client as it is.
+    fn plain(&self) -> Option<RawFd>;
+}
+
+impl Socket for TcpStream {
+    fn plain(&self) -> Option<RawFd> {
+        Some(self.as_raw_fd())
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Socket for tokio_rustls::server::TlsStream<T> {
+    fn plain(&self) -> Option<RawFd> {
+        None
+    }
 }
 
 /// Frames for one client alone.
@@ -174,8 +212,9 @@ enum Phase {
 }
 
 pub(super) struct Connection<T, S> {
-    io: T,
+    /// Goes before its socket does, which others may write to.
     session: S,
+    io: T,
     reader: Reader,
     /// What came while no message could be taken.
     unread: Vec<u8>,
@@ -191,7 +230,7 @@ pub(super) struct Connection<T, S> {
     blocked: bool,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
+impl<T: Socket, S: Session> Connection<T, S> {
     /// `first` goes out before anything else; `unread` came together with the handshake.
     pub(super) fn new(
         io: T,
@@ -203,8 +242,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
     ) -> Self {
         let timer = Timer::new(patience.tick);
         Self {
-            io,
             session,
+            io,
             reader,
             unread,
             out: Outbox::default(),
@@ -221,6 +260,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
 
     /// Lives until the connection has ended. `stopping`: the node takes leave of its clients.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, stopping: bool) -> Poll<End> {
+        if let Some(Written { any, rest }) = self.session.take_back() {
+            self.rest = rest;
+            if any {
+                self.wrote(0);
+            }
+        }
         if stopping && self.phase == Phase::Open {
             self.session.goodbye(End::Drained, &mut self.out);
             self.close(&CloseReason::new(GOING_AWAY, "the node stops"), End::Drained, false, cx);
@@ -240,6 +285,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin, S: Session> Connection<T, S> {
                 Ok(None) => {}
                 Err(_) => return Poll::Ready(self.end_of(End::Gone)),
             }
+        }
+        let is_idle = self.phase == Phase::Open && !self.blocked && self.rest.is_empty();
+        if let Some(socket) = self.io.plain()
+            && is_idle
+            && self.out.frames.is_empty()
+        {
+            self.session.entrust(socket, cx.waker());
         }
         Poll::Pending
     }
@@ -575,7 +627,7 @@ pub(super) async fn run<T, S>(
     mut stopping: impl FnMut(&Waker) -> bool,
 ) -> End
 where
-    T: AsyncRead + AsyncWrite + Unpin,
+    T: Socket,
     S: Session,
 {
     std::future::poll_fn(|cx| {

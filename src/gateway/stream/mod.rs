@@ -1,10 +1,11 @@
 //! Websockets: `GET /v1/stream` and `GET /v1/echo`; also those that watch a node, which `overview` speaks for.
 //!
 //! `upgrade` takes the socket out of HTTP's hands, `ws` is RFC 6455, `connection` is one socket, `session` what is
-//! said over it; `ops` reads and `print` writes the messages. Predictions come from the hub as ready frames.
+//! said over it, `fanout` writes what many sleeping ones are to get; `ops` reads and `print` writes the messages. Predictions come from the hub as ready frames.
 
 mod connection;
 mod echo;
+mod fanout;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
 mod handshake;
@@ -36,6 +37,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v1/echo", refuse_echo);
 }
 
+pub(crate) use connection::Socket;
 pub(super) use connection::{Message, Outbox, Session};
 pub(super) use ws::CloseReason;
 

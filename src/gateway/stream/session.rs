@@ -1,6 +1,7 @@
 //! One client of the stream: its subscriptions, its ticks on their way, and what it is told.
 
 use std::future::Future;
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -22,7 +23,8 @@ use tokio::time::timeout_at;
 
 use super::super::Shared;
 use super::super::guard::{INGEST, PREDICT, Pass};
-use super::connection::{End, Message, Outbox, Session};
+use super::connection::{End, Message, Outbox, Session, Written};
+use super::fanout::{self, Place};
 use super::message_pack::to_json;
 use super::ops::{self, Id, Op, Subscribe};
 use super::print::{self, Frames, Subscribed};
@@ -45,7 +47,10 @@ pub(super) struct Talk {
     encoding: Encoding,
     /// What its handshake was part of, and so are its ticks that say nothing else.
     caller: Option<TraceContext>,
+    /// What its socket is sent comes out as it goes in: others may write to it.
+    is_plain: bool,
     subscriptions: Vec<Entry>,
+    place: Option<Place>,
     begun: Option<Box<FuturesUnordered<Begun>>>,
     subscribing: bool,
 }
@@ -86,9 +91,19 @@ impl Talk {
         pass: Pass,
         encoding: Encoding,
         caller: Option<TraceContext>,
+        is_plain: bool,
     ) -> Self {
-        let subscriptions = Vec::new();
-        Self { shared, pass, encoding, caller, subscriptions, begun: None, subscribing: false }
+        Self {
+            shared,
+            pass,
+            encoding,
+            caller,
+            is_plain,
+            subscriptions: Vec::new(),
+            place: None,
+            begun: None,
+            subscribing: false,
+        }
     }
 
     fn begin(&mut self, what: impl Future<Output = Done> + 'static) {
@@ -227,11 +242,14 @@ impl Session for Talk {
             taken
         };
         let (mut fell, mut more) = (false, false);
+        let alone = self.is_plain && self.subscriptions.len() == 1;
         for entry in &mut self.subscriptions {
             if !entry.past(&mut counted) {
                 more = true;
                 break;
             }
+            // Who gives its place away is woken by nobody but those who write there.
+            let waker = if alone && fanout::takes(&entry.reader) { None } else { Some(waker) };
             match entry.reader.read(waker, &mut counted) {
                 Read::Waiting => continue,
                 Read::Full => more = true,
@@ -240,7 +258,25 @@ impl Session for Talk {
             break;
         }
         self.shared.stream.count(frames, bytes);
+        self.shared.stream.saw_lag(frames);
         if fell { Err(self.fall(out)) } else { Ok(more) }
+    }
+
+    fn entrust(&mut self, socket: RawFd, waker: &Waker) {
+        if let [entry] = &self.subscriptions[..]
+            && self.is_plain
+            && fanout::takes(&entry.reader)
+        {
+            self.place = fanout::join(&self.shared.stream, &entry.reader, socket, waker);
+        }
+    }
+
+    fn take_back(&mut self) -> Option<Written> {
+        let (place, written) = self.place.take()?.leave();
+        if let [entry] = &mut self.subscriptions[..] {
+            entry.reader.advance(place);
+        }
+        Some(written)
     }
 
     fn blocked(&mut self, waker: &Waker, out: &mut Outbox) -> Result<(), CloseReason> {

@@ -199,7 +199,6 @@ impl Streams {
     pub(super) fn count(&self, frames: u64, bytes: u64) {
         if frames > 0 {
             self.sent.add(frames, bytes);
-            self.saw_lag(frames);
         }
     }
 

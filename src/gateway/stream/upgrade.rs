@@ -15,14 +15,14 @@ use actix_web::ResponseError;
 use actix_web::dev::ServiceResponse;
 use actix_web::web::{Data, Query};
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::super::Shared;
 use super::super::error::Problem;
 use super::super::guard::{self, Pass};
 use super::super::overview::{self, Viewer, Whose};
 use super::super::traced;
-use super::connection::{Connection, Patience, Session, run};
+use super::connection::{Connection, Patience, Session, Socket, run};
 use super::echo::Echo;
 use super::handshake::{Agreed, Dialects, agree};
 use super::session::Talk;
@@ -69,7 +69,7 @@ where
     A: actix_service::Service<Request, Response = ServiceResponse<B>> + 'static,
     A::Error: Into<Response<BoxBody>>,
     B: MessageBody,
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: Socket,
 {
     type Response = ();
     type Error = Broken;
@@ -100,7 +100,8 @@ where
             What::Stream => {
                 let caller = traced::caller(request.head().headers());
                 drop(request);
-                let session = Talk::new(shared.clone(), pass, encoding, caller);
+                let is_plain = framed.io_ref().plain().is_some();
+                let session = Talk::new(shared.clone(), pass, encoding, caller, is_plain);
                 talk(framed, session, bytes_max, answer, shared.stream.patience(), seat)
             }
             What::Overview => {
@@ -163,7 +164,7 @@ fn talk<T, S>(
     seat: Seat,
 ) -> Answering
 where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: Socket,
     S: Session + 'static,
 {
     let parts = framed.into_parts();
@@ -188,7 +189,7 @@ where
     /// What HTTP says to it.
     fn answer<T>(&self, request: Request, framed: Framed<T, Codec>) -> Answering
     where
-        T: AsyncRead + AsyncWrite + Unpin + 'static,
+        T: Socket,
     {
         let answer = self.app.call(request);
         in_time(self.shared.config().deadline.max, async move {
@@ -203,7 +204,7 @@ where
 /// To somebody who may not open a websocket.
 fn refused<T>(framed: Framed<T, Codec>, problem: Problem, within: Duration) -> Answering
 where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    T: Socket,
 {
     let mut answer: Response<BoxBody> = problem.error_response().into();
     guard::seal(answer.headers_mut(), None, false);
@@ -216,7 +217,7 @@ fn in_time(within: Duration, answered: impl Future<Output = Result<(), Broken>> 
 }
 
 /// Writes an answer and hangs up: what follows a refused upgrade may be anything.
-async fn respond<T: AsyncRead + AsyncWrite + Unpin>(
+async fn respond<T: Socket>(
     framed: Framed<T, Codec>,
     mut response: Response<impl MessageBody>,
 ) -> Result<(), Broken> {

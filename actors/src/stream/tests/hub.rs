@@ -47,7 +47,7 @@ fn a_waiting_reader_is_woken_once_per_event() {
     let count = Arc::new(Count::default());
     let waker = Waker::from(Arc::clone(&count));
     for _ in 0..3 {
-        assert_eq!(reader.read(&waker, |_| true), Read::Waiting);
+        assert_eq!(reader.read(Some(&waker), |_| true), Read::Waiting);
     }
     hub.publish(event("a", "1"));
     hub.publish(event("a", "2"));
@@ -114,7 +114,7 @@ fn who_conflates_misses_no_number_however_seldom_it_comes() {
                 0 => assert!(reader.blocked(waker).is_some(), "seed {seed}"),
                 1 => {
                     let mut room = draw(6);
-                    let end = reader.read(waker, |frame| {
+                    let end = reader.read(Some(waker), |frame| {
                         let taken = room > 0;
                         room = room.saturating_sub(1);
                         if taken {
@@ -394,7 +394,7 @@ fn join(hub: &Hub, patterns: &[&str], conflate: bool) -> Subscription {
 
 fn read(reader: &mut Subscription) -> (Read, String) {
     let mut text = String::new();
-    let end = reader.read(Waker::noop(), |frame| {
+    let end = reader.read(Some(Waker::noop()), |frame| {
         text += std::str::from_utf8(frame).expect("words");
         true
     });
