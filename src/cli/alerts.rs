@@ -2,11 +2,35 @@
 
 use std::io::{self, Write};
 
-use super::{AlertRulesArgs, CliError, print_json, resolved_without_models};
+use clap::{Args, Subcommand};
+
+use super::options::ConfigArgs;
+use super::{CliError, print_json};
 use crate::alerts::rules_file;
 
-pub(super) fn rules(args: AlertRulesArgs) -> Result<(), CliError> {
-    let config = resolved_without_models(args.config)?.config.alerts;
+#[derive(Debug, Subcommand)]
+pub(super) enum AlertsVerb {
+    /// Print the rules of the configuration as a rules file of Prometheus
+    Rules(AlertRulesArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AlertRulesArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(verb: &AlertsVerb) -> Result<(), CliError> {
+    match verb {
+        AlertsVerb::Rules(args) => rules(args),
+    }
+}
+
+fn rules(args: &AlertRulesArgs) -> Result<(), CliError> {
+    let config = args.config.resolved_without_models()?.config.alerts;
     let text = rules_file(&config.rules, config.window);
     if args.json {
         let names: Vec<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();

@@ -10,7 +10,8 @@ use peregrine_shaders::verify::{HALVES_TOLERANCE, tolerance};
 use peregrine_shaders::{Backend, ExecuteError, LoadError, Precision, Scratch};
 use serde_json::{Value, json};
 
-use super::{CliError, print_json, resolved, resolved_without_models};
+use super::options::{ConfigArgs, ModelsArgs};
+use super::{CliError, print_json};
 use crate::audit::{Folder, Located, ReadError, View};
 use crate::backends;
 use crate::catalog::{self, Entry};
@@ -31,9 +32,8 @@ pub(super) struct RecordsArgs {
     /// Folder of records; default: audit.dir of the configuration
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Configuration file; later ones win over earlier ones
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -60,9 +60,8 @@ pub(super) struct VerifyArgs {
 pub(super) struct ReplayArgs {
     #[arg(value_name = "ID")]
     id: String,
-    /// Adds a model repository
-    #[arg(long, value_name = "DIR")]
-    models: Vec<PathBuf>,
+    #[command(flatten)]
+    models: ModelsArgs,
     #[command(flatten)]
     records: RecordsArgs,
 }
@@ -218,7 +217,7 @@ fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     if !located.is_intact {
         return Err(edited(&located).into());
     }
-    let config = resolved(config.clone(), args.models.clone())?.config;
+    let config = config.resolved(&args.models)?.config;
     let entries = catalog::scan(&config.models.repositories)?;
     let again = again(&located.record, &entries, &config.models.vault)?;
     let holds = again.holds();
@@ -332,7 +331,7 @@ fn folder(args: &RecordsArgs) -> Result<(Folder, PathBuf), CliError> {
     let dir = match &args.dir {
         Some(dir) => dir.clone(),
         None => {
-            let part = resolved_without_models(args.config.clone())?.config.audit;
+            let part = args.config.resolved_without_models()?.config.audit;
             part.ok_or_else(|| {
                 CliError::Usage("no records: give --dir, or a --config with audit.dir".to_owned())
             })?

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use peregrine_actors::{ForecastError, ForecastRequest, LoadRefused, Profile, Profiles, System};
 use peregrine_runtime::{Clock, Deadline, SystemClock};
@@ -14,7 +15,9 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use super::{BenchArgs, CliError, print_json, print_table, resolved};
+use super::load::{self, LoadArgs};
+use super::options::{ConfigArgs, ModelsArgs};
+use super::{CliError, print_json, print_table};
 use crate::{backends, catalog, settings};
 
 /// Requests that are under way at once in the second measurement.
@@ -22,6 +25,30 @@ const AT_ONCE: usize = 64;
 /// Rows of a request in the third.
 const BATCH_ROWS: usize = 1_000;
 const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+#[command(mut_arg("config", |arg| arg.help("With --profiles: configuration file; later ones win over earlier ones")))]
+#[command(mut_arg("models", |arg| arg.help("With --profiles: adds a model repository")))]
+pub(super) struct BenchArgs {
+    /// What each profile gives here, inside this process
+    #[arg(long)]
+    profiles: bool,
+    /// Which model is asked; default: the configured one
+    #[arg(long, value_name = "NAME")]
+    pub(super) model: Option<String>,
+    /// Length of each measurement: of a profile, or of one window under load
+    #[arg(long, default_value_t = 2.0)]
+    pub(super) seconds: f64,
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    #[command(flatten)]
+    pub(super) models: ModelsArgs,
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) load: LoadArgs,
+}
 
 /// Why a bench gave up.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +80,12 @@ struct Measured {
 
 pub(super) fn run(args: BenchArgs) -> Result<(), CliError> {
     if !args.profiles {
-        return super::load::run(&args);
+        return load::run(&args);
     }
     if !(0.1..=600.0).contains(&args.seconds) {
         return Err(CliError::Usage("--seconds is not within 0.1 and 600".to_owned()));
     }
-    let config = resolved(args.config, args.models)?.config;
+    let config = args.config.resolved(&args.models)?.config;
     let mut models = Vec::new();
     for entry in catalog::scan(&config.models.repositories)? {
         let loaded = catalog::load(&entry, &config.models.vault);

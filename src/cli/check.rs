@@ -2,13 +2,25 @@
 
 use std::io::{self, Write};
 
-use super::{CheckArgs, CliError, print_json, resolved};
+use clap::Args;
+
+use super::options::{ConfigArgs, ModelsArgs};
+use super::{CliError, print_json};
 use crate::catalog;
 use crate::config::{ConfigError, Resolved};
 use crate::series_store::SeriesStore;
 
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
 pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
-    let resolved = resolved(args.config, Vec::new())?;
+    let resolved = args.config.resolved(&ModelsArgs::default())?;
     compare(&resolved)?;
     if args.json {
         print_json(&resolved.to_json())?;

@@ -10,9 +10,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde_json::json;
 
-use super::{CliError, ClusterArgs, print_json, resolved};
+use super::options::{ConfigArgs, ModelsArgs};
+use super::{CliError, print_json};
 use crate::config::{NodeEntry, RoleChoice};
 use crate::node;
 
@@ -22,6 +24,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const READY_WITHIN: Duration = Duration::from_secs(300);
 /// What a node may take beyond its own drain.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+#[command(mut_arg("config", |arg| arg.required(true).help(
+    "Configuration file with [[nodes]], e.g. configs/cluster-local.toml; later ones win over earlier ones"
+)))]
+pub(super) struct ClusterArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
+    /// List the nodes as JSON once all of them answer
+    #[arg(long)]
+    json: bool,
+}
 
 enum Event {
     /// The node at this position answers there.
@@ -42,7 +58,7 @@ struct Running {
 
 pub(super) fn run(args: ClusterArgs) -> Result<(), CliError> {
     let json = args.json;
-    let resolved = resolved(args.config.clone(), args.models.clone())?;
+    let resolved = args.config.resolved(&args.models)?;
     let nodes = resolved.config.nodes.clone();
     if nodes.is_empty() {
         let message = "no [[nodes]] are configured; give --config configs/cluster-local.toml".to_owned();
@@ -80,7 +96,7 @@ fn command(
 ) -> Result<Command, CliError> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("serve");
-    for (option, paths) in [("--config", &args.config), ("--models", &args.models)] {
+    for (option, paths) in [("--config", &args.config.files), ("--models", &args.models.dirs)] {
         for path in paths {
             command.arg(option).arg(path);
         }

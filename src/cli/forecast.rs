@@ -8,18 +8,47 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use peregrine_shaders::{ExecuteError, Executor, Forecaster, LoadError, ModelSpec, Scratch, Windows};
 
+use super::CliError;
 use super::long_table::{LastWindow, TableError, last_windows};
-use super::{CliError, ForecastArgs, resolved};
+use super::options::{ConfigArgs, ModelsArgs, vault};
 use crate::backends;
 use crate::catalog::{self, Entry};
+use crate::config::BackendChoice;
 use crate::unpacked::unpacked;
 
 /// Windows per executor call: enough to fill a device, few enough for the bar to move.
 const BATCH_ROWS: usize = 256;
 const GPU_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+#[command(mut_arg("config", |arg| arg.help("Configuration file that names the repositories")))]
+pub(super) struct ForecastArgs {
+    /// Name in a repository, or a model folder
+    #[arg(long)]
+    model: String,
+    /// CSV unique_id,ds,y[,exogenous…], plain or gzip, rows of a series in order of time. The last window of each series is
+    /// forecast; a shorter series is padded on the left and masked; rows with empty y after the last value give the future
+    /// exogenous columns
+    #[arg(long, value_name = "FILE", verbatim_doc_comment)]
+    input: PathBuf,
+    /// Where the forecasts go; default: stdout
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Which device computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendChoice,
+    /// Each model once more with matrices of halves
+    #[arg(long)]
+    halves: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
+}
 
 /// Why a table is not forecast; the caller acts, or the operator where a device or file fails.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +76,8 @@ pub(super) enum ForecastCsvError {
 }
 
 pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
-    let entry = find(&args.model, args.config, args.models)?;
-    let forecaster = catalog::load(&entry, &super::vault()?)
+    let entry = find(&args.model, &args.config, &args.models)?;
+    let forecaster = catalog::load(&entry, &vault()?)
         .map_err(|source| ForecastCsvError::Load { model: args.model.clone(), source })?;
     let ModelSpec { family, series, .. } = **forecaster.spec();
     if family.is_multivariate() {
@@ -72,12 +101,12 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
 }
 
 /// A model folder if the name is one, else the newest version in the repositories.
-pub(super) fn find(model: &str, config: Vec<PathBuf>, models: Vec<PathBuf>) -> Result<Entry, CliError> {
+pub(super) fn find(model: &str, config: &ConfigArgs, models: &ModelsArgs) -> Result<Entry, CliError> {
     if catalog::holds_model(Path::new(model)) {
         let found = catalog::find(Path::new(model))?;
         return found.into_iter().last().ok_or_else(|| CliError::Usage(format!("{model}: no model in it")));
     }
-    let config = resolved(config, models)?.config;
+    let config = config.resolved(models)?.config;
     let entries = catalog::scan(&config.models.repositories)?;
     if let Some(entry) = entries.iter().rfind(|entry| entry.name == model) {
         return Ok(entry.clone());

@@ -9,9 +9,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CliError, ImportArgs, print_json, resolved};
+use super::options::{ConfigArgs, ModelsArgs, vault};
+use super::{CliError, print_json};
 use crate::catalog::{self, Entry};
 use crate::sealed::Vault;
 
@@ -33,6 +35,28 @@ const FILES: [&str; 8] = [
     "cases.safetensors.aes",
     "signature.json",
 ];
+
+#[derive(Debug, Args)]
+#[command(mut_arg("config", |arg| arg.help("Configuration file that names the repository")))]
+pub(super) struct ImportArgs {
+    /// Folder with model.json and weights.safetensors, or what neuralforecast's save wrote: the folder, or a file of it
+    #[arg(value_name = "PATH")]
+    dir: PathBuf,
+    /// Repository to copy into; default: the first configured one
+    #[arg(long, value_name = "REPO")]
+    to: Option<PathBuf>,
+    /// Name in the repository; default: the folder's, or the file's
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Replace a model of that name
+    #[arg(long)]
+    force: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// The model is not imported; the repository is as before.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +81,14 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
     let repository = match &args.to {
         Some(repository) => repository.clone(),
         None => {
-            let config = resolved(args.config.clone(), Vec::new())?.config;
+            let config = args.config.resolved(&ModelsArgs::default())?.config;
             let first = config.models.repositories.into_iter().next();
             first.ok_or_else(|| {
                 CliError::Usage("no repository is configured; name one with --to".to_owned())
             })?
         }
     };
-    let target = import(&source, &repository, &name, args.force, &super::vault()?)?;
+    let target = import(&source, &repository, &name, args.force, &vault()?)?;
     if args.json {
         print_json(&json!({ "model": name, "dir": target }))?;
     } else {

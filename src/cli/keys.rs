@@ -1,16 +1,57 @@
-//! `peregrine keys new`: draws an API key, shows it once, and prints what the file of keys needs.
+//! `peregrine keys new | model`: draws a key and shows it once, with what the file of keys, or of signers, needs.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use clap::{Args, Subcommand};
 use peregrine_runtime::{Clock as _, SystemClock};
 use serde_json::json;
 
-use super::{CliError, NewKeyArgs, print_json};
+use super::{CliError, print_json};
 use crate::config::Scope;
+use crate::sealed::{ModelKey, SIGNING, VARIABLE, signer_of};
 use crate::security::{NewKey, expiry, is_name, parse_keys};
 
-pub(super) fn new(args: &NewKeyArgs) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysVerb {
+    /// Draw a key: prints it once, and the lines for the file that security.keys names
+    New(NewKeyArgs),
+    /// Draw a key that encrypts or signs models: prints it once, and the public half of it
+    Model(ModelKeyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct NewKeyArgs {
+    /// Whose key it is: letters, digits, `-`, `_`, `.`
+    #[arg(long)]
+    name: String,
+    /// What its bearer may do; may be repeated
+    #[arg(long = "scope", value_enum, required = true, value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+    /// When it ends, e.g. 2027-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    expires: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ModelKeyArgs {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(verb: &KeysVerb) -> Result<(), CliError> {
+    match verb {
+        KeysVerb::New(args) => new(args),
+        KeysVerb::Model(args) => model(args),
+    }
+}
+
+/// A key for callers.
+fn new(args: &NewKeyArgs) -> Result<(), CliError> {
     if !is_name(&args.name) {
         return Err(CliError::Usage("a name is 1 to 64 letters, digits, `-`, `_` or `.`".to_owned()));
     }
@@ -62,6 +103,23 @@ fn entry(args: &NewKeyArgs, hash: &str) -> String {
         entry.push_str(&format!("expires = {expires}\n"));
     }
     entry
+}
+
+/// A key for models.
+fn model(args: &ModelKeyArgs) -> Result<(), CliError> {
+    let no_chance = || CliError::Reported("the system has no randomness".to_owned());
+    let (key, text) = ModelKey::draw().ok_or_else(no_chance)?;
+    let signer = signer_of(&key).ok_or_else(no_chance)?.to_string();
+    if args.json {
+        print_json(&json!({ "key": text, "signer": signer }))?;
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    writeln!(out, "# The key, shown this once: {VARIABLE} encrypts and opens models, {SIGNING} signs them.")?;
+    writeln!(out, "{text}")?;
+    writeln!(out, "# For models.signers, if it signs:")?;
+    writeln!(out, "{signer}")?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,15 +1,68 @@
-//! `peregrine models list`: what the repositories hold and whether this build can serve it.
+//! `peregrine models`: its verbs, and `list` of them: what the repositories hold and whether this build can serve it.
 
+use std::path::Path;
+
+use clap::{Args, Subcommand};
 use peregrine_shaders::{Forecaster, LoadError};
 use serde_json::json;
 
-use super::{CliError, ListArgs, print_json, print_table, resolved};
-use crate::catalog::{self, Entry};
+use super::options::{ConfigArgs, ModelsArgs};
+use super::{CliError, import, print_json, print_table, score, seal, tune, verify};
+use crate::catalog::{self, CatalogError, Entry};
 
-pub(super) fn list(args: ListArgs) -> Result<(), CliError> {
-    let config = resolved(args.config, args.models)?.config;
+#[derive(Debug, Subcommand)]
+pub(super) enum ModelsVerb {
+    /// List the models of the configured repositories
+    List(ListArgs),
+    /// Recompute the cases that come with models on every backend of this machine
+    Verify(verify::VerifyArgs),
+    /// Measure which kernels are the fastest for the models on this GPU, and keep that for every later start
+    Tune(tune::TuneArgs),
+    /// Check a model and copy it into a repository
+    Import(import::ImportArgs),
+    /// Encrypt the weights of models in place, with the key in PEREGRINE_MODEL_KEY
+    Encrypt(seal::SealArgs),
+    /// Sign models with the key in PEREGRINE_SIGNING_KEY, and print who they are signed by
+    Sign(seal::SealArgs),
+    /// Forecast the held-out end of every series and rank models beside naive, HAR and the mean of 500 days
+    Score(score::ScoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(verb: ModelsVerb) -> Result<(), CliError> {
+    match verb {
+        ModelsVerb::List(args) => list(&args),
+        ModelsVerb::Verify(args) => verify::run(&args),
+        ModelsVerb::Tune(args) => tune::run(args),
+        ModelsVerb::Import(args) => import::run(&args),
+        ModelsVerb::Encrypt(args) => seal::encrypt(&args),
+        ModelsVerb::Sign(args) => seal::sign(&args),
+        ModelsVerb::Score(args) => score::run(&args),
+    }
+}
+
+/// Says on stderr which folders of these repositories are not read although a model lies in them.
+pub(super) fn warn_of_overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<(), CatalogError> {
+    for overlooked in catalog::overlooked(repositories)? {
+        eprintln!("{overlooked}");
+    }
+    Ok(())
+}
+
+fn list(args: &ListArgs) -> Result<(), CliError> {
+    let config = args.config.resolved(&args.models)?.config;
     let entries = catalog::scan(&config.models.repositories)?;
-    super::warn_of_overlooked(&config.models.repositories)?;
+    warn_of_overlooked(&config.models.repositories)?;
     let loaded: Vec<_> =
         entries.iter().map(|entry| (entry, catalog::load(entry, &config.models.vault))).collect();
     if args.json {

@@ -4,7 +4,6 @@ mod simulate;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -12,8 +11,9 @@ use jiff::Timestamp;
 use peregrine_scaler::signal::{NodeReport, Signal};
 use serde_json::{Value, json};
 
+use super::options::ConfigArgs;
 use super::trust::{AccessArgs, node_url};
-use super::{CliError, print_json, resolved_without_models};
+use super::{CliError, print_json};
 use crate::certificates::explained;
 use crate::scaler::OpenError;
 use crate::scaler::once::{Evaluated, evaluate};
@@ -37,9 +37,8 @@ pub(super) enum ScalerVerb {
 
 #[derive(Debug, Args)]
 pub(super) struct OnceArgs {
-    /// Configuration file; later ones win over earlier ones
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// A node of a running cluster: what its nodes measure is asked there. Without one nothing is known of load
     #[arg(long, value_name = "URL", value_parser = node_url)]
     url: Option<String>,
@@ -123,7 +122,7 @@ pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
 }
 
 fn once(args: OnceArgs) -> Result<(), CliError> {
-    let config = resolved_without_models(args.config)?.config;
+    let config = args.config.resolved_without_models()?.config;
     let reports = match &args.url {
         Some(url) => reports(&fetch(url, &args.access)?),
         None => BTreeMap::new(),

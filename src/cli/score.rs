@@ -7,18 +7,84 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Args, ValueEnum};
 use peregrine_shaders::{LoadError, Precision};
 use serde_json::{Value, json};
 
 use super::forecast::find;
-use super::{CliError, ScoreArgs, print_json, print_table};
+use super::options::{ConfigArgs, ModelsArgs, vault};
+use super::{CliError, print_json, print_table};
 use crate::backends;
 use crate::catalog;
+use crate::config::BackendChoice;
 use crate::score::{self, Board, Candidate, Kind, Panel, PanelError, Row, ScoreError};
 
 const GPU_TIMEOUT: Duration = Duration::from_secs(60);
 /// Errors below it are printed with an exponent.
 const FIXED_MIN: f64 = 0.01;
+
+#[derive(Debug, Args)]
+#[command(mut_arg("config", |arg| arg.help("Configuration file that names the repositories")))]
+pub(super) struct ScoreArgs {
+    /// Name in a repository, or a model folder; the others are compared with the first
+    #[arg(required = true, value_name = "MODEL")]
+    names: Vec<String>,
+    /// CSV unique_id,ds,column…, plain or gzip, rows of a series in order of time and without gaps
+    #[arg(long, value_name = "FILE", default_value = "models/fx_vol_daily.csv.gz")]
+    input: PathBuf,
+    /// The column that is forecast
+    #[arg(long, default_value = "logrv5")]
+    column: String,
+    /// Days at the end of every series to forecast: from origins as far apart as the model's horizon is long
+    #[arg(long, value_name = "DAYS", default_value = "500")]
+    holdout: usize,
+    /// Which device computes
+    #[arg(long, value_enum, default_value = "cpu")]
+    backend: BackendChoice,
+    #[command(flatten)]
+    rounded: RoundedArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which rounded matrices a model is tried with besides its own.
+#[derive(Debug, Args)]
+pub(super) struct RoundedArgs {
+    /// Each model once more with matrices of halves, as the profiles high_throughput and memory_optimized have them; the same
+    /// as --precision f16
+    #[arg(long)]
+    halves: bool,
+    /// Each model once more with matrices rounded so, as models.precision has them; several with commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PRECISION")]
+    precision: Vec<RoundedTo>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RoundedTo {
+    /// Halves
+    F16,
+    /// Whole numbers of eight bits
+    Int8,
+}
+
+impl RoundedArgs {
+    /// The most exact first, each once.
+    fn precisions(&self) -> Vec<Precision> {
+        let mut wanted = Vec::new();
+        if self.halves || self.precision.contains(&RoundedTo::F16) {
+            wanted.push(Precision::F16);
+        }
+        if self.precision.contains(&RoundedTo::Int8) {
+            wanted.push(Precision::Int8);
+        }
+        wanted
+    }
+}
 
 /// Why there is no table; the caller acts, or the operator where a device or file fails.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +134,9 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), CliError> {
 /// Under the folder's name, or as typed where two folders share one.
 fn candidates(args: &ScoreArgs) -> Result<Vec<Candidate>, CliError> {
     let mut candidates = Vec::with_capacity(args.names.len());
-    let vault = super::vault()?;
+    let vault = vault()?;
     for typed in &args.names {
-        let entry = find(typed, args.config.clone(), args.models.clone())?;
+        let entry = find(typed, &args.config, &args.models)?;
         let forecaster = catalog::load(&entry, &vault)
             .map_err(|source| ScoreFailure::Load { model: typed.clone(), source })?;
         candidates.push(Candidate { name: entry.name, forecaster });

@@ -1,14 +1,26 @@
-//! `peregrine models encrypt | sign`, and the keys for both.
+//! `peregrine models encrypt | sign`.
 
 use std::env;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::{CliError, ModelKeyArgs, SealArgs, print_json};
+use super::options::vault;
+use super::{CliError, print_json};
 use crate::catalog;
 use crate::sealed::{self, ModelKey, SIGNING, SealFailure, VARIABLE, signer_of};
+
+#[derive(Debug, Args)]
+pub(super) struct SealArgs {
+    /// Model folder, or folder of model folders
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn encrypt(args: &SealArgs) -> Result<(), CliError> {
     let key = key(VARIABLE)?;
@@ -20,26 +32,10 @@ pub(super) fn encrypt(args: &SealArgs) -> Result<(), CliError> {
 }
 
 pub(super) fn sign(args: &SealArgs) -> Result<(), CliError> {
-    let (key, vault) = (key(SIGNING)?, super::vault()?);
+    let (key, vault) = (key(SIGNING)?, vault()?);
     let signer = signer_of(&key).map(|signer| signer.to_string());
     let Each { done, failed } = each(args, |dir| sealed::sign(dir, &key, &vault))?;
     Sealed { files: done, skipped: Vec::new(), signer, failed }.say(args.json)
-}
-
-pub(super) fn draw(args: &ModelKeyArgs) -> Result<(), CliError> {
-    let no_chance = || CliError::Reported("the system has no randomness".to_owned());
-    let (key, text) = ModelKey::draw().ok_or_else(no_chance)?;
-    let signer = signer_of(&key).ok_or_else(no_chance)?.to_string();
-    if args.json {
-        print_json(&json!({ "key": text, "signer": signer }))?;
-        return Ok(());
-    }
-    let mut out = io::stdout().lock();
-    writeln!(out, "# The key, shown this once: {VARIABLE} encrypts and opens models, {SIGNING} signs them.")?;
-    writeln!(out, "{text}")?;
-    writeln!(out, "# For models.signers, if it signs:")?;
-    writeln!(out, "{signer}")?;
-    Ok(())
 }
 
 fn key(variable: &str) -> Result<ModelKey, CliError> {

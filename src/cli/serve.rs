@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
+use clap::Args;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -10,15 +11,32 @@ use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
-use super::{CliError, ServeArgs};
-use crate::config::{self, Config, LogConfig, LogFormat, Overrides, Sources};
+use super::CliError;
+use super::options::{ConfigArgs, ModelsArgs};
+use crate::config::{BackendChoice, Config, LogConfig, LogFormat, Overrides};
 use crate::node;
 use crate::reload::{Room, Staged};
 
+#[derive(Debug, Default, Args)]
+#[command(mut_arg("models", |arg| arg.help("Adds a model repository: a folder of model folders")))]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
+    /// Address and port; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Which device answers
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+}
+
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     let backend = args.backend.map(|choice| choice.name().to_owned());
-    let overrides = Overrides { listen: args.listen, backend, models: args.models, ..Overrides::default() };
-    let resolved = config::resolve(&Sources::of_process(args.config, overrides))?;
+    let overrides =
+        Overrides { listen: args.listen, backend, models: args.models.dirs, ..Overrides::default() };
+    let resolved = args.config.with(overrides)?;
     let log = start_log(&resolved.config.log);
     let passed_over: Vec<&str> = resolved.sources().of_kubernetes().collect();
     if !passed_over.is_empty() {

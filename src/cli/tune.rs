@@ -4,19 +4,42 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use peregrine_shaders::gpu::{KernelChoice, Tuned};
 use peregrine_shaders::{Executor, Plan};
 use serde_json::{Value, json};
 
-use super::{CliError, TuneArgs, print_json, print_table, resolved};
+use super::options::{ConfigArgs, ModelsArgs};
+use super::{CliError, print_json, print_table};
 use crate::backends::{self, Tuner};
 use crate::catalog;
+use crate::config::BackendChoice;
+
+#[derive(Debug, Args)]
+pub(super) struct TuneArgs {
+    /// How long at most; what is not measured by then is left for another time
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    /// Which device, instead of the configured one
+    #[arg(long, value_enum)]
+    backend: Option<BackendChoice>,
+    /// With matrices of halves as well, as the profiles high_throughput and memory_optimized have them
+    #[arg(long)]
+    halves: bool,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    models: ModelsArgs,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn run(args: TuneArgs) -> Result<(), CliError> {
     if !(0.0..=3600.0).contains(&args.seconds) {
         return Err(CliError::Usage("--seconds is not within 0 and 3600".to_owned()));
     }
-    let mut config = resolved(args.config, args.models)?.config;
+    let mut config = args.config.resolved(&args.models)?.config;
     if let Some(backend) = args.backend {
         config.backend.choice = backend;
     }

@@ -1,20 +1,40 @@
 //! `peregrine models verify`: recomputes the cases that come with models, on every backend of this machine, and through
 //! kernels that stay on a GPU where they can.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use peregrine_shaders::verify::{Report, VerifyError, verify, verify_resident};
 use peregrine_shaders::{Backend, Executor, LoadError, Precision};
 use serde_json::{Value, json};
 
-use super::{CliError, VerifyArgs, print_json, print_table};
+use super::models::warn_of_overlooked;
+use super::options::vault;
+use super::{CliError, print_json, print_table};
 use crate::backends;
 use crate::catalog::{self, Entry};
+use crate::config::BackendChoice;
 use crate::sealed::{Vault, sealed_name};
 
 /// Generous: a software adapter on a busy machine compiles and computes a whole file of cases.
 const GPU_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Model folder, or folder of model folders
+    #[arg(required = true, value_name = "DIR")]
+    dirs: Vec<PathBuf>,
+    /// Only this device; auto: the CPU and every Vulkan adapter
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendChoice,
+    /// With matrices of halves as well, as the profiles high_throughput and memory_optimized have them
+    #[arg(long)]
+    halves: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// One model on one backend.
 enum Outcome {
@@ -41,9 +61,9 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
             return Err(CliError::Usage(format!("{}: no model in it", dir.display())));
         }
         entries.extend(found);
-        super::warn_of_overlooked(&[dir])?;
+        warn_of_overlooked(&[dir])?;
     }
-    let vault = super::vault()?;
+    let vault = vault()?;
     let mut executors = backends::open_all(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let outcomes: Vec<(Entry, Outcome)> =
         entries.into_iter().flat_map(|entry| outcomes(&entry, &vault, args.halves, &mut executors)).collect();

@@ -25,9 +25,9 @@ struct CommandLine {
 
 impl CommandLine {
     fn read(root: &Path) -> Self {
-        let source = fs::read_to_string(root.join("src/cli/mod.rs")).expect("src/cli/mod.rs");
-        let block = |head: &str| {
-            let from = source.find(head).unwrap_or_else(|| panic!("src/cli/mod.rs has no `{head}`"));
+        let block = |file: &str, head: &str| {
+            let source = fs::read_to_string(root.join(file)).expect(file);
+            let from = source.find(head).unwrap_or_else(|| panic!("{file} has no `{head}`"));
             let rest = &source[from + head.len()..];
             rest[..rest.find("\n}").expect("it has an end")].to_owned()
         };
@@ -36,8 +36,8 @@ impl CommandLine {
             let names = lines.filter_map(|line| Some(line[..line.find(end)?].to_lowercase()));
             names.filter(|name| !name.is_empty()).collect()
         };
-        let verbs = declared(&block("enum Verb {"), &['(', ',']);
-        let serve_options = declared(&block("struct ServeArgs {"), &[':']);
+        let verbs = declared(&block("src/cli/mod.rs", "enum Verb {"), &['(', ',']);
+        let serve_options = declared(&block("src/cli/serve.rs", "struct ServeArgs {"), &[':']);
         assert!(
             verbs.contains(&"serve".to_owned()) && serve_options.contains(&"config".to_owned()),
             "{verbs:?}"

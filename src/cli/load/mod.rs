@@ -20,8 +20,9 @@ use peregrine_load::target::{Target, Trust};
 use peregrine_load::{LoadError, control, ramp};
 use serde_json::Value;
 
+use super::CliError;
+use super::bench::BenchArgs;
 use super::trust::node_url;
-use super::{BenchArgs, CliError};
 use crate::top::KEY_VARIABLE;
 
 /// Rows that no server takes in one request.
@@ -174,7 +175,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
         let wrong = || CliError::Usage(format!("{name} is not within {least} and {SECONDS_MAX}"));
         if (least..=SECONDS_MAX).contains(&value) { Ok(Duration::from_secs_f64(value)) } else { Err(wrong()) }
     };
-    if !args.config.is_empty() || !args.models.is_empty() {
+    if !args.config.files.is_empty() || !args.models.dirs.is_empty() {
         return Err(usage("--config and --models go with --profiles: under load the server has its own"));
     }
     let within = [

@@ -21,7 +21,8 @@ use peregrine_scaler::simulate::{
 use serde_json::{Value, json};
 
 use super::ScalerError;
-use crate::cli::{CliError, print_json, resolved_without_models};
+use crate::cli::options::ConfigArgs;
+use crate::cli::{CliError, print_json};
 use crate::config::{GroupConfig, ScalerConfig};
 
 #[derive(Debug, Args)]
@@ -29,9 +30,8 @@ pub(in crate::cli) struct SimulateArgs {
     /// Demand as CSV: time,region,requests_per_second
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
-    /// Configuration file; later ones win over earlier ones
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    config: ConfigArgs,
     /// Which group of it; left out: the first
     #[arg(long)]
     group: Option<String>,
@@ -83,7 +83,7 @@ pub(in crate::cli) enum SimulateError {
 }
 
 pub(super) fn run(args: SimulateArgs) -> Result<(), CliError> {
-    let config = resolved_without_models(args.config.clone())?.config.scaler;
+    let config = args.config.resolved_without_models()?.config.scaler;
     let (outcomes, report) = contend(&args, &config).map_err(ScalerError::from)?;
     if args.json {
         let rows: Vec<Value> = outcomes.iter().map(row).collect();
