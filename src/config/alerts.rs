@@ -8,8 +8,8 @@ use peregrine_actors::alerts::{Comparison, Missing, Rule, Severity, Signal};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::checker::{Checker, DAY, SECOND};
 use super::layers::key_of;
-use super::resolve::{Checker, DAY, SECOND};
 use super::secret::Secret;
 use super::units::WrittenDuration;
 

@@ -7,7 +7,7 @@ use peregrine_actors::audit::{Keep, OnFailure, Survives};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::resolve::{Checker, DAY, SECOND};
+use super::checker::{Checker, DAY, SECOND};
 use super::units::{WrittenDuration, WrittenSize};
 
 /// Records of predictions: what each was made of, for whom, and what it said.

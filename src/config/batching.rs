@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::resolve::{Checker, SECOND};
+use super::checker::{Checker, SECOND};
 use super::units::WrittenDuration;
 
 /// How requests gather into batches.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::resolve::{Checker, DAY, SECOND};
+use super::checker::{Checker, DAY, SECOND};
 use super::units::WrittenDuration;
 
 /// When a model's backend is taken out of service, and when it is tried again.

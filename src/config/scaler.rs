@@ -13,8 +13,8 @@ use peregrine_scaler::control::FleetSpec;
 use peregrine_scaler::fleet::{GroupSpec, PlaceSpec};
 use peregrine_scaler::rule::{Arm, Condition, Rule};
 
+use super::checker::{Checker, DAY, SECOND};
 use super::layers::key_of;
-use super::resolve::{Checker, DAY, SECOND};
 use super::scaler_file::{ArmFile, GroupFile, GroupRegionFile, PriceFile, RuleFile, ScalerFile};
 use super::scaler_pools::PoolConfig;
 use super::units::WrittenDuration;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::checker::{Checker, SECOND};
 use super::layers::key_of;
-use super::resolve::{Checker, SECOND};
 use super::scaler::is_label;
 use super::scaler_file::{PoolChoice, PoolFile};
 use super::secret::Secret;

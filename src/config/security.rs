@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::resolve::Checker;
+use super::checker::Checker;
 
 /// Who may do what, and how often.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -7,7 +7,7 @@ use peregrine_actors::series::Pattern;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::resolve::{Checker, DAY};
+use super::checker::{Checker, DAY};
 use super::units::WrittenDuration;
 
 /// The windows of observations that ticks feed.

@@ -9,6 +9,7 @@ use peregrine_fly::replay::BODY_BYTES_MAX;
 use peregrine_runtime::{NodeId, Region};
 use toml::Value;
 
+use super::checker::{Checker, DAY, SECOND};
 use super::cluster::{
     ClusterConfig, Credentials, DetectorConfig, Holding, NodeEntry, PlacementConfig, RegionConfig,
     RoutingConfig, Seed,
@@ -18,7 +19,6 @@ use super::cluster_file::{
     RoutingFile,
 };
 use super::layers::key_of;
-use super::resolve::{Checker, DAY, SECOND};
 use super::units::WrittenSize;
 use super::{BackendChoice, Config, Origin, Secret};
 

@@ -1,5 +1,8 @@
 //! Clusters as data: a file's text in, the report or the resolved values out.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::tests::{check, file_with};
 use super::*;
 

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::Value;
 
+use super::checker::{Checker, SECOND};
 use super::layers::Origin;
-use super::resolve::{Checker, SECOND};
 use super::secret::Secret;
 use super::units::WrittenDuration;
 
