@@ -9,6 +9,7 @@ mod busy;
 pub mod catalog;
 mod certificates;
 pub mod cli;
+mod client;
 mod cluster;
 pub mod config;
 mod dashboard;

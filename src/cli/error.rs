@@ -7,9 +7,10 @@ use super::{audit, bench, forecast, import, scaler, score};
 use crate::backends::BackendError;
 use crate::catalog::CatalogError;
 use crate::certificates::explained;
+use crate::client::AskError;
 use crate::config::ConfigError;
 use crate::node::NodeError;
-use crate::top::{FeedError, TopError};
+use crate::top::TopError;
 
 /// Why a verb did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +51,9 @@ pub(super) enum CliError {
     /// Models cannot be scored on a table.
     #[error(transparent)]
     Score(#[from] score::ScoreFailure),
-    /// No overview is to be had.
+    /// A node does not answer.
     #[error(transparent)]
-    Overview(#[from] FeedError),
+    Ask(#[from] AskError),
     /// The terminal.
     #[error(transparent)]
     Top(#[from] TopError),

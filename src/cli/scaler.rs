@@ -12,14 +12,13 @@ use peregrine_scaler::signal::{NodeReport, Signal};
 use serde_json::{Value, json};
 
 use super::options::ConfigArgs;
-use super::trust::{AccessArgs, node_url};
+use super::trust::{AccessArgs, NodeArgs, node_url};
 use super::{CliError, print_json};
-use crate::certificates::explained;
 use crate::scaler::OpenError;
 use crate::scaler::once::{Evaluated, evaluate};
 
-/// Longest report that is read.
-const REPORT_BYTES_MAX: u64 = 16 << 20;
+/// Where a node tells it.
+const REPORT: &str = "/v1/scaler/report";
 /// For the node that is asked.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -54,11 +53,8 @@ pub(super) struct OnceArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ReportArgs {
-    /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
-    url: String,
     #[command(flatten)]
-    access: AccessArgs,
+    asked: NodeArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -70,40 +66,13 @@ pub(super) struct ReleaseArgs {
     group: String,
     /// The release
     release: String,
-    /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
-    url: String,
     #[command(flatten)]
-    access: AccessArgs,
+    asked: NodeArgs,
 }
 
-/// The fleet cannot be evaluated or asked about.
+/// The fleet cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ScalerError {
-    /// No node answers there: the operator names one that does.
-    #[error("{url}: {}", explained(source))]
-    Unreachable {
-        /// What was asked.
-        url: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// The node says no; the sentence says who acts.
-    #[error("{url}: {why}")]
-    Refused {
-        /// What was asked.
-        url: String,
-        /// Its sentence.
-        why: String,
-    },
-    /// It is no node of this product that answers.
-    #[error("{url}: {source}")]
-    NotJson {
-        /// What was asked.
-        url: String,
-        /// Why.
-        source: serde_json::Error,
-    },
     /// A pool cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -124,7 +93,7 @@ pub(super) fn run(verb: ScalerVerb) -> Result<(), CliError> {
 fn once(args: OnceArgs) -> Result<(), CliError> {
     let config = args.config.resolved_without_models()?.config;
     let reports = match &args.url {
-        Some(url) => reports(&fetch(url, &args.access)?),
+        Some(url) => reports(&args.access.node(url, WITHIN)?.get(REPORT, None)?),
         None => BTreeMap::new(),
     };
     let evaluated = evaluate(&config, reports, args.apply).map_err(ScalerError::from)?;
@@ -172,7 +141,7 @@ fn as_json(evaluated: &Evaluated) -> Value {
 }
 
 fn report(args: &ReportArgs) -> Result<(), CliError> {
-    let report = fetch(&args.url, &args.access)?;
+    let report: Value = args.asked.node(WITHIN)?.get(REPORT, None)?;
     if args.json {
         return Ok(print_json(&report)?);
     }
@@ -213,52 +182,10 @@ fn report(args: &ReportArgs) -> Result<(), CliError> {
 }
 
 fn release(args: &ReleaseArgs) -> Result<(), CliError> {
-    let body = json!({ "group": args.group, "release": args.release }).to_string();
-    let url = format!("{}/v1/scaler/release", args.url.trim_end_matches('/'));
-    let agent = args.access.agent(WITHIN)?;
-    let mut asked = agent.post(&url).header("content-type", "application/json");
-    if let Some(authorization) = args.access.authorization()? {
-        asked = asked.header("authorization", authorization);
-    }
-    let sent = asked.send(body.as_bytes());
-    let mut answer = sent.map_err(|source| unreachable(&url, source))?;
-    let text = read(&url, &mut answer)?;
-    if !answer.status().is_success() {
-        return Err(refused(url, answer.status().as_u16(), &text).into());
-    }
+    let body = json!({ "group": args.group, "release": args.release });
+    args.asked.node(WITHIN)?.post("/v1/scaler/release", &body)?;
     writeln!(io::stdout().lock(), "{} will run {}", args.group, args.release)?;
     Ok(())
-}
-
-fn unreachable(url: &str, source: ureq::Error) -> ScalerError {
-    ScalerError::Unreachable { url: url.to_owned(), source: Box::new(source) }
-}
-
-fn fetch(url: &str, access: &AccessArgs) -> Result<Value, CliError> {
-    let url = format!("{}/v1/scaler/report", url.trim_end_matches('/'));
-    let mut asked = access.agent(WITHIN)?.get(&url);
-    if let Some(authorization) = access.authorization()? {
-        asked = asked.header("authorization", authorization);
-    }
-    let mut answer = asked.call().map_err(|source| unreachable(&url, source))?;
-    let text = read(&url, &mut answer)?;
-    if !answer.status().is_success() {
-        return Err(refused(url, answer.status().as_u16(), &text).into());
-    }
-    Ok(serde_json::from_str(&text).map_err(|source| ScalerError::NotJson { url, source })?)
-}
-
-fn read(url: &str, answer: &mut ureq::http::Response<ureq::Body>) -> Result<String, ScalerError> {
-    let read = answer.body_mut().with_config().limit(REPORT_BYTES_MAX).read_to_string();
-    read.map_err(|source| unreachable(url, source))
-}
-
-/// The sentence of a refusal, whatever form it has.
-fn refused(url: String, status: u16, text: &str) -> ScalerError {
-    let body: Value = serde_json::from_str(text).unwrap_or_default();
-    let detail = body["detail"].as_str().or_else(|| body["error"].as_str());
-    let sentence = detail.map_or_else(|| text.chars().take(200).collect(), str::to_owned);
-    ScalerError::Refused { url, why: format!("{status}: {sentence}") }
 }
 
 /// What nodes measured, by machine and by name; what cannot be read was not measured.
@@ -299,12 +226,5 @@ mod tests {
         assert_eq!(read.keys().collect::<Vec<_>>(), ["148e", "g-0"]);
         assert_eq!(read["g-0"].measured, [(Signal::Utilisation, 0.5)].into());
         assert!(read["g-0"].is_ready);
-    }
-
-    #[test]
-    fn a_refusal_is_told_by_its_sentence() {
-        let said = |text| refused("u".to_owned(), 503, text).to_string();
-        assert_eq!(said(r#"{"title":"x","detail":"no scaler acts"}"#), "u: 503: no scaler acts");
-        assert_eq!(said("<html>"), "u: 503: <html>");
     }
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use peregrine_runtime::{Clock as _, SystemClock};
 
 use super::CliError;
-use super::trust::{AccessArgs, node_url};
-use crate::top::{self, Demo, Feed, Source};
+use super::trust::NodeArgs;
+use crate::top::{self, Demo, Feed};
 
 /// For an answer; a node that asks another waits two seconds itself.
 const WITHIN: Duration = Duration::from_secs(4);
@@ -17,11 +17,8 @@ const DEMO_SEED: u64 = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct TopArgs {
-    /// Any node of the cluster
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
-    url: String,
     #[command(flatten)]
-    access: AccessArgs,
+    asked: NodeArgs,
     /// Look at this node first, through the one that is asked
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -42,7 +39,7 @@ pub(super) fn run(args: TopArgs) -> Result<(), CliError> {
         let now = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Feed::Demo(Box::new(Demo::new(DEMO_SEED, now)))
     } else {
-        Feed::Server(Source::new(&args.url, args.access.authorization()?, args.access.agent(WITHIN)?))
+        Feed::Server(args.asked.node(WITHIN)?)
     };
     if args.once {
         return Ok(top::once(&mut feed, args.node.as_deref(), args.json, &mut io::stdout().lock())??);

@@ -9,7 +9,7 @@ use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::CliError;
-use crate::top::KEY_VARIABLE;
+use crate::client::{Node, key_of_environment};
 
 #[derive(Debug, Default, Args)]
 pub(super) struct AccessArgs {
@@ -21,10 +21,32 @@ pub(super) struct AccessArgs {
     key: Option<String>,
 }
 
+/// Which node is asked.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// Any node of the cluster
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", value_parser = node_url)]
+    url: String,
+    #[command(flatten)]
+    access: AccessArgs,
+}
+
+impl NodeArgs {
+    /// The node, whose answers take at most so long.
+    pub(super) fn node(&self, within: Duration) -> Result<Node, CliError> {
+        self.access.node(&self.url, within)
+    }
+}
+
 impl AccessArgs {
+    /// The same of another URL.
+    pub(super) fn node(&self, url: &str, within: Duration) -> Result<Node, CliError> {
+        Ok(Node::new(url, self.authorization()?, self.agent(within)?))
+    }
+
     /// What the header `authorization` says; `None`: nothing is shown.
-    pub(super) fn authorization(&self) -> Result<Option<String>, CliError> {
-        let key = self.key.clone().or_else(|| std::env::var(KEY_VARIABLE).ok()).filter(|key| !key.is_empty());
+    fn authorization(&self) -> Result<Option<String>, CliError> {
+        let key = self.key.clone().or_else(key_of_environment).filter(|key| !key.is_empty());
         match key {
             Some(key) if key.chars().all(|one| one.is_ascii_graphic()) => Ok(Some(format!("Bearer {key}"))),
             Some(_) => Err(CliError::Usage("an API key has visible ASCII characters only".to_owned())),
@@ -33,7 +55,7 @@ impl AccessArgs {
     }
 
     /// A client whose whole exchanges take at most so long.
-    pub(super) fn agent(&self, within: Duration) -> Result<ureq::Agent, CliError> {
+    fn agent(&self, within: Duration) -> Result<ureq::Agent, CliError> {
         let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(within));
         let config = match &self.ca {
             None => config,

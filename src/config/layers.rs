@@ -167,7 +167,7 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
             add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
         } else if let Some(path) = name.strip_prefix(PREFIX)
             && name != SIGNING
-            && name != crate::top::KEY_VARIABLE
+            && name != crate::client::KEY_VARIABLE
             && !is_of_kubernetes(name, text)
         {
             let path = path.split("__").map(str::to_ascii_lowercase).collect();

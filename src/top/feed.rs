@@ -4,95 +4,27 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::demo::Demo;
 use super::state::Update;
-use super::words::clean;
-use crate::certificates::explained;
+use crate::client::{AskError, Node};
 use crate::overview::Overview;
 
 /// Between two asks.
 const EVERY: Duration = Duration::from_secs(1);
-/// Larger answers are no overviews.
-const BYTES_MAX: u64 = 1 << 20;
 /// Updates that wait to be drawn.
 const WAITING_MAX: usize = 4;
 
-/// Who is asked.
-pub(crate) struct Source {
-    url: String,
-    authorization: Option<String>,
-    agent: ureq::Agent,
-}
-
-/// No overview was had; whoever named the server or the key acts.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FeedError {
-    /// Nobody answers there.
-    #[error("{url}: {}", explained(source))]
-    Unreachable {
-        /// What was asked.
-        url: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// The node says no; its sentence says who acts.
-    #[error("{url}: {why}")]
-    Refused {
-        /// What was asked.
-        url: String,
-        /// Its sentence.
-        why: String,
-    },
-    /// It is no node of this product that answers.
-    #[error("{url}: no overview: {source}")]
-    NotOne {
-        /// What was asked.
-        url: String,
-        /// Why.
-        source: serde_json::Error,
-    },
-}
-
-impl Source {
-    pub(crate) fn new(url: &str, authorization: Option<String>, agent: ureq::Agent) -> Self {
-        Self { url: url.trim_end_matches('/').to_owned(), authorization, agent }
-    }
-
-    /// Asks once. `node`: whose overview; `None`: that of the node that is asked.
-    pub(crate) fn ask(&self, node: Option<&str>) -> Result<Overview, FeedError> {
-        let url = format!("{}/v1/overview", self.url);
-        let mut asked = self.agent.get(&url);
-        if let Some(node) = node {
-            asked = asked.query("node", node);
-        }
-        if let Some(authorization) = &self.authorization {
-            asked = asked.header("authorization", authorization);
-        }
-        let unreachable = |source| FeedError::Unreachable { url: url.clone(), source: Box::new(source) };
-        let mut answer = asked.call().map_err(unreachable)?;
-        let text = answer.body_mut().with_config().limit(BYTES_MAX).read_to_string().map_err(unreachable)?;
-        if !answer.status().is_success() {
-            let body: Value = serde_json::from_str(&text).unwrap_or_default();
-            let why = body["detail"].as_str().map_or_else(|| clean(&text), clean);
-            return Err(FeedError::Refused { url, why: format!("{}: {why}", answer.status().as_u16()) });
-        }
-        serde_json::from_str(&text).map_err(|source| FeedError::NotOne { url, source })
-    }
-}
-
 /// Where overviews come from.
 pub(crate) enum Feed {
-    Server(Source),
+    Server(Node),
     Demo(Box<Demo>),
 }
 
 impl Feed {
-    /// One more.
-    pub(crate) fn next(&mut self, node: Option<&str>) -> Result<Overview, FeedError> {
+    /// One more. `node`: whose; `None`: that of the node that is asked.
+    pub(crate) fn next(&mut self, node: Option<&str>) -> Result<Overview, AskError> {
         match self {
-            Self::Server(source) => source.ask(node),
+            Self::Server(asked) => asked.get("/v1/overview", node.map(|node| ("node", node))),
             Self::Demo(demo) => {
                 demo.step();
                 Ok(demo.overview(node))

@@ -26,16 +26,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub(crate) use demo::Demo;
 use draw::{Palette, draw};
+pub(crate) use feed::Feed;
 use feed::Running;
-pub(crate) use feed::{Feed, FeedError, Source};
 use state::{Effect, Press, State};
+
+use crate::client::AskError;
 
 /// The screen is drawn anew at least so often, and signals are seen this late at most.
 const TURN: Duration = Duration::from_millis(100);
-
-/// Where the key of whoever looks may be instead of the command line, which others on the machine can read. It is no
-/// configuration of a node.
-pub(crate) const KEY_VARIABLE: &str = "PEREGRINE_API_KEY";
 
 /// The terminal cannot be used; whoever sits before it acts.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +55,7 @@ pub(crate) fn once(
     node: Option<&str>,
     as_json: bool,
     out: &mut impl Write,
-) -> Result<Result<(), io::Error>, FeedError> {
+) -> Result<Result<(), io::Error>, AskError> {
     let seen = feed.next(node)?;
     Ok(if as_json { writeln!(out, "{}", plain::json(&seen)) } else { plain::write(out, &seen) })
 }

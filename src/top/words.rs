@@ -4,22 +4,16 @@
 
 use std::time::Duration;
 
+use crate::client::visible;
+
 /// What is not known.
 pub(super) const UNKNOWN: &str = "–";
 /// Of a name or a sentence; more is no name.
 const CHARS_MAX: usize = 160;
 
-/// Text that can be shown: no control characters, nothing that turns the direction of text or hides, not too long.
+/// Text that can be shown; see [`visible`].
 pub(super) fn clean(text: &str) -> String {
-    let shown = text.chars().take(CHARS_MAX).map(|one| match one {
-        one if one.is_control() => '\u{fffd}',
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' => '\u{fffd}',
-        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => {
-            '\u{fffd}'
-        }
-        one => one,
-    });
-    shown.collect()
+    visible(text, CHARS_MAX)
 }
 
 /// Something that is counted or measured.

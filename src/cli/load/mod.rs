@@ -23,7 +23,7 @@ use serde_json::Value;
 use super::CliError;
 use super::bench::BenchArgs;
 use super::trust::node_url;
-use crate::top::KEY_VARIABLE;
+use crate::client::key_of_environment;
 
 /// Rows that no server takes in one request.
 const ROWS_MAX: usize = 65_536;
@@ -210,8 +210,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
         (None, true) => Trust::Anybody,
         (None, false) => Trust::Usual,
     };
-    let of_variable = || std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
-    let key = load.key.as_deref().map(key).transpose()?.or_else(of_variable);
+    let key = load.key.as_deref().map(key).transpose()?.or_else(key_of_environment);
     let timeout = seconds("--timeout", load.timeout, 0.01)?;
     let target = |url: &str| {
         let mut target = Target::new(url, &trust, key.clone(), timeout).map_err(of_usage)?;
