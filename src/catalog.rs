@@ -8,12 +8,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use peregrine_shaders::{Forecaster, LoadError, version_number};
+use peregrine_shaders::place::{self, version_number};
+use peregrine_shaders::{Forecaster, LoadError};
 
-use crate::sealed::{Vault, sealed_name};
-
-/// What makes a folder a model folder; the library's own file does so too.
-const FILES: [&str; 2] = ["model.json", "ensemble.json"];
+use crate::sealed::Vault;
 
 /// One version of one model on disk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,35 +114,21 @@ pub fn overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Overlooked>,
 /// # Errors
 /// What the loader says.
 pub fn load(entry: &Entry, vault: &Vault) -> Result<Forecaster, LoadError> {
-    let native = entry.dir.join("native.safetensors");
-    let by_folder = FILES.iter().any(|file| entry.dir.join(file).is_file());
-    let forecaster = if by_folder {
-        Forecaster::load_from(&entry.dir, vault)?
-    } else {
-        Forecaster::load_native(&native, vault)?
-    };
-    Ok(forecaster.named(&entry.name))
+    Ok(Forecaster::load_from(&entry.dir, vault)?.named(&entry.name))
 }
 
+/// The lowest first.
 fn versions_of(name: &str, dir: &Path) -> Result<Vec<Entry>, CatalogError> {
-    let entry = |version, dir| Entry { name: name.to_owned(), version, dir };
-    if holds_model(dir) {
-        return Ok(vec![entry(1, dir.to_owned())]);
-    }
-    let mut versions: Vec<Entry> = sub_folders(dir)?
-        .into_iter()
-        .filter_map(|(number, dir)| Some(entry(version_number(&number)?, dir)))
-        .filter(|entry| holds_model(&entry.dir))
-        .collect();
-    versions.sort();
-    Ok(versions)
+    let found = place::versions(dir, &Vault::default());
+    let found = found.map_err(|source| CatalogError { dir: dir.to_owned(), source })?;
+    let entry = |(version, dir)| Entry { name: name.to_owned(), version, dir };
+    Ok(found.into_iter().map(entry).collect())
 }
 
-/// Is this the folder of one version?
+/// Is this the folder of one version, readable or not?
 #[must_use]
 pub fn holds_model(dir: &Path) -> bool {
-    let native = dir.join("native.safetensors");
-    FILES.iter().any(|file| dir.join(file).is_file()) || native.is_file() || sealed_name(&native).is_file()
+    place::holds_model(dir, &Vault::default())
 }
 
 /// Sub-folders by name; hidden ones (an import in progress is one) and names that are not UTF-8 are left out.

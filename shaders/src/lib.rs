@@ -23,7 +23,7 @@ mod windows;
 
 pub use executor::{Backend, DeviceMemory, ExecuteError, Executor, KernelFacts, RunTimes};
 pub use forecaster::{Forecaster, Scratch};
-pub use loader::{Files, LoadError, PlainFiles, version_number};
+pub use loader::{Files, LoadError, PlainFiles, place};
 pub use plan::{
     Activation, Affine, Attention, BufferId, Cell, Command, Init, LayerNorm, Linear, Move, Plan, PlanBuilder,
     PlanId, Pool, PoolMode, Precision, Recurrent, Repeat, View, Weights,

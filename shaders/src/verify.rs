@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::loader::{self, Archive, CaseFile};
+use crate::loader::{self, Archive, CaseFile, place};
 use crate::{
     Backend, ExecuteError, Executor, Files, Forecaster, LoadError, ModelSpec, Precision, ResidentExecutor,
     ResidentPlans, Scratch, Stay, WindowError, Windows,
@@ -90,7 +90,7 @@ pub fn verify(
     precision: Precision,
     executor: &mut dyn Executor,
 ) -> Result<Report, VerifyError> {
-    let exact = load(dir, files)?;
+    let exact = Forecaster::load_from(dir, files)?;
     let forecaster = match precision {
         Precision::F32 => exact,
         Precision::F16 => exact.halved().ok_or(VerifyError::NotHalved)?,
@@ -111,7 +111,7 @@ pub fn verify_resident(
     files: &dyn Files,
     executor: &mut dyn Executor,
 ) -> Result<Option<Report>, VerifyError> {
-    let forecaster = load(dir, files)?;
+    let forecaster = Forecaster::load_from(dir, files)?;
     let plans = Arc::<ResidentPlans>::default();
     let stay = Stay { rows_max: 1, rest_after: None };
     for plan in forecaster.plans() {
@@ -129,15 +129,8 @@ pub fn verify_resident(
     report.map(Some)
 }
 
-fn load(dir: &Path, files: &dyn Files) -> Result<Forecaster, LoadError> {
-    if lists_cases(dir) || loader::is_ensemble(dir) {
-        return Forecaster::load_from(dir, files);
-    }
-    Forecaster::load_native(&dir.join("native.safetensors"), files)
-}
-
 fn lists_cases(dir: &Path) -> bool {
-    dir.join("model.json").is_file()
+    dir.join(place::MODEL).is_file()
 }
 
 /// Those that `model.json` lists; without one, every stored window.
@@ -145,7 +138,7 @@ fn cases(dir: &Path, files: &dyn Files) -> Result<(Vec<CaseFile>, Archive), Load
     if lists_cases(dir) {
         return loader::read_cases(dir, files);
     }
-    let archive = Archive::open(&dir.join("cases.safetensors"), files)?;
+    let archive = Archive::open(&dir.join(place::CASES), files)?;
     let rows = archive.shape("insample_y").and_then(|shape| shape.first().copied()).unwrap_or(0);
     let case = |index| CaseFile { index, tag: format!("window {index}"), tolerance: TOLERANCE };
     Ok(((0..rows.min(CASES_MAX + 1)).map(case).collect(), archive))

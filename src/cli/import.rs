@@ -10,31 +10,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use peregrine_shaders::place::{ENSEMBLE, MODEL, NATIVE, PARTS};
 use serde_json::{Value, json};
 
 use super::options::{ConfigArgs, ModelsArgs, vault};
 use super::{CliError, print_json};
 use crate::catalog::{self, Entry};
-use crate::sealed::Vault;
+use crate::sealed::{SIGNATURE, Vault, sealed_name};
 
-/// The library's own file as repositories call it.
-const NATIVE: &str = "native.safetensors";
 /// Files of tensors that are no model by themselves.
 const NO_MODELS: [&str; 3] = ["dataset", "weights", "cases"];
 /// What the library's `save` writes beside its models.
 const BOOKKEEPING: &str = "configuration.json";
-
-/// What a model folder may hold; nothing else is copied.
-const FILES: [&str; 8] = [
-    "model.json",
-    "weights.safetensors",
-    "weights.safetensors.aes",
-    "native.safetensors",
-    "native.safetensors.aes",
-    "cases.safetensors",
-    "cases.safetensors.aes",
-    "signature.json",
-];
 
 #[derive(Debug, Args)]
 #[command(mut_arg("config", |arg| arg.help("Configuration file that names the repository")))]
@@ -118,7 +105,7 @@ fn importable(path: &Path) -> Result<PathBuf, CliError> {
     if !path.is_dir() {
         return usage("there is no such folder or file".to_owned());
     }
-    if path.join("ensemble.json").is_file() {
+    if path.join(ENSEMBLE).is_file() {
         return usage(
             "an ensemble has no weights of its own: import its members under the names that ensemble.json says, then \
              copy this folder beside them"
@@ -210,17 +197,21 @@ fn stage(source: &Path, staged: &Path, name: &str) -> Result<(), ImportError> {
     if source.is_file() {
         return copy(source, &staged.join(NATIVE), |_| Ok(()));
     }
-    for file in FILES {
-        let from = source.join(file);
+    for file in copied() {
+        let from = source.join(&file);
         if from.is_file() {
-            copy(
-                &from,
-                &staged.join(file),
-                |to| if file == "model.json" { rename(to, name) } else { Ok(()) },
-            )?;
+            copy(&from, &staged.join(&file), |to| {
+                if file == Path::new(MODEL) { rename(to, name) } else { Ok(()) }
+            })?;
         }
     }
     Ok(())
+}
+
+/// What the folder of a model with weights of its own may hold; nothing else is copied.
+fn copied() -> impl Iterator<Item = PathBuf> {
+    let parts = PARTS.into_iter().filter(|part| *part != ENSEMBLE).map(PathBuf::from);
+    parts.flat_map(|part| [sealed_name(&part), part]).chain([SIGNATURE.into()])
 }
 
 /// Copies a file, changes the copy and waits until it is on disk.

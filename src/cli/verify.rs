@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use peregrine_shaders::place::CASES;
 use peregrine_shaders::verify::{Report, VerifyError, verify, verify_resident};
-use peregrine_shaders::{Backend, Executor, LoadError, Precision};
+use peregrine_shaders::{Backend, Executor, Files as _, LoadError, Precision};
 use serde_json::{Value, json};
 
 use super::models::warn_of_overlooked;
@@ -15,7 +16,7 @@ use super::{CliError, print_json, print_table};
 use crate::backends;
 use crate::catalog::{self, Entry};
 use crate::config::BackendChoice;
-use crate::sealed::{Vault, sealed_name};
+use crate::sealed::Vault;
 
 /// Generous: a software adapter on a busy machine compiles and computes a whole file of cases.
 const GPU_TIMEOUT: Duration = Duration::from_secs(60);
@@ -103,11 +104,11 @@ fn outcomes(
     halves: bool,
     executors: &mut [Box<dyn Executor>],
 ) -> Vec<(Entry, Outcome)> {
-    let cases = entry.dir.join("cases.safetensors");
+    let cases = entry.dir.join(CASES);
     let only = match catalog::load(entry, vault) {
         Err(LoadError::UnknownFamily { class }) => Some(Outcome::NotKnownYet { class }),
         Err(refused) => Some(Outcome::Refused { reason: refused.to_string() }),
-        Ok(_) if cases.is_file() || sealed_name(&cases).is_file() => None,
+        Ok(_) if vault.holds(&cases) => None,
         Ok(_) => Some(Outcome::NoCases),
     };
     if let Some(only) = only {

@@ -8,21 +8,19 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use peregrine_shaders::place::PARTS;
 use peregrine_shaders::{Files, LoadError, PlainFiles};
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub(crate) use container::SealError;
 pub use signature::Signer;
-pub(crate) use signature::{Signature, signer_of};
+pub(crate) use signature::{FILE as SIGNATURE, Signature, signer_of};
 
 /// Behind the name of a file that is encrypted.
 const SUFFIX: &str = "aes";
 /// Salt, tags and what they are for: more than any container adds to a file of a gibibyte.
 const OVERHEAD_MAX: u64 = 1 << 20;
 const SIGNATURE_BYTES_MAX: u64 = 64 << 10;
-/// What a model folder may hold that is read.
-pub(crate) const PARTS: [&str; 5] =
-    ["model.json", "ensemble.json", "weights.safetensors", "native.safetensors", "cases.safetensors"];
 /// The variable that holds the key.
 pub(crate) const VARIABLE: &str = "PEREGRINE_MODEL_KEY";
 /// The variable that holds the key that signs; no node needs it.
@@ -98,10 +96,10 @@ impl Files for Vault {
         if self.signers.is_empty() {
             return Ok(content);
         }
-        let beside = path.with_file_name(signature::FILE);
+        let beside = path.with_file_name(SIGNATURE);
         let refuse = |reason: String| LoadError::Refused { path: path.to_owned(), reason };
         if !beside.is_file() {
-            return Err(refuse(format!("nobody has signed it: there is no {}", signature::FILE)));
+            return Err(refuse(format!("nobody has signed it: there is no {}", SIGNATURE)));
         }
         let text = PlainFiles.read(&beside, SIGNATURE_BYTES_MAX)?;
         let signature = Signature::read(&text).map_err(|error| refuse(error.to_string()))?;
@@ -183,14 +181,14 @@ pub(crate) fn sign(dir: &Path, key: &ModelKey, vault: &Vault) -> Result<PathBuf,
     let mut files = BTreeMap::new();
     for part in PARTS {
         let path = dir.join(part);
-        if path.is_file() || sealed_name(&path).is_file() {
+        if vault.holds(&path) {
             files.insert(part.to_owned(), vault.content(&path, PART_BYTES_MAX)?);
         }
     }
     if files.is_empty() {
         return Err(SealFailure::Nothing(dir.to_owned()));
     }
-    let path = dir.join(signature::FILE);
+    let path = dir.join(SIGNATURE);
     let refused = || SealFailure::Refused { path: path.clone(), reason: "the key signs nothing".to_owned() };
     let signature = Signature::make(key, files).ok_or_else(refused)?;
     let text = serde_json::to_vec_pretty(&signature).map_err(|_| refused())?;

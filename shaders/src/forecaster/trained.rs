@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::loader::{self, Archive, Blueprint, LoadError};
+use crate::loader::{self, Archive, Blueprint, LoadError, place};
 use crate::normalizer::Normalizer;
 use crate::{ExecuteError, Executor, Files, ModelSpec, NormalizerKind, Plan, Precision, Windows};
 
@@ -25,8 +25,8 @@ pub(super) struct Trained {
 impl Trained {
     /// From a folder: of `model.json`, or of the library's own file where there is none.
     pub(super) fn load(dir: &Path, files: &dyn Files) -> Result<Self, LoadError> {
-        let native = dir.join("native.safetensors");
-        let is_native = !files.holds(&dir.join("model.json")) && files.holds(&native);
+        let native = dir.join(place::NATIVE);
+        let is_native = !files.holds(&dir.join(place::MODEL)) && files.holds(&native);
         let (blueprint, archive) =
             if is_native { loader::read_native(&native, files) } else { loader::read_folder(dir, files) }?;
         Self::build(blueprint, &archive)

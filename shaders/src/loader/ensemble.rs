@@ -1,15 +1,12 @@
 //! `ensemble.json`: which models of a repository are asked together, and how their answers are joined.
 
-use std::cmp::Reverse;
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::place::{ENSEMBLE, is_ensemble, version_number, versions};
 use super::{Files, LoadError};
 
-const FILE: &str = "ensemble.json";
-/// What makes a folder that of one network.
-const MODEL: [&str; 2] = ["model.json", "native.safetensors"];
 const JSON_BYTES_MAX: u64 = 1 << 20;
 const MEMBERS_MAX: usize = 32;
 /// Beyond it sums lose digits, or become infinite.
@@ -68,11 +65,6 @@ fn one() -> f64 {
     1.0
 }
 
-/// Whether `dir` holds an ensemble.
-pub(crate) fn is_ensemble(dir: &Path) -> bool {
-    dir.join(FILE).is_file()
-}
-
 /// The models that `dir/ensemble.json` names, without versions; none where `dir` holds no ensemble.
 pub(crate) fn members_of(dir: &Path, files: &dyn Files) -> Result<Vec<String>, LoadError> {
     if !is_ensemble(dir) {
@@ -110,7 +102,7 @@ pub(crate) fn read_ensemble(dir: &Path, files: &dyn Files) -> Result<EnsembleBlu
 }
 
 fn parse(dir: &Path, files: &dyn Files) -> Result<(EnsembleFile, Vec<u8>), LoadError> {
-    let path = dir.join(FILE);
+    let path = dir.join(ENSEMBLE);
     let bytes = files.read(&path, JSON_BYTES_MAX)?;
     let what = || path.display().to_string();
     let written: EnsembleFile =
@@ -147,14 +139,15 @@ fn beside(
 ) -> Result<Vec<PathBuf>, LoadError> {
     let refuse = |problem: &str| Err(LoadError::parameter("model", format!("`{name}` {problem}")));
     let homes = || dir.ancestors().skip(1).take(2).map(|home| home.join(name));
-    let versions = homes().map(|home| versions(&home, files)).find(|versions| !versions.is_empty());
+    let versions =
+        homes().filter_map(|home| versions(&home, files).ok()).find(|versions| !versions.is_empty());
     let Some(versions) = versions else {
         let is_there = homes().any(|home| home.is_dir());
         return refuse(if is_there { "has no model in its folder" } else { "is not in the repository" });
     };
     let wanted = |number: u32| version.is_none_or(|version| version == number);
     let found: Vec<PathBuf> =
-        versions.into_iter().filter(|(number, _)| wanted(*number)).map(|(_, dir)| dir).collect();
+        versions.into_iter().rev().filter(|(number, _)| wanted(*number)).map(|(_, dir)| dir).collect();
     match (found.first(), version) {
         (Some(first), _) if is_ensemble(first) => {
             refuse("is an ensemble itself: name the models that it names")
@@ -162,25 +155,4 @@ fn beside(
         (None, Some(version)) => refuse(&format!("has no version {version}")),
         _ => Ok(found),
     }
-}
-
-/// The versions of a model folder, the highest first; a folder without numbers is version 1.
-fn versions(dir: &Path, files: &dyn Files) -> Vec<(u32, PathBuf)> {
-    let holds_model = |dir: &Path| is_ensemble(dir) || MODEL.iter().any(|file| files.holds(&dir.join(file)));
-    if holds_model(dir) {
-        return vec![(1, dir.to_owned())];
-    }
-    let below = dir.read_dir().into_iter().flatten().flatten();
-    let number = |name: &std::ffi::OsStr| name.to_str().and_then(version_number);
-    let mut found: Vec<(u32, PathBuf)> =
-        below.filter_map(|entry| Some((number(&entry.file_name())?, entry.path()))).collect();
-    found.retain(|(_, dir)| holds_model(dir));
-    found.sort_by_key(|(number, _)| Reverse(*number));
-    found
-}
-
-/// The version that the folder of this name holds: `7`, not `07` nor `+7`, since two folders must not be one version.
-#[must_use]
-pub fn version_number(name: &str) -> Option<u32> {
-    name.parse().ok().filter(|number: &u32| *number > 0 && number.to_string() == name)
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
+use super::place::MODEL;
 use super::{Files, LoadError, columns};
 use crate::Family;
 
@@ -59,7 +60,7 @@ pub(crate) struct CaseFile {
 
 /// Reads `model.json`.
 pub(crate) fn read(dir: &Path, files: &dyn Files) -> Result<(Blueprint, Vec<CaseFile>), LoadError> {
-    let path = dir.join("model.json");
+    let path = dir.join(MODEL);
     let bytes = files.read(&path, JSON_BYTES_MAX)?;
     parse(&path.display().to_string(), &bytes)
 }

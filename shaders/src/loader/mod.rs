@@ -11,6 +11,7 @@ mod file;
 mod folder;
 mod hparams;
 mod native;
+pub mod place;
 
 use std::path::Path;
 
@@ -19,17 +20,17 @@ pub use file::{Files, PlainFiles};
 
 pub(crate) use archive::{Archive, hex};
 pub(crate) use blueprint::Blueprint;
-pub use ensemble::version_number;
-pub(crate) use ensemble::{Combine, EnsembleBlueprint, is_ensemble, members_of, read_ensemble};
+pub(crate) use ensemble::{Combine, EnsembleBlueprint, members_of, read_ensemble};
 pub(crate) use folder::CaseFile;
 #[cfg(test)]
 pub(crate) use folder::parse as parse_model_json;
 pub(crate) use hparams::Hparams;
+pub(crate) use place::is_ensemble;
 
 /// A model folder: `model.json` and `weights.safetensors`.
 pub(crate) fn read_folder(dir: &Path, files: &dyn Files) -> Result<(Blueprint, Archive), LoadError> {
     let (blueprint, _cases) = folder::read(dir, files)?;
-    Ok((blueprint, Archive::open(&dir.join("weights.safetensors"), files)?))
+    Ok((blueprint, Archive::open(&dir.join(place::WEIGHTS), files)?))
 }
 
 /// The library's own file.
@@ -42,5 +43,5 @@ pub(crate) fn read_native(path: &Path, files: &dyn Files) -> Result<(Blueprint, 
 /// The stored cases of a model folder.
 pub(crate) fn read_cases(dir: &Path, files: &dyn Files) -> Result<(Vec<CaseFile>, Archive), LoadError> {
     let (_blueprint, cases) = folder::read(dir, files)?;
-    Ok((cases, Archive::open(&dir.join("cases.safetensors"), files)?))
+    Ok((cases, Archive::open(&dir.join(place::CASES), files)?))
 }
