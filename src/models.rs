@@ -128,7 +128,11 @@ pub(crate) async fn bring_in(
     let (mut first, mut is_any_served) = (None, false);
     let mut loaded = pin!(load_all(entries, vault));
     while let Some((entry, loaded)) = loaded.next().await {
-        let refused = match serve(system, &entry, loaded).await {
+        let served = match loaded {
+            Ok(forecaster) => serve(system, vec![(entry.clone(), forecaster)]).await,
+            Err(source) => Err(ModelError::Folder { dir: entry.dir.clone(), source }),
+        };
+        let refused = match served {
             Ok(()) => {
                 info!(model = entry.name, version = entry.version, "model serves");
                 is_any_served = true;
@@ -161,28 +165,11 @@ pub(crate) async fn bring_in(
     }
 }
 
-/// Takes what was read of `entry` into service.
-///
-/// # Errors
-/// See [`ModelError`].
-pub(crate) async fn serve(
-    system: &System,
-    entry: &Entry,
-    loaded: Result<Forecaster, LoadError>,
-) -> Result<(), ModelError> {
-    let forecaster = loaded.map_err(|source| ModelError::Folder { dir: entry.dir.clone(), source })?;
-    let refused = |source| ModelError::Device { model: entry.name.clone(), source };
-    system.load(Arc::new(forecaster), entry.version).await.map_err(refused)
-}
-
 /// Takes all of `models` into service from one moment on, or none.
 ///
 /// # Errors
 /// See [`ModelError`].
-pub(crate) async fn serve_together(
-    system: &System,
-    models: Vec<(Entry, Forecaster)>,
-) -> Result<(), ModelError> {
+pub(crate) async fn serve(system: &System, models: Vec<(Entry, Forecaster)>) -> Result<(), ModelError> {
     let models =
         models.into_iter().map(|(entry, forecaster)| (Arc::new(forecaster), entry.version)).collect();
     let refused = |(model, source)| ModelError::Device { model, source };

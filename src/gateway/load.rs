@@ -46,30 +46,28 @@ impl Shared {
             }
         }
         let along = if read.is_empty() { Ok(Vec::new()) } else { self.along(name, others).await? };
-        match along {
-            Ok(along) if along.is_empty() => {
-                for (entry, forecaster) in read {
-                    if let Err(refused) = models::serve(&self.system, &entry, Ok(forecaster)).await {
-                        self.refusals.add(&entry, &refused);
-                        first.get_or_insert(Refusal::Load(refused.to_string()));
+        let along = along.map_err(|refused| self.refused(&entries_of(&read), &refused))?;
+        let is_one_step = !along.is_empty();
+        let steps: Vec<Vec<(Entry, Forecaster)>> = if is_one_step {
+            vec![read.into_iter().chain(along).collect()]
+        } else {
+            read.into_iter().map(|one| vec![one]).collect()
+        };
+        for step in steps {
+            let (versions, ensembles): (Vec<Entry>, Vec<Entry>) =
+                entries_of(&step).into_iter().partition(|entry| entry.name == name);
+            match models::serve(&self.system, step).await {
+                Err(refused) if is_one_step => return Err(self.refused(&versions, &refused)),
+                Err(refused) => {
+                    let refused = self.refused(&versions, &refused);
+                    first.get_or_insert(refused);
+                }
+                Ok(()) => {
+                    for Entry { name: ensemble, version, .. } in ensembles {
+                        info!(ensemble, version, member = name, "ensemble serves with its member");
+                        self.refusals.forget_version(&ensemble, version);
                     }
                 }
-            }
-            Ok(along) => {
-                let entries: Vec<Entry> = read.iter().map(|(entry, _)| entry.clone()).collect();
-                let ensembles: Vec<Entry> = along.iter().map(|(entry, _)| entry.clone()).collect();
-                read.extend(along);
-                if let Err(refused) = models::serve_together(&self.system, read).await {
-                    return Err(self.refused(&entries, &refused));
-                }
-                for Entry { name: ensemble, version, .. } in ensembles {
-                    info!(ensemble, version, member = name, "ensemble serves with its member");
-                    self.refusals.forget_version(&ensemble, version);
-                }
-            }
-            Err(refused) => {
-                let entries: Vec<Entry> = read.into_iter().map(|(entry, _)| entry).collect();
-                return Err(self.refused(&entries, &refused));
             }
         }
         self.unload_but(name, &held).await;
@@ -148,6 +146,10 @@ impl Shared {
     pub(crate) fn repositories(&self) -> Vec<PathBuf> {
         self.config().models.repositories.clone()
     }
+}
+
+fn entries_of(read: &[(Entry, Forecaster)]) -> Vec<Entry> {
+    read.iter().map(|(entry, _)| entry.clone()).collect()
 }
 
 /// Files are read off the workers.
