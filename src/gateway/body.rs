@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{self, Bytes, BytesMut};
-use flate2::bufread::{GzDecoder, ZlibDecoder};
+use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt;
 
 /// Reserved at once for an announced body; more only as it arrives.
@@ -203,19 +203,21 @@ async fn collect(
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
+/// All that was packed: several members of gzip are one text (RFC 1952 section 2.2), and nothing may be left over.
 pub(super) fn inflate(encoding: Encoding, packed: &[u8], bytes_max: usize) -> Result<Vec<u8>, BodyError> {
     let mut plain = Vec::new();
+    let mut rest = packed;
     let limit = bytes_max as u64 + 1;
     let read = match encoding {
-        Encoding::Gzip => GzDecoder::new(packed).take(limit).read_to_end(&mut plain),
+        Encoding::Gzip => MultiGzDecoder::new(&mut rest).take(limit).read_to_end(&mut plain),
         Encoding::Deflate | Encoding::Identity => {
-            ZlibDecoder::new(packed).take(limit).read_to_end(&mut plain)
+            ZlibDecoder::new(&mut rest).take(limit).read_to_end(&mut plain)
         }
     };
     if plain.len() > bytes_max {
         return Err(BodyError::TooLarge { bytes_max });
     }
-    read.map(|_| plain).map_err(|_| BodyError::Corrupt)
+    if read.is_ok() && rest.is_empty() { Ok(plain) } else { Err(BodyError::Corrupt) }
 }
 
 #[cfg(test)]
@@ -238,6 +240,21 @@ mod tests {
         let blanks = vec![b' '; 1 << 20];
         check(Encoding::Deflate, &zlib(&blanks), Err(BodyError::TooLarge { bytes_max: 1000 }));
         check(Encoding::Gzip, &gzip(&blanks), Err(BodyError::TooLarge { bytes_max: 1000 }));
+        let members = [gzip(&blanks[..600]), gzip(&blanks[..600])].concat();
+        check(Encoding::Gzip, &members, Err(BodyError::TooLarge { bytes_max: 1000 }));
+    }
+
+    #[test]
+    fn members_are_one_text_and_nothing_is_left_over() {
+        let two = [gzip(b"abc"), gzip(b""), gzip(b"def")].concat();
+        check(Encoding::Gzip, &two, Ok(b"abcdef".to_vec()));
+        check(Encoding::Gzip, &two[..two.len() - 9], Err(BodyError::Corrupt));
+        for (encoding, whole) in [(Encoding::Gzip, gzip(b"abc")), (Encoding::Deflate, zlib(b"abc"))] {
+            for rest in [&b"junk"[..], b"\0", b"\x1f", b"\x1f\x8b"] {
+                check(encoding, &[&whole, rest].concat(), Err(BodyError::Corrupt));
+            }
+        }
+        check(Encoding::Deflate, &[zlib(b"abc"), zlib(b"def")].concat(), Err(BodyError::Corrupt));
     }
 
     #[test]
