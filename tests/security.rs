@@ -134,6 +134,21 @@ fn a_path_written_with_escapes_is_no_way_around() {
 }
 
 #[test]
+fn a_series_is_closed_whatever_its_name() {
+    let keys = Keys::new();
+    let (desk, eye) = (keys.draw("desk", &["predict"], ""), keys.draw("eye", &["observe", "admin"], ""));
+    let node = keys.node(&[("SECURITY__REQUIRED", "true")]);
+    for name in ["X", "fx/X", "fx%2fX", "a/b/c/d/e/f/g/h/i/j", "health/live", "fx/"] {
+        let path = format!("/v1/series/{name}");
+        let answers = ["", &eye, &desk].map(|key| ask(&node, "GET", &path, key, "").status);
+        assert_eq!(answers, [401, 403, 404], "{path}: nothing was fed");
+    }
+    for path in ["/v1/audit/a/b", "/v2/models/m/a/b", "/a/b/c/d/e/f/g/h/i/j"] {
+        assert_eq!(node.get(path).status, 404, "{path}");
+    }
+}
+
+#[test]
 fn no_key_is_said_in_answers_or_configuration() {
     let keys = Keys::new();
     let boss = keys.draw("boss", &["admin", "observe"], "");

@@ -32,16 +32,18 @@ pub(super) const INGEST: Scopes = Scopes::of(&[Scope::Ingest]);
 const ADMIN: Scopes = Scopes::of(&[Scope::Admin]);
 const OBSERVE: Scopes = Scopes::of(&[Scope::Observe]);
 const DATA: Scopes = PREDICT.and(INGEST);
-/// Segments of the longest path; longer ones lead nowhere.
+/// More than any path has that does not end with a name; what follows is part of a name.
 const SEGMENTS_MAX: usize = 8;
 
-/// The scopes of which a caller needs one; `None`: no such path. A test asks for every operation of the document.
+/// The scopes of which a caller needs one; `None`: no such path, and [`admit`] lets nobody further. Each path is told by
+/// all of its segments, so that a route that is not listed here leads nowhere. A test asks for every operation of the
+/// document.
 pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let mut segments = [""; SEGMENTS_MAX];
     let mut len = 0;
-    for segment in path.strip_prefix('/')?.split('/') {
-        *segments.get_mut(len)? = segment;
+    for (segment, place) in path.strip_prefix('/')?.splitn(SEGMENTS_MAX, '/').zip(&mut segments) {
+        *place = segment;
         len += 1;
     }
     Some(match segments[..len] {
@@ -52,10 +54,13 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         ["v2", "repository", "index"] => OBSERVE,
         ["v2", "repository", ..] => ADMIN,
         ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"] => PREDICT,
-        ["v2"] | ["v2", "models", ..] => OBSERVE,
+        ["v2"] | ["v2", ""] | ["v2", "models", _] | ["v2", "models", _, "versions", _] => OBSERVE,
+        ["v2", "models", _, "ready" | "config" | "stats"]
+        | ["v2", "models", _, "versions", _, "ready" | "config" | "stats"] => OBSERVE,
         ["v1", "forecast"] | ["neural", "predict" | "batch_predict"] => PREDICT,
         ["v1", "ticks"] => INGEST,
-        ["v1", "stream"] | ["v1", "series", _] => DATA,
+        // Names of series have slashes.
+        ["v1", "stream"] | ["v1", "series", _, ..] => DATA,
         // What was asked and answered is confidential; where the chain ends is for whoever keeps that elsewhere.
         ["v1", "config"] | ["v1", "audit", _] => ADMIN,
         ["v1", "models" | "breakers" | "scaler", ..] => {
@@ -67,7 +72,8 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         }
         ["v1", "scorecard" | "cluster" | "echo" | "alerts" | "audit"] => OBSERVE,
         ["v1", "overview"] | ["v1", "overview", "stream"] => OBSERVE,
-        ["health", ..] | ["metrics", ..] | ["status" | "openapi.json" | "docs"] => OBSERVE,
+        ["health"] | ["health", "gpu" | "cluster"] | ["metrics"] | ["metrics", "gpu"] => OBSERVE,
+        ["status" | "openapi.json" | "docs"] => OBSERVE,
         _ => return None,
     })
 }
@@ -181,8 +187,9 @@ pub(super) fn admit(shared: &Shared, request: &ServiceRequest) -> Result<(), Ref
     let head = request.head();
     // As routes are found by it: with its escapes undone.
     let path = request.match_info().as_str();
+    let known = needed(&head.method, path);
     // Who may not look around is not told which paths there are.
-    let needed = needed(&head.method, path).unwrap_or(OBSERVE);
+    let needed = known.unwrap_or(OBSERVE);
     if needed == Scopes::NONE {
         return Ok(());
     }
@@ -192,6 +199,9 @@ pub(super) fn admit(shared: &Shared, request: &ServiceRequest) -> Result<(), Ref
     }
     let caller = caller(&shared.security, head, &*shared.clock);
     shared.security.admit(&caller, needed, &*shared.clock)?;
+    if known.is_none() {
+        return Err(Refusal::NoSuchPath);
+    }
     if caller.bearer != Bearer::Nobody {
         request.extensions_mut().insert(caller.bearer);
     }
@@ -211,7 +221,7 @@ impl Pass {
         let security = Arc::clone(&shared.security);
         let (caller, rules) = (caller(&security, head, &*shared.clock), security.rules());
         refuse_foreign(&security, &rules, head)?;
-        let needed = needed(&head.method, head.uri.path()).unwrap_or(OBSERVE);
+        let needed = needed(&head.method, head.uri.path()).ok_or(Refusal::NoSuchPath)?;
         security.admit(&caller, needed, &*shared.clock)?;
         let scopes = rules.scopes(&caller, shared.clock.wall()).map_err(|denied| security.deny(denied))?;
         Ok(Self { security, caller, scopes })
@@ -305,15 +315,27 @@ mod tests {
     fn every_operation_has_a_scope() {
         for one in OPERATIONS {
             let method = one.method.to_uppercase().parse().unwrap();
-            let path = one
-                .path
-                .replace("{model}", "m")
-                .replace("{version}", "1")
-                .replace("{name}", "n")
-                .replace("{id}", "i")
-                .replace("{file}", "f");
-            assert!(needed(&method, &path).is_some(), "{} {}: any key will do?", one.method, one.path);
+            let scopes = needed(&method, &filled(one.path, "n"));
+            assert!(scopes.is_some(), "{} {}: nobody can ask", one.method, one.path);
+            if !one.path.contains('{') {
+                continue;
+            }
+            for name in ["fx/X", "a/b/c/d/e/f/g/h/i/j/k", "n/", "//n", "infer", "index", "live", "stats/load"]
+            {
+                let path = filled(one.path, name);
+                let got = needed(&method, &path);
+                assert!(got.is_none() || got == scopes, "{} {path}: {got:?}", one.method);
+            }
         }
+        for name in ["fx/X", "a/b/c/d/e/f/g/h/i/j/k"] {
+            assert_eq!(needed(&Method::GET, &format!("/v1/series/{name}")), Some(DATA), "{name}");
+        }
+    }
+
+    /// The path with this in the place of each parameter.
+    fn filled(path: &str, name: &str) -> String {
+        let fill = |segment| if str::starts_with(segment, '{') { name } else { segment };
+        path.split('/').map(fill).collect::<Vec<_>>().join("/")
     }
 
     #[test]
@@ -344,6 +366,11 @@ mod tests {
             ("GET", "/dashboard/app.js", Some(Scopes::NONE)),
             ("GET", "/dashboard/a/b", None),
             ("GET", "/a/b/c/d/e/f/g/h/i", None),
+            ("GET", "/v1/series/fx/X", Some(DATA)),
+            ("GET", "/v1/series/a/b/c/d/e/f/g/h", Some(DATA)),
+            ("GET", "/v1/audit/1/2", None),
+            ("GET", "/v2/models/m/other", None),
+            ("GET", "/health/other", None),
             ("GET", "", None),
         ] {
             assert_eq!(needed(&method.parse().unwrap(), path), want, "{method} {path}");
