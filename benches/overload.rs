@@ -49,7 +49,7 @@ fn main() -> Result<(), Failure> {
         asked.join(",")
     );
     let request = format!(
-        "POST /v1/forecast HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST /v1/forecast HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -216,7 +216,7 @@ fn has(bytes: &[u8], what: &[u8]) -> bool {
 fn counter(addr: SocketAddr, name: &str) -> Result<f64, Failure> {
     let mut socket = TcpStream::connect(addr)?;
     socket.set_read_timeout(Some(PATIENCE))?;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut page = String::new();
     socket.read_to_string(&mut page)?;
     let line = page.lines().find(|line| line.split(['{', ' ']).next() == Some(name));

@@ -111,7 +111,7 @@ fn start(collector: SocketAddr, ratio: Option<&str>) -> Result<Node, Failure> {
 /// What became of a node's spans, as it says itself.
 fn spans(node: &Node) -> Result<String, Failure> {
     let mut socket = TcpStream::connect(node.addr)?;
-    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    socket.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
     let mut page = String::new();
     socket.read_to_string(&mut page)?;
     let lines = page.lines().filter(|line| line.starts_with("peregrine_trace_spans_total"));

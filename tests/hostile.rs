@@ -22,7 +22,7 @@ struct Attack {
 
 fn http(path: &str, headers: &str, announced: usize, body: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
-        "POST {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {announced}\r\n{headers}\r\n"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {announced}\r\n{headers}\r\n"
     )
     .into_bytes();
     bytes.extend_from_slice(body);
@@ -133,7 +133,7 @@ fn attack(kind: usize, rng: &mut StdRng) -> Attack {
         26 => {
             let value = ["-5", "x", "18446744073709551617", "1, 2"][rng.random_range(0..4)];
             let bytes = format!(
-                "POST {INFER} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {value}\r\n\r\n{{}}"
+                "POST {INFER} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {value}\r\n\r\n{{}}"
             );
             Attack { name: "bad Content-Length", bytes: bytes.into_bytes() }
         }

@@ -100,7 +100,7 @@ fn a_body_that_is_too_large_is_not_sent_for() {
     let asked = |path: &str, bytes: usize| {
         let mut client = Client::connect(node.node.addr).expect("connects");
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {bytes}\r\n\r\n"
         );
         client.send_raw(head.as_bytes()).expect("sent");
         client.receive().expect("an answer")

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{CLOSE, Response, TestNode, WebSocket, eventually, masked, request};
+use crate::harness::{CLOSE, Client, Response, TestNode, WebSocket, eventually, masked, request};
 
 const FORECAST: &str = r#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD"}]}"#;
 const TICK: &str = r#"{"series":"a","ts":1700000000000,"value":1.5}"#;
@@ -165,7 +165,8 @@ fn a_page_from_elsewhere_changes_and_feeds_nothing() {
     let node = TestNode::on_cpu(&[]);
     let addr = node.node.addr;
     let tick = r#"{"series":"a","ts":1,"value":1}"#;
-    for foreign in ["https://evil.example", "http://test.evil.example", "http://test:8080", "null"] {
+    for foreign in ["https://evil.example", "http://localhost.evil.example", "http://localhost:8080", "null"]
+    {
         for (path, body) in [("/v1/config", "deadline.max = \"30s\""), ("/v1/ticks", tick)] {
             let headers = [("Origin", foreign), ("Content-Type", "text/plain")];
             let answer = request(addr, "POST", path, &headers, body.as_bytes());
@@ -184,8 +185,8 @@ fn a_page_from_elsewhere_changes_and_feeds_nothing() {
         }
     }
     assert_eq!(node.get("/v1/series/a").status, 404);
-    // Pages of the node's own, whether or not something before it ends TLS; these requests are for `Host: test`.
-    for own in ["http://test", "https://test"] {
+    // Pages of the node's own, whether or not something before it ends TLS; these requests are for `Host: localhost`.
+    for own in ["http://localhost", "https://localhost"] {
         assert_eq!(
             request(addr, "POST", "/v1/ticks", &[("Origin", own)], tick.as_bytes()).status,
             200,
@@ -197,6 +198,50 @@ fn a_page_from_elsewhere_changes_and_feeds_nothing() {
     }
     // Who is no browser says nothing of an origin.
     assert_eq!(node.post("/v1/config", "deadline.max = \"30s\"").status, 200);
+}
+
+/// As a browser asks for a page whose name leads to this machine.
+fn under(node: &TestNode, name: &str, method: &str, path: &str, headers: &str, body: &str) -> Response {
+    let mut client = Client::connect(node.node.addr).expect("it listens");
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {name}\r\nContent-Length: {length}\r\n{headers}\r\n");
+    client.send_raw(format!("{head}{body}").as_bytes()).expect("sent");
+    client.receive().expect("an answer")
+}
+
+#[test]
+fn a_page_whose_name_leads_here_is_a_stranger() {
+    let keys = Keys::new();
+    let boss = keys.draw("boss", &["admin", "observe"], "");
+    let node = keys.node(&[("SECURITY__CORS_ORIGINS", "[\"https://desk.example\"]")]);
+    let port = node.node.addr.port();
+    let evil = format!("evil.example:{port}");
+    let own = format!("Origin: http://{evil}\r\n");
+    let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (method, path, headers, body) in [
+        ("GET", "/v1/config", "", ""),
+        ("GET", "/v1/models", "", ""),
+        ("POST", "/v1/ticks", own.as_str(), TICK),
+        ("POST", "/v1/forecast", own.as_str(), FORECAST),
+        ("GET", "/v1/stream", upgrade, ""),
+        ("GET", "/v1/overview/stream", upgrade, ""),
+    ] {
+        let answer = under(&node, &evil, method, path, headers, body);
+        let said = String::from_utf8_lossy(&answer.body).into_owned();
+        assert_eq!((answer.status, said.contains("`localhost`")), (403, true), "{method} {path}: {said}");
+    }
+    assert_eq!(node.get("/v1/series/a").status, 404, "nothing was fed");
+    for name in ["localhost", "127.0.0.1", "[::1]:1", "desk.example"] {
+        assert_eq!(under(&node, name, "GET", "/v1/config", "", "").status, 200, "{name}");
+    }
+    assert_eq!(under(&node, &evil, "GET", "/health/ready", "", "").status, 200);
+    let key = format!("Authorization: Bearer {boss}\r\n");
+    assert_eq!(under(&node, &evil, "GET", "/v1/config", &key, "").status, 200, "no page has a key");
+    let open = keys.node(&[("SECURITY__REQUIRED", "true")]);
+    assert_eq!(under(&open, "node.fly.dev", "GET", "/metrics", "", "").status, 200, "anybody may");
+    assert_eq!(under(&open, "node.fly.dev", "GET", "/v1/config", "", "").status, 401);
 }
 
 #[test]

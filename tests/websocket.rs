@@ -160,7 +160,7 @@ fn there_are_only_so_many_seats() {
     let mut second = Client::connect(addr).expect("a connection");
     second
         .send_raw(
-            b"GET /v1/echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+            b"GET /v1/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         )
         .expect("a request");

@@ -11,7 +11,7 @@ pub fn binary(model: &str, window: &[f32]) -> Vec<u8> {
     );
     let body: Vec<u8> = header.bytes().chain(window.iter().flat_map(|value| value.to_le_bytes())).collect();
     let mut request = format!(
-        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n\
+        "POST /v2/models/{model}/infer HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/octet-stream\r\n\
          inference-header-content-length: {}\r\ncontent-length: {}\r\n\r\n",
         header.len(),
         body.len()

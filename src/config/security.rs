@@ -29,7 +29,8 @@ pub(super) struct SecurityFile {
     /// Requests at once, after a rest; 0: as many as one second gives.
     pub(super) burst: Option<usize>,
     /// Web pages that browsers may read answers for, open websockets from and send to, e.g. `https://desk.example`;
-    /// empty: none but the node's own.
+    /// empty: none but the node's own. By the host names in them callers on this machine may ask without a key, as by
+    /// address and `localhost`.
     pub(super) cors_origins: Option<Vec<String>>,
 }
 

@@ -188,7 +188,7 @@ impl Refusal {
             Self::Denied(Denied::NoKey { .. } | Denied::Unknown | Denied::Expired | Denied::Token(_)) => {
                 StatusCode::UNAUTHORIZED
             }
-            Self::Denied(Denied::Scope { .. } | Denied::Origin) => StatusCode::FORBIDDEN,
+            Self::Denied(Denied::Scope { .. } | Denied::Origin | Denied::Host) => StatusCode::FORBIDDEN,
         }
     }
 
@@ -256,7 +256,7 @@ fn challenge(denied: &Denied) -> Option<String> {
             let scopes: Vec<&str> = needed.iter().map(Scope::name).collect();
             Some(format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")))
         }
-        Denied::Origin => None,
+        Denied::Origin | Denied::Host => None,
     }
 }
 

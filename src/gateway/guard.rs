@@ -25,7 +25,7 @@ use super::Shared;
 use super::error::Refusal;
 use super::traced;
 use crate::config::Scope;
-use crate::security::{Bearer, Caller, Denied, Refused, Rules, Scopes, Security};
+use crate::security::{Bearer, Caller, Denied, Refused, Rules, Scopes, Security, name_of};
 
 pub(super) const PREDICT: Scopes = Scopes::of(&[Scope::Predict]);
 pub(super) const INGEST: Scopes = Scopes::of(&[Scope::Ingest]);
@@ -81,10 +81,12 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
 /// Who asks, by what it shows.
 pub(super) fn caller(security: &Security, head: &RequestHead, clock: &dyn Clock) -> Caller {
     let address = head.peer_addr.map(|peer| peer.ip().to_canonical());
-    // A page from elsewhere, in a browser on this machine, speaks from this machine's address.
-    let is_local =
-        address.is_some_and(|ip| ip.is_loopback()) && head.headers().get(ORIGIN).is_none_or(is_local_origin);
-    Caller { bearer: bearer(security, head.headers(), clock), address, is_local }
+    let is_here = address.is_some_and(|ip| ip.is_loopback());
+    // A page from elsewhere, in a browser on this machine, speaks from this machine's address; and if its name leads here,
+    // what it asks for is of its own origin. Only browsers follow names that strangers choose, and they tell them.
+    let is_local = is_here && head.headers().get(ORIGIN).is_none_or(is_local_origin);
+    let is_misled = is_here && host(head).is_some_and(|host| !security.rules().knows_name(host));
+    Caller { bearer: bearer(security, head.headers(), clock), address, is_local, is_misled }
 }
 
 /// For whom a forecast is made, and how urgently.
@@ -142,11 +144,7 @@ fn is_local_origin(origin: &HeaderValue) -> bool {
     let Some((_, authority)) = origin.to_str().ok().and_then(|text| text.split_once("://")) else {
         return false;
     };
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next(),
-        None => authority.split(':').next(),
-    };
-    let host = host.unwrap_or_default();
+    let host = name_of(authority);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
@@ -458,6 +456,24 @@ mod tests {
             ("null", false),
         ] {
             check(&[("origin", origin), ("x-forwarded-for", "127.0.0.1")], Bearer::Nobody, is_local);
+        }
+    }
+
+    #[test]
+    fn who_asks_on_this_machine_for_a_name_of_nobody_knows_whom_is_misled() {
+        let security = Security::start(&SecurityConfig::default()).unwrap();
+        for (peer, host, is_misled) in [
+            ("127.0.0.1:1", "evil.example:8080", true),
+            ("[::ffff:127.0.0.1]:1", "evil.example", true),
+            ("127.0.0.1:1", "127.0.0.1:8080", false),
+            ("[::1]:1", "localhost:8080", false),
+            ("192.0.2.1:1", "node.fly.dev", false),
+        ] {
+            let mut head = RequestHead::default();
+            head.peer_addr = Some(peer.parse().unwrap());
+            assert!(!caller(&security, &head, &SystemClock).is_misled, "without a name");
+            head.headers.insert(HOST, HeaderValue::from_str(host).unwrap());
+            assert_eq!(caller(&security, &head, &SystemClock).is_misled, is_misled, "{peer} {host}");
         }
     }
 

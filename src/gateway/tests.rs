@@ -98,7 +98,9 @@ fn a_configuration_that_is_no_text_is_told_from_one_that_is_packed_wrongly() {
 fn a_gibibyte_announced_is_refused_unread() {
     let node = node();
     let mut stream = connect(&node);
-    stream.write_all(b"POST /v1/forecast HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST /v1/forecast HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1073741824\r\n\r\n")
+        .unwrap();
     let answer = read(&mut stream);
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     node.stop();
@@ -145,7 +147,7 @@ fn ask(node: &Node, method: &str, path: &str, head: &str, body: &[u8]) -> (u16, 
     let mut stream = connect(node);
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n"
     );
     stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
     let answer = read(&mut stream);

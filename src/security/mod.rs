@@ -31,7 +31,7 @@ pub(crate) use calendar::{Civil, rfc3339};
 pub(crate) use key::{KeyHash, NewKey};
 pub(crate) use keys::{BadKeys, expiry, is_name, parse as parse_keys};
 use limit::Table;
-pub(crate) use rules::{Bearer, Caller, Denied, Rules};
+pub(crate) use rules::{Bearer, Caller, Denied, Rules, name_of};
 pub(crate) use scopes::Scopes;
 use token::{Issuer, Token, is_token};
 

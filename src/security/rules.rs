@@ -21,6 +21,9 @@ pub(crate) struct Caller {
     pub(crate) address: Option<IpAddr>,
     /// On this machine, and not sent by a web page from elsewhere.
     pub(crate) is_local: bool,
+    /// On this machine, and asks for a name that is not known to be this node's: a browser there may have been told that
+    /// the name of a page's server is this machine.
+    pub(crate) is_misled: bool,
 }
 
 /// What a caller shows.
@@ -59,10 +62,17 @@ pub(crate) enum Denied {
         "pages of this origin may open no websocket and send nothing here: `security.cors_origins` names those that may"
     )]
     Origin,
+    /// 403.
+    #[error(
+        "without a key, a caller on the node's own machine names it by address or as `localhost`, since any page can have \
+         its name lead here: `security.cors_origins` makes other names known"
+    )]
+    Host,
 }
 
 impl Denied {
-    pub(crate) const KINDS: [&str; 6] = ["no_key", "unknown_key", "expired", "scope", "origin", "token"];
+    pub(crate) const KINDS: [&str; 7] =
+        ["no_key", "unknown_key", "expired", "scope", "origin", "token", "host"];
 
     /// In [`Denied::KINDS`].
     pub(crate) const fn kind(self) -> usize {
@@ -73,6 +83,7 @@ impl Denied {
             Self::Scope { .. } => 3,
             Self::Origin => 4,
             Self::Token(_) => 5,
+            Self::Host => 6,
         }
     }
 }
@@ -132,6 +143,8 @@ impl Rules {
             (false, false) => ALL_BUT_ADMIN,
         };
         match &caller.bearer {
+            // What everybody may do, the operator has said; else being here is what counts.
+            Bearer::Nobody if caller.is_misled && !self.required => Err(Denied::Host),
             Bearer::Nobody => Ok(free),
             Bearer::Key(hash) => {
                 let key = self.find(hash).ok_or(Denied::Unknown)?;
@@ -189,6 +202,30 @@ impl Rules {
     pub(crate) fn shares_with(&self, origin: &[u8]) -> bool {
         self.origins.iter().any(|known| known.as_bytes() == origin)
     }
+
+    /// Is that, with or without a port, a name that no stranger can have lead to this machine?
+    pub(crate) fn knows_name(&self, authority: &str) -> bool {
+        let name = name_of(authority);
+        let is_listed = |origin: &String| {
+            origin.split_once("://").is_some_and(|(_, known)| name_of(known).eq_ignore_ascii_case(name))
+        };
+        name.parse::<IpAddr>().is_ok() || is_localhost(name) || self.origins.iter().any(is_listed)
+    }
+}
+
+/// An authority without its port, and without the dot that ends a full name.
+pub(crate) fn name_of(authority: &str) -> &str {
+    let name = match authority.strip_prefix('[') {
+        Some(v6) => v6.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    let name = name.unwrap_or_default();
+    name.strip_suffix('.').unwrap_or(name)
+}
+
+/// RFC 6761 section 6.3: it and all names below it are this machine, whatever a name server says.
+fn is_localhost(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
@@ -246,6 +283,52 @@ mod tests {
         let rules = Rules::new(&config, keys, None);
         let bearer =
             if shown.is_empty() { Bearer::Nobody } else { Bearer::Key(KeyHash::of(shown.as_bytes())) };
-        assert_eq!(rules.check(&Caller { bearer, address: None, is_local }, needed, now), want);
+        let caller = Caller { bearer, address: None, is_local, is_misled: false };
+        assert_eq!(rules.check(&caller, needed, now), want);
+    }
+
+    #[test]
+    fn who_was_led_here_may_only_what_everybody_may() {
+        let boss = KeyHash::of(b"boss");
+        let key = Key { name: "boss".into(), hash: boss, scopes: ADMIN, expires: None, rate: None };
+        let check = |required, bearer, needed, want| {
+            let config =
+                SecurityConfig { required, anonymous: vec![Scope::Observe], ..SecurityConfig::default() };
+            let rules = Rules::new(&config, vec![key.clone()], None);
+            let caller = Caller { bearer, address: None, is_local: true, is_misled: true };
+            assert_eq!(rules.check(&caller, needed, UNIX_EPOCH), want, "{required} {needed}");
+        };
+        for needed in [OBSERVE, PREDICT, ADMIN] {
+            check(false, Bearer::Nobody, needed, Err(Denied::Host));
+            check(false, Bearer::Key(boss), needed, Ok(()));
+        }
+        check(false, Bearer::Nobody, Scopes::NONE, Ok(()));
+        check(true, Bearer::Nobody, OBSERVE, Ok(()));
+        check(true, Bearer::Nobody, PREDICT, Err(Denied::NoKey { needed: PREDICT }));
+    }
+
+    #[test]
+    fn names_that_strangers_cannot_have_lead_here_are_known() {
+        let cors_origins = vec!["https://desk.example".to_owned(), "http://[::1]:3000".to_owned()];
+        let rules = Rules::new(&SecurityConfig { cors_origins, ..SecurityConfig::default() }, vec![], None);
+        for (authority, is_known) in [
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("192.0.2.1", true),
+            ("localhost", true),
+            ("LocalHost.:8080", true),
+            ("desk.localhost:8080", true),
+            ("Desk.example:8080", true),
+            ("desk.example.", true),
+            ("evil.example:8080", false),
+            ("desk.example.evil.example", false),
+            ("localhost.evil.example", false),
+            ("127.0.0.1.evil.example:8080", false),
+            ("evillocalhost", false),
+            ("desk", false),
+            ("", false),
+        ] {
+            assert_eq!(rules.knows_name(authority), is_known, "{authority}");
+        }
     }
 }

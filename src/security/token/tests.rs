@@ -143,7 +143,12 @@ fn a_token_lasts_as_long_as_it_says_and_its_key_is_trusted() {
     let text = provider.token(json!({"nbf": 1000, "scope": "predict"}));
     let token = Arc::new(provider.issuer().verify(text.as_bytes()).unwrap());
     let check = |issuer: Option<Issuer>, needed, at: u64, want| {
-        let caller = Caller { bearer: Bearer::Token(Arc::clone(&token)), address: None, is_local: false };
+        let caller = Caller {
+            bearer: Bearer::Token(Arc::clone(&token)),
+            address: None,
+            is_local: false,
+            is_misled: false,
+        };
         let now = UNIX_EPOCH + Duration::from_secs(at);
         assert_eq!(rules(issuer).check(&caller, needed, now), want, "at {at}");
     };
