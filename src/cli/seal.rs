@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::options::vault;
 use super::{CliError, print_json};
-use crate::catalog;
+use crate::catalog::{self, Entry};
 use crate::sealed::{self, ModelKey, SIGNING, SealFailure, VARIABLE, signer_of};
 
 #[derive(Debug, Args)]
@@ -24,7 +24,8 @@ pub(super) struct SealArgs {
 
 pub(super) fn encrypt(args: &SealArgs) -> Result<(), CliError> {
     let key = key(VARIABLE)?;
-    let Each { done, failed } = each(args, |dir| Ok((dir.to_owned(), sealed::encrypt(dir, &key)?)))?;
+    let Each { done, failed } =
+        each(args, |entry| Ok((entry.dir.clone(), sealed::encrypt(&entry.dir, &key)?)))?;
     let idle = |(dir, files): &(PathBuf, Vec<PathBuf>)| files.is_empty().then(|| dir.clone());
     let skipped: Vec<PathBuf> = done.iter().filter_map(idle).collect();
     let files: Vec<PathBuf> = done.into_iter().flat_map(|(_, files)| files).collect();
@@ -34,7 +35,7 @@ pub(super) fn encrypt(args: &SealArgs) -> Result<(), CliError> {
 pub(super) fn sign(args: &SealArgs) -> Result<(), CliError> {
     let (key, vault) = (key(SIGNING)?, vault()?);
     let signer = signer_of(&key).map(|signer| signer.to_string());
-    let Each { done, failed } = each(args, |dir| sealed::sign(dir, &key, &vault))?;
+    let Each { done, failed } = each(args, |entry| sealed::sign(&entry.dir, &entry.name, &key, &vault))?;
     Sealed { files: done, skipped: Vec::new(), signer, failed }.say(args.json)
 }
 
@@ -53,10 +54,7 @@ struct Each<T> {
 }
 
 /// Every version of every model of the folders; one that fails keeps none of the others from it.
-fn each<T>(
-    args: &SealArgs,
-    work: impl Fn(&std::path::Path) -> Result<T, SealFailure>,
-) -> Result<Each<T>, CliError> {
+fn each<T>(args: &SealArgs, work: impl Fn(&Entry) -> Result<T, SealFailure>) -> Result<Each<T>, CliError> {
     // All are looked for before the first is touched.
     let mut found = Vec::new();
     for dir in &args.dirs {
@@ -68,7 +66,7 @@ fn each<T>(
     }
     let mut each = Each { done: Vec::new(), failed: Vec::new() };
     for entry in found {
-        match work(&entry.dir) {
+        match work(&entry) {
             Ok(one) => each.done.push(one),
             Err(error) => each.failed.push(error.to_string()),
         }
@@ -136,7 +134,7 @@ mod tests {
         }
         let key = ModelKey::parse(&"07".repeat(32)).unwrap();
         let args = SealArgs { dirs: vec![repository.path().to_owned()], json: true };
-        let encrypted = || each(&args, |dir| sealed::encrypt(dir, &key)).unwrap().done.concat();
+        let encrypted = || each(&args, |entry| sealed::encrypt(&entry.dir, &key)).unwrap().done.concat();
         let of = |model: &str| {
             [repository.path().canonicalize().unwrap().join(model).join("weights.safetensors.aes")]
         };
@@ -154,9 +152,9 @@ mod tests {
     fn one_that_fails_is_told_behind_what_was_done() {
         let repository = repository(&["a", "b", "c"]);
         let args = SealArgs { dirs: vec![repository.path().to_owned()], json: true };
-        let fails = |dir: &Path| match dir.ends_with("b") {
-            true => Err(SealFailure::Nothing(dir.to_owned())),
-            false => Ok(dir.join("done")),
+        let fails = |entry: &Entry| match entry.name == "b" {
+            true => Err(SealFailure::Nothing(entry.dir.clone())),
+            false => Ok(entry.dir.join("done")),
         };
         let Each { done, failed } = each(&args, fails).unwrap();
         let sealed = Sealed { files: done, skipped: Vec::new(), signer: None, failed };
@@ -173,7 +171,7 @@ mod tests {
     fn a_folder_without_models_is_found_out_before_anything_is_done() {
         let (whole, empty) = (repository(&["a"]), repository(&[]));
         let args = SealArgs { dirs: [whole.path(), empty.path()].map(Path::to_owned).into(), json: true };
-        let refused = each(&args, |dir| -> Result<(), SealFailure> { panic!("{}", dir.display()) });
+        let refused = each(&args, |entry| -> Result<(), SealFailure> { panic!("{entry:?}") });
         assert!(matches!(refused, Err(CliError::Usage(_))));
     }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use peregrine_shaders::place::PARTS;
+use peregrine_shaders::place::{PARTS, version_number};
 use peregrine_shaders::{Files, LoadError, PlainFiles};
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -105,6 +105,13 @@ impl Files for Vault {
         let signature = Signature::read(&text).map_err(|error| refuse(error.to_string()))?;
         let vouched = signature.vouches(&self.signers, &file_name(path), &content);
         vouched.map_err(|error| refuse(error.to_string()))?;
+        // Whoever can write here may not choose which of the signed models answers to a name.
+        if !is_of(path, signature.model()) {
+            return Err(refuse(format!(
+                "it was signed as the model `{}`, and its folder has another name: sign it again under that",
+                signature.model().escape_debug()
+            )));
+        }
         Ok(content)
     }
 
@@ -173,11 +180,21 @@ pub(crate) fn encrypt(dir: &Path, key: &ModelKey) -> Result<Vec<PathBuf>, SealFa
     Ok(done)
 }
 
-/// Signs what the model folder holds.
+/// Whether the file lies in the folder of the model of this name, or of a version of it.
+fn is_of(file: &Path, model: &str) -> bool {
+    let name = |dir: &Path| dir.file_name().map(|name| name.to_string_lossy().into_owned());
+    let Some(dir) = file.parent() else { return false };
+    let Some(folder) = name(dir) else { return false };
+    let above = || dir.parent().and_then(name);
+    // A model may be called as a version is.
+    folder == model || (version_number(&folder).is_some() && above().is_some_and(|above| above == model))
+}
+
+/// Signs what the folder of the model of this name, or of a version of it, holds.
 ///
 /// # Errors
 /// See [`SealFailure`].
-pub(crate) fn sign(dir: &Path, key: &ModelKey, vault: &Vault) -> Result<PathBuf, SealFailure> {
+pub(crate) fn sign(dir: &Path, name: &str, key: &ModelKey, vault: &Vault) -> Result<PathBuf, SealFailure> {
     let mut files = BTreeMap::new();
     for part in PARTS {
         let path = dir.join(part);
@@ -190,7 +207,7 @@ pub(crate) fn sign(dir: &Path, key: &ModelKey, vault: &Vault) -> Result<PathBuf,
     }
     let path = dir.join(SIGNATURE);
     let refused = || SealFailure::Refused { path: path.clone(), reason: "the key signs nothing".to_owned() };
-    let signature = Signature::make(key, files).ok_or_else(refused)?;
+    let signature = Signature::make(key, name, files).ok_or_else(refused)?;
     let text = serde_json::to_vec_pretty(&signature).map_err(|_| refused())?;
     write(&path, &text).map_err(|source| SealFailure::Io { path: path.clone(), source })?;
     Ok(path)

@@ -1,4 +1,4 @@
-//! Who vouches for a model: Ed25519 over the names and SHA-256 of its files, in `signature.json` beside them.
+//! Who vouches for a model: Ed25519 over its name and the names and SHA-256 of its files, in `signature.json` beside them.
 //!
 //! Digests are those of the plain content, so that a model may be signed first and encrypted after.
 
@@ -38,6 +38,9 @@ impl std::fmt::Display for Signer {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Signature {
     format: u32,
+    /// What the model is called. Format 1 did not say.
+    #[serde(default)]
+    model: String,
     signer: String,
     /// SHA-256 by name.
     files: BTreeMap<String, String>,
@@ -49,6 +52,8 @@ pub(crate) struct Signature {
 pub(crate) enum Distrust {
     #[error("it is not a signature of this kind")]
     Form,
+    #[error("it was signed when signatures did not cover the model's name: sign it again")]
+    Nameless,
     #[error("its signer is not among `models.signers`")]
     Stranger,
     #[error("the signature does not fit the list of files")]
@@ -60,19 +65,29 @@ pub(crate) enum Distrust {
 }
 
 impl Signature {
-    pub(crate) fn make(key: &ModelKey, files: BTreeMap<String, Vec<u8>>) -> Option<Self> {
+    pub(crate) fn make(key: &ModelKey, model: &str, files: BTreeMap<String, Vec<u8>>) -> Option<Self> {
         let pair = Ed25519KeyPair::from_seed_unchecked(key.expose()).ok()?;
         let files: BTreeMap<String, String> = files
             .into_iter()
             .map(|(name, content)| (name, hex(digest(&SHA256, &content).as_ref())))
             .collect();
-        let signature = hex(pair.sign(statement(&files).as_bytes()).as_ref());
-        Some(Self { format: 1, signer: hex(pair.public_key().as_ref()), files, signature })
+        let signature = hex(pair.sign(statement(model, &files).as_bytes()).as_ref());
+        let signer = hex(pair.public_key().as_ref());
+        Some(Self { format: 2, model: model.to_owned(), signer, files, signature })
     }
 
     pub(crate) fn read(text: &[u8]) -> Result<Self, Distrust> {
         let read: Self = serde_json::from_slice(text).map_err(|_| Distrust::Form)?;
-        if read.format == 1 && read.files.len() <= FILES_MAX { Ok(read) } else { Err(Distrust::Form) }
+        match read.format {
+            2 if read.files.len() <= FILES_MAX => Ok(read),
+            1 => Err(Distrust::Nameless),
+            _ => Err(Distrust::Form),
+        }
+    }
+
+    /// The model that was signed; nobody has vouched for that until [`Self::vouches`] says so.
+    pub(crate) fn model(&self) -> &str {
+        &self.model
     }
 
     /// Whether one of `signers` vouches for this content of the file.
@@ -83,7 +98,7 @@ impl Signature {
         }
         let signature: [u8; 64] = from_hex(&self.signature).ok_or(Distrust::Form)?;
         UnparsedPublicKey::new(&ED25519, signer.0)
-            .verify(statement(&self.files).as_bytes(), &signature)
+            .verify(statement(&self.model, &self.files).as_bytes(), &signature)
             .map_err(|_| Distrust::Forged)?;
         let signed = self.files.get(name).ok_or(Distrust::NotCovered)?;
         if *signed == hex(digest(&SHA256, content).as_ref()) { Ok(()) } else { Err(Distrust::Changed) }
@@ -97,8 +112,8 @@ pub(crate) fn signer_of(key: &ModelKey) -> Option<Signer> {
 }
 
 /// What is signed. Names are quoted, so that no name can look like another line.
-fn statement(files: &BTreeMap<String, String>) -> String {
-    let mut text = String::from("peregrine model signature 1\n");
+fn statement(model: &str, files: &BTreeMap<String, String>) -> String {
+    let mut text = format!("peregrine model signature 2\n{model:?}\n");
     for (name, sha256) in files {
         let _ = writeln!(text, "{name:?} {sha256}"); // a String takes everything
     }
@@ -116,7 +131,7 @@ mod tests {
     fn signed() -> Signature {
         let files = [("model.json", "{}"), ("weights.safetensors", "w")];
         let files = files.map(|(name, content)| (name.to_owned(), content.as_bytes().to_vec()));
-        Signature::make(&key(1), files.into()).unwrap()
+        Signature::make(&key(1), "vol", files.into()).unwrap()
     }
 
     #[test]
@@ -138,10 +153,18 @@ mod tests {
         forged.files.insert("native.safetensors".into(), hex(digest(&SHA256, b"evil").as_ref()));
         assert_eq!(forged.vouches(&signers, "native.safetensors", b"evil"), Err(Distrust::Forged));
         let mut forged = signed();
+        forged.model = "other".to_owned();
+        assert_eq!(forged.vouches(&signers, "model.json", b"{}"), Err(Distrust::Forged));
+        let mut forged = signed();
         forged.signature.replace_range(0..2, "00");
         assert_eq!(forged.vouches(&signers, "model.json", b"{}"), Err(Distrust::Forged));
-        for text in ["", "{}", r#"{"format":2,"signer":"","files":{},"signature":""}"#] {
-            assert_eq!(Signature::read(text.as_bytes()).err(), Some(Distrust::Form), "{text}");
+        for (text, why) in [
+            ("", Distrust::Form),
+            ("{}", Distrust::Form),
+            (r#"{"format":3,"model":"vol","signer":"","files":{},"signature":""}"#, Distrust::Form),
+            (r#"{"format":1,"signer":"","files":{},"signature":""}"#, Distrust::Nameless),
+        ] {
+            assert_eq!(Signature::read(text.as_bytes()).err(), Some(why), "{text}");
         }
     }
 }

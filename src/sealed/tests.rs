@@ -86,7 +86,7 @@ fn a_plain_file_beside_an_encrypted_one_is_not_taken_for_it() {
 fn only_what_somebody_trusted_has_signed_is_served() {
     let copy = Copy::new();
     copy.is_refused(&signed_by(7), "nobody has signed it");
-    sign(&copy.dir, &key(7), &Vault::default()).unwrap();
+    sign(&copy.dir, MODEL, &key(7), &Vault::default()).unwrap();
     copy.load(&signed_by(7)).unwrap();
     copy.is_refused(&signed_by(8), "not among `models.signers`");
     // Signed first, encrypted after.
@@ -94,10 +94,45 @@ fn only_what_somebody_trusted_has_signed_is_served() {
     copy.load(&signed_by(7)).unwrap();
     copy.change("model.json", |bytes| bytes.push(b' '));
     copy.is_refused(&signed_by(7), "changed after it was signed");
-    sign(&copy.dir, &key(7), &Vault::new(Some(key(1)), Vec::new())).unwrap();
+    sign(&copy.dir, MODEL, &key(7), &Vault::new(Some(key(1)), Vec::new())).unwrap();
     copy.load(&signed_by(7)).unwrap();
     copy.change("signature.json", |bytes| bytes.truncate(40));
     copy.is_refused(&signed_by(7), "not a signature");
+}
+
+#[test]
+fn a_signed_model_is_served_under_its_own_name_alone() {
+    let copy = Copy::new();
+    sign(&copy.dir, MODEL, &key(7), &Vault::default()).unwrap();
+    let vault = signed_by(7);
+    let beside = |name: &str| {
+        let dir = copy.dir.with_file_name(name);
+        fs::create_dir_all(&dir).unwrap();
+        for file in fs::read_dir(&copy.dir).unwrap() {
+            let file = file.unwrap().path();
+            fs::copy(&file, dir.join(file.file_name().unwrap())).unwrap();
+        }
+        catalog::load(&catalog::find(&dir).unwrap()[0], &vault).map(drop)
+    };
+    for (name, is_its_own) in [("other", false), ("7", false), (&*format!("a/{MODEL}"), true)] {
+        match beside(name) {
+            Ok(()) => assert!(is_its_own, "{name}: served"),
+            Err(refused) => {
+                let said = refused.to_string();
+                assert!(!is_its_own && said.contains("signed as the model `mlp-vol-quantile`"), "{said}");
+            }
+        }
+    }
+    // A version of it, as of any model.
+    let versions = tempfile::tempdir().unwrap();
+    let third = versions.path().join(MODEL).join("3");
+    fs::create_dir_all(third.parent().unwrap()).unwrap();
+    fs::rename(&copy.dir, &third).unwrap();
+    let entry = catalog::find(&versions.path().join(MODEL)).unwrap().remove(0);
+    assert_eq!(entry.version, 3);
+    catalog::load(&entry, &vault).unwrap();
+    sign(&third, &entry.name, &key(7), &vault).unwrap();
+    catalog::load(&entry, &vault).unwrap();
 }
 
 #[test]
