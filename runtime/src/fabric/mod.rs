@@ -110,15 +110,14 @@ pub enum ConnectError {
         within: Duration,
     },
     /// The two do not accept each other's credentials. The operator acts.
-    #[error(
-        "{addr}: credentials refused: {reason}; `cluster.name` and `cluster.secret`, or the authority of the certificates, \
-         must be those of the others"
-    )]
+    #[error("{addr}: credentials refused: {reason}; {agreement}")]
     Refused {
         /// Who was called.
         addr: SocketAddr,
         /// What was said.
         reason: String,
+        /// What must hold for the two to accept each other.
+        agreement: &'static str,
     },
     /// The network says that it cannot be.
     #[error("{addr}: {reason}")]

@@ -30,7 +30,7 @@ use self::outlet::ClusterOutlet;
 use self::quorum::Quorum;
 use self::source::ClusterSource;
 use self::wire::{Ask, AskBulk, NodeAsk};
-use crate::config::{Config, HoldersChoice, RoleChoice};
+use crate::config::{Config, Credentials, HoldersChoice, RoleChoice};
 use crate::reload::Current;
 use crate::series::{Audience, SHARDS};
 
@@ -97,6 +97,16 @@ pub(crate) struct Live {
     teller: tokio::task::JoinHandle<()>,
 }
 
+/// What has to be the same on two nodes.
+fn agreement(credentials: Option<&Credentials>) -> &'static str {
+    match credentials {
+        Some(Credentials::Files { .. }) => {
+            "`cluster.name` and the authority of `cluster.certificate`, which is in `cluster.ca`, must be the same on both"
+        }
+        _ => "`cluster.name` and `cluster.secret` must be the same on both",
+    }
+}
+
 impl Live {
     /// Takes part from now on. Awaited on the cluster's runtime.
     ///
@@ -157,6 +167,7 @@ impl Live {
             region,
             wanted,
             quorum,
+            agreement: agreement(config.cluster.as_ref().map(|part| &part.credentials)),
         });
         Ok(Self { series, source, lost, desk, teller })
     }

@@ -39,6 +39,8 @@ pub(super) struct ClusterSource {
     pub(super) region: ShardRegion<ShardAsk>,
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) quorum: Quorum,
+    /// What two nodes that accept each other's credentials have.
+    pub(super) agreement: &'static str,
 }
 
 #[async_trait]
@@ -195,8 +197,8 @@ impl ClusterSource {
     fn why(&self, failed: impl Display) -> String {
         match self.cluster.estranged() {
             Some(addr) => format!(
-                "{failed}; the node at {addr} and this one refuse each other: `cluster.name` and `cluster.secret` must be the \
-                 same on both, `node.name` must not"
+                "{failed}; the node at {addr} and this one refuse each other: {}, `node.name` must not be",
+                self.agreement
             ),
             None => failed.to_string(),
         }

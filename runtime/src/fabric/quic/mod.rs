@@ -40,6 +40,8 @@ pub struct QuicFabric {
     local_addr: SocketAddr,
     /// The name that tells a peer we are of its cluster.
     server_name: String,
+    /// What must hold for nodes to accept each other's credentials.
+    agreement: &'static str,
     calling: ByPath<ClientConfig>,
     links: Mutex<mpsc::Receiver<Link>>,
     handshake_max: Duration,
@@ -80,6 +82,8 @@ struct Answering {
     links: mpsc::Sender<Link>,
     /// Callers whose credentials were refused, or who refused ours.
     refused: Arc<parking_lot::Mutex<Seldom>>,
+    /// What must hold for that not to be.
+    agreement: &'static str,
 }
 
 /// Packets of callers that wait for the accept loop, in bytes: for one, for all.
@@ -131,12 +135,14 @@ impl QuicFabric {
             idle_max: options.idle_max,
             links: sender,
             refused: Arc::default(),
+            agreement: credentials.agreement(),
         };
         tokio::spawn(answer_callers(endpoint.clone(), answering));
         Ok(Self {
             endpoint,
             local_addr,
             server_name: credentials.server_name().to_owned(),
+            agreement: credentials.agreement(),
             calling,
             links: Mutex::new(links),
             handshake_max: options.handshake_max,
@@ -152,6 +158,16 @@ impl QuicFabric {
 
     async fn open(&self, calling: Connecting) -> Result<Link, LinkError> {
         link::open(calling.await?, self.idle_max).await
+    }
+
+    fn connect_error(&self, addr: SocketAddr, err: &LinkError) -> ConnectError {
+        let (within, agreement) = (self.handshake_max, self.agreement);
+        let reason = clipped(&err.to_string());
+        match err {
+            LinkError::Connection(ConnectionError::TimedOut) => ConnectError::Timeout { addr, within },
+            _ if err.is_of_credentials() => ConnectError::Refused { addr, reason, agreement },
+            _ => ConnectError::Unreachable { addr, reason },
+        }
     }
 }
 
@@ -169,7 +185,7 @@ impl Fabric for QuicFabric {
             .map_err(|err| ConnectError::Unreachable { addr: to, reason: err.to_string() })?;
         let within = self.handshake_max;
         match timeout(within, self.open(calling)).await {
-            Ok(opened) => opened.map_err(|err| connect_error(to, within, &err)),
+            Ok(opened) => opened.map_err(|err| self.connect_error(to, &err)),
             Err(_elapsed) => Err(ConnectError::Timeout { addr: to, within }),
         }
     }
@@ -257,7 +273,7 @@ impl Answering {
     fn task(&self, caller: Incoming) -> impl Future<Output = ()> + Send + 'static {
         let config = Arc::clone(self.configs.to(caller.remote_address()));
         let (links, within, idle_max) = (self.links.clone(), self.handshake_max, self.idle_max);
-        let refused = Arc::clone(&self.refused);
+        let (refused, agreement) = (Arc::clone(&self.refused), self.agreement);
         async move {
             let from = caller.remote_address();
             let answered = timeout(within, async {
@@ -275,8 +291,7 @@ impl Answering {
                     match error.is_of_credentials().then(|| refused.lock().happened(now)).flatten() {
                         Some(unsaid) => warn!(
                             %from, %error, unsaid,
-                            "a caller and this node refuse each other's credentials: `cluster.name` and `cluster.secret` \
-                             must be the same on all nodes"
+                            "a caller and this node refuse each other's credentials: {agreement}"
                         ),
                         None => debug!(%from, %error, "caller refused"),
                     }
@@ -284,14 +299,5 @@ impl Answering {
                 Err(_elapsed) => debug!(%from, "caller too slow"),
             }
         }
-    }
-}
-
-fn connect_error(addr: SocketAddr, within: Duration, err: &LinkError) -> ConnectError {
-    let reason = clipped(&err.to_string());
-    match err {
-        LinkError::Connection(ConnectionError::TimedOut) => ConnectError::Timeout { addr, within },
-        _ if err.is_of_credentials() => ConnectError::Refused { addr, reason },
-        _ => ConnectError::Unreachable { addr, reason },
     }
 }

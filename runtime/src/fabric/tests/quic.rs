@@ -101,6 +101,7 @@ fn nodes_of_other_clusters_refuse_each_other() {
             assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
             let refused = called.connect(stranger.local_addr()).await.map(drop).unwrap_err();
             assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+            assert!(refused.to_string().contains("`cluster.secret`"), "{refused}");
             still_open(&called).await;
         }
     });
@@ -255,6 +256,8 @@ fn an_authority_can_be_replaced_node_by_node() {
         let (before, done) = (bind(&old.credentials("before", &[])), bind(&new.credentials("done", &[])));
         let refused = before.connect(done.local_addr()).await.map(drop).unwrap_err();
         assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+        let said = refused.to_string();
+        assert!(said.contains("`cluster.ca`") && !said.contains("secret"), "they have none: {said}");
     });
 }
 

@@ -40,6 +40,9 @@ const ALPN: &[u8] = b"peregrine/1";
 const ED25519_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 const SEED_BYTES: usize = 32;
+const SAME_SECRET: &str = "`cluster.name` and `cluster.secret` must be the same on all nodes";
+const SAME_AUTHORITY: &str =
+    "each node's `cluster.certificate` must be good, and of an authority in the `cluster.ca` of all nodes";
 /// In a server name, as hexadecimal digits.
 const PASSWORD_BYTES: usize = 16;
 
@@ -53,6 +56,8 @@ pub struct Credentials {
     password: String,
     /// What those who call it may ask for.
     passwords: Vec<String>,
+    /// What an operator sees to, so that nodes believe each other.
+    agreement: &'static str,
     provider: Arc<CryptoProvider>,
 }
 
@@ -115,7 +120,8 @@ impl Credentials {
         let password = password(&derive.bytes::<PASSWORD_BYTES>("password"));
         let mut roots = RootCertStore::empty();
         roots.add(authority.der().clone()).map_err(CredentialsError::Key)?;
-        Self::new(node, vec![certificate.into()], private, roots, (password.clone(), vec![password]))
+        let passwords = (password.clone(), vec![password]);
+        Self::new(node, vec![certificate.into()], private, roots, passwords, SAME_SECRET)
     }
 
     /// The operator's own credentials, as PEM files: the certificates of one or more authorities, this
@@ -150,7 +156,7 @@ impl Credentials {
             }
             passwords.push(known);
         }
-        Self::new(node, chain, private, roots, (own?, passwords))
+        Self::new(node, chain, private, roots, (own?, passwords), SAME_AUTHORITY)
     }
 
     fn new(
@@ -159,11 +165,13 @@ impl Credentials {
         key: PrivateKeyDer<'static>,
         roots: RootCertStore,
         (password, passwords): (String, Vec<String>),
+        agreement: &'static str,
     ) -> Result<Self, CredentialsError> {
         let provider = Arc::new(crypto());
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(CredentialsError::Key)?;
         let roots = Arc::new(roots);
-        let this = Self { node: node.clone(), key: Arc::new(key), roots, password, passwords, provider };
+        let (node, key) = (node.clone(), Arc::new(key));
+        let this = Self { node, key, roots, password, passwords, agreement, provider };
         this.checked_as_caller()?;
         Ok(this)
     }
@@ -187,6 +195,11 @@ impl Credentials {
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.node
+    }
+
+    /// What is wrong where two nodes refuse each other's.
+    pub(super) fn agreement(&self) -> &'static str {
+        self.agreement
     }
 
     /// The server name to ask for in a call.
