@@ -161,6 +161,46 @@ fn what_cannot_come_to_anything_is_said_before_the_load() {
 }
 
 #[test]
+fn a_load_that_the_key_may_not_make_is_not_begun() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(["keys", "new", "--name", "eye", "--scope", "observe", "--json"])
+        .output()
+        .expect("the binary starts");
+    let drawn: Value = serde_json::from_slice(&drawn.stdout).expect("JSON");
+    let text = |name: &str| drawn[name].as_str().unwrap_or_else(|| panic!("{drawn}"));
+    let (file, key) = (dir.path().join("keys.toml"), dir.path().join("eye.key"));
+    std::fs::write(&file, text("entry")).expect("written");
+    std::fs::write(&key, text("key")).expect("written");
+    let keys = [("SECURITY__KEYS", file.to_str().expect("text")), ("SECURITY__REQUIRED", "true")];
+    let node = TestNode::on_cpu(&keys);
+    let key = format!("@{}", key.display());
+    for (body, more, status) in [
+        ("binary", &[][..], "401"),
+        ("native", &["--key", "pgk_unknown"], "401"),
+        ("json", &["--key", &key], "403"),
+        ("native", &["--key", &key], "403"),
+        ("stream", &["--key", &key], "403"),
+    ] {
+        let output = bench(node.node.addr, &[&["--body", body], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            (output.status.code(), output.stdout.is_empty()),
+            (Some(1), true),
+            "{body} {more:?}: {said}"
+        );
+        assert!(
+            said.contains(&format!("answers {status}: ")) && said.contains("--key"),
+            "{body} {more:?}: {said}"
+        );
+    }
+    let metrics = String::from_utf8_lossy(&node.get("/metrics").body).into_owned();
+    let denied = metrics.lines().filter(|line| line.starts_with("peregrine_denied_total"));
+    let denied: f64 = denied.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+    assert_eq!(denied, 5.0, "one request each: {metrics}");
+}
+
+#[test]
 fn answers_of_the_wrong_shape_end_with_1() {
     let metadata = r#"{"inputs":[{"name":"y","datatype":"FP32","shape":[-1,4]}],"outputs":[{"name":"forecast","datatype":"FP32","shape":[-1,2,1]}]}"#;
     let answer = r#"{"outputs":[{"name":"forecast","datatype":"FP32","shape":[1,3,1],"data":[1,2,3]}]}"#;

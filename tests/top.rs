@@ -102,6 +102,11 @@ fn a_key_opens_what_is_closed() {
     assert_eq!(closed.status.code(), Some(1));
     assert!(text(&closed.stderr).contains("401"), "{}", text(&closed.stderr));
     assert!(ran(&["--url", &url, "--once", "--key", key]).status.success());
+    let in_file = dir.path().join("eye.key");
+    std::fs::write(&in_file, format!("{key}\n")).expect("written");
+    let in_file = format!("@{}", in_file.display());
+    let by_file = ran(&["--url", &url, "--once", "--key", &in_file]);
+    assert!(by_file.status.success(), "{}", text(&by_file.stderr));
     let by_variable =
         top(&["--url", &url, "--once"]).env("PEREGRINE_API_KEY", key).output().expect("it starts");
     assert!(by_variable.status.success(), "{}", text(&by_variable.stderr));
@@ -113,6 +118,10 @@ fn a_key_opens_what_is_closed() {
         };
         assert!(asked("").contains(": 401: "), "{args:?}: {}", asked(""));
         assert!(!asked(key).contains(": 401: "), "{args:?}: {}", asked(key));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
+        let by_file = command.args(args).args(["--url", &url, "--key", &in_file]).output();
+        let by_file = by_file.expect("the binary starts");
+        assert!(!text(&by_file.stderr).contains(": 401: "), "{args:?}: {}", text(&by_file.stderr));
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) struct AccessArgs {
     /// PEM file with who vouches for an https node
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// An API key, where the node wants one; default: what PEREGRINE_API_KEY holds
+    /// An API key, or @FILE that holds it, where the node wants one; default: what PEREGRINE_API_KEY holds
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 }
@@ -46,7 +46,7 @@ impl AccessArgs {
 
     /// What the header `authorization` says; `None`: nothing is shown.
     fn authorization(&self) -> Result<Option<String>, CliError> {
-        let key = self.key.clone().or_else(key_of_environment).filter(|key| !key.is_empty());
+        let key = shown_key(self.key.as_deref())?.filter(|key| !key.is_empty());
         match key {
             Some(key) if key.chars().all(|one| one.is_ascii_graphic()) => Ok(Some(format!("Bearer {key}"))),
             Some(_) => Err(CliError::Usage("an API key has visible ASCII characters only".to_owned())),
@@ -68,6 +68,18 @@ impl AccessArgs {
             }
         };
         Ok(config.build().new_agent())
+    }
+}
+
+/// The key that `--key` gives, or names a file of; without it that of the environment.
+pub(super) fn shown_key(written: Option<&str>) -> Result<Option<String>, CliError> {
+    let Some(written) = written else { return Ok(key_of_environment()) };
+    let Some(file) = written.strip_prefix('@') else { return Ok(Some(written.to_owned())) };
+    let wrong = |why: String| CliError::Usage(format!("--key @{file}: {why}"));
+    let text = fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    match text.trim() {
+        "" => Err(wrong("holds no key".to_owned())),
+        key => Ok(Some(key.to_owned())),
     }
 }
 
@@ -124,6 +136,26 @@ mod tests {
             "/v1",
         ] {
             assert_eq!(node_url(odd), Err("wants http://HOST:PORT or https://HOST:PORT".to_owned()), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_written_or_in_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            fs::write(dir.path().join(name), text).unwrap();
+            format!("@{}", dir.path().join(name).display())
+        };
+        let shown = |key: &str| AccessArgs { ca: None, key: Some(key.to_owned()) }.authorization();
+        assert_eq!(shown("pgk_a").unwrap().as_deref(), Some("Bearer pgk_a"));
+        assert_eq!(shown(&file("key", " pgk_b\n")).unwrap().as_deref(), Some("Bearer pgk_b"));
+        for (key, why) in [
+            (file("empty", "\n"), "holds no key"),
+            (file("two", "pgk_a\npgk_b\n"), "visible ASCII"),
+            (format!("@{}", dir.path().join("none").display()), "No such file"),
+        ] {
+            let refused = shown(&key).expect_err("no key").to_string();
+            assert!(refused.contains(why), "{refused}");
         }
     }
 

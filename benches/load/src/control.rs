@@ -11,8 +11,8 @@ use crate::target::Target;
 
 /// Longest part of a refusal that is shown, in characters.
 const DETAIL_LEN_MAX: usize = 200;
-/// The status of a request that is too large.
-const TOO_LARGE: u16 = 413;
+/// Statuses of requests of which none would be answered: nobody may ask it, the caller may not, it is too large.
+const HOPELESS: [u16; 3] = [401, 403, 413];
 
 /// The JSON that `GET path` answers.
 ///
@@ -28,14 +28,14 @@ pub fn get(target: &Target, path: &str) -> Result<Value, LoadError> {
     serde_json::from_slice(&body).map_err(unusable)
 }
 
-/// Sends one request of a load, of which all are as large.
+/// Sends one request of a load, of which all show the same key and are as large.
 ///
 /// # Errors
-/// [`LoadError::Refused`] if it is too large for the server, which would say so of each; whatever else is wrong with it
-/// is counted like any failure of the load.
-pub fn fits(target: &Target, request: &[u8]) -> Result<(), LoadError> {
+/// [`LoadError::Refused`] if the key may not or it is too large for the server, which would say so of each, and whatever
+/// keeps an answer from coming; what else an answer says is counted like any failure of the load.
+pub fn try_one(target: &Target, request: &[u8]) -> Result<(), LoadError> {
     let (status, body) = exchange(target, request)?;
-    if status != TOO_LARGE {
+    if !HOPELESS.contains(&status) {
         return Ok(());
     }
     let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
@@ -67,7 +67,7 @@ fn exchange(target: &Target, request: &[u8]) -> Result<(u16, Vec<u8>), LoadError
 }
 
 /// The sentence of a refusal where it has one, else its beginning.
-fn why(body: &[u8]) -> String {
+pub(crate) fn why(body: &[u8]) -> String {
     let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
     let sentence = parsed["detail"].as_str().or_else(|| parsed["error"].as_str());
     let text = sentence.map_or_else(|| String::from_utf8_lossy(body), Into::into);

@@ -13,7 +13,7 @@ use crate::shape::Shape;
 use crate::split::Hops;
 use crate::target::Target;
 use crate::websocket::{self, Frame};
-use crate::{answer, http};
+use crate::{answer, control, http};
 
 const PATH: &str = "/v1/stream";
 const PROTOCOL: &str = "peregrine.v1.json";
@@ -193,6 +193,13 @@ impl Feed {
                 break head;
             }
         };
+        if matches!(head.status, 401 | 403) {
+            while http::body(&head, &inbox)?.is_none() {
+                connection.read_more(&mut inbox)?;
+            }
+            let detail = http::body(&head, &inbox)?.map_or_else(String::new, |body| control::why(&body));
+            return Err(LoadError::Refused { path: PATH.to_owned(), status: head.status, detail });
+        }
         if head.status != 101 || head.accept.as_deref() != Some(&accept) {
             return Err(LoadError::Stream(format!("the handshake was answered {}", head.status)));
         }

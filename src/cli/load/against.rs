@@ -11,7 +11,7 @@ use super::report::{
     CsvRow, Told, at_limit, csv_rows, described, failures_json, failures_text, millis, outcome, print_awake,
     window_json,
 };
-use super::{CliError, Plan, bar};
+use super::{CliError, Plan, bar, of_key};
 use crate::cli::{print_json, print_table};
 
 /// One of the two: its windows in order, and all that failed.
@@ -34,7 +34,7 @@ pub(super) fn run(plan: &Plan, against: &Target) -> Result<(), CliError> {
     let level = plan.levels[0];
     let bar = bar(2 * plan.windows_max);
     let open = |target| -> Result<Part<'_>, CliError> {
-        let session = Session::open(target, &plan.shape, &plan.ask, level, plan.threads)?;
+        let session = Session::open(target, &plan.shape, &plan.ask, level, plan.threads).map_err(of_key)?;
         Ok(Part { target, session, windows: Vec::new(), failures: Failures::new() })
     };
     let mut parts = [open(&plan.target)?, open(against)?];

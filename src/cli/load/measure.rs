@@ -10,7 +10,7 @@ use peregrine_load::split::{Between, Counters};
 use peregrine_load::stable::{Point, WINDOWS, is_stable};
 use peregrine_load::target::Target;
 
-use super::{CliError, Plan};
+use super::{CliError, Plan, of_key};
 
 /// What became of one level.
 pub(super) struct Measured {
@@ -33,7 +33,8 @@ pub(super) type Failures = std::collections::BTreeMap<Failure, u64>;
 
 pub(super) fn level(plan: &Plan, level: Level, bar: &ProgressBar) -> Result<Measured, CliError> {
     bar.set_message(format!("{}: opening", name(level)));
-    let mut session = Session::open(&plan.target, &plan.shape, &plan.ask, level, plan.threads)?;
+    let mut session =
+        Session::open(&plan.target, &plan.shape, &plan.ask, level, plan.threads).map_err(of_key)?;
     let mut failures = Failures::new();
     bar.set_message(format!("{}: warming up", name(level)));
     if !plan.warmup.is_zero() {

@@ -22,8 +22,8 @@ use serde_json::Value;
 
 use super::CliError;
 use super::bench::BenchArgs;
-use super::trust::node_url;
-use crate::client::key_of_environment;
+use super::trust::{node_url, shown_key};
+use crate::client::KEY_VARIABLE;
 
 /// Rows that no server takes in one request.
 const ROWS_MAX: usize = 65_536;
@@ -106,7 +106,7 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
     timeout: f64,
     /// API key, or @FILE that holds it; default: what PEREGRINE_API_KEY holds
-    #[arg(long)]
+    #[arg(long, value_name = "KEY")]
     key: Option<String>,
     /// PEM file with who vouches for an https server
     #[arg(long, value_name = "FILE")]
@@ -210,7 +210,7 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
         (None, true) => Trust::Anybody,
         (None, false) => Trust::Usual,
     };
-    let key = load.key.as_deref().map(key).transpose()?.or_else(key_of_environment);
+    let key = shown_key(load.key.as_deref())?;
     let timeout = seconds("--timeout", load.timeout, 0.01)?;
     let target = |url: &str| {
         let mut target = Target::new(url, &trust, key.clone(), timeout).map_err(of_usage)?;
@@ -235,9 +235,9 @@ fn plan(args: &BenchArgs) -> Result<Plan, CliError> {
         seed: load.seed,
         symbols: load.symbols.clone(),
     };
-    for target in [Some(&target), against.as_ref()].into_iter().flatten().filter(|_| ask.rows > 1) {
+    for target in [Some(&target), against.as_ref()].into_iter().flatten() {
         if let Some(first) = request::sample(target, &shape, &ask)? {
-            control::fits(target, &first)?;
+            tried(control::try_one(target, &first), ask.rows)?;
         }
     }
     if let Some(file) = &load.csv {
@@ -271,10 +271,24 @@ fn levels(load: &LoadArgs) -> Result<Vec<Level>, ramp::RampError> {
     Ok(counts.into_iter().map(|connections| Level { connections, rate: None }).collect())
 }
 
-fn key(written: &str) -> Result<String, CliError> {
-    let Some(file) = written.strip_prefix('@') else { return Ok(written.to_owned()) };
-    let text = fs::read_to_string(file).map_err(|error| CliError::Usage(format!("{file}: {error}")))?;
-    Ok(text.trim().to_owned())
+/// What becomes of a load whose first request became this.
+fn tried(one: Result<(), LoadError>, rows: usize) -> Result<(), CliError> {
+    match one {
+        Err(refused @ LoadError::Refused { .. }) => Err(of_key(refused)),
+        Err(failed) if rows > 1 => Err(failed.into()),
+        // It is counted, as others of the load.
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// Who mends it where the server refuses the key, or that there is none.
+fn of_key(error: LoadError) -> CliError {
+    match error {
+        LoadError::Refused { status: 401 | 403, .. } => CliError::Reported(format!(
+            "{error}; show a key that may with --key or {KEY_VARIABLE}: whoever runs the server gives them out"
+        )),
+        other => other.into(),
+    }
 }
 
 /// What of a load is the command line's mistake.
@@ -294,11 +308,11 @@ fn shape_of(target: &Target, model: Option<&str>) -> Result<Shape, CliError> {
         None => default_model(target)?,
     };
     let path = shape::path(&model).map_err(of_usage)?;
-    Ok(Shape::of(&model, &control::get(target, &path)?)?)
+    Ok(Shape::of(&model, &control::get(target, &path).map_err(of_key)?)?)
 }
 
 fn default_model(target: &Target) -> Result<String, CliError> {
-    let all = control::get(target, "/v1/models")?;
+    let all = control::get(target, "/v1/models").map_err(of_key)?;
     let named = all["default"].as_str().filter(|name| !name.is_empty());
     let ready = |model: &&Value| model["state"] == "ready";
     let first = || all["models"].as_array()?.iter().find(ready)?["name"].as_str();
