@@ -26,7 +26,7 @@ impl Series {
         let inner = &self.inner;
         let wants = inner.wanted(held, &tick.series);
         let Some(history) = held.shard.get(&tick.series) else { return };
-        if let (Some(value), Some(position)) = (tick.value, history.position_of(seq)) {
+        if let (Some(value), Some(position)) = (tick.value, history.own_place()) {
             inner.outlet.observed(&tick.series, position, value);
         }
         for want in &*wants {
@@ -136,7 +136,7 @@ impl Inner {
             nodes: Arc::clone(&want.nodes),
             seq,
             epoch: history.epoch(seq).unwrap_or(0),
-            position: history.position_of(seq).unwrap_or(0),
+            position: history.position_at(seq).unwrap_or(0),
             last: history.last(seq).unwrap_or(Timestamp(0)),
             accepted_at,
             windows: history.window(seq, spec)?,

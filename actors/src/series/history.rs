@@ -107,17 +107,46 @@ impl History {
         self.position
     }
 
-    /// Place of an observation: that of the newest one, less the slots between them.
+    /// Place of the newest slot as it was after a number: step `k` of a forecast of that window is about `k` places further.
     #[must_use]
-    pub fn position_of(&self, seq: u64) -> Option<u64> {
+    pub fn position_at(&self, seq: u64) -> Option<u64> {
         let row = self.row(seq)?;
-        let behind = if self.has_grid() {
-            u64::try_from(self.newest()? - self.slot(self.at[row])).ok()?
-        } else {
-            let at = self.at[row];
-            self.at.iter().filter(|&&other| other > at).count() as u64
-        };
-        self.position.checked_sub(behind)
+        self.position.checked_sub(self.gone_since(row + 1))
+    }
+
+    /// Place of the newest tick itself. `None`: it is late and there is no grid, so that none was left for it.
+    pub(super) fn own_place(&self) -> Option<u64> {
+        let (at, newest) = (self.slot(*self.at.back()?), self.newest()?);
+        if at == newest {
+            return Some(self.position);
+        }
+        self.has_grid().then(|| self.position.checked_sub(newest.abs_diff(at))).flatten()
+    }
+
+    /// How many places the series has gone forward with the rows from this one on.
+    fn gone_since(&self, row: usize) -> u64 {
+        if row >= self.at.len() {
+            return 0;
+        }
+        if self.is_in_order() && !self.has_grid() {
+            return (self.at.len() - row) as u64;
+        }
+        let mut newest = self.at.iter().take(row).max().map(|&at| self.slot(at));
+        let mut gone = 0;
+        for slot in self.at.iter().skip(row).map(|&at| self.slot(at)) {
+            gone += self.forward(newest, slot);
+            newest = newest.max(Some(slot));
+        }
+        gone
+    }
+
+    /// How many places a series whose newest slot is `newest` goes forward with an observation of `slot`.
+    fn forward(&self, newest: Option<i64>, slot: i64) -> u64 {
+        match newest {
+            Some(newest) if slot <= newest => 0,
+            Some(newest) if self.has_grid() => slot.abs_diff(newest),
+            _ => 1,
+        }
     }
 
     /// When the newest observation at a sequence number was made.
@@ -179,14 +208,11 @@ impl History {
                 return Effect::TooLate { seq };
             }
         }
-        let advanced = newest.is_none_or(|newest| slot > newest);
-        if advanced {
-            let gone = newest.filter(|_| self.has_grid()).map_or(1, |newest| slot.abs_diff(newest));
-            self.position = self.position.saturating_add(gone);
-        }
+        let gone = self.forward(newest, slot);
+        self.position = self.position.saturating_add(gone);
         self.push(tick, epoch);
         let seq = self.seq;
-        if advanced { Effect::Advanced { seq } } else { Effect::Inserted { seq } }
+        if gone > 0 { Effect::Advanced { seq } } else { Effect::Inserted { seq } }
     }
 
     /// Begins a log at a number above 1: that of the next tick. What was kept is forgotten.
@@ -197,12 +223,8 @@ impl History {
 
     /// Takes the tick that its owner has given the next number, whatever its time.
     pub fn follow(&mut self, tick: &Tick, epoch: u64) {
-        let slot = self.slot(tick.at.0);
-        let newest = self.newest();
-        if newest.is_none_or(|newest| slot > newest) {
-            let gone = newest.filter(|_| self.has_grid()).map_or(1, |newest| slot.abs_diff(newest));
-            self.position = self.position.saturating_add(gone);
-        }
+        let gone = self.forward(self.newest(), self.slot(tick.at.0));
+        self.position = self.position.saturating_add(gone);
         self.push(tick, epoch);
     }
 
@@ -218,8 +240,8 @@ impl History {
             return Err(Unknown);
         }
         let keep = usize::try_from(seq + 1 - self.first_seq()).map_err(|_| Unknown)?;
-        let was = self.newest();
-        let gone = self.at.split_off(keep);
+        self.position = self.position.saturating_sub(self.gone_since(keep));
+        self.at.truncate(keep);
         self.value.truncate(keep);
         for column in &mut self.columns {
             column.rows.truncate(keep);
@@ -229,18 +251,6 @@ impl History {
         self.futures.split_off(&(seq + 1));
         let rows = self.at.iter().zip(self.at.iter().skip(1));
         self.inversions = rows.filter(|&(one, next)| next < one).count();
-        let forward = match (was, self.newest()) {
-            (Some(was), Some(is)) if self.has_grid() => was.abs_diff(is),
-            (_, mut newest) => {
-                let advances = gone.iter().filter(|&&at| {
-                    let advanced = newest.is_none_or(|newest| at > newest);
-                    newest = newest.max(Some(at));
-                    advanced
-                });
-                advances.count() as u64
-            }
-        };
-        self.position = self.position.saturating_sub(forward);
         Ok(())
     }
 

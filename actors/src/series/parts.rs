@@ -41,7 +41,7 @@ pub trait Outlet: Send + Sync + 'static {
     /// is only scored.
     fn deliver(&self, nodes: &[Arc<str>], event: StreamEvent);
 
-    /// A place of a series has this value.
+    /// A place of a series has this value. A late one has a place only where time is a grid.
     fn observed(&self, series: &SeriesName, position: u64, value: f32);
 }
 

@@ -167,7 +167,7 @@ impl Blank {
             series: series.clone(),
             seq,
             epoch: history.epoch(seq).unwrap_or(0),
-            position: history.position_of(seq).unwrap_or(0),
+            position: history.position_at(seq).unwrap_or(0),
             last: history.last(seq).unwrap_or(Timestamp(0)),
             windows: history.window(seq, spec)?,
         })

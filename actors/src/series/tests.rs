@@ -130,7 +130,7 @@ fn empty_slots_of_a_grid_are_masked() {
     check_window(&history, 5, 5, Ok((&[4.0, 0.0, 0.0, 0.0, 8.0], Some(&[1.0, 0.0, 0.0, 0.0, 1.0]))));
     check_window(&history, 1, 2, Err(Unready::Short { got: 1, want: 2 }));
     assert_eq!(history.position(), 8);
-    assert_eq!(history.position_of(4), Some(3));
+    assert_eq!([3, 4].map(|seq| history.position_at(seq)), [Some(4); 2], "the late one does not move it");
 }
 
 #[test]
@@ -241,6 +241,42 @@ fn random_ticks_make_the_windows_of_a_sorted_list() {
                 (Err(_), None) => {}
             }
         }
+    }
+}
+
+#[test]
+fn a_window_keeps_the_place_that_it_had() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let step = [None, Some(3)][rng.random_range(0..2)];
+        let mut history = History::new(64, step);
+        let mut places = Vec::new();
+        let mut clock = 0_i64;
+        for _ in 0..60 {
+            clock += rng.random_range(0..6);
+            let late = if rng.random_range(0..4) == 0 { rng.random_range(0..30) } else { 0 };
+            let newest = history.last(history.seq());
+            let (at, before) = (clock - late, history.position());
+            match history.apply(&tick(at, rng.random()), 1) {
+                Effect::Advanced { .. } => {
+                    let slot = |at: i64| at.div_euclid(step.unwrap_or(1));
+                    let gone =
+                        newest.filter(|_| step.is_some()).map_or(1, |newest| slot(at) - slot(newest.0));
+                    assert_eq!(history.position() - before, gone as u64, "seed {seed}");
+                    assert_eq!(history.own_place(), Some(history.position()), "seed {seed}");
+                }
+                Effect::Inserted { .. } => {
+                    assert_eq!(history.position(), before, "seed {seed}: it is not the newest");
+                    let slots = |newest: Timestamp| newest.0.div_euclid(3) - at.div_euclid(3);
+                    let own = newest.filter(|_| step.is_some()).map(|newest| before - slots(newest) as u64);
+                    assert_eq!(history.own_place(), own, "seed {seed}");
+                }
+                _ => continue,
+            }
+            places.push(history.position());
+        }
+        let then: Vec<u64> = (1..=history.seq()).filter_map(|seq| history.position_at(seq)).collect();
+        assert_eq!(then, places, "seed {seed}");
     }
 }
 

@@ -171,8 +171,18 @@ pub(super) fn start(
     journal: Option<Arc<dyn Journal>>,
     copies: Arc<dyn Copies>,
 ) -> Series {
+    start_with(settings(), system, hub, journal, copies)
+}
+
+fn start_with(
+    settings: SeriesSettings,
+    system: &System,
+    hub: &Arc<Hub>,
+    journal: Option<Arc<dyn Journal>>,
+    copies: Arc<dyn Copies>,
+) -> Series {
     let parts = SeriesParts {
-        settings: settings(),
+        settings,
         system: system.clone(),
         clock: Arc::new(SystemClock),
         journal,
@@ -250,6 +260,61 @@ async fn each_tick_of_a_full_window_is_followed_by_its_forecast() {
     assert_eq!(truths.len(), WINDOW + 3);
     let last = hub.predictions()[3].position;
     assert_eq!(truths.last(), Some(&("a".to_owned(), last, value(L + 2))), "the newest place");
+}
+
+/// Where predictions were made from and truths are told of, counted from the newest observation before a late one.
+async fn places_around_a_late_tick(step: Option<i64>) -> (Vec<i64>, Vec<(i64, f32)>) {
+    let (system, hub, disk) = (system().await, Arc::<Hub>::default(), Arc::<Disk>::default());
+    let mut settings = settings();
+    settings.limits.steps = step.map(|step| (Pattern::all(), step)).into_iter().collect();
+    let series = start_with(settings.clone(), &system, &hub, Some(disk.clone()), Arc::new(Alone));
+    series.want("here", everything());
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    feed(&series, 9, ticks("a", 0..L).into_iter().map(|tick| at(tick.at.0 * 10)).collect()).await;
+    until("the first", || hub.predictions().len() == 1).await;
+    let before = hub.truths.lock().len();
+    for (place, made) in [L + 1, L, L + 2].into_iter().zip(2..) {
+        feed(&series, 9, vec![at(place * 10)]).await;
+        until("the next", || hub.predictions().len() == made).await;
+    }
+    let live = hub.predictions();
+    let start = i64::try_from(live[0].position).unwrap();
+    let place = |position: u64| i64::try_from(position).unwrap() - start;
+    let made: Vec<i64> = live.iter().map(|one| place(one.position)).collect();
+    let truths = hub.truths.lock()[before..].iter().map(|&(_, at, value)| (place(at), value)).collect();
+    // Made again, by this node and by one that has the series from the journal, they are about the same places.
+    let again = start_with(settings, &system, &hub, Some(disk), Arc::new(Alone));
+    (0..4).for_each(|shard| again.gained(shard, 9));
+    for series in [series, again] {
+        let shard = series.shard_of(&name("a"));
+        series.owns(shard, 9, soon()).await.unwrap();
+        let events = series.replay(&stream("a"), live[0].seq, soon()).await.unwrap();
+        let replayed = events.iter().map(|event| match event {
+            StreamEvent::Prediction(one) => place(one.position),
+            StreamEvent::Gap(gap) => panic!("{gap:?}"),
+        });
+        assert_eq!(replayed.collect::<Vec<_>>(), made);
+    }
+    (made, truths)
+}
+
+fn at(at: i64) -> Tick {
+    Tick { value: Some(value(at)), ..tick("a", at) }
+}
+
+#[tokio::test]
+async fn a_prediction_after_a_late_tick_is_about_what_comes_after_its_newest_observation() {
+    let of = |place: i64| value(place * 10);
+    let (made, truths) = places_around_a_late_tick(Some(10)).await;
+    assert_eq!(made, [0, 2, 2, 3]);
+    assert_eq!(truths, [(2, of(L + 1)), (1, of(L)), (3, of(L + 2))], "in its slot of the grid");
+    let (made, truths) = places_around_a_late_tick(None).await;
+    assert_eq!(made, [0, 1, 1, 2]);
+    assert_eq!(
+        truths,
+        [(1, of(L + 1)), (2, of(L + 2))],
+        "without a grid, it stands where nothing was forecast"
+    );
 }
 
 #[tokio::test]
