@@ -30,7 +30,9 @@ pub struct History {
     epochs: VecDeque<(u64, u64)>,
     /// What was known of the future, by the number of the tick that said it.
     futures: BTreeMap<u64, Vec<(String, Vec<f32>)>>,
-    statics: Vec<(String, f32)>,
+    /// What does not change with time: from which number on it was what. A row has what its tick brought, and of the rest
+    /// what the observation before it has, so that it can be told from the row alone.
+    statics: VecDeque<(u64, Statics)>,
     /// Neighbours in the order of numbers that are not in the order of time; 0: one order serves both.
     inversions: usize,
     /// The newest slot that was given up for later ones.
@@ -45,6 +47,9 @@ struct Column {
     name: String,
     rows: VecDeque<f32>,
 }
+
+/// By name.
+type Statics = Vec<(String, f32)>;
 
 /// What [`History::rewind`] could not undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +75,7 @@ impl History {
             columns: Vec::new(),
             epochs: VecDeque::new(),
             futures: BTreeMap::new(),
-            statics: Vec::new(),
+            statics: VecDeque::new(),
             inversions: 0,
             evicted: None,
             position: 0,
@@ -186,12 +191,11 @@ impl History {
         if !numbers.chain(tick.stat_exog.iter().map(|(_, value)| value)).all(|value| value.is_finite()) {
             return invalid("a number is not finite".to_owned());
         }
-        if self.statics.len() + tick.stat_exog.len() > COLUMNS_MAX
-            && tick.stat_exog.iter().any(|(name, _)| !self.statics.iter().any(|(known, _)| known == name))
-        {
-            return invalid(format!("more than {COLUMNS_MAX} columns in one series"));
+        if tick.stat_exog.is_empty() || self.with_inherited(tick).len() <= COLUMNS_MAX {
+            Ok(())
+        } else {
+            invalid(format!("more than {COLUMNS_MAX} columns in one series"))
         }
-        Ok(())
     }
 
     /// Takes a tick that [`Self::check`] has passed, accepted under `epoch`.
@@ -210,7 +214,8 @@ impl History {
         }
         let gone = self.forward(newest, slot);
         self.position = self.position.saturating_add(gone);
-        self.push(tick, epoch);
+        let statics = self.with_inherited(tick);
+        self.push(tick, &statics, epoch);
         let seq = self.seq;
         if gone > 0 { Effect::Advanced { seq } } else { Effect::Inserted { seq } }
     }
@@ -221,11 +226,11 @@ impl History {
         *self = Self { seq: seq.saturating_sub(1), position: seq, ..Self::new(self.capacity, step) };
     }
 
-    /// Takes the tick that its owner has given the next number, whatever its time.
+    /// Takes the tick that its owner has given the next number, whatever its time, as [`Self::tick`] told it.
     pub fn follow(&mut self, tick: &Tick, epoch: u64) {
         let gone = self.forward(self.newest(), self.slot(tick.at.0));
         self.position = self.position.saturating_add(gone);
-        self.push(tick, epoch);
+        self.push(tick, &tick.stat_exog, epoch);
     }
 
     /// Takes back all ticks above a number, which another owner has given to others.
@@ -249,12 +254,13 @@ impl History {
         self.seq = seq;
         self.epochs.retain(|&(from, _)| from <= seq);
         self.futures.split_off(&(seq + 1));
+        self.statics.retain(|&(from, _)| from <= seq);
         let rows = self.at.iter().zip(self.at.iter().skip(1));
         self.inversions = rows.filter(|&(one, next)| next < one).count();
         Ok(())
     }
 
-    /// The tick that has a number, as it came; what does not change with time comes with every tick.
+    /// The tick that has a number, as it came; with it comes what does not change with time, whichever tick brought it.
     #[must_use]
     pub fn tick(&self, series: &SeriesName, seq: u64) -> Option<Tick> {
         let row = self.row(seq)?;
@@ -270,7 +276,7 @@ impl History {
             at: Timestamp(self.at[row]),
             value: Some(self.value[row]).filter(|value| !value.is_nan()),
             hist_exog: hist_exog.collect(),
-            stat_exog: self.statics.clone(),
+            stat_exog: self.statics_of(seq).to_vec(),
             futr_exog,
             trace: Trace::default(),
         })
@@ -282,7 +288,9 @@ impl History {
         let row = size_of::<i64>() + size_of::<f32>() * (1 + self.columns.len());
         let ahead =
             |columns: &Vec<(String, Vec<f32>)>| columns.iter().map(|(_, ahead)| ahead.len()).sum::<usize>();
-        self.at.capacity() * row + self.futures.values().map(ahead).sum::<usize>() * size_of::<f32>()
+        let cells = self.futures.values().map(ahead).sum::<usize>()
+            + self.statics.iter().map(|(_, statics)| statics.len()).sum::<usize>();
+        self.at.capacity() * row + cells * size_of::<f32>()
     }
 
     pub(super) fn has_grid(&self) -> bool {
@@ -325,8 +333,36 @@ impl History {
         Some(ahead)
     }
 
-    pub(super) fn constant(&self, name: &str) -> Option<f32> {
-        self.statics.iter().find(|(known, _)| known == name).map(|&(_, value)| value)
+    /// What does not change with time, as the observation with that number knows it.
+    pub(super) fn constant(&self, name: &str, seq: u64) -> Option<f32> {
+        self.statics_of(seq).iter().find(|(known, _)| known == name).map(|&(_, value)| value)
+    }
+
+    fn statics_of(&self, seq: u64) -> &[(String, f32)] {
+        let run = self.statics.iter().rev().find(|&&(from, _)| from <= seq);
+        run.map_or(&[][..], |(_, statics)| statics.as_slice())
+    }
+
+    /// What does not change with time as a new tick has it: what it brings itself comes first.
+    fn with_inherited(&self, tick: &Tick) -> Statics {
+        if self.statics.is_empty() {
+            return tick.stat_exog.clone();
+        }
+        let before = if self.is_in_order() && self.at.back().is_some_and(|&last| last < tick.at.0) {
+            self.at.len().checked_sub(1)
+        } else {
+            let older = self.at.iter().enumerate().filter(|&(_, &at)| at < tick.at.0);
+            older.max_by_key(|&(_, &at)| at).map(|(row, _)| row)
+        };
+        let inherited = before.map_or(&[][..], |row| self.statics_of(self.first_seq() + row as u64));
+        let mut statics = inherited.to_vec();
+        for (name, value) in &tick.stat_exog {
+            match statics.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = *value,
+                None => statics.push((name.clone(), *value)),
+            }
+        }
+        statics
     }
 
     /// The newest slot.
@@ -354,7 +390,7 @@ impl History {
             && tick.futr_exog.iter().all(|(name, ahead)| ahead.first().is_some_and(|now| is(name, *now)))
     }
 
-    fn push(&mut self, tick: &Tick, epoch: u64) {
+    fn push(&mut self, tick: &Tick, statics: &[(String, f32)], epoch: u64) {
         if self.at.len() == self.capacity {
             self.evict();
         }
@@ -380,11 +416,8 @@ impl History {
         if !tick.futr_exog.is_empty() {
             self.futures.insert(self.seq, tick.futr_exog.clone());
         }
-        for (name, value) in &tick.stat_exog {
-            match self.statics.iter_mut().find(|(known, _)| known == name) {
-                Some((_, known)) => *known = *value,
-                None => self.statics.push((name.clone(), *value)),
-            }
+        if self.statics.back().map_or(&[][..], |(_, known)| known.as_slice()) != statics {
+            self.statics.push_back((self.seq, statics.to_vec()));
         }
         if self.epochs.back().is_none_or(|&(_, last)| last != epoch) {
             self.epochs.push_back((self.seq, epoch));
@@ -407,6 +440,9 @@ impl History {
         // The run that the oldest row is part of stays.
         while self.epochs.get(1).is_some_and(|&(from, _)| from <= first + 1) {
             self.epochs.pop_front();
+        }
+        while self.statics.get(1).is_some_and(|(from, _)| *from <= first + 1) {
+            self.statics.pop_front();
         }
     }
 }

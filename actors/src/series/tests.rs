@@ -180,6 +180,44 @@ fn columns_come_in_the_order_of_the_model() {
     assert_eq!(history.window(4, &both), Err(Unready::Column("range".to_owned())));
 }
 
+fn constant(at: i64, brings: &[(&str, f32)]) -> Tick {
+    let stat_exog = brings.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
+    Tick { stat_exog, ..tick(at, 1.0) }
+}
+
+#[test]
+fn what_does_not_change_with_time_is_that_of_the_newest_observation() {
+    let mut history = History::new(4, None);
+    let known = |history: &History, seq| {
+        let windows = history.window(seq, &spec(1, &[], &[], &["beta", "size"]));
+        windows.map(|windows| windows.stat_exog)
+    };
+    let lacks = |name: &str| Err(Unready::Column(name.to_owned()));
+    history.apply(&constant(10, &[("beta", 1.0)]), 1);
+    assert_eq!(known(&history, 1), lacks("size"));
+    history.apply(&constant(20, &[("beta", 2.0), ("size", 5.0)]), 1);
+    history.apply(&constant(30, &[]), 1);
+    history.apply(&constant(15, &[("beta", 1.5), ("size", 9.0)]), 1);
+    assert_eq!(known(&history, 4), Ok(vec![2.0, 5.0]), "a late one says nothing of what is newer");
+    history.apply(&constant(40, &[("beta", 4.0)]), 1);
+    history.apply(&constant(50, &[]), 1);
+    // Earlier windows are what they were, and what the oldest that are kept did not bring themselves stays known.
+    let then: Vec<_> = (3..=6).map(|seq| known(&history, seq)).collect();
+    let of = |beta| Ok(vec![beta, 5.0]);
+    assert_eq!(then, [of(2.0), of(2.0), of(4.0), of(4.0)]);
+    let mut copy = History::new(4, None);
+    copy.begin_at(history.first_seq());
+    for seq in history.first_seq()..=history.seq() {
+        let tick = history.tick(&name(), seq).expect("kept");
+        copy.check(&tick).expect("a tick");
+        copy.follow(&tick, 1);
+    }
+    assert_eq!((3..=6).map(|seq| known(&copy, seq)).collect::<Vec<_>>(), then, "as a copy makes them");
+    copy.rewind(4).expect("kept");
+    assert_eq!(copy.apply(&constant(60, &[]), 2), Effect::Advanced { seq: 5 });
+    assert_eq!(known(&copy, 5), of(2.0));
+}
+
 #[test]
 fn endless_columns_are_refused() {
     let mut history = History::new(8, None);
@@ -193,6 +231,11 @@ fn endless_columns_are_refused() {
     assert!(history.check(&many(COLUMNS_MAX..COLUMNS_MAX + 1)).is_err());
     assert!(history.check(&Tick { value: Some(f32::NAN), ..tick(1, 1.0) }).is_err());
     assert!(history.check(&Tick { stat_exog: (0..65).map(column).collect(), ..tick(1, 1.0) }).is_err());
+    let statics = |range: std::ops::Range<usize>| Tick { stat_exog: range.map(column).collect(), ..tick(2, 1.0) };
+    history.apply(&statics(0..COLUMNS_MAX), 1);
+    let next = |range| Tick { at: Timestamp(3), ..statics(range) };
+    history.check(&next(1..COLUMNS_MAX)).expect("the same");
+    assert!(history.check(&next(COLUMNS_MAX..COLUMNS_MAX + 1)).is_err());
     assert!(history.check(&Tick { futr_exog: vec![("f".to_owned(), Vec::new())], ..tick(1, 1.0) }).is_err());
 }
 

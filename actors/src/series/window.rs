@@ -121,7 +121,7 @@ impl History {
         for step in 0..spec.horizon {
             futr_exog.extend(ahead.iter().map(|column| column[step]));
         }
-        let constant = |name: &String| self.constant(name).ok_or_else(|| unknown(name));
+        let constant = |name: &String| self.constant(name, last).ok_or_else(|| unknown(name));
         let stat_exog = spec.stat_exog.iter().map(constant).collect::<Result<_, _>>()?;
         Ok(Windows { rows: 1, y, mask, hist_exog, futr_exog, stat_exog })
     }
