@@ -379,15 +379,24 @@ impl History {
         }
     }
 
-    /// Whether the tick says of its moment what this row says.
+    /// Whether all that the tick says is what this row says.
     fn is_same(&self, row: usize, tick: &Tick) -> bool {
         // By number: 0 is -0, which some writers make of it. What is not known is the same as itself.
         let same = |known: f32, value: f32| known == value || known.is_nan() && value.is_nan();
         let is = |name: &str, value: f32| self.column(name).is_some_and(|rows| same(rows[row], value));
+        let seq = self.first_seq() + row as u64;
+        let foresees = |name: &str, ahead: &[f32]| {
+            let Some((now, later)) = ahead.split_first() else { return false };
+            let known = self.future(name, seq).and_then(|known| known.get(1..)).unwrap_or_default();
+            let all = later.len() <= known.len() && known.iter().zip(later).all(|(&k, &value)| same(k, value));
+            is(name, *now) && all
+        };
         self.at[row] == tick.at.0
             && same(self.value[row], tick.value.unwrap_or(f32::NAN))
             && tick.hist_exog.iter().all(|(name, value)| is(name, *value))
-            && tick.futr_exog.iter().all(|(name, ahead)| ahead.first().is_some_and(|now| is(name, *now)))
+            && tick.futr_exog.iter().all(|(name, ahead)| foresees(name, ahead))
+            && (tick.stat_exog.iter())
+                .all(|(name, value)| self.constant(name, seq).is_some_and(|known| same(known, *value)))
     }
 
     fn push(&mut self, tick: &Tick, statics: &[(String, f32)], epoch: u64) {

@@ -105,6 +105,36 @@ fn zeros_of_either_sign_are_one_number() {
 }
 
 #[test]
+fn a_tick_with_another_future_or_another_constant_is_a_conflict() {
+    let with = |ahead: &[f32], beta: &[f32]| Tick {
+        hist_exog: vec![("vol".to_owned(), 2.0)],
+        futr_exog: vec![("dow".to_owned(), ahead.to_vec())],
+        stat_exog: beta.iter().map(|&beta| ("beta".to_owned(), beta)).collect(),
+        ..tick(1, 1.0)
+    };
+    let mut history = History::new(8, None);
+    history.apply(&with(&[1.0, 2.0, 3.0], &[0.5]), 1);
+    let mut copy = History::new(8, None);
+    copy.follow(&history.tick(&name(), 1).expect("kept"), 1);
+    for mut history in [history, copy] {
+        // What says less says nothing else.
+        for (ahead, beta) in [(&[1.0, 2.0, 3.0][..], &[0.5][..]), (&[1.0, 2.0], &[0.5]), (&[1.0, 2.0, 3.0], &[])] {
+            assert_eq!(history.apply(&with(ahead, beta), 1), Effect::Duplicate { seq: 1 }, "{ahead:?} {beta:?}");
+        }
+        for (ahead, beta) in [
+            (&[1.0, 2.0, 4.0][..], 0.5),
+            (&[9.0, 2.0, 3.0], 0.5),
+            (&[1.0, 2.0, 3.0, 4.0], 0.5),
+            (&[1.0, 2.0, 3.0], 0.6),
+        ] {
+            assert_eq!(history.apply(&with(ahead, &[beta]), 1), Effect::Conflict { seq: 1 }, "{ahead:?} {beta}");
+        }
+        let more = Tick { stat_exog: vec![("size".to_owned(), 1.0)], ..with(&[1.0], &[]) };
+        assert_eq!(history.apply(&more, 1), Effect::Conflict { seq: 1 });
+    }
+}
+
+#[test]
 fn what_is_older_than_all_that_is_kept_is_too_late() {
     let history =
         check(2, None, &[(10, 1.0), (20, 2.0), (30, 3.0), (10, 1.0), (5, 0.5), (25, 2.5)], "+++<<^");
