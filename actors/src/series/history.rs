@@ -37,6 +37,8 @@ pub struct History {
     inversions: usize,
     /// The newest slot that was given up for later ones.
     evicted: Option<i64>,
+    /// The log begins above 1: there was something before it, and nobody knows of when.
+    has_past: bool,
     /// Slots that the series has gone forward; counts from an arbitrary start.
     position: u64,
 }
@@ -78,6 +80,7 @@ impl History {
             statics: VecDeque::new(),
             inversions: 0,
             evicted: None,
+            has_past: false,
             position: 0,
         }
     }
@@ -208,7 +211,8 @@ impl History {
                 let same = self.is_same(row, tick);
                 return if same { Effect::Duplicate { seq } } else { Effect::Conflict { seq } };
             }
-            if self.evicted.is_some_and(|evicted| slot <= evicted) {
+            let is_gone = self.evicted.is_some_and(|evicted| slot <= evicted);
+            if is_gone || self.has_past && self.oldest().is_some_and(|oldest| slot < oldest) {
                 return Effect::TooLate { seq };
             }
         }
@@ -223,7 +227,8 @@ impl History {
     /// Begins a log at a number above 1: that of the next tick. What was kept is forgotten.
     pub fn begin_at(&mut self, seq: u64) {
         let step = self.has_grid().then_some(self.step);
-        *self = Self { seq: seq.saturating_sub(1), position: seq, ..Self::new(self.capacity, step) };
+        let fresh = Self::new(self.capacity, step);
+        *self = Self { seq: seq.saturating_sub(1), position: seq, has_past: seq > 1, ..fresh };
     }
 
     /// Takes the tick that its owner has given the next number, whatever its time, as [`Self::tick`] told it.
@@ -371,6 +376,12 @@ impl History {
         at.map(|at| self.slot(at))
     }
 
+    /// The oldest slot that is kept.
+    fn oldest(&self) -> Option<i64> {
+        let at = if self.is_in_order() { self.at.front() } else { self.at.iter().min() };
+        at.map(|&at| self.slot(at))
+    }
+
     fn find(&self, slot: i64) -> Option<usize> {
         if self.is_in_order() {
             self.at.binary_search_by_key(&slot, |&at| self.slot(at)).ok()
@@ -388,7 +399,8 @@ impl History {
         let foresees = |name: &str, ahead: &[f32]| {
             let Some((now, later)) = ahead.split_first() else { return false };
             let known = self.future(name, seq).and_then(|known| known.get(1..)).unwrap_or_default();
-            let all = later.len() <= known.len() && known.iter().zip(later).all(|(&k, &value)| same(k, value));
+            let all =
+                later.len() <= known.len() && known.iter().zip(later).all(|(&k, &value)| same(k, value));
             is(name, *now) && all
         };
         self.at[row] == tick.at.0

@@ -118,8 +118,14 @@ fn a_tick_with_another_future_or_another_constant_is_a_conflict() {
     copy.follow(&history.tick(&name(), 1).expect("kept"), 1);
     for mut history in [history, copy] {
         // What says less says nothing else.
-        for (ahead, beta) in [(&[1.0, 2.0, 3.0][..], &[0.5][..]), (&[1.0, 2.0], &[0.5]), (&[1.0, 2.0, 3.0], &[])] {
-            assert_eq!(history.apply(&with(ahead, beta), 1), Effect::Duplicate { seq: 1 }, "{ahead:?} {beta:?}");
+        for (ahead, beta) in
+            [(&[1.0, 2.0, 3.0][..], &[0.5][..]), (&[1.0, 2.0], &[0.5]), (&[1.0, 2.0, 3.0], &[])]
+        {
+            assert_eq!(
+                history.apply(&with(ahead, beta), 1),
+                Effect::Duplicate { seq: 1 },
+                "{ahead:?} {beta:?}"
+            );
         }
         for (ahead, beta) in [
             (&[1.0, 2.0, 4.0][..], 0.5),
@@ -127,7 +133,11 @@ fn a_tick_with_another_future_or_another_constant_is_a_conflict() {
             (&[1.0, 2.0, 3.0, 4.0], 0.5),
             (&[1.0, 2.0, 3.0], 0.6),
         ] {
-            assert_eq!(history.apply(&with(ahead, &[beta]), 1), Effect::Conflict { seq: 1 }, "{ahead:?} {beta}");
+            assert_eq!(
+                history.apply(&with(ahead, &[beta]), 1),
+                Effect::Conflict { seq: 1 },
+                "{ahead:?} {beta}"
+            );
         }
         let more = Tick { stat_exog: vec![("size".to_owned(), 1.0)], ..with(&[1.0], &[]) };
         assert_eq!(history.apply(&more, 1), Effect::Conflict { seq: 1 });
@@ -261,7 +271,8 @@ fn endless_columns_are_refused() {
     assert!(history.check(&many(COLUMNS_MAX..COLUMNS_MAX + 1)).is_err());
     assert!(history.check(&Tick { value: Some(f32::NAN), ..tick(1, 1.0) }).is_err());
     assert!(history.check(&Tick { stat_exog: (0..65).map(column).collect(), ..tick(1, 1.0) }).is_err());
-    let statics = |range: std::ops::Range<usize>| Tick { stat_exog: range.map(column).collect(), ..tick(2, 1.0) };
+    let statics =
+        |range: std::ops::Range<usize>| Tick { stat_exog: range.map(column).collect(), ..tick(2, 1.0) };
     history.apply(&statics(0..COLUMNS_MAX), 1);
     let next = |range| Tick { at: Timestamp(3), ..statics(range) };
     history.check(&next(1..COLUMNS_MAX)).expect("the same");

@@ -12,9 +12,9 @@ use peregrine_shaders::{Executor, Windows};
 
 use super::{MODEL, WINDOW, forecaster, until};
 use crate::series::{
-    Alone, Copies, CopyError, Effect, FeedError, Holder, Journal, JournalEntry, JournalError, LogEnd, Outlet,
-    Pattern, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings, ShardLimits, Standby, Taken, Tick,
-    TickError, Timestamp,
+    Alone, Copies, CopyError, Effect, FeedError, History, Holder, Journal, JournalEntry, JournalError,
+    LogEnd, Outlet, Pattern, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings, ShardLimits,
+    Standby, Taken, Tick, TickError, Timestamp,
 };
 use crate::stream::{GapReason, Prediction, SourceError, StreamEvent, StreamId};
 use crate::{ExecutorFactory, ForecastRequest, Settings, System};
@@ -446,6 +446,29 @@ async fn windows_survive_a_restart_by_the_journal() {
     assert_eq!(again, [Ok(Effect::Duplicate { seq: L as u64 + 100 })]);
     let after = series.newest(MODEL, &Pattern::new("a").unwrap(), soon()).await.unwrap();
     assert_eq!((after[0].seq, &after[0].values), (before[0].seq, &before[0].values));
+}
+
+#[tokio::test]
+async fn what_was_too_late_is_too_late_after_a_restart() {
+    let (system, hub, disk) = (system().await, Arc::<Hub>::default(), Arc::<Disk>::default());
+    let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    let (kept, sent) = (settings().limits.history as i64, settings().limits.history as i64 + 20);
+    feed(&series, 9, ticks("a", 0..sent)).await;
+    let again = feed(&series, 9, ticks("a", 0..sent)).await;
+    drop(series);
+    disk.entries.lock().retain(|entry| entry.seq as i64 > sent - kept);
+    let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 10));
+    assert_eq!(feed(&series, 10, ticks("a", 0..sent)).await, again);
+    let seq = sent as u64;
+    assert_eq!(again[19..21], [Ok(Effect::TooLate { seq }), Ok(Effect::Duplicate { seq })]);
+    // One that was missing among those that are kept still finds its place.
+    let mut late = History::new(8, None);
+    late.begin_at(3);
+    [10, 20].iter().for_each(|&at| late.follow(&tick("a", at), 1));
+    assert_eq!(late.apply(&tick("a", 15), 1), Effect::Inserted { seq: 5 });
+    assert_eq!(late.apply(&tick("a", 9), 1), Effect::TooLate { seq: 5 });
 }
 
 #[tokio::test]
