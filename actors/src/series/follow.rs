@@ -11,6 +11,7 @@ use super::predictor::{Handed, Predictor};
 use super::room::{Inner, Series};
 use super::wants::Want;
 use super::{History, Pattern, SeriesName, Tick, Timestamp, Unready};
+use crate::request::ForecastError;
 use crate::stream::{GapReason, StreamEvent, StreamId};
 
 impl Series {
@@ -31,18 +32,22 @@ impl Series {
         }
         for want in &*wants {
             let Some(spec) = inner.shape(&want.model) else {
-                self.learn(&want.model);
+                self.learn(&want.model, Some(&tick.series));
                 continue;
             };
-            match inner.work(history, &tick.series, want, seq, &spec, accepted_at) {
+            let Some(history) = held.shard.get(&tick.series) else { return };
+            let work = inner.work(history, &tick.series, want, seq, &spec, accepted_at);
+            let begun = held.begun(&tick.series, &want.model);
+            match work {
                 Ok(work) => {
+                    held.go_on(&tick.series, &want.model, seq);
                     let is_recorded = tick.trace.is_recorded();
                     let traced = is_recorded.then(|| (tick.trace.child(), inner.clock.now()));
                     handed.submit(self.predictor(&want.model), Work { traced, ..work });
                 }
                 // Its stream has not begun, or never will.
-                Err(Unready::Short { .. } | Unready::Several(_)) => {}
-                Err(_) => inner.give_up(&tick.series, want, seq),
+                Err(Unready::Short { .. } | Unready::Several(_)) if begun.is_none() => {}
+                Err(_) => inner.give_up(held, &tick.series, want, seq),
             }
         }
     }
@@ -97,26 +102,51 @@ impl Series {
         for name in names {
             let wants = inner.wanted(held, &name);
             let Some(history) = held.shard.get(&name) else { continue };
+            let mut begun = Vec::new();
             for want in wants.iter().filter(|want| meant(&want.model, name.as_str())) {
                 let Some(spec) = inner.shape(&want.model) else { continue };
                 if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, now) {
+                    begun.push((Arc::clone(&want.model), work.seq));
                     handed.submit(self.predictor(&want.model), work);
                 }
             }
+            begun.iter().for_each(|(model, seq)| held.go_on(&name, model, *seq));
         }
     }
 
-    /// Asks for the shape of a model that this node does not serve, and makes up for the ticks that came meanwhile.
-    pub(super) fn learn(&self, model: &Arc<str>) {
-        let (series, model) = (self.clone(), Arc::clone(model));
+    /// Asks for the shape of a model that this node does not serve, and makes up for the ticks that came meanwhile, or has
+    /// those who follow `ticked` told that there is no such model.
+    pub(super) fn learn(&self, model: &Arc<str>, ticked: Option<&SeriesName>) {
+        let (series, model, ticked) = (self.clone(), Arc::clone(model), ticked.cloned());
         let deadline = Deadline::after(self.inner.clock.now(), self.inner.settings.predict_within);
         self.inner.runtime.spawn(async move {
-            let Ok(found) = series.inner.system.locate(&model, None, deadline).await else { return };
+            let found = match series.inner.system.locate(&model, None, deadline).await {
+                Ok(found) => found,
+                Err(ForecastError::UnknownModel(_)) => {
+                    return ticked.iter().for_each(|ticked| series.tell_unserved(&model, ticked));
+                }
+                Err(_) => return, // it may be there all the same
+            };
             let known = series.inner.shapes.lock().insert(Arc::clone(&model), Arc::clone(&found.spec));
             if known.is_none() {
                 series.catch_up(&[(model, Pattern::all())]);
             }
         });
+    }
+
+    /// A stream whose model nobody serves any more has no predictions of the ticks that have come.
+    fn tell_unserved(&self, model: &Arc<str>, series: &SeriesName) {
+        let inner = &self.inner;
+        let Ok(place) = inner.place(self.shard_of(series)) else { return };
+        let mut held = place.held.lock();
+        if *place.ready.borrow() == 0 || held.begun(series, model).is_none() || inner.shape(model).is_some() {
+            return;
+        }
+        let wants = inner.wanted(&mut held, series);
+        let newest = held.shard.get(series).map_or(0, History::seq);
+        if let Some(want) = wants.iter().find(|want| want.model == *model) {
+            inner.give_up(&mut held, series, want, newest);
+        }
     }
 }
 
@@ -145,10 +175,16 @@ impl Inner {
         })
     }
 
-    fn give_up(&self, series: &SeriesName, want: &Want, seq: u64) {
+    /// Those who want a stream are told that it has no prediction of the windows up to a number.
+    fn give_up(&self, held: &mut Held, series: &SeriesName, want: &Want, seq: u64) {
+        let from = held.begun(series, &want.model).map_or(seq, |last| last + 1);
+        if from > seq {
+            return; // they know
+        }
+        held.go_on(series, &want.model, seq);
         self.counters.failed();
         let stream = StreamId { model: Arc::clone(&want.model), series: series.clone() };
-        let gap = gap(&stream, seq, seq, GapReason::Failed);
+        let gap = gap(&stream, from, seq, GapReason::Failed);
         self.outlet.deliver(&want.nodes, StreamEvent::Gap(gap));
     }
 
@@ -160,6 +196,9 @@ impl Inner {
             return Arc::clone(known);
         }
         let found: Arc<[Want]> = wants.of(series).into();
+        if let Some(begun) = held.begun.get_mut(series) {
+            begun.retain(|(model, _)| found.iter().any(|want| want.model == *model));
+        }
         held.wanted.insert(series.clone(), (wants.generation(), Arc::clone(&found)));
         found
     }

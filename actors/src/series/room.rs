@@ -203,7 +203,7 @@ impl Series {
             inner.wants.store(Arc::new(next));
         }
         for model in models.iter().filter(|model| inner.shape(model).is_none()) {
-            self.learn(model);
+            self.learn(model, None);
         }
         new
     }

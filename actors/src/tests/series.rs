@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use peregrine_runtime::{Clock as _, Deadline, SystemClock};
 use peregrine_shaders::cpu::CpuExecutor;
-use peregrine_shaders::{Executor, Windows};
+use peregrine_shaders::{Executor, Forecaster, Windows};
 
 use super::{MODEL, WINDOW, forecaster, until};
 use crate::series::{
@@ -403,6 +403,47 @@ async fn who_goes_on_beyond_the_newest_number_is_told_and_gets_the_newest() {
         let events = series.replay(&stream(name), 9, soon()).await.unwrap();
         assert_eq!(events.iter().map(lost).collect::<Vec<_>>(), [(9, to, GapReason::Lost)]);
     }
+}
+
+/// What followed the predictions of a stream: the numbers of gaps and why they are.
+fn gaps(hub: &Hub) -> Vec<(u64, u64, GapReason)> {
+    let events = hub.events.lock();
+    let gaps = events.iter().filter_map(|(_, event)| match event {
+        StreamEvent::Gap(gap) => Some((gap.from, gap.to, gap.reason)),
+        StreamEvent::Prediction(_) => None,
+    });
+    gaps.collect()
+}
+
+#[tokio::test]
+async fn who_follows_a_model_that_is_served_no_more_is_told_at_each_tick() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let shorter = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/nbeats-vol-quantile");
+    let shorter = Forecaster::load(shorter.as_ref()).unwrap().named(MODEL);
+    let short = shorter.spec().window as i64;
+    assert!(system.unload(MODEL, None).await);
+    system.load(Arc::new(shorter), 1).await.unwrap();
+    let series = start(&system, &hub, None, Arc::new(Alone));
+    series.want("here", everything());
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    feed(&series, 9, ticks("a", 0..short)).await;
+    feed(&series, 9, ticks("not yet", 0..short - 1)).await;
+    until("its prediction", || hub.predictions().len() == 1).await;
+    assert!(system.unload(MODEL, None).await);
+    for at in short..short + 3 {
+        feed(&series, 9, vec![tick("a", at)]).await;
+        until("a gap", || gaps(&hub).last().is_some_and(|&(_, to, _)| to as i64 == at + 1)).await;
+    }
+    feed(&series, 9, ticks("not yet", short - 1..short)).await;
+    // It is there again, with windows that the series does not fill yet.
+    system.load(forecaster(), 2).await.unwrap();
+    feed(&series, 9, ticks("a", short + 3..L - 1)).await;
+    feed(&series, 9, ticks("not yet", short..short + 1)).await;
+    let each: Vec<_> = (short + 1..L).map(|seq| (seq as u64, seq as u64, GapReason::Failed)).collect();
+    assert_eq!(gaps(&hub), each, "each once, and nothing of a stream that has not begun");
+    feed(&series, 9, ticks("a", L - 1..L)).await;
+    until("its prediction", || hub.predictions().len() == 2).await;
+    assert_eq!((hub.predictions()[1].seq, gaps(&hub).len()), (L as u64, each.len()));
 }
 
 #[tokio::test]
