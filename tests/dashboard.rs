@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Cases, NodeProcess, TestNode, WebSocket, request};
+use crate::harness::{Browser, Cases, Fleet, NodeProcess, Post, TestNode, WebSocket, request};
 
 /// All that a browser loads of the page.
 const PAGE_BYTES_MAX: u64 = 200_000;
@@ -179,16 +179,22 @@ fn another_series_is_chosen_and_its_address_kept() {
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 
-#[test]
-fn a_version_is_promoted_by_hand_after_one_more_question() {
+/// A repository of one model, in two versions.
+fn two_versions(name: &str) -> tempfile::TempDir {
     let shelf = tempfile::tempdir().expect("a folder");
     for version in [1, 2] {
-        let folder = shelf.path().join(format!("m/{version}"));
+        let folder = shelf.path().join(name).join(version.to_string());
         fs::create_dir_all(&folder).expect("a folder");
         for file in ["model.json", "weights.safetensors"] {
             fs::copy(Cases::folder("mlp-vol-quantile").join(file), folder.join(file)).expect("a copy");
         }
     }
+    shelf
+}
+
+#[test]
+fn a_version_is_promoted_by_hand_after_one_more_question() {
+    let shelf = two_versions("m");
     let repositories = format!("[\"{}\"]", shelf.path().display());
     let node = TestNode::on_cpu(&[("MODELS__REPOSITORIES", &repositories)]);
     let mut browser = Browser::start();
@@ -196,9 +202,9 @@ fn a_version_is_promoted_by_hand_after_one_more_question() {
     browser.until(LIVE);
     browser.click("button[data-model='m']");
     browser.until("document.getElementById('release-dialog').open");
-    assert!(browser.text("#release-body").contains("No release: the highest version, 2, answers"));
+    browser.until("document.getElementById('release-body').textContent.includes('No release: the highest version, 2, answers')");
     browser.click("button[data-order='promote'][data-version='1']");
-    assert_eq!(browser.text(".sure"), "Version 1 of m answers everything, at once.");
+    assert_eq!(browser.text(".sure"), "Version 1 of m on local answers everything, at once.");
     assert_eq!(node.get("/v1/models/m").json()["release"], Value::Null, "one click is not enough");
     browser.click("#release-body button.main");
     browser.until("document.getElementById('release-body').textContent.includes('version 1 is stable')");
@@ -213,6 +219,55 @@ fn a_version_is_promoted_by_hand_after_one_more_question() {
     browser.click("#release-body button.main");
     browser.until("document.getElementById('release-body').textContent.includes('version 1 is stable')");
     assert_eq!(node.get("/v1/models/m").json()["release"]["stable"], "1");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn releases_are_shown_and_ordered_of_the_node_of_the_page_alone() {
+    let shelf = two_versions("m");
+    let repositories = format!("[\"{}\"]", shelf.path().display());
+    let post = |name, region| Post { name, region, roles: &["gateway", "inference"] };
+    let posts = [post("fra-1", "fra"), post("iad-1", "iad")];
+    let fleet = Fleet::start(None, &posts, &[("MODELS__REPOSITORIES", &repositories), ("DEMO__RATE", "0")]);
+    assert_eq!(fleet.post("fra-1", "/v1/models/m/promote", r#"{"version":1}"#).status, 200);
+    let mut browser = Browser::start();
+    visit(&mut browser, fleet.addr("fra-1"));
+    let shares = |first: &str, second: &str| {
+        format!(
+            "['{first}', '{second}'].every((share, at) => \
+             document.querySelectorAll('#models tbody tr')[at]?.children[3].textContent === share)"
+        )
+    };
+    let look = |browser: &mut Browser, name: &str| {
+        browser.value(&format!(
+            "(() => {{ const select = document.getElementById('node-select'); select.value = '{name}'; \
+             select.dispatchEvent(new Event('change')); }})()"
+        ));
+        browser.until(&format!("document.getElementById('node-name').textContent === '{name}'"));
+    };
+    browser.until(&shares("100 %", "0 %"));
+    browser.until("document.querySelectorAll('#node-select option').length === 2");
+    // The other node has no release, and what this one has is not said of it.
+    look(&mut browser, "iad-1");
+    browser.until(&shares("–", "–"));
+    assert_eq!(browser.value("document.querySelectorAll('#models button').length"), 0);
+    let note = browser.text("#models-note");
+    assert!(note.ends_with("shares and orders are on the dashboard of iad-1 itself"), "{note}");
+    assert_eq!(browser.text("#fan-title"), "Forecast, by fra-1");
+    // Until it was read which version answers, none is guessed.
+    browser.value(
+        "(() => { const real = fetch; let go; const gate = new Promise((open) => { go = open; }); window.go = go; \
+         window.fetch = async (url, how) => { if (/models\\/m$/.test(String(url))) await gate; return real(url, how); }; })()",
+    );
+    look(&mut browser, "fra-1");
+    browser.until(&shares("…", "…"));
+    browser.click("button[data-model='m']");
+    assert_eq!(browser.text("#release-title"), "Versions of m on fra-1");
+    assert_eq!(browser.text("#release-body"), "Asking who answers …");
+    browser.value("window.go()");
+    browser.until(&shares("100 %", "0 %"));
+    browser.click("button[data-order='rollback']");
+    assert!(browser.text(".sure").starts_with("m on fra-1 goes back:"));
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 

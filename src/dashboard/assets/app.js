@@ -15,6 +15,7 @@ import * as theme from './theme.js';
 const SILENCE_MS = 6000;
 
 let node = '';
+let home = null;
 let paused = false;
 let latest = null;
 let version = null;
@@ -36,6 +37,7 @@ function observe(frame) {
     return;
   }
   note('');
+  if (node === '') home = frame.node.name;
   charts.observe(frame); // the past comes once, with the first frame
   latest = frame;
   if (version !== null && version !== frame.node.version) stale(frame.node.version);
@@ -49,17 +51,21 @@ function show() {
   header(frame);
   numbers(frame);
   charts.show();
-  models.observe(frame);
+  models.observe(frame, home);
   tables.showAlerts(frame, frame.at);
   map.show(frame);
   tables.showDevices(frame);
   tables.showBreakers(frame);
   tables.showActors(frame);
-  scaler.observe(frame);
+  scaler.observe(frame, frame.node.name === home);
 }
 
 function header({ node: one, cluster }) {
   say(byId('node-name'), one.name);
+  // Whoever is looked at, this node streams the forecast and looks up records.
+  const isHome = one.name === home;
+  say(byId('fan-title'), isHome ? 'Forecast' : `Forecast, by ${home}`);
+  say(byId('audit-title'), isHome ? 'Audit' : `Audit, by ${home}`);
   byId('cut').hidden = !latest.cut;
   say(byId('node-region'), one.region);
   say(byId('node-version'), one.version);
@@ -165,7 +171,7 @@ function use(text) {
 }
 
 byId('node-select').addEventListener('change', (event) => {
-  node = event.target.value;
+  node = event.target.value === home ? '' : event.target.value;
   charts.clear();
   begin();
 });

@@ -5,10 +5,16 @@ import * as format from './format.js';
 import { ask, Refusal } from './net.js';
 
 const READ_EVERY_MS = 5000;
+const READ_MAX = 50;
 const LIFE = { ready: 'good', loading: 'fair', warming: 'fair', unloading: 'fair', remote: 'none', unavailable: 'none' };
 
+// Of the node of this page, which alone is asked and ordered; null: it is known that there is none.
 const releases = new Map();
+let home = null;
+let isHome = true;
+let uptime = 0;
 let versions = new Map();
+let turn = 0;
 let told = () => {};
 let open = null;
 let orders = null;
@@ -35,15 +41,20 @@ export const start = (refused) => {
   }, READ_EVERY_MS);
 };
 
-/** Shows the models of a frame. */
-export const observe = ({ models }) => {
+/** Shows the models of a frame; `ours` is the node of this page, whose releases can be read and ordered here. */
+export const observe = ({ models, node }, ours) => {
+  const isAnother = home !== ours || isHome !== (node.name === ours) || node.uptime_seconds < uptime;
+  [home, isHome, uptime] = [ours, node.name === ours, node.uptime_seconds];
+  if (isAnother) releases.clear(); // they end with their node
+  if (!isHome && open) byId('release-dialog').close();
   const next = new Map();
   for (const one of models) next.set(one.name, [...(next.get(one.name) ?? []), String(one.version)]);
-  const isNew = [...next].some(([name, list]) => list.length > 1 && !versions.has(name));
+  const isNew = [...next].some(([name, list]) => list.length > 1 && !(versions.get(name)?.length > 1));
   versions = next;
-  if (isNew) refresh();
+  if (isNew || isAnother) refresh();
   const ready = models.filter((one) => one.state === 'ready').length;
-  say(byId('models-note'), `${ready} of ${models.length} ready`);
+  const elsewhere = isHome ? '' : `; shares and orders are on the dashboard of ${node.name} itself`;
+  say(byId('models-note'), `${ready} of ${models.length} ready${elsewhere}`);
   const columns = [
     ['Model'], ['Version'], ['State'], ['Share', 'right'], ['Asked /s', 'right'], ['Rows /s', 'right'], ['Failed /s', 'right wide-only'],
     ['p50', 'right'], ['p95', 'right'], ['p99', 'right'], ['Queue p99', 'right wide-only'], ['Compute p99', 'right wide-only'],
@@ -65,7 +76,7 @@ export const observe = ({ models }) => {
       format.millis(one.queue_p99_ms),
       format.millis(one.compute_p99_ms),
       format.number(one.batch_rows_mean),
-      button,
+      isHome ? button : make('small', {}, `on ${node.name}`),
     ];
   });
   fill(byId('models'), 'Models that are served', columns, rows, 'no model is loaded');
@@ -73,9 +84,12 @@ export const observe = ({ models }) => {
 
 // Of the requests that name no version.
 const share = (one) => {
-  const known = releases.get(one.name);
+  if (!isHome) return format.NONE;
   const list = versions.get(one.name) ?? [];
-  if (!known) return list.length === 1 || String(one.version) === highest(list) ? '100 %' : '0 %';
+  if (list.length === 1) return '100 %';
+  const known = releases.get(one.name);
+  if (known === undefined) return '…';
+  if (known === null) return String(one.version) === highest(list) ? '100 %' : '0 %';
   const portion = known.versions.find((portion) => portion.version === String(one.version));
   return format.percent(portion?.share ?? 0);
 };
@@ -84,7 +98,12 @@ const highest = (list) => list.reduce((best, version) => (Number(version) > Numb
 
 // Releases of models that have several versions, and of the one that is looked at.
 const refresh = async () => {
-  const names = [...versions].filter(([, list]) => list.length > 1).map(([name]) => name).slice(0, 50);
+  if (!isHome) return;
+  const all = [...versions].filter(([, list]) => list.length > 1).map(([name]) => name);
+  // Where there are very many, some at a time.
+  turn = turn < all.length ? turn : 0;
+  const names = all.slice(turn, turn + READ_MAX);
+  turn += READ_MAX;
   if (open && !names.includes(open)) names.push(open);
   await Promise.all(names.map(read));
   if (open && !orders) paint();
@@ -93,16 +112,16 @@ const refresh = async () => {
 const read = async (name) => {
   try {
     const { release } = await ask(`v1/models/${encodeURIComponent(name)}`);
-    if (release) releases.set(name, release);
-    else releases.delete(name);
+    releases.set(name, release ?? null);
   } catch (error) {
+    if (name === open) say(byId('release-wrong'), error.message);
     if (error.wantsKey) told(error);
   }
 };
 
 const show = (name) => {
   [open, orders] = [name, null];
-  say(byId('release-title'), `Versions of ${name}`);
+  say(byId('release-title'), `Versions of ${name} on ${home}`);
   say(byId('release-wrong'), '');
   paint();
   byId('release-dialog').showModal();
@@ -111,6 +130,10 @@ const show = (name) => {
 
 const paint = () => {
   const release = releases.get(open);
+  if (release === undefined) {
+    byId('release-body').replaceChildren(make('p', {}, 'Asking who answers …'));
+    return;
+  }
   const list = versions.get(open) ?? [];
   const stable = release?.stable ?? highest(list);
   const rows = list.map((version) => {
@@ -147,15 +170,18 @@ const paint = () => {
 
 const NAMES = { promote: 'Promote', rollback: 'Roll back', canary: 'Begin the canary', shadow: 'Change the shadow', split: 'End the release' };
 
+// Of which model, and on which node.
+const meant = () => `${open} on ${home}`;
+
 const ORDERS = {
-  promote: ({ version }) => [`Version ${version} of ${open} answers everything, at once.`, { version: Number(version) }],
-  rollback: () => [`${open} goes back: the stable version answers everything, or, if it does already, the one before it.`, {}],
-  canary: ({ version }) => [`Version ${version} of ${open} gets 1, 10, 50, then 100 % of the traffic, a minute at least each, and is taken back if it does worse.`,
+  promote: ({ version }) => [`Version ${version} of ${meant()} answers everything, at once.`, { version: Number(version) }],
+  rollback: () => [`${meant()} goes back: the stable version answers everything, or, if it does already, the one before it.`, {}],
+  canary: ({ version }) => [`Version ${version} of ${meant()} gets 1, 10, 50, then 100 % of the traffic, a minute at least each, and is taken back if it does worse.`,
     { version: Number(version), steps: [1, 10, 50, 100], hold_ms: 60_000 }],
   shadow: ({ version }) => (version
-    ? [`Version ${version} of ${open} is asked what others answer; its answers are compared and thrown away.`, { version: Number(version) }]
-    : [`No version of ${open} is shadow any more.`, {}]),
-  split: () => [`The release of ${open} ends: its highest version answers.`, { weights: {} }],
+    ? [`Version ${version} of ${meant()} is asked what others answer; its answers are compared and thrown away.`, { version: Number(version) }]
+    : [`No version of ${meant()} is shadow any more.`, {}]),
+  split: () => [`The release of ${meant()} ends: its highest version answers.`, { weights: {} }],
 };
 
 // Nothing that changes who answers is done by one click.
@@ -176,8 +202,7 @@ const confirm = (order) => {
     say(byId('release-wrong'), '');
     try {
       const { release } = await ask(`v1/models/${encodeURIComponent(name)}/${order.order}`, body);
-      if (release) releases.set(name, release);
-      else releases.delete(name);
+      releases.set(name, release ?? null);
       say(byId('said'), `Done: ${sentence}`);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;

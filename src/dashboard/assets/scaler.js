@@ -12,8 +12,9 @@ let shown = '';
 
 export const start = () => setInterval(() => read(), READ_EVERY_MS);
 
-/** Shows the scaler of a frame; `null`: none acts. */
-export const observe = ({ scaler }) => {
+/** Shows the scaler of a frame; `null`: none acts. Of the node of this page there is a report, too. */
+export const observe = ({ scaler }, isHome) => {
+  if (!isHome) [acts, report] = [false, null];
   if (!scaler) {
     [acts, report] = [false, null];
     say(byId('scaler-note'), 'off');
@@ -23,7 +24,7 @@ export const observe = ({ scaler }) => {
     ]);
     return;
   }
-  if (!acts) {
+  if (isHome && !acts) {
     acts = true;
     read();
   }
