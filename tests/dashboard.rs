@@ -271,6 +271,35 @@ fn releases_are_shown_and_ordered_of_the_node_of_the_page_alone() {
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 
+#[test]
+fn a_pending_alert_is_not_called_nothing_and_stands_below_those_that_fire() {
+    const MODEL: &str = "nbeats-vol-quantile";
+    let node = TestNode::on_cpu(&[
+        ("ALERTS__RULES__ABOUT__SIGNAL", "memory_share"),
+        ("ALERTS__RULES__ABOUT__THRESHOLD", "-1.0"),
+        ("ALERTS__RULES__ABOUT__FOR", "1h"),
+        ("ALERTS__RULES__ABOUT__SEVERITY", "critical"),
+        ("ALERTS__EVALUATE_EVERY", "100ms"),
+        ("ALERTS__RULES__EVENT_LOOP_LAG__ENABLED", "false"),
+        ("ALERTS__RULES__MEMORY__ENABLED", "false"),
+    ]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until("document.getElementById('alerts-note').textContent === '1 alert pending'");
+    assert_eq!(browser.value("document.getElementById('alerts-note').dataset.mood ?? null"), Value::Null);
+    let order = format!(r#"{{"model":"{MODEL}","backend":"cpu","mode":"forced-open"}}"#);
+    assert_eq!(node.post("/v1/breakers", &order).status, 200);
+    browser.until(
+        "/^\\d+ alerts? fires?, 1 alert pending$/.test(document.getElementById('alerts-note').textContent)",
+    );
+    let states = browser.value(
+        "[...document.querySelectorAll('#alerts li b')].map((one) => one.textContent.trim().split(', ')[1])",
+    );
+    let states = states.as_array().expect("states");
+    assert_eq!(states.iter().position(|state| state == "pending"), Some(states.len() - 1), "{states:?}");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
 /// A file with one key that `peregrine keys new` has drawn.
 struct Keys {
     _dir: tempfile::TempDir,

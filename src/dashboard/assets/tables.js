@@ -88,11 +88,18 @@ let known = null;
 /** Shows what is wrong, and says aloud what is new of it. */
 export const showAlerts = ({ alerts }, now) => {
   const firing = alerts.filter((one) => one.state === 'firing');
-  say(byId('alerts-note'), firing.length === 0 ? 'nothing is wrong' : count(firing, 'alert fires', 'alerts fire'));
-  mark(byId('alerts-note'), firing.some((one) => one.severity === 'critical') ? 'bad' : firing.length > 0 ? 'fair' : 'good');
+  const pending = alerts.filter((one) => one.state !== 'firing');
+  const told = [];
+  if (firing.length > 0) told.push(count(firing, 'alert fires', 'alerts fire'));
+  if (pending.length > 0) told.push(count(pending, 'alert pending', 'alerts pending'));
+  say(byId('alerts-note'), told.join(', ') || 'nothing is wrong');
+  const isCalm = alerts.length === 0;
+  mark(byId('alerts-note'), firing.some((one) => one.severity === 'critical') ? 'bad' : firing.length > 0 ? 'fair' : isCalm ? 'good' : null);
+  const first = (one) => (one.state === 'firing' ? 0 : 2) + (one.severity === 'critical' ? 0 : 1);
+  const sorted = [...alerts].sort((a, b) => first(a) - first(b));
   const box = byId('alerts');
   const next = alerts.length > 0
-    ? make('ul', { class: 'alerts' }, ...alerts.map((one) => item(one, now)))
+    ? make('ul', { class: 'alerts' }, ...sorted.map((one) => item(one, now)))
     : make('p', { class: 'empty' }, 'No rule is broken. Rules are in [alerts.rules] of the configuration; a webhook tells whom you name.');
   if (!box.firstElementChild?.isEqualNode(next)) box.replaceChildren(next);
   const names = new Set(firing.map((one) => one.fingerprint ?? one.rule));
