@@ -75,9 +75,22 @@ fn a_live_prediction_is_shown_and_goes_on_after_the_node_was_killed_and_started_
     browser
         .until("/Lost; again in \\d+ s|Connecting/.test(document.getElementById('link-text').textContent)");
     assert_eq!(browser.text("#said"), "Connection lost; trying again.");
+    // What is still on screen does not look like now.
+    assert_eq!(browser.text("#node-ready"), "○ unknown");
+    assert_eq!(browser.text("#alerts-note"), "unknown");
+    let silence = browser.text("#silence");
+    assert!(silence.starts_with("Nothing was heard of local since "), "{silence}");
+    browser.until("document.querySelector('.fan').hasAttribute('data-silent')");
+    let grey = "[...document.querySelectorAll('#numbers dd, #models .state > span, #fan-facts dd, .who dd')] \
+        .every((one) => getComputedStyle(one).color === getComputedStyle(document.querySelector('#numbers dt')).color)";
+    assert_eq!(browser.value(grey), json!(true));
+    accessible(&mut browser, "a lost node");
     let _node = market(&addr.to_string());
     browser.until(LIVE);
     browser.until("document.getElementById('said').textContent === 'Connected again.'");
+    browser.until("document.getElementById('silence').hidden && !document.querySelector('[data-silent]')");
+    assert_eq!(browser.text("#node-ready"), "● ready");
+    assert_eq!(browser.value(grey), json!(false));
     // While nobody listened, the browser said that its connections failed, and nothing else.
     let refused = browser.faults();
     assert!(refused.iter().all(|fault| fault.contains("ERR_CONNECTION")), "{refused:#?}");

@@ -18,6 +18,8 @@ let node = '';
 let home = null;
 let paused = false;
 let latest = null;
+let heard = null;
+let isHeard = false;
 let version = null;
 let lost = null;
 let wasLost = false;
@@ -34,12 +36,14 @@ const overview = new Socket('v1/overview/stream', SILENCE_MS, {
 function observe(frame) {
   if (frame.error) {
     note(`${node}: ${frame.error}`);
+    silence();
     return;
   }
   note('');
   if (node === '') home = frame.node.name;
   charts.observe(frame); // the past comes once, with the first frame
   latest = frame;
+  [heard, isHeard] = [Date.now(), true];
   if (version !== null && version !== frame.node.version) stale(frame.node.version);
   version ??= frame.node.version;
   show();
@@ -58,6 +62,23 @@ function show() {
   tables.showBreakers(frame);
   tables.showActors(frame);
   scaler.observe(frame, frame.node.name === home);
+  document.body.toggleAttribute('data-silent', !isHeard);
+  byId('silence').hidden = isHeard;
+  if (!isHeard) silence();
+}
+
+// What is on screen is of the past, and must not look like now.
+function silence() {
+  isHeard = false;
+  if (!latest) return;
+  const { name } = latest.node;
+  document.body.toggleAttribute('data-silent', true);
+  byId('silence').hidden = false;
+  say(byId('silence'), `Nothing was heard of ${name} since ${format.clock(heard)}: what is grey is of then.`);
+  byId('node-ready').replaceChildren(state('unknown', 'none'));
+  byId('node-ready').title = '';
+  document.title = `○ ${name} · peregrine`;
+  tables.doubtAlerts();
 }
 
 function header({ node: one, cluster }) {
@@ -113,6 +134,7 @@ function connection(name, detail) {
     return;
   }
   lost = detail.again;
+  silence();
   link.dataset.state = 'lost';
   if (!wasLost) say(byId('said'), 'Connection lost; trying again.');
   wasLost = true;
@@ -173,6 +195,7 @@ function use(text) {
 byId('node-select').addEventListener('change', (event) => {
   node = event.target.value === home ? '' : event.target.value;
   charts.clear();
+  silence(); // until the other one is
   begin();
 });
 

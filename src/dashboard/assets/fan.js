@@ -76,12 +76,18 @@ export class Fan {
 
   #heard(name, detail) {
     this.#isLive = name === 'live';
+    if (this.#isLive) this.#mute(false);
     if (name !== 'lost') return;
     if (!detail.wasOpen && this.#told.isLive()) this.#explain();
     else this.#lost();
   }
 
+  #mute(isSilent) {
+    byId('fan-plot').closest('.fan').toggleAttribute('data-silent', isSilent);
+  }
+
   #lost() {
+    this.#mute(true);
     this.#note('connection lost: this is the last that was heard', 'fair');
   }
 

@@ -112,6 +112,12 @@ export const showAlerts = ({ alerts }, now) => {
   known = names;
 };
 
+/** Nobody knows what is wrong by now. */
+export const doubtAlerts = () => {
+  say(byId('alerts-note'), 'unknown');
+  mark(byId('alerts-note'), null);
+};
+
 const item = (one, now) => {
   const mood = one.state !== 'firing' ? 'none' : one.severity === 'critical' ? 'bad' : 'fair';
   const labels = Object.entries(one.labels ?? {}).map(([name, text]) => `${name} ${text}`).join(', ');
