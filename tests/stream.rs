@@ -105,7 +105,12 @@ fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
 }
 
 fn a_reader_stops(others: usize) {
-    let room = Room::new(&[("STREAM__LOG_MESSAGES_MAX", "64"), ("STREAM__CLOSE_TIMEOUT", "30s")]);
+    // The last words wait for a client that is slow, not for the time of a handshake.
+    let room = Room::new(&[
+        ("STREAM__LOG_MESSAGES_MAX", "64"),
+        ("STREAM__CLOSE_TIMEOUT", "100ms"),
+        ("STREAM__STUCK_MAX", "60s"),
+    ]);
     let addr = room.node.node.addr;
     let mut slow = WebSocket::open(addr, "/v1/stream", None);
     let mut fast: Vec<_> = (0..others).map(|_| WebSocket::open(addr, "/v1/stream", None)).collect();
@@ -123,7 +128,7 @@ fn a_reader_stops(others: usize) {
             }
         }
     }
-    let mut last = 0;
+    let (mut last, mut words) = (0, Vec::new());
     loop {
         let (first, payload) = slow.frame().expect("a close frame at last");
         if first == CLOSE {
@@ -136,12 +141,16 @@ fn a_reader_stops(others: usize) {
                 assert_eq!(message["seq"], last + 1);
                 last += 1;
             }
-            Some("error") => assert_eq!(message["code"], "slow"),
-            Some("goodbye") => {}
+            Some("error") => {
+                assert_eq!(message["code"], "slow");
+                words.push("error");
+            }
+            Some("goodbye") => words.push("goodbye"),
             other => panic!("{other:?}"),
         }
     }
     assert!(last < count);
+    assert_eq!(words, ["error", "goodbye"]);
 }
 
 /// Readers of one log that do something else meanwhile, each in its way.

@@ -288,9 +288,9 @@ pub(super) struct StreamFile {
     pub(super) heartbeat: Option<WrittenDuration>,
     /// Longest silence of a client, which is pinged at half of it.
     pub(super) idle_max: Option<WrittenDuration>,
-    /// How long a client may take nothing of what is sent.
+    /// How long a client may take nothing of what is sent, and has to take the rest once it is to be closed.
     pub(super) stuck_max: Option<WrittenDuration>,
-    /// For the closing handshake.
+    /// For the closing handshake, once the client's socket has taken the rest.
     pub(super) close_timeout: Option<WrittenDuration>,
 }
 

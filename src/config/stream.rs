@@ -33,9 +33,9 @@ pub struct StreamConfig {
     pub heartbeat: Duration,
     /// Longest silence of a client, which is pinged at half of it.
     pub idle_max: Duration,
-    /// How long a client may take nothing of what is sent.
+    /// How long a client may take nothing of what is sent, and has to take the rest once it is to be closed.
     pub stuck_max: Duration,
-    /// For the closing handshake.
+    /// For the closing handshake, once the client's socket has taken the rest.
     pub close_timeout: Duration,
 }
 

@@ -154,9 +154,10 @@ pub(super) struct Patience {
     pub(super) tick: Duration,
     /// Ticks without a byte before the client is asked whether it lives; twice as many end the connection.
     pub(super) ping_after: u16,
-    /// Ticks in which the client takes nothing that is sent.
+    /// Ticks in which the client takes nothing that is sent; also most that it has, once its connection is to be closed,
+    /// to take what was for it.
     pub(super) stuck_max: u16,
-    /// For the closing handshake.
+    /// For the closing handshake, once the client's socket has taken the rest.
     pub(super) close: Duration,
 }
 
@@ -226,6 +227,8 @@ pub(super) struct Connection<T, S> {
     timer: Timer,
     silent_ticks: u16,
     stuck_ticks: u16,
+    /// In which a closing connection waited for its client.
+    closing_ticks: u16,
     sent: bool,
     blocked: bool,
 }
@@ -253,6 +256,7 @@ impl<T: Socket, S: Session> Connection<T, S> {
             timer,
             silent_ticks: 0,
             stuck_ticks: 0,
+            closing_ticks: 0,
             sent: true,
             blocked: false,
         }
@@ -524,10 +528,30 @@ impl<T: Socket, S: Session> Connection<T, S> {
         false
     }
 
+    /// Whether a connection that is to be closed is given more time. What a slow client has not taken from its socket's
+    /// buffer keeps the last words out of it for longer than a handshake takes; a node that stops does not wait for that.
+    fn waits_on(&mut self) -> bool {
+        let ticks_max = self.patience.stuck_max;
+        if self.closing_ticks >= ticks_max || self.end_of(End::Gone) == End::Drained {
+            return false;
+        }
+        if self.blocked {
+            self.closing_ticks += 1;
+            self.stuck_ticks = self.stuck_ticks.saturating_add(1);
+            self.timer.reset(self.patience.tick);
+            return self.stuck_ticks < ticks_max;
+        }
+        // It has all of it now, and the time of the handshake begins, once.
+        let waited = self.closing_ticks > 0;
+        self.closing_ticks = ticks_max;
+        self.timer.reset(self.patience.close);
+        waited
+    }
+
     /// The timer rang.
     fn tick(&mut self, cx: &mut Context<'_>) -> Option<End> {
         if self.phase != Phase::Open {
-            return Some(self.end_of(End::Gone));
+            return if self.waits_on() { None } else { Some(self.end_of(End::Gone)) };
         }
         self.timer.reset(self.patience.tick);
         if let Err(reason) = self.session.tick(&mut self.out) {
