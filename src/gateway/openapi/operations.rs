@@ -248,7 +248,8 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "get",
         "/v1/scorecard",
         V1,
-        "How good predictions were; ?model=&version=&series= choose, steps=true goes by step ahead",
+        "How good the predictions that this node has scored were; ?model=&version=&series= choose, steps=true goes by step \
+         ahead",
         None,
         "Any",
         NAMED,
@@ -350,9 +351,9 @@ pub(super) const STREAM: &str = "\
     Client: `subscribe` {id, model, series: [names, with `*` for any run of characters], levels?: [80], from?: the first \
     number wanted, for all series or by name, epoch?: of the number before it, snapshot?: true, conflate?: true}; \
     `unsubscribe` {id}; `ping` {id?}; `tick` {id?, series, ts, value, …} or {id?, ticks: […]}, as `POST /v1/ticks` takes them.\n\n\
-    Server: `subscribed` {id, channel, model, retention, matched, next: the number by series that comes next, missing?: \
-    by series that was named and has no prediction yet, the observations it is short of}; `snapshot` and \
-    `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at, made_at: milliseconds since 1970, \
+    Server: `subscribed` {id, channel, model, retention, matched, next?: the number by series that comes next, \
+    left out where more than 1024 match, missing?: by series that was named and has no prediction yet, the observations it \
+    is short of}; `snapshot` and `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at, made_at: milliseconds since 1970, \
     horizon, mean or median, intervals, model_version, backend, degraded, crossed?: true}; `gap` {model, series, from, to, reason: conflated | \
     expired | failed | lost}; `ticked` {id?, results}; `unsubscribed`; `pong`; `heartbeat`; `error` {id?, code, detail}; \
     `goodbye` {reconnect_after_ms, why}, before a close that was planned.\n\n\

@@ -27,6 +27,7 @@ impl Render for Frames {
 }
 
 /// What an accepted subscription is told.
+#[derive(Clone, Copy)]
 pub(super) struct Subscribed<'a> {
     pub(super) id: Option<&'a Id>,
     pub(super) channel: u64,
@@ -246,6 +247,12 @@ mod tests {
             assert_eq!(same(|encoding| subscribed(encoding, &told)).get("missing"), None);
             let told = Subscribed { missing: &[(name("b"), 167)], ..told };
             assert_eq!(same(|encoding| subscribed(encoding, &told))["missing"], json!({"b": 167}));
+            // None is not the same as too many to be listed.
+            let none = Subscribed { next: &[], ..told };
+            assert_eq!(same(|encoding| subscribed(encoding, &none))["next"], json!({}));
+            let many = vec![(name("a"), 1); NEXT_MAX + 1];
+            let many = same(|encoding| subscribed(encoding, &Subscribed { next: &many, ..told }));
+            assert_eq!((many.get("next"), &many["matched"]), (None, &json!(NEXT_MAX + 1)));
             same(|encoding| error(encoding, id, "code", "detail"));
             same(|encoding| pong(encoding, id));
             same(|encoding| unsubscribed(encoding, id));
