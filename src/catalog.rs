@@ -86,6 +86,9 @@ pub enum Overlooked {
         .0.display()
     )]
     Misnamed(PathBuf),
+    /// Nobody could ask for it.
+    #[error("model folder {} is not served: its name is not UTF-8", .0.display())]
+    Unnamable(PathBuf),
 }
 
 /// Folders of the repositories that look like versions and are none, in order.
@@ -95,6 +98,7 @@ pub enum Overlooked {
 pub fn overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Overlooked>, CatalogError> {
     let mut found = Vec::new();
     for repository in repositories {
+        found.extend(unnamable(repository.as_ref())?.into_iter().map(Overlooked::Unnamable));
         for (_, dir) in sub_folders(repository.as_ref())? {
             let is_only_version = holds_model(&dir);
             for (name, below) in sub_folders(&dir)?.into_iter().filter(|(_, below)| holds_model(below)) {
@@ -129,6 +133,21 @@ fn versions_of(name: &str, dir: &Path) -> Result<Vec<Entry>, CatalogError> {
 #[must_use]
 pub fn holds_model(dir: &Path) -> bool {
     place::holds_model(dir, &Vault::default())
+}
+
+/// Model folders, in order, whose names are not UTF-8.
+fn unnamable(dir: &Path) -> Result<Vec<PathBuf>, CatalogError> {
+    let failed = |source| CatalogError { dir: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_unnamable = path.file_name().is_some_and(|name| name.to_str().is_none());
+        if is_unnamable && path.is_dir() && !versions_of("", &path)?.is_empty() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Sub-folders by name; hidden ones (an import in progress is one) and names that are not UTF-8 are left out.
@@ -213,6 +232,29 @@ mod tests {
         let misnamed = ["b/02", "b/v2", "c/latest"].map(|path| Overlooked::Misnamed(of(path)));
         let expected = [Overlooked::Beside(of("a/2"))].into_iter().chain(misnamed).collect::<Vec<_>>();
         assert_eq!(overlooked(&[dir.path()]).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_folder_that_nobody_could_ask_for_is_named() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tree(&["a/model.json"]);
+        let bad = dir.path().join(std::ffi::OsStr::from_bytes(b"bad\xffname"));
+        let nothing = dir.path().join(std::ffi::OsStr::from_bytes(b"notes\xff"));
+        [bad.join("2"), nothing].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+        fs::write(bad.join("2/model.json"), "").unwrap();
+        assert_eq!(overlooked(&[dir.path()]).unwrap(), [Overlooked::Unnamable(bad)]);
+        assert_eq!(scan(&[dir.path()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_model_whose_file_is_none_is_one_that_does_not_load() {
+        let dir = tree(&["a/model.json/x", "b/2/model.json"]);
+        std::os::unix::fs::symlink("nowhere", dir.path().join("b/ensemble.json")).unwrap();
+        let found = scan(&[dir.path()]).unwrap();
+        let names: Vec<_> = found.iter().map(|entry| (&*entry.name, entry.version)).collect();
+        assert_eq!(names, [("a", 1), ("b", 1)]);
+        let why = load(&found[0], &Vault::default()).unwrap_err().to_string();
+        assert!(why.contains("a/model.json"), "{why}");
     }
 
     #[track_caller]

@@ -37,11 +37,34 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     if !facts.is_file() {
         return Err(io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }
-    let mut bytes = Vec::with_capacity(facts.len().min(bytes_max) as usize);
+    let too_large = || LoadError::FileTooLarge { path: path.to_owned(), bytes_max };
+    if facts.len() > bytes_max {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(facts.len() as usize);
     // One byte more than allowed tells a file that grew, or lied about its length, from one that fits.
     File::open(path).map_err(io)?.take(bytes_max + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() as u64 > bytes_max {
-        return Err(LoadError::FileTooLarge { path: path.to_owned(), bytes_max });
+        return Err(too_large());
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weights");
+        // Of nothing but a length: nobody has the memory for what may be read of it.
+        File::create(&path).unwrap().set_len(1 << 42).unwrap();
+        assert!(
+            matches!(read(&path, 1 << 41), Err(LoadError::FileTooLarge { bytes_max, .. }) if bytes_max == 1 << 41)
+        );
+        File::create(&path).unwrap().set_len(8).unwrap();
+        assert_eq!(read(&path, 8).unwrap(), [0; 8]);
+        assert!(matches!(read(&path, 7), Err(LoadError::FileTooLarge { .. })));
+    }
 }

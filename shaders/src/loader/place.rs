@@ -23,10 +23,12 @@ pub(crate) fn is_ensemble(dir: &Path) -> bool {
     dir.join(ENSEMBLE).is_file()
 }
 
-/// Is this the folder of one version?
+/// Is this the folder of one version? So is one whose file cannot be read because it is a pipe, a folder or a link to
+/// nothing: whoever loads it says what is wrong.
 #[must_use]
 pub fn holds_model(dir: &Path, files: &dyn Files) -> bool {
-    is_ensemble(dir) || [MODEL, NATIVE].iter().any(|file| files.holds(&dir.join(file)))
+    let is_there = |path: &Path| files.holds(path) || path.symlink_metadata().is_ok();
+    [MODEL, ENSEMBLE, NATIVE].iter().any(|file| is_there(&dir.join(file)))
 }
 
 /// The versions of a model in its folder, the lowest first; a folder without numbers is version 1.
