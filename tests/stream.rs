@@ -9,7 +9,7 @@ use peregrine_runtime::Deadline;
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
 use serde_json::json;
 
-use crate::harness::{CLOSE, Cases, TestNode, WebSocket, masked};
+use crate::harness::{CLOSE, Cases, TestNode, WebSocket, masked, took};
 
 const MODEL: &str = "nhits-vol-quantile";
 
@@ -151,6 +151,24 @@ fn a_reader_stops(others: usize) {
     }
     assert!(last < count);
     assert_eq!(words, ["error", "goodbye"]);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_not_waited_for_for_ever() {
+    let room = Room::new(&[
+        ("STREAM__LOG_MESSAGES_MAX", "64"),
+        ("STREAM__CLOSE_TIMEOUT", "50ms"),
+        ("STREAM__STUCK_MAX", "2s"),
+        ("STREAM__HEARTBEAT", "400ms"),
+    ]);
+    let mut stopped = WebSocket::open(room.node.node.addr, "/v1/stream", None);
+    stopped.text(&subscribe(1, r#""series":["a"]"#));
+    stopped.op("subscribed");
+    (1..=60_000).for_each(|seq| room.publish("a", seq));
+    took("the end of its connection", || {
+        let metrics = String::from_utf8(room.node.get("/metrics").body).expect("text");
+        metrics.contains("peregrine_stream_closed_total{why=\"slow\"} 1\n")
+    });
 }
 
 /// Readers of one log that do something else meanwhile, each in its way.

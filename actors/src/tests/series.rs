@@ -270,11 +270,11 @@ async fn places_around_a_late_tick(step: Option<i64>) -> (Vec<i64>, Vec<(i64, f3
     let series = start_with(settings.clone(), &system, &hub, Some(disk.clone()), Arc::new(Alone));
     series.want("here", everything());
     (0..4).for_each(|shard| series.gained(shard, 9));
-    feed(&series, 9, ticks("a", 0..L).into_iter().map(|tick| at(tick.at.0 * 10)).collect()).await;
+    feed(&series, 9, (0..L).map(|place| tick("a", place * 10)).collect()).await;
     until("the first", || hub.predictions().len() == 1).await;
     let before = hub.truths.lock().len();
     for (place, made) in [L + 1, L, L + 2].into_iter().zip(2..) {
-        feed(&series, 9, vec![at(place * 10)]).await;
+        feed(&series, 9, vec![tick("a", place * 10)]).await;
         until("the next", || hub.predictions().len() == made).await;
     }
     let live = hub.predictions();
@@ -296,10 +296,6 @@ async fn places_around_a_late_tick(step: Option<i64>) -> (Vec<i64>, Vec<(i64, f3
         assert_eq!(replayed.collect::<Vec<_>>(), made);
     }
     (made, truths)
-}
-
-fn at(at: i64) -> Tick {
-    Tick { value: Some(value(at)), ..tick("a", at) }
 }
 
 #[tokio::test]
