@@ -53,6 +53,9 @@ export const state = (word, mood) => {
   return make('span', { class: 'state', 'data-mood': mood }, make('span', { 'aria-hidden': 'true' }, sign), ` ${word}`);
 };
 
+/** A name that somebody gave: however long, it wraps, and leaves room for what is said of it. */
+export const named = (...parts) => make('span', { class: 'name' }, ...parts);
+
 /** A share between 0 and 1 as a bar, with its number. */
 export const bar = (share, text) => {
   if (share === null || share === undefined) return '–';

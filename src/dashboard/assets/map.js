@@ -1,6 +1,6 @@
 // The cluster: its regions on a map where they are known, and the time to each from the node that tells.
 
-import { byId, draw, fill, say, state } from './dom.js';
+import { byId, draw, fill, named, say, state } from './dom.js';
 import * as format from './format.js';
 import { CELL_DEGREES, eachLandCell, NORTH_DEGREES, PLACES, SOUTH_DEGREES } from './regions.js';
 
@@ -8,6 +8,7 @@ const WIDTH = 640;
 const HEIGHT = 300;
 const EDGE = 46;
 const SPAN_MIN_DEGREES = 110;
+const LABEL_MAX = 16;
 
 let drawn = '';
 
@@ -49,8 +50,8 @@ const mood = (one) => {
 const table = (members) => {
   const columns = [['Node'], ['Region'], ['State'], ['Roles', 'wide-only'], ['RTT', 'right'], ['Load', 'right wide-only'], ['Version', 'wide-only']];
   const rows = members.map((one) => [
-    one.here ? `${one.node} (here)` : one.node,
-    one.region,
+    named(one.here ? `${one.node} (here)` : one.node),
+    named(one.region),
     state(one.connected === false ? 'not reached' : one.state, mood(one)),
     (one.roles ?? []).join(', ') || format.NONE,
     format.millis(one.rtt_ms),
@@ -135,10 +136,13 @@ const spot = (svg, [x, y], region, isHome) => {
   svg.append(
     draw('circle', { class: 'spot', 'data-mood': fares, cx: x, cy: y, r: radius }),
     draw('text', { class: 'count', x, y: y + 4 }, String(region.nodes)),
-    draw('text', { class: 'region', x, y: y + radius + 19 }, region.name),
+    draw('text', { class: 'region', x, y: y + radius + 19 }, short(region.name)),
     draw('title', {}, `${region.name}: ${count}`),
   );
 };
+
+// A picture wraps no text; its title has all of it.
+const short = (name) => (name.length > LABEL_MAX ? `${name.slice(0, LABEL_MAX - 1)}…` : name);
 
 const words = (regions) => `Map of ${regions.length === 1 ? 'one region' : `${regions.length} regions`}: ${regions
   .map(({ name, nodes, rtt }) => `${name} with ${nodes === 1 ? 'one node' : `${nodes} nodes`}${rtt === null ? '' : `, ${format.millis(rtt)} away`}`)

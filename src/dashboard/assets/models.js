@@ -1,6 +1,6 @@
 // Models and their versions: how they do, who answers what, and the orders that change it.
 
-import { byId, fill, make, say, state } from './dom.js';
+import { byId, fill, make, named, say, state } from './dom.js';
 import * as format from './format.js';
 import { ask, Refusal } from './net.js';
 
@@ -63,7 +63,7 @@ export const observe = ({ models, node }, ours) => {
   const rows = models.map((one) => {
     const button = make('button', { type: 'button', 'data-model': one.name, class: 'small', 'aria-label': `Manage ${one.name}` }, 'Manage');
     return [
-      [one.name, make('small', {}, ` ${one.family ?? ''}`)],
+      named(one.name, make('small', {}, ` ${one.family ?? ''}`)),
       String(one.version),
       state(one.state, LIFE[one.state] ?? 'bad'),
       share(one),
@@ -76,7 +76,7 @@ export const observe = ({ models, node }, ours) => {
       format.millis(one.queue_p99_ms),
       format.millis(one.compute_p99_ms),
       format.number(one.batch_rows_mean),
-      isHome ? button : make('small', {}, `on ${node.name}`),
+      isHome ? button : named(make('small', {}, `on ${node.name}`)),
     ];
   });
   fill(byId('models'), 'Models that are served', columns, rows, 'no model is loaded');

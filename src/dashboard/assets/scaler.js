@@ -1,6 +1,6 @@
 // What the scaler wants, why, and what it has cost beside a fleet of fixed size.
 
-import { byId, draw, fill, make, say } from './dom.js';
+import { byId, draw, fill, make, named, say } from './dom.js';
 import * as format from './format.js';
 import { ask } from './net.js';
 
@@ -54,7 +54,7 @@ const paint = (scaler) => {
   const table = make('table');
   const groups = scaler.groups ?? [];
   fill(table, 'Groups of machines', [['Group'], ['Running', 'right'], ['Wanted', 'right'], ['Why', 'grow']],
-    groups.map((one) => [one.name, format.whole(one.running), format.whole(one.wanted), one.reason ?? '']), 'no group is configured');
+    groups.map((one) => [named(one.name), format.whole(one.running), format.whole(one.wanted), one.reason ?? '']), 'no group is configured');
   parts.push(make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'scaler-title' }, table));
   const told = [
     ...(report?.actions ?? []).map(({ action, error }) => (error ? `${action}: ${error}` : action)),

@@ -1,6 +1,6 @@
 // Devices, breakers, actors and alerts of a node.
 
-import { bar, byId, fill, make, mark, say, state } from './dom.js';
+import { bar, byId, fill, make, mark, named, say, state } from './dom.js';
 import * as format from './format.js';
 
 const count = (list, one, many) => (list.length === 1 ? `1 ${one}` : `${list.length} ${many}`);
@@ -15,7 +15,7 @@ export const showDevices = ({ devices }) => {
   if (meters) columns.push(['Used', 'right'], ['Memory', 'right'], ['°C', 'right'], ['W', 'right']);
   const rows = devices.map((one) => {
     const cells = [
-      [make('b', {}, kind(one)), ` ${one.name}`],
+      named(make('b', {}, kind(one)), ` ${one.name}`),
       [state(one.state, one.state === 'up' ? 'good' : 'bad'), one.reason ? make('small', {}, ` ${one.reason}`) : null].filter(Boolean),
       bar(one.busy_share, format.percent(one.busy_share)),
       format.whole(one.queue_rows),
@@ -43,7 +43,7 @@ export const showBreakers = ({ breakers }) => {
   const mood = (one) => CIRCUIT[one.state] ?? 'none';
   const sorted = [...breakers].sort((a, b) => URGENCY[mood(a)] - URGENCY[mood(b)]);
   const rows = sorted.map((one) => [
-    one.node ? `node ${one.node}` : `${one.model} ${one.version}`,
+    named(one.node ? `node ${one.node}` : `${one.model} ${one.version}`),
     kind(one) ?? format.NONE,
     state(one.state.replace('_', '-'), mood(one)),
     one.mode,
@@ -66,7 +66,7 @@ export const showActors = ({ actors }) => {
   const restarts = actors.reduce((sum, one) => sum + (one.restarts ?? 0), 0);
   say(byId('actors-note'), `${count(actors, 'actor', 'actors')}, ${restarts === 1 ? '1 restart' : `${restarts} restarts`}`);
   const rows = actors.map((one) => [
-    make('span', { class: `depth-${Math.min(5, depth(one.name))}` }, one.name),
+    make('span', { class: `name depth-${Math.min(5, depth(one.name))}` }, one.name),
     state(one.state, LIFE[one.state] ?? (one.state === 'stopped' ? 'none' : 'bad')),
     format.whole(one.mailbox_depth),
     format.rate(one.messages_rate),
