@@ -102,6 +102,44 @@ fn a_live_prediction_is_shown_and_goes_on_after_the_node_was_killed_and_started_
 }
 
 #[test]
+fn predictions_on_ticks_are_counted_apart_from_forecasts_that_were_asked_for() {
+    let node = market("127.0.0.1:0");
+    let mut browser = Browser::start();
+    visit(&mut browser, node.addr);
+    browser.until(PREDICTED);
+    // Nobody asked, and what followed ticks is the same number wherever it stands.
+    let tile = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('#numbers div')].find((one) => one.firstChild.textContent === '{name}')\
+             ?.lastChild.textContent"
+        )
+    };
+    let key = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('#rate-keys li')].find((one) => one.textContent.startsWith('{name} '))\
+             ?.lastChild.textContent"
+        )
+    };
+    let column = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('#models thead th')].findIndex((one) => one.textContent === '{name}')"
+        )
+    };
+    let rows = format!(
+        "[...document.querySelectorAll('#models tbody tr')].map((row) => row.children[{}].textContent).find((rate) => rate !== '0')",
+        column("Rows /s")
+    );
+    let (on_ticks, asked) = (tile("Predicted on ticks"), tile("Forecasts asked"));
+    browser.until(&format!(
+        "parseFloat({on_ticks}) > 0 && {asked} === '0 /s' && {on_ticks} === `${{{}}} /s` && {on_ticks} === `${{{rows}}} /s`",
+        key("Predicted on ticks /s")
+    ));
+    assert_eq!(browser.value(&key("Forecasts asked /s")), json!("0"));
+    assert!(browser.value(&column("Answers /s")).as_i64() > Some(0), "both kinds are answers of a model");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
 fn dark_light_and_a_phone_are_served_alike_and_all_can_be_read() {
     let node = market("127.0.0.1:0");
     let mut browser = Browser::start();

@@ -85,9 +85,9 @@ pub(crate) struct Model {
     pub(crate) version: String,
     pub(crate) family: String,
     pub(crate) state: String,
-    /// Requests answered.
+    /// Answers, to requests and to ticks; one has the rows of all that was asked for together.
     pub(crate) rate: Option<f64>,
-    /// Windows forecast.
+    /// Windows forecast, asked for or on ticks.
     pub(crate) rows_rate: Option<f64>,
     /// Requests refused or failed.
     pub(crate) failed_rate: Option<f64>,

@@ -109,12 +109,12 @@ function numbers({ requests, streams, system }) {
   const memory = system.memory_total_bytes > 0 ? system.memory_used_bytes / system.memory_total_bytes : null;
   const errors = requests.rate > 0 ? requests.error_rate / requests.rate : null;
   define(byId('numbers'), [
-    ['Forecasts asked', `${format.rate(requests.rate)} /s`],
-    ['Predictions', `${format.rate(streams.predictions_rate)} /s`, 'Those that followed ticks'],
+    ['Forecasts asked', `${format.rate(requests.rate)} /s`, 'Answers to requests; what follows ticks is counted beside'],
+    ['Predicted on ticks', `${format.rate(streams.predictions_rate)} /s`, 'What followed ticks, for subscribers'],
     ['Ticks', `${format.rate(streams.ticks_rate)} /s`],
-    ['p50', format.millis(requests.p50_ms)],
-    ['p99', format.millis(requests.p99_ms)],
-    ['Errors', format.percent(errors, 1), 'Of the forecasts that were asked for', errors > 0.05 ? 'bad' : errors > 0 ? 'fair' : null],
+    ['Asked, p50', format.millis(requests.p50_ms), 'Of the forecasts that were asked for'],
+    ['Asked, p99', format.millis(requests.p99_ms), 'Of the forecasts that were asked for'],
+    ['Asked, errors', format.percent(errors, 1), 'Of the forecasts that were asked for', errors > 0.05 ? 'bad' : errors > 0 ? 'fair' : null],
     ['In flight', format.whole(requests.in_flight)],
     ['Subscribers', format.whole(streams.subscribers)],
     ['CPU', format.percent(system.cpu_share), 'Of the machine', system.cpu_share > 0.95 ? 'fair' : null],

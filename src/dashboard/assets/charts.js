@@ -101,9 +101,9 @@ class Timeline {
 }
 
 const rates = new Timeline('rate', [
-  { title: 'Asked /s', colour: 'first', of: ({ requests }) => requests.rate, past: 'rate' },
+  { title: 'Forecasts asked /s', colour: 'first', of: ({ requests }) => requests.rate, past: 'rate' },
   { title: 'Ticks /s', colour: 'second', dash: [6, 4], of: ({ streams }) => streams.ticks_rate, past: 'ticks_rate' },
-  { title: 'Predictions /s', colour: 'third', dash: [2, 3], of: ({ streams }) => streams.predictions_rate, past: 'predictions_rate' },
+  { title: 'Predicted on ticks /s', colour: 'third', dash: [2, 3], of: ({ streams }) => streams.predictions_rate, past: 'predictions_rate' },
 ], format.rate);
 
 const latencies = new Timeline('latency', [

@@ -54,9 +54,9 @@ export const observe = ({ models, node }, ours) => {
   if (isNew || isAnother) refresh();
   const ready = models.filter((one) => one.state === 'ready').length;
   const elsewhere = isHome ? '' : `; shares and orders are on the dashboard of ${node.name} itself`;
-  say(byId('models-note'), `${ready} of ${models.length} ready${elsewhere}`);
+  say(byId('models-note'), `${ready} of ${models.length} ready; a row is one forecast, asked for or on a tick, and an answer has one or more${elsewhere}`);
   const columns = [
-    ['Model'], ['Version'], ['State'], ['Share', 'right'], ['Asked /s', 'right'], ['Rows /s', 'right'], ['Failed /s', 'right wide-only'],
+    ['Model'], ['Version'], ['State'], ['Share', 'right'], ['Answers /s', 'right'], ['Rows /s', 'right'], ['Failed /s', 'right wide-only'],
     ['p50', 'right'], ['p95', 'right'], ['p99', 'right'], ['Queue p99', 'right wide-only'], ['Compute p99', 'right wide-only'],
     ['Batch', 'right wide-only'], ['Versions'],
   ];
