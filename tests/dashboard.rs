@@ -383,6 +383,66 @@ fn long_names_hide_no_state_on_a_desk_or_a_phone() {
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 
+#[test]
+fn on_a_phone_orders_are_in_sight_and_the_keyboard_is_not_lost_when_they_are_written_anew() {
+    let shelf = two_versions("m");
+    let repositories = format!("[\"{}\"]", shelf.path().display());
+    let node = TestNode::on_cpu(&[("MODELS__REPOSITORIES", &repositories)]);
+    let mut browser = Browser::start();
+    browser.resize(390, 844, true);
+    visit(&mut browser, node.node.addr);
+    browser.click("button[data-model='m']");
+    browser.until("document.querySelector('#release-body button[data-order=canary]')");
+    let hidden = browser.value(
+        "[...document.querySelectorAll('#release-dialog button')].filter((one) => one.getBoundingClientRect().right > \
+         document.getElementById('release-dialog').getBoundingClientRect().right).map((one) => one.textContent)",
+    );
+    assert_eq!(hidden, json!([]));
+    accessible(&mut browser, "the versions of a model");
+    let at = "[document.activeElement.dataset.order, document.activeElement.dataset.version]";
+    browser.value("document.querySelector('#release-body button[data-order=canary]').focus()");
+    browser.value("void (window.before = document.getElementById('release-table'))");
+    browser.until("document.getElementById('release-table') !== window.before");
+    assert_eq!(browser.value(at), json!(["canary", "1"]));
+    browser.value("document.activeElement.click()");
+    browser.until("document.activeElement.textContent === 'Begin the canary'");
+    browser.press("Tab");
+    browser.value("document.activeElement.click()");
+    assert_eq!(browser.value(at), json!(["canary", "1"]), "whoever leaves it is back where they were");
+    browser.click("#release-close");
+    browser.until("document.activeElement.dataset.model === 'm'");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn a_map_of_many_regions_can_be_read_on_a_phone() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    browser.resize(390, 844, true);
+    visit(&mut browser, node.node.addr);
+    browser.until(LIVE);
+    browser.until("document.querySelector('#map svg')");
+    browser.click("#pause");
+    let shown = browser.value(
+        "import('/dashboard/map.js').then(({ show }) => { \
+         const regions = ['ams', 'fra', 'lhr', 'cdg', 'iad', 'ewr', 'ord', 'sea', 'sjc', 'lax', 'nrt', 'syd', 'r'.repeat(40)]; \
+         const members = regions.map((region, at) => ({ node: `n-${at}`, region, state: 'active', connected: true, \
+           here: at === 0, rtt_ms: at })); \
+         show({ node: { name: 'n-0', region: 'ams' }, cluster: { size: members.length, members } }); \
+         const box = document.querySelector('#map svg').getBoundingClientRect(); \
+         const all = [...document.querySelectorAll('#map text:not(.count)')].map((one) => one.getBoundingClientRect()); \
+         const cut = all.filter((one) => one.left < box.left || one.right > box.right || one.bottom > box.bottom); \
+         const over = all.filter((one, at) => all.slice(at + 1).some((other) => one.left < other.right && \
+           other.left < one.right && one.top + 3 < other.bottom && other.top + 3 < one.bottom)); \
+         return { cut: cut.length, over: over.length, high: Math.min(...all.map((one) => one.height)), \
+           home: document.querySelector('#map .region').textContent }; })",
+    );
+    assert_eq!((&shown["cut"], &shown["over"]), (&json!(0), &json!(0)), "{shown}");
+    assert_eq!(shown["home"], "ams");
+    assert!(shown["high"].as_f64().is_some_and(|high| high > 10.0), "{shown}");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
 /// A file with one key that `peregrine keys new` has drawn.
 struct Keys {
     _dir: tempfile::TempDir,

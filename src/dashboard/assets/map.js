@@ -4,13 +4,15 @@ import { byId, draw, fill, named, say, state } from './dom.js';
 import * as format from './format.js';
 import { CELL_DEGREES, eachLandCell, NORTH_DEGREES, PLACES, SOUTH_DEGREES } from './regions.js';
 
-const WIDTH = 640;
+const WIDE = 640;
+const NARROW = 360;
 const HEIGHT = 300;
 const EDGE = 46;
 const SPAN_MIN_DEGREES = 110;
 const LABEL_MAX = 16;
 
 let drawn = '';
+let width = WIDE;
 
 /** Shows the members of a frame. */
 export const show = ({ cluster, node }) => {
@@ -20,7 +22,9 @@ export const show = ({ cluster, node }) => {
   say(byId('map-note'), alone ? 'this node is alone' : `${members.length} of ${cluster.size} nodes${cluster.name ? ` of ${cluster.name}` : ''}`);
   table(members);
   const regions = group(members, here);
-  const key = JSON.stringify(regions);
+  // Drawn to the size of a phone, its words can be read there.
+  width = innerWidth < WIDE ? NARROW : WIDE;
+  const key = JSON.stringify([width, regions]);
   if (key === drawn) return;
   drawn = key;
   byId('map').replaceChildren(picture(regions, here.region));
@@ -64,15 +68,33 @@ const table = (members) => {
 const picture = (regions, home) => {
   const known = regions.filter(({ name }) => PLACES[name]);
   const strange = regions.filter(({ name }) => !PLACES[name]);
-  const svg = draw('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-label': words(regions) });
+  const svg = draw('svg', { viewBox: `0 0 ${width} ${HEIGHT}`, role: 'img', 'aria-label': words(regions) });
   const spots = known.length > 0 ? onMap(svg, known, strange) : onRing(svg, strange);
   const from = spots.get(home);
-  for (const region of regions) {
+  const fits = room();
+  for (const [x, y] of spots.values()) fits(x, y, 20, 20);
+  const isHome = ({ name }) => name === home;
+  const nearest = [...regions].sort((a, b) => isHome(b) - isHome(a) || (a.rtt ?? Infinity) - (b.rtt ?? Infinity));
+  const labelled = nearest.filter((region) => {
+    const [x, y] = spots.get(region.name);
+    return fits(x, y + radius(region) + 15, short(region.name).length * 8, 14);
+  });
+  for (const region of nearest) {
     const to = spots.get(region.name);
-    if (from && to && region.name !== home) link(svg, from, to, region);
+    if (from && to && !isHome(region)) link(svg, from, to, region, fits);
   }
-  for (const region of regions) spot(svg, spots.get(region.name), region, region.name === home);
+  for (const region of regions) spot(svg, spots.get(region.name), region, isHome(region), labelled.includes(region));
   return svg;
+};
+
+// Where there is no room for a word it is left out: it stands in the table, too.
+const room = () => {
+  const taken = [];
+  return (x, y, wide, high) => {
+    const isFree = taken.every((one) => Math.abs(one.x - x) * 2 >= one.wide + wide || Math.abs(one.y - y) * 2 >= one.high + high);
+    if (isFree) taken.push({ x, y, wide, high });
+    return isFree;
+  };
 };
 
 // The part of the world in which the regions are, with room around it, in plain degrees.
@@ -80,38 +102,38 @@ const onMap = (svg, known, strange) => {
   const points = known.map(({ name }) => PLACES[name]);
   const [west, east] = [Math.min(...points.map(([x]) => x)), Math.max(...points.map(([x]) => x))];
   const [south, north] = [Math.min(...points.map(([, y]) => y)), Math.max(...points.map(([, y]) => y))];
-  const scale = Math.min((WIDTH - 2 * EDGE) / Math.max(SPAN_MIN_DEGREES, east - west), (HEIGHT - 2 * EDGE) / Math.max(30, north - south));
+  const scale = Math.min((width - 2 * EDGE) / Math.max(SPAN_MIN_DEGREES, east - west), (HEIGHT - 2 * EDGE) / Math.max(30, north - south));
   // No more of the poles than there is to see.
   const seen = HEIGHT / scale / 2;
   const middle = seen * 2 > NORTH_DEGREES - SOUTH_DEGREES ? (NORTH_DEGREES + SOUTH_DEGREES) / 2
     : Math.min(NORTH_DEGREES - seen, Math.max(SOUTH_DEGREES + seen, (south + north) / 2));
-  const [x0, y0] = [WIDTH / 2 - ((west + east) / 2) * scale, HEIGHT / 2 + middle * scale];
+  const [x0, y0] = [width / 2 - ((west + east) / 2) * scale, HEIGHT / 2 + middle * scale];
   const at = ([x, y]) => [x0 + x * scale, y0 - y * scale];
   const size = CELL_DEGREES * scale * 0.3;
   let dots = '';
   eachLandCell((x, y) => {
     const [left, top] = at([x, y]);
-    if (left < -4 || left > WIDTH + 4 || top < -4 || top > HEIGHT + 4) return;
+    if (left < -4 || left > width + 4 || top < -4 || top > HEIGHT + 4) return;
     dots += `M${(left - size).toFixed(1)} ${top.toFixed(1)}a${size.toFixed(1)} ${size.toFixed(1)} 0 1 0 ${(2 * size).toFixed(1)} 0a${size.toFixed(1)} ${size.toFixed(1)} 0 1 0 ${(-2 * size).toFixed(1)} 0`;
   });
   svg.append(draw('path', { class: 'land', d: dots }));
   const spots = new Map(known.map(({ name }) => [name, at(PLACES[name])]));
   // Regions of which no place is known stand in a row below.
-  strange.forEach(({ name }, index) => spots.set(name, [(WIDTH * (index + 1)) / (strange.length + 1), HEIGHT - 26]));
+  strange.forEach(({ name }, index) => spots.set(name, [(width * (index + 1)) / (strange.length + 1), HEIGHT - 38]));
   return spots;
 };
 
 const onRing = (svg, regions) => {
-  const middle = [WIDTH / 2, HEIGHT / 2];
+  const middle = [width / 2, HEIGHT / 2];
   for (const radius of [46, 92, 138]) svg.append(draw('circle', { class: 'ring', cx: middle[0], cy: middle[1], r: radius }));
   if (regions.length === 1) return new Map([[regions[0].name, middle]]);
   return new Map(regions.map(({ name }, index) => {
     const turn = (index / regions.length) * 2 * Math.PI - Math.PI / 2;
-    return [name, [middle[0] + Math.cos(turn) * 200, middle[1] + Math.sin(turn) * 92]];
+    return [name, [middle[0] + Math.cos(turn) * width * 0.31, middle[1] + Math.sin(turn) * 92]];
   }));
 };
 
-const link = (svg, [x1, y1], [x2, y2], region) => {
+const link = (svg, [x1, y1], [x2, y2], region, fits) => {
   const [dx, dy] = [x2 - x1, y2 - y1];
   const bend = Math.min(46, Math.hypot(dx, dy) * 0.16);
   const length = Math.hypot(dx, dy) || 1;
@@ -122,21 +144,24 @@ const link = (svg, [x1, y1], [x2, y2], region) => {
   const text = region.rtt === null ? 'no way' : format.millis(region.rtt);
   const [tx, ty] = [(x1 + 2 * cx + x2) / 4, (y1 + 2 * cy + y2) / 4];
   const wide = text.length * 7 + 12;
+  if (!fits(tx, ty, wide, 20)) return;
   svg.append(
     draw('rect', { class: 'plate', x: tx - wide / 2, y: ty - 10, width: wide, height: 20, rx: 4 }),
     draw('text', { class: 'rtt', x: tx, y: ty + 4 }, text),
   );
 };
 
-const spot = (svg, [x, y], region, isHome) => {
+const radius = (region) => 7 + Math.min(7, Math.sqrt(region.nodes) * 1.5);
+
+const spot = (svg, [x, y], region, isHome, isLabelled) => {
   const fares = region.well === region.nodes ? 'good' : region.reached > 0 ? 'fair' : 'bad';
-  const radius = 7 + Math.min(7, Math.sqrt(region.nodes) * 1.5);
+  const size = radius(region);
   const count = region.nodes === 1 ? '1 node' : `${region.nodes} nodes`;
-  if (isHome) svg.append(draw('circle', { class: 'home', cx: x, cy: y, r: radius + 5 }));
+  if (isHome) svg.append(draw('circle', { class: 'home', cx: x, cy: y, r: size + 5 }));
+  if (isLabelled) svg.append(draw('text', { class: 'region', x, y: y + size + 19 }, short(region.name)));
   svg.append(
-    draw('circle', { class: 'spot', 'data-mood': fares, cx: x, cy: y, r: radius }),
+    draw('circle', { class: 'spot', 'data-mood': fares, cx: x, cy: y, r: size }),
     draw('text', { class: 'count', x, y: y + 4 }, String(region.nodes)),
-    draw('text', { class: 'region', x, y: y + radius + 19 }, short(region.name)),
     draw('title', {}, `${region.name}: ${count}`),
   );
 };

@@ -30,7 +30,12 @@ export const start = (refused) => {
   byId('release-close').addEventListener('click', () => dialog.close());
   dialog.addEventListener('close', () => {
     // Told some time after it was closed: it may be open again, for another model.
-    if (!dialog.open) [open, orders] = [null, null];
+    if (dialog.open) return;
+    // The row from which it was opened may be another by now.
+    const rows = [...byId('models').querySelectorAll('button')];
+    const at = document.activeElement;
+    if (at === document.body || dialog.contains(at)) rows.find(({ dataset }) => dataset.model === open)?.focus();
+    [open, orders] = [null, null];
   });
   byId('release-body').addEventListener('click', (event) => {
     const order = event.target.closest('button')?.dataset;
@@ -128,10 +133,21 @@ const show = (name) => {
   refresh();
 };
 
-const paint = () => {
+// Whoever is on a button stays on it when all is written anew; whoever leaves a question returns to where it was asked.
+const write = (parts, from) => {
+  const body = byId('release-body');
+  const at = body.contains(document.activeElement) ? document.activeElement.dataset : null;
+  const was = at?.order ? at : from;
+  body.replaceChildren(...parts);
+  if (!was) return;
+  const same = ({ dataset }) => dataset.order === was.order && dataset.version === was.version;
+  ([...body.querySelectorAll('button')].find(same) ?? byId('release-close')).focus();
+};
+
+const paint = (from) => {
   const release = releases.get(open);
   if (release === undefined) {
-    byId('release-body').replaceChildren(make('p', {}, 'Asking who answers …'));
+    write([make('p', {}, 'Asking who answers …')], from);
     return;
   }
   const list = versions.get(open) ?? [];
@@ -143,14 +159,14 @@ const paint = () => {
       version,
       role,
       share({ name: open, version }),
+      make('button', { type: 'button', class: 'small', 'data-order': 'promote', 'data-version': version }, `Promote ${version}`),
       format.whole(seen?.requests),
       format.whole(seen?.failed),
       format.millis(seen?.requests > 0 ? seen.p95_ms : null),
-      make('button', { type: 'button', class: 'small', 'data-order': 'promote', 'data-version': version }, `Promote ${version}`),
     ];
   });
   const table = make('table', { id: 'release-table' });
-  fill(table, 'Versions and their traffic', [['Version'], ['Role'], ['Share', 'right'], ['Requests', 'right'], ['Failed', 'right'], ['p95', 'right'], ['Order']], rows, 'no version is loaded');
+  fill(table, 'Versions and their traffic', [['Version'], ['Role'], ['Share', 'right'], ['Order'], ['Requests', 'right'], ['Failed', 'right'], ['p95', 'right']], rows, 'no version is loaded');
   const canary = release?.canary;
   const others = list.filter((version) => version !== stable);
   const buttons = make('div', { class: 'row' },
@@ -160,12 +176,13 @@ const paint = () => {
     release?.shadow ? make('button', { type: 'button', 'data-order': 'shadow' }, 'End shadow') : null,
     release ? make('button', { type: 'button', 'data-order': 'split' }, 'End release') : null);
   const log = (release?.log ?? []).slice(0, 8).map(({ ago_s: age, what }) => make('li', {}, `${format.lasting(age)} ago: ${what}`));
-  byId('release-body').replaceChildren(
+  write([
     make('p', {}, release ? `Plan: ${release.plan}; version ${release.stable} is stable.` : `No release: the highest version, ${stable}, answers whoever names none.`),
     canary ? make('p', {}, `Canary ${canary.version} at ${canary.percent} % since ${format.lasting(canary.step_age_s)}${canary.waiting ? `; waits: ${canary.waiting}` : ''}.`) : '',
     release?.shadow ? make('p', {}, `Shadow ${release.shadow.version}: ${format.whole(release.shadow.compared)} compared, ${format.whole(release.shadow.differing)} differ.`) : '',
-    table, buttons,
-    log.length > 0 ? make('h3', {}, 'What was done') : '', log.length > 0 ? make('ul', { class: 'log' }, ...log) : '');
+    make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'release-title' }, table), buttons,
+    log.length > 0 ? make('h3', {}, 'What was done') : '', log.length > 0 ? make('ul', { class: 'log' }, ...log) : '',
+  ], from);
 };
 
 const NAMES = { promote: 'Promote', rollback: 'Roll back', canary: 'Begin the canary', shadow: 'Change the shadow', split: 'End the release' };
@@ -195,7 +212,7 @@ const confirm = (order) => {
   act.focus();
   leave.addEventListener('click', () => {
     orders = null;
-    paint();
+    paint(order);
   });
   act.addEventListener('click', async () => {
     act.disabled = true;
@@ -211,6 +228,6 @@ const confirm = (order) => {
     }
     if (orders !== order) return; // the dialog is about something else by now
     orders = null;
-    paint();
+    paint(order);
   });
 };
