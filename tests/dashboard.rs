@@ -319,6 +319,17 @@ fn releases_are_shown_and_ordered_of_the_node_of_the_page_alone() {
     browser.until(&shares("100 %", "0 %"));
     browser.click("button[data-order='rollback']");
     assert!(browser.text(".sure").starts_with("m on fra-1 goes back:"));
+    browser.click("#release-close");
+    // One that does not answer is not mistaken for what was heard of it, or of the one before.
+    look(&mut browser, "iad-1");
+    fleet.signal("iad-1", libc::SIGSTOP);
+    browser.until(
+        "document.getElementById('silence').textContent.startsWith('Nothing was heard of iad-1 since ')",
+    );
+    browser.until("document.body.hasAttribute('data-silent')");
+    assert_eq!(browser.text("#node-ready"), "○ unknown");
+    look(&mut browser, "fra-1");
+    browser.until("document.getElementById('silence').hidden && !document.body.hasAttribute('data-silent')");
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 

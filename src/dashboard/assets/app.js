@@ -74,7 +74,10 @@ function silence() {
   const { name } = latest.node;
   document.body.toggleAttribute('data-silent', true);
   byId('silence').hidden = false;
-  say(byId('silence'), `Nothing was heard of ${name} since ${format.clock(heard)}: what is grey is of then.`);
+  const wanted = node || home;
+  say(byId('silence'), name === wanted
+    ? `Nothing was heard of ${name} since ${format.clock(heard)}: what is grey is of then.`
+    : `Nothing was heard of ${wanted} yet: what is grey is of ${name}, of ${format.clock(heard)}.`);
   byId('node-ready').replaceChildren(state('unknown', 'none'));
   byId('node-ready').title = '';
   document.title = `○ ${name} · peregrine`;
@@ -195,6 +198,7 @@ function use(text) {
 byId('node-select').addEventListener('change', (event) => {
   node = event.target.value === home ? '' : event.target.value;
   charts.clear();
+  note('');
   silence(); // until the other one is
   begin();
 });
