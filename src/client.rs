@@ -31,7 +31,7 @@ pub(crate) struct Node {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     /// Nobody answers there.
-    #[error("{url}: {}", explained(source))]
+    #[error("{url}: {}", explained(source.as_ref()))]
     Unreachable {
         /// What was asked.
         url: String,
