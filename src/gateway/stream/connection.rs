@@ -1,12 +1,9 @@
 //! One websocket: reads into a buffer of its thread, writes from logs that all share, and keeps next to nothing itself.
 //!
 //! Knows no protocol above RFC 6455 (that is the session's) and no kind of socket. An idle connection holds no
-//! buffer. Time is counted in ticks of one timer, which is not looked at before it is due: a thousand connections that have
-//! a message at one moment are a thousand timers in no cache, and each costs more than reading the clock.
+//! buffer. Time is counted in ticks of one timer.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
@@ -16,90 +13,23 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::busy;
 
+use super::port::{End, Message, Outbox, Session, Written};
+use super::timer::Timer;
 use super::ws::{CloseReason, Event, GOING_AWAY, Opcode, POLICY, Reader, frame};
 
 /// Of the buffer that all connections of a thread read into.
 const READ_BYTES: usize = 64 << 10;
 /// Of one write; also most that a connection keeps of frames that its client has not taken.
 const WRITE_BYTES: usize = 16 << 10;
-/// Answers that wait for the client; beyond them it is not read from.
-const OUT_BYTES_MAX: usize = 64 << 10;
 /// Reads or writes before other connections have their turn.
 const TURNS: usize = 8;
 
 thread_local! {
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
     static WRITE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(WRITE_BYTES));
-}
-
-/// A message of the client.
-pub(in crate::gateway) enum Message {
-    Text(Vec<u8>),
-    Binary(Vec<u8>),
-}
-
-/// What is said over a websocket.
-pub(in crate::gateway) trait Session {
-    /// A message came; answers go to `out`.
-    fn message(&mut self, message: Message, out: &mut Outbox) -> Result<(), CloseReason>;
-
-    /// May another message come?
-    fn ready(&self) -> bool {
-        true
-    }
-
-    /// Goes on with what was begun.
-    fn poll(&mut self, _cx: &mut Context<'_>, _out: &mut Outbox) -> Result<(), CloseReason> {
-        Ok(())
-    }
-
-    /// Hands out frames until `take` refuses one; at their end the waker is kept. Whether there are more.
-    fn frames(
-        &mut self,
-        _waker: &Waker,
-        _take: &mut dyn FnMut(&Bytes) -> bool,
-        _out: &mut Outbox,
-    ) -> Result<bool, CloseReason> {
-        Ok(false)
-    }
-
-    /// The connection sleeps with nothing left to write: whole messages may be written to its socket for it, until it takes
-    /// that back.
-    fn entrust(&mut self, _socket: RawFd, _waker: &Waker) {}
-
-    /// The connection is awake; what was written for it, if somebody was to.
-    fn take_back(&mut self) -> Option<Written> {
-        None
-    }
-
-    /// The client does not take what is sent.
-    fn blocked(&mut self, _waker: &Waker, _out: &mut Outbox) -> Result<(), CloseReason> {
-        Ok(())
-    }
-
-    /// Time has passed. An error is the end of what the client may do here.
-    fn tick(&mut self, _out: &mut Outbox) -> Result<(), CloseReason> {
-        Ok(())
-    }
-
-    /// Nothing was sent for a while.
-    fn quiet(&mut self, _out: &mut Outbox) {}
-
-    /// The node is about to close the connection.
-    fn goodbye(&mut self, _why: End, _out: &mut Outbox) {}
-}
-
-/// What was written for a connection that slept.
-#[derive(Debug)]
-pub(in crate::gateway) struct Written {
-    /// Anything at all.
-    pub(super) any: bool,
-    /// Of a message that the socket did not take whole.
-    pub(super) rest: Bytes,
 }
 
 /// What a websocket speaks over.
@@ -120,33 +50,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Socket for tokio_rustls::serve
     }
 }
 
-/// Frames for one client alone.
-#[derive(Default)]
-pub(in crate::gateway) struct Outbox {
-    frames: VecDeque<Bytes>,
-    bytes: usize,
-}
-
-impl Outbox {
-    pub(in crate::gateway) fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.frames.push_back(frame);
-    }
-
-    fn is_full(&self) -> bool {
-        self.bytes >= OUT_BYTES_MAX
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        let frame = self.frames.pop_front()?;
-        self.bytes -= frame.len();
-        if self.frames.is_empty() {
-            self.frames = VecDeque::new(); // an idle connection keeps no buffer
-        }
-        Some(frame)
-    }
-}
-
 /// How patient a connection is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -159,42 +62,6 @@ pub(super) struct Patience {
     pub(super) stuck_max: u16,
     /// For the closing handshake, once the client's socket has taken the rest.
     pub(super) close: Duration,
-}
-
-/// Why a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::gateway) enum End {
-    /// With both close frames.
-    Closed,
-    /// The client went without a word.
-    Gone,
-    /// The client said nothing any more.
-    Idle,
-    /// The client did not read.
-    Slow,
-    /// The client broke the rules.
-    Violation,
-    /// This node stops.
-    Drained,
-    /// The client's key was revoked or has expired.
-    Denied,
-}
-
-impl End {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Closed, Self::Gone, Self::Idle, Self::Slow, Self::Violation, Self::Drained, Self::Denied];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Gone => "gone",
-            Self::Idle => "idle",
-            Self::Slow => "slow",
-            Self::Violation => "violation",
-            Self::Drained => "drained",
-            Self::Denied => "denied",
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -580,37 +447,6 @@ impl<T: Socket, S: Session> Connection<T, S> {
             self.session.quiet(&mut self.out);
         }
         None
-    }
-}
-
-/// Wakes whoever looked at it last.
-struct Timer {
-    due: Instant,
-    sleep: Pin<Box<Sleep>>,
-    /// Whom it wakes.
-    waker: Option<Waker>,
-}
-
-impl Timer {
-    fn new(after: Duration) -> Self {
-        let due = Instant::now() + after;
-        Self { due, sleep: Box::pin(sleep_until(due)), waker: None }
-    }
-
-    fn reset(&mut self, after: Duration) {
-        self.due = Instant::now() + after;
-        self.sleep.as_mut().reset(self.due);
-        self.waker = None;
-    }
-
-    fn rings(&mut self, cx: &mut Context<'_>) -> bool {
-        let knows = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if knows && Instant::now() < self.due {
-            return false;
-        }
-        let rings = self.sleep.as_mut().poll(cx).is_ready();
-        self.waker = (!rings).then(|| cx.waker().clone());
-        rings
     }
 }
 

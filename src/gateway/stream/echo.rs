@@ -4,7 +4,7 @@ use actix_web::web::Data;
 
 use super::super::Shared;
 use super::super::guard::Pass;
-use super::connection::{Message, Outbox, Session};
+use super::port::{Message, Outbox, Session};
 use super::ws::{CloseReason, Opcode, frame};
 
 pub(super) struct Echo {

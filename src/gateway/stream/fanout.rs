@@ -19,7 +19,7 @@ use peregrine_actors::stream::{Read, Subscription};
 use slab::Slab;
 use socket2::SockRef;
 
-use super::connection::Written;
+use super::port::Written;
 use super::state::Streams;
 
 /// Readers of a channel from which on this costs less than it saves.

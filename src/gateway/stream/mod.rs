@@ -11,9 +11,11 @@ pub(super) mod fuzzing;
 mod handshake;
 mod message_pack;
 mod ops;
+mod port;
 mod print;
 mod session;
 mod state;
+mod timer;
 mod upgrade;
 mod writer;
 mod ws;
@@ -38,7 +40,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 pub(crate) use connection::Socket;
-pub(super) use connection::{Message, Outbox, Session};
+pub(super) use port::{Message, Outbox, Session};
 pub(super) use ws::CloseReason;
 
 /// A text message as one frame.

@@ -23,10 +23,10 @@ use tokio::time::timeout_at;
 
 use super::super::Shared;
 use super::super::guard::{INGEST, PREDICT, Pass};
-use super::connection::{End, Message, Outbox, Session, Written};
 use super::fanout::{self, Place};
 use super::message_pack::to_json;
 use super::ops::{self, Id, Op, Subscribe};
+use super::port::{End, Message, Outbox, Session, Written};
 use super::print::{self, Frames, Subscribed};
 use super::ws::{CloseReason, POLICY, UNSUPPORTED};
 use crate::gateway::error::Refusal;

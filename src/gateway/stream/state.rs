@@ -10,7 +10,8 @@ use std::time::Duration;
 use peregrine_actors::stream::{Hub, HubLimits, Source};
 use peregrine_runtime::Clock;
 
-use super::connection::{End, Patience};
+use super::connection::Patience;
+use super::port::End;
 use super::print::Frames;
 use crate::config::StreamConfig;
 
