@@ -163,7 +163,7 @@ fn a_request_is_followed_from_client_to_kernel_over_two_nodes() {
     for (name, want) in [
         ("http.request.method", "POST"),
         ("http.route", "/v1/forecast"),
-        ("server.address", "test"),
+        ("server.address", "localhost"),
         ("peregrine.model", MODEL),
         ("peregrine.backend", "remote:iad"),
         ("peregrine.node", "iad-1"),
