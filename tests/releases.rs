@@ -283,10 +283,32 @@ fn a_body_that_would_be_passed_over_is_refused() {
         models.iter().filter(|one| one["name"] == "m" && one["state"] == "ready").count()
     };
     assert_eq!(served(), 2);
-    assert_eq!(node.post("/v1/models/m/unload?version=1", "{}").status, 200);
+    let left = node.post("/v1/models/m/unload?version=1", "{}");
+    assert_eq!(left.status, 200);
+    assert_eq!(left.json(), json!({ "name": "m", "state": "ready", "versions": ["2"] }));
     assert_eq!(served(), 1);
     assert_eq!(node.post("/v1/models/m/load", " ").status, 200);
     assert_eq!(served(), 2);
+    let left = node.post("/v1/models/m/unload", "").json();
+    assert_eq!(left, json!({ "name": "m", "state": "unavailable", "versions": [] }));
+}
+
+#[test]
+fn a_version_is_a_number_or_a_text_in_every_order() {
+    let node = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]).node();
+    for (version, stable) in [(json!("1"), "1"), (json!(2), "2"), (json!("01"), "1")] {
+        assert_eq!(order(&node, "promote", &json!({ "version": version }))["stable"], stable);
+    }
+    let canary = order(&node, "canary", &json!({ "version": "2", "steps": [50], "hold_ms": 600_000 }));
+    assert_eq!(canary["canary"]["version"], "2");
+    order(&node, "rollback", &json!({}));
+    assert_eq!(order(&node, "shadow", &json!({ "version": "2" }))["shadow"]["version"], "2");
+    for version in [json!("two"), json!(""), json!(0), json!(1.5), json!([2]), json!(true)] {
+        let answer = node.post("/v1/models/m/promote", &json!({ "version": version }).to_string());
+        assert_eq!(answer.status, 400, "{version}");
+    }
+}
+
 }
 
 #[test]

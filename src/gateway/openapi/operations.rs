@@ -140,7 +140,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Model",
         ORDERS,
     ),
-    operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Any", BODILESS),
+    operation("post", "/v1/models/{model}/unload", V1, "Unload", None, "Unloaded", BODILESS),
     operation(
         "post",
         "/v1/models/{model}/split",

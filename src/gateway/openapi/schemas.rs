@@ -16,7 +16,7 @@ pub(super) fn schemas() -> Value {
 /// Of orders about versions.
 fn release_schemas() -> Value {
     let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties });
-    let version = json!({ "type": "integer", "minimum": 1 });
+    let version = json!({ "type": ["integer", "string"], "minimum": 1, "pattern": "^0*[1-9][0-9]*$" });
     let part = json!({ "type": "number", "minimum": 0, "maximum": 1 });
     let ratio = json!({ "type": "number", "exclusiveMinimum": 0 });
     json!({
@@ -41,6 +41,11 @@ fn release_schemas() -> Value {
             "tolerance": { "type": "number", "minimum": 0, "description": "a part of the largest value; 0.0001" },
         })),
         "Promote": object(&[], json!({ "version": version })),
+        "Unloaded": { "type": "object", "required": ["name", "state", "versions"], "properties": {
+            "name": { "type": "string" },
+            "state": { "enum": ["ready", "unavailable"], "description": "of the model from now on" },
+            "versions": { "type": "array", "items": { "type": "string" }, "description": "that go on serving" },
+        } },
         "Released": { "type": "object", "required": ["name", "release"], "properties": {
             "name": { "type": "string" },
             "release": { "type": ["object", "null"], "description": "null: the highest version answers" },

@@ -2,7 +2,7 @@
 
 use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::ModelStatus;
+use peregrine_actors::{ModelState, ModelStatus};
 use peregrine_shaders::Precision;
 use serde_json::{Value, json};
 
@@ -87,7 +87,11 @@ pub(super) async fn unload(
     if !shared.system.unload(&model, query.version).await {
         return Err(shared.not_served(&model, query.version).into());
     }
-    Ok(HttpResponse::Ok().json(json!({ "name": *model, "state": "unavailable" })))
+    let served = shared.system.models().into_iter();
+    let left = served.filter(|one| one.spec.name == *model && one.state == ModelState::Ready);
+    let versions: Vec<String> = left.map(|one| one.version.to_string()).collect();
+    let state = if versions.is_empty() { "unavailable" } else { ModelState::Ready.name() };
+    Ok(HttpResponse::Ok().json(json!({ "name": *model, "state": state, "versions": versions })))
 }
 
 fn is_entry(model: &ModelStatus, name: &str, version: u32) -> bool {

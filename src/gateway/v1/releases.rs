@@ -12,12 +12,29 @@ use peregrine_actors::release::{
     Canary, CanaryLimits, CanarySpec, Plan, ReleaseOrder, ReleaseRefused, ReleaseStatus, Seen, ShadowSpec,
     ShadowStats,
 };
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use super::{Problem, Shared, no_body};
+use super::{Problem, Shared, no_body, parse};
 use crate::gateway::error::Refusal;
+use crate::gateway::json::Scalar;
+
+/// A version as forecasts take it: `2` or `"2"`.
+#[derive(Clone, Copy)]
+struct Version(u32);
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = match Value::deserialize(from)? {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let version = parse::version(&Scalar::Text(text.into()));
+        version.map(Self).ok_or_else(|| D::Error::custom("no version"))
+    }
+}
+
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,7 +45,7 @@ struct SplitBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CanaryBody {
-    version: u32,
+    version: Version,
     steps: Vec<f64>,
     #[serde(default = "minute")]
     hold_ms: u64,
@@ -48,7 +65,7 @@ struct LimitsBody {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ShadowBody {
-    version: Option<u32>,
+    version: Option<Version>,
     share: Option<f64>,
     tolerance: Option<f64>,
 }
@@ -56,7 +73,7 @@ struct ShadowBody {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PromoteBody {
-    version: Option<u32>,
+    version: Option<Version>,
 }
 
 const fn minute() -> u64 {
@@ -94,7 +111,7 @@ pub(super) async fn canary(
         score_ratio: body.limits.score_ratio,
     };
     let hold = Duration::from_millis(body.hold_ms);
-    let spec = CanarySpec { version: body.version, steps: body.steps, hold, limits };
+    let spec = CanarySpec { version: body.version.0, steps: body.steps, hold, limits };
     order(&shared, &model, ReleaseOrder::Canary(spec)).await
 }
 
@@ -105,7 +122,7 @@ pub(super) async fn shadow(
     payload: Payload,
 ) -> Result<HttpResponse, Problem> {
     let body: ShadowBody = read(&shared, &request, payload, None, SHADOW).await?;
-    let spec = body.version.map(|version| ShadowSpec {
+    let spec = body.version.map(|Version(version)| ShadowSpec {
         version,
         share: body.share.unwrap_or(1.0),
         tolerance: body.tolerance.unwrap_or(ShadowSpec::TOLERANCE),
@@ -120,7 +137,7 @@ pub(super) async fn promote(
     payload: Payload,
 ) -> Result<HttpResponse, Problem> {
     let body: PromoteBody = read(&shared, &request, payload, Some(PromoteBody::default()), PROMOTE).await?;
-    order(&shared, &model, ReleaseOrder::Promote(body.version)).await
+    order(&shared, &model, ReleaseOrder::Promote(body.version.map(|Version(version)| version))).await
 }
 
 pub(super) async fn rollback(
