@@ -309,6 +309,21 @@ fn a_version_is_a_number_or_a_text_in_every_order() {
     }
 }
 
+#[test]
+fn a_canary_is_compared_by_score_unless_that_is_put_off() {
+    let node = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]).node();
+    order(&node, "promote", &json!({ "version": 1 }));
+    for (limits, ratio) in [
+        (json!({}), json!(1.2)),
+        (json!({ "score_ratio": 1.5 }), json!(1.5)),
+        (json!({ "score_ratio": null }), Value::Null),
+    ] {
+        let canary = json!({ "version": 2, "steps": [50], "hold_ms": 600_000, "limits": limits });
+        let began = order(&node, "canary", &canary);
+        assert_eq!(began["canary"]["limits"]["score_ratio"], ratio, "{limits}");
+    }
+}
+
 }
 
 #[test]

@@ -11,6 +11,8 @@ use super::order::ReleaseRefused;
 pub const STEPS_MAX: usize = 32;
 /// Longest that one step can be held.
 pub const HOLD_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// More scored values are not waited for, whatever `requests_min` says: a score is worth the newest alone.
+const VALUES_MAX: u64 = 100;
 /// A p95 that is longer by less than this is no slower: small models answer in less.
 pub const NOISE: Duration = Duration::from_millis(1);
 
@@ -36,13 +38,42 @@ pub struct CanaryLimits {
     pub error_share: f64,
     /// Its 95th percentile by that of the stable version; not compared until both had `requests_min`.
     pub p95_ratio: f64,
-    /// The error of its predictions, as the scorecard has it, by that of the stable version; `None`: not compared.
-    pub score_ratio: Option<f64>,
+    /// The error of its predictions, as the scorecard has it, by that of the stable version's.
+    pub scores: ScoreLimit,
+}
+
+/// Whether a canary is compared with the stable version by the errors of its predictions, and the ratio allowed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScoreLimit {
+    /// Never.
+    Off,
+    /// Where predictions of the stable version are scored; a step waits then until enough of both are.
+    WhereScored(f64),
+    /// Always: a step waits until enough of both are.
+    Always(f64),
+}
+
+impl ScoreLimit {
+    /// The ratio.
+    #[must_use]
+    pub const fn ratio(self) -> Option<f64> {
+        match self {
+            Self::Off => None,
+            Self::WhereScored(ratio) | Self::Always(ratio) => Some(ratio),
+        }
+    }
 }
 
 impl Default for CanaryLimits {
     fn default() -> Self {
-        Self { requests_min: 100, error_share: 0.01, p95_ratio: 1.5, score_ratio: None }
+        Self { requests_min: 100, error_share: 0.01, p95_ratio: 1.5, scores: ScoreLimit::WhereScored(1.2) }
+    }
+}
+
+impl CanaryLimits {
+    /// Values, weighted, that a score must rest on.
+    pub(crate) fn values_min(&self) -> f64 {
+        self.requests_min.min(VALUES_MAX) as f64
     }
 }
 
@@ -63,7 +94,7 @@ impl CanarySpec {
             () if limits.requests_min == 0 => Err(bad("`requests_min`: at least 1")),
             () if !(0.0..=1.0).contains(&limits.error_share) => Err(bad("`error_share`: 0 to 1")),
             () if !positive(limits.p95_ratio) => Err(bad("`p95_ratio`: above 0")),
-            () if !limits.score_ratio.is_none_or(positive) => Err(bad("`score_ratio`: above 0")),
+            () if !limits.scores.ratio().is_none_or(positive) => Err(bad("`score_ratio`: above 0")),
             () => Ok(()),
         }
     }
@@ -106,8 +137,19 @@ pub(crate) struct Evidence {
     pub(crate) canary: Seen,
     /// Of the stable version, since the canary began.
     pub(crate) stable: Seen,
-    /// Errors of the predictions of both; `None`: not known yet.
-    pub(crate) scores: Option<(f64, f64)>,
+    /// What the scorecard says of both; `None`: it was not asked yet.
+    pub(crate) scores: Option<Scores>,
+}
+
+/// What the scorecard says of the predictions of both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Scores {
+    /// Of the stable version none was scored.
+    Unscored,
+    /// Some were, and too few of one of them.
+    Few,
+    /// Their errors.
+    Known { canary: f64, stable: f64 },
 }
 
 /// What follows for a canary.
@@ -118,7 +160,10 @@ pub(crate) enum Verdict {
     /// The next step begins.
     Advance,
     /// It becomes the stable version.
-    Promote,
+    Promote {
+        /// By scores too.
+        by_scores: bool,
+    },
     /// It gets no traffic any more.
     RollBack(Fault),
 }
@@ -136,7 +181,7 @@ pub enum Waiting {
         /// So many yet.
         missing: u64,
     },
-    /// The scorecard does not know both versions yet.
+    /// Too few predictions of both versions are scored yet.
     Scores,
 }
 
@@ -145,7 +190,7 @@ impl fmt::Display for Waiting {
         match self {
             Self::Hold { remaining } => write!(f, "the step lasts {:.3} s yet", remaining.as_secs_f64()),
             Self::Requests { missing } => write!(f, "the canary needs {missing} requests yet"),
-            Self::Scores => f.write_str("the scorecard does not know both versions yet"),
+            Self::Scores => f.write_str("too few predictions of both versions are scored yet"),
         }
     }
 }
@@ -245,13 +290,18 @@ pub(crate) fn judge(canary: &Canary, seen: &Evidence, now: Instant) -> Verdict {
     if requests < limits.requests_min {
         return Verdict::Wait(Waiting::Requests { missing: limits.requests_min - requests });
     }
-    match (limits.score_ratio, seen.scores) {
-        (None, _) => {}
-        (Some(_), None) => return Verdict::Wait(Waiting::Scores),
-        (Some(limit), Some((canary, stable))) if canary > stable * limit => {
-            return Verdict::RollBack(Fault::Score { canary, stable, limit });
+    let by_scores = match (limits.scores, seen.scores) {
+        (ScoreLimit::Off, _) | (ScoreLimit::WhereScored(_), Some(Scores::Unscored)) => false,
+        (
+            ScoreLimit::WhereScored(limit) | ScoreLimit::Always(limit),
+            Some(Scores::Known { canary, stable }),
+        ) => {
+            if canary > stable * limit {
+                return Verdict::RollBack(Fault::Score { canary, stable, limit });
+            }
+            true
         }
-        (Some(_), Some(_)) => {}
-    }
-    if canary.step + 1 < canary.spec.steps.len() { Verdict::Advance } else { Verdict::Promote }
+        _ => return Verdict::Wait(Waiting::Scores),
+    };
+    if canary.step + 1 < canary.spec.steps.len() { Verdict::Advance } else { Verdict::Promote { by_scores } }
 }

@@ -15,7 +15,9 @@ mod state;
 mod tests;
 mod track;
 
-pub use canary::{Canary, CanaryLimits, CanarySpec, Fault, HOLD_MAX, NOISE, STEPS_MAX, Seen, Waiting};
+pub use canary::{
+    Canary, CanaryLimits, CanarySpec, Fault, HOLD_MAX, NOISE, STEPS_MAX, ScoreLimit, Seen, Waiting,
+};
 pub use coverage::CoverageLimits;
 pub use live::{Portion, ReleaseStatus};
 pub use mirror::{HELD_MAX, ShadowStats};
@@ -23,6 +25,7 @@ pub use order::{ReleaseOrder, ReleaseRefused, ShadowSpec};
 pub use split::{VERSIONS_MAX, WEIGHT_MAX, key_of};
 pub use state::{By, Change, ChangeCounts, Event, LOG_MAX, Plan, Release};
 
+pub(crate) use canary::Scores;
 pub(crate) use live::Live;
 pub(crate) use mirror::Leave;
 pub(crate) use state::Ready;

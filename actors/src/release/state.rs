@@ -133,7 +133,10 @@ pub enum By {
     /// An operator.
     Operator,
     /// The canary's rules.
-    Rules,
+    Rules {
+        /// Scores were compared too.
+        by_scores: bool,
+    },
     /// Nobody: the stable version is not served any more.
     Loss,
     /// The truth: its intervals hold enough of it again.
@@ -153,7 +156,10 @@ impl fmt::Display for Change {
             Self::Promoted { version, from, by } => {
                 let why = match by {
                     By::Operator => "an operator said so",
-                    By::Rules => "it did well at every step",
+                    By::Rules { by_scores: true } => "it did well at every step",
+                    By::Rules { by_scores: false } => {
+                        "it did well at every step, and no score of its predictions was compared"
+                    }
                     By::Loss => "the other is not served any more",
                     By::Truth => "its breaker lets it answer again",
                 };
@@ -343,7 +349,9 @@ impl Release {
                 release.counts.advanced += 1;
                 Ok(release.noted(now, Change::Advanced { version, percent }))
             }
-            Verdict::Promote => Ok(self.clone().promoting(version, By::Rules, now)),
+            Verdict::Promote { by_scores } => {
+                Ok(self.clone().promoting(version, By::Rules { by_scores }, now))
+            }
             Verdict::RollBack(fault) => Ok(self.clone().back_to_stable(Some(version), fault, now)),
         }
     }

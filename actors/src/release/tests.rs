@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::canary::{Evidence, Seen, Waiting};
+use super::canary::{Evidence, ScoreLimit, Scores, Seen, Waiting};
 use super::mirror::difference;
 use super::split::{Split, key_of};
 use super::{
@@ -86,7 +86,8 @@ fn a_canary_that_does_well_advances_and_is_promoted() {
     assert_eq!(release.weights(), [(2, 1_000_000), (1, 0)]);
     release = release.reviewed(&good(), now + HOLD).unwrap();
     assert_eq!((release.stable, release.previous, &release.plan), (2, Some(1), &Plan::Whole));
-    assert_eq!(last(&release), &Change::Promoted { version: 2, from: 1, by: By::Rules });
+    assert_eq!(last(&release), &Change::Promoted { version: 2, from: 1, by: By::Rules { by_scores: false } });
+    assert!(last(&release).to_string().ends_with("no score of its predictions was compared"));
     let before = rig.release.counts.promoted;
     let counts = release.counts;
     assert_eq!((counts.advanced, counts.promoted - before, counts.rolled_back), (2, 1, 0));
@@ -94,11 +95,15 @@ fn a_canary_that_does_well_advances_and_is_promoted() {
 
 #[test]
 fn a_step_waits_for_its_time_its_requests_and_its_scores() {
-    let scored = |spec: &mut CanarySpec| spec.limits.score_ratio = Some(1.1);
+    let scored = |spec: &mut CanarySpec| spec.limits.scores = ScoreLimit::Always(1.1);
     let ms = Duration::from_millis;
     waits(|_| {}, good(), HOLD - ms(1), Waiting::Hold { remaining: ms(1) });
     waits(|_| {}, with(|seen| seen.canary.requests = 99), HOLD * 9, Waiting::Requests { missing: 1 });
     waits(scored, good(), HOLD, Waiting::Scores);
+    let few = with(|seen| seen.scores = Some(Scores::Few));
+    for seen in [few, with(|seen| seen.scores = None)] {
+        waits(|_| {}, seen, HOLD, Waiting::Scores);
+    }
 }
 
 #[test]
@@ -127,19 +132,28 @@ fn a_slow_canary_is_taken_back_if_both_are_known() {
 
 #[test]
 fn a_canary_that_forecasts_worse_is_taken_back_when_its_step_is_over() {
-    let scored = |spec: &mut CanarySpec| spec.limits.score_ratio = Some(1.1);
-    let worse = Evidence { scores: Some((1.2, 1.0)), ..good() };
-    falls(scored, worse, HOLD, Fault::Score { canary: 1.2, stable: 1.0, limit: 1.1 });
-    let rig = Rig::canary(scored);
-    let as_good = Evidence { scores: Some((1.1, 1.0)), ..good() };
-    assert!(rig.release.reviewed(&as_good, rig.now + HOLD).is_ok_and(|next| next.canary().is_some()));
+    let scores = |canary| Evidence { scores: Some(Scores::Known { canary, stable: 1.0 }), ..good() };
+    falls(|_| {}, scores(40_000.0), HOLD, Fault::Score { canary: 40_000.0, stable: 1.0, limit: 1.2 });
+    let strict = |spec: &mut CanarySpec| spec.limits.scores = ScoreLimit::Always(1.1);
+    falls(strict, scores(1.15), HOLD, Fault::Score { canary: 1.15, stable: 1.0, limit: 1.1 });
+    let goes_on = |rig: &Rig, seen: &Evidence| {
+        assert!(rig.release.reviewed(seen, rig.now + HOLD).is_ok_and(|next| next.canary().is_some()));
+    };
+    goes_on(&Rig::canary(strict), &scores(1.1));
+    goes_on(&Rig::canary(|_| {}), &scores(1.2));
+    let off = Rig::canary(|spec| spec.limits.scores = ScoreLimit::Off);
+    goes_on(&off, &scores(40_000.0));
+    goes_on(&off, &with(|seen| seen.scores = None));
+    let last_step = Rig::canary(|spec| spec.steps = vec![100.0]);
+    let promoted = last_step.release.reviewed(&scores(1.0), last_step.now + HOLD).unwrap();
+    assert_eq!(last(&promoted), &Change::Promoted { version: 2, from: 1, by: By::Rules { by_scores: true } });
 }
 
 const HOLD: Duration = Duration::from_secs(10);
 
 fn good() -> Evidence {
     let seen = Seen { requests: 1000, failed: 0, p95: Duration::from_millis(10) };
-    Evidence { canary: seen, stable: seen, scores: None }
+    Evidence { canary: seen, stable: seen, scores: Some(Scores::Unscored) }
 }
 
 fn with(change: impl FnOnce(&mut Evidence)) -> Evidence {
@@ -243,7 +257,7 @@ fn bad_orders_change_nothing() {
     numbers(canary(|spec| spec.steps = vec![f64::NAN]));
     numbers(canary(|spec| spec.limits.error_share = 1.1));
     numbers(canary(|spec| spec.limits.p95_ratio = f64::INFINITY));
-    numbers(canary(|spec| spec.limits.score_ratio = Some(-1.0)));
+    numbers(canary(|spec| spec.limits.scores = ScoreLimit::Always(-1.0)));
     numbers(canary(|spec| spec.limits.requests_min = 0));
     numbers(canary(|spec| spec.hold = Duration::MAX));
     for share in [0.0, 1.1, f64::NAN] {

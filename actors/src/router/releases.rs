@@ -8,7 +8,9 @@ use peregrine_shaders::ModelSpec;
 
 use super::{Route, Table};
 use crate::breaker::{Looked, Trusts};
-use crate::release::{CoverageLimits, Live, Ready, Release, ReleaseOrder, ReleaseRefused};
+use crate::release::{
+    CanarySpec, CoverageLimits, Live, Ready, Release, ReleaseOrder, ReleaseRefused, Scores, Waiting,
+};
 use crate::scorecard::{Question, Score, Scorecard};
 
 type Routes = Table<Arc<Route>>;
@@ -40,10 +42,11 @@ pub(super) fn reviewed(table: &Routes, card: Option<&Scorecard>, now: Instant) -
         let Some(mut evidence) = live.evidence() else { continue };
         // Scores are dear: they are read when all else is in favour.
         let mut reviewed = live.release.reviewed(&evidence, now);
-        if reviewed == Err(crate::release::Waiting::Scores)
-            && let (Some(card), Some(canary)) = (card, live.release.canary())
+        if reviewed == Err(Waiting::Scores)
+            && let Some(canary) = live.release.canary()
         {
-            evidence.scores = scores(card, model, canary.spec.version, live.release.stable);
+            let known = card.map(|card| scores(card, model, &canary.spec, live.release.stable));
+            evidence.scores = Some(known.unwrap_or(Scores::Unscored));
             reviewed = live.release.reviewed(&evidence, now);
         }
         if let Ok(release) = reviewed {
@@ -150,13 +153,17 @@ fn is_same(a: &ModelSpec, b: &ModelSpec) -> bool {
 }
 
 /// Errors of two versions, as a part of those of a naive forecast where both series move; zero has no ratio.
-fn scores(card: &Scorecard, model: &str, canary: u32, stable: u32) -> Option<(f64, f64)> {
+fn scores(card: &Scorecard, model: &str, spec: &CanarySpec, stable: u32) -> Scores {
     let score = |version: u32| -> Option<Score> {
         card.scores(Question { model: Some(model), version: Some(version), ..Question::default() }).pop()
     };
-    let (canary, stable) = (score(canary)?, score(stable)?);
+    let Some(stable) = score(stable) else { return Scores::Unscored };
+    let Some(canary) = score(spec.version) else { return Scores::Few };
+    if canary.weight.min(stable.weight) < spec.limits.values_min() {
+        return Scores::Few;
+    }
     match (canary.mase, stable.mase) {
-        (Some(canary), Some(stable)) => Some((canary, stable)),
-        _ => Some((canary.mae, stable.mae)),
+        (Some(canary), Some(stable)) => Scores::Known { canary, stable },
+        _ => Scores::Known { canary: canary.mae, stable: stable.mae },
     }
 }

@@ -77,20 +77,23 @@ async fn scores_decide_about_a_canary_once_they_are_known() {
     assert!(rig.system.attach_scorecard(Arc::clone(&card)));
     assert!(!rig.system.attach_scorecard(Arc::clone(&card)), "once");
     rig.order(ReleaseOrder::Promote(Some(1))).await;
-    let limits = CanaryLimits { requests_min: 2, score_ratio: Some(1.5), ..CanaryLimits::default() };
+    let limits = CanaryLimits { requests_min: 2, ..CanaryLimits::default() };
     let hold = Duration::from_secs(60);
     rig.order(ReleaseOrder::Canary(CanarySpec { version: 2, steps: vec![50.0], hold, limits })).await;
     for _ in 0..10 {
         rig.ask().await.unwrap();
     }
-    rig.clock.advance(hold);
-    let waits = || rig.status().waiting.map(|waiting| waiting.to_string());
-    assert_eq!(waits().as_deref(), Some("the scorecard does not know both versions yet"));
     let series = SeriesName::new("a").unwrap();
     for (version, off) in [(1, 1.0), (2, 3.0)] {
         card.predicted(&rig.prediction(&series, version, off));
     }
-    (1..=3).for_each(|place| card.observed(&series, place, place as f32));
+    card.observed(&series, 1, 1.0);
+    rig.clock.advance(hold);
+    let waits = || rig.status().waiting.map(|waiting| waiting.to_string());
+    assert_eq!(waits().as_deref(), Some("too few predictions of both versions are scored yet"));
+    tokio::time::sleep(Duration::from_millis(400)).await; // it is looked at meanwhile
+    assert!(rig.status().release.canary().is_some(), "one value of each says nothing yet");
+    (2..=4).for_each(|place| card.observed(&series, place, place as f32));
     until("it is taken back", || rig.status().release.canary().is_none()).await;
     let log = rig.status().release.log;
     let change = &log.last().unwrap().change;

@@ -193,7 +193,7 @@ const meant = () => `${open} on ${home}`;
 const ORDERS = {
   promote: ({ version }) => [`Version ${version} of ${meant()} answers everything, at once.`, { version: Number(version) }],
   rollback: () => [`${meant()} goes back: the stable version answers everything, or, if it does already, the one before it.`, {}],
-  canary: ({ version }) => [`Version ${version} of ${meant()} gets 1, 10, 50, then 100 % of the traffic, a minute at least each, and is taken back if it does worse.`,
+  canary: ({ version }) => [`Version ${version} of ${meant()} gets 1, 10, 50, then 100 % of the traffic, a minute at least each, and is taken back if more of its requests fail, if it is slower or, where predictions are scored, if their error is 1.2 times that of the stable version.`,
     { version: Number(version), steps: [1, 10, 50, 100], hold_ms: 60_000 }],
   shadow: ({ version }) => (version
     ? [`Version ${version} of ${meant()} is asked what others answer; its answers are compared and thrown away.`, { version: Number(version) }]

@@ -33,7 +33,9 @@ fn release_schemas() -> Value {
             "limits": object(&[], json!({
                 "requests_min": { "type": "integer", "minimum": 1, "description": "of a step, to the canary; 100" },
                 "error_share": part, "p95_ratio": ratio,
-                "score_ratio": { "type": "number", "exclusiveMinimum": 0, "description": "by the scorecard; not compared unless given" },
+                "score_ratio": { "type": ["number", "null"], "exclusiveMinimum": 0, "description":
+                    "error of its predictions by that of the stable version's, as the scorecard has them; given, a step \
+                     waits for scores; left out, 1.2 where the stable version is scored; null: not compared" },
             })),
         })),
         "Shadow": object(&[], json!({

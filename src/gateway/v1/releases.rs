@@ -9,8 +9,8 @@ use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::System;
 use peregrine_actors::release::{
-    Canary, CanaryLimits, CanarySpec, Plan, ReleaseOrder, ReleaseRefused, ReleaseStatus, Seen, ShadowSpec,
-    ShadowStats,
+    Canary, CanaryLimits, CanarySpec, Plan, ReleaseOrder, ReleaseRefused, ReleaseStatus, ScoreLimit, Seen,
+    ShadowSpec, ShadowStats,
 };
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
@@ -35,6 +35,10 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
+/// What is there, `null` too.
+fn written<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +63,8 @@ struct LimitsBody {
     requests_min: Option<u64>,
     error_share: Option<f64>,
     p95_ratio: Option<f64>,
-    score_ratio: Option<f64>,
+    #[serde(default, deserialize_with = "written")]
+    score_ratio: Option<Option<f64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -108,7 +113,11 @@ pub(super) async fn canary(
         requests_min: body.limits.requests_min.unwrap_or(usual.requests_min),
         error_share: body.limits.error_share.unwrap_or(usual.error_share),
         p95_ratio: body.limits.p95_ratio.unwrap_or(usual.p95_ratio),
-        score_ratio: body.limits.score_ratio,
+        scores: match body.limits.score_ratio {
+            None => usual.scores,
+            Some(None) => ScoreLimit::Off,
+            Some(Some(ratio)) => ScoreLimit::Always(ratio),
+        },
     };
     let hold = Duration::from_millis(body.hold_ms);
     let spec = CanarySpec { version: body.version.0, steps: body.steps, hold, limits };
@@ -224,7 +233,7 @@ fn canary_view(canary: &Canary, status: &ReleaseStatus, system: &System) -> Valu
             "requests_min": limits.requests_min,
             "error_share": limits.error_share,
             "p95_ratio": limits.p95_ratio,
-            "score_ratio": limits.score_ratio,
+            "score_ratio": limits.scores.ratio(),
         },
     })
 }
