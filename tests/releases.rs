@@ -324,6 +324,17 @@ fn a_canary_is_compared_by_score_unless_that_is_put_off() {
     }
 }
 
+#[test]
+fn what_was_taken_back_does_not_answer_while_another_version_is_there() {
+    let node = Shelf::with(&[(1, Make::Plain), (2, Make::Higher), (3, Make::Higher)]).node();
+    order(&node, "promote", &json!({ "version": 1 }));
+    order(&node, "canary", &json!({ "version": 3, "steps": [50], "hold_ms": 600_000 }));
+    order(&node, "rollback", &json!({}));
+    assert_eq!(node.post("/v1/models/m/unload?version=1", "").status, 200);
+    assert_eq!(release(&node)["stable"], "2");
+    assert_eq!(Caller::of(&node).count(5), BTreeMap::from([(2, 5)]));
+    assert_eq!(node.post("/v1/models/m/unload?version=2", "").status, 200);
+    assert_eq!(Caller::of(&node).count(5), BTreeMap::from([(3, 5)]), "nothing else is left");
 }
 
 #[test]

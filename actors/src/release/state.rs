@@ -2,7 +2,7 @@
 //!
 //! Pure: orders, evidence and the time go in, the next state comes out, with the reason in its log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
@@ -24,6 +24,8 @@ pub struct Release {
     pub plan: Plan,
     /// Who is asked besides.
     pub shadow: Option<ShadowSpec>,
+    /// Versions that were taken back, and that nobody has chosen since.
+    pub taken_back: BTreeSet<u32>,
     /// The newest changes, oldest first.
     pub log: Vec<Event>,
     /// All changes so far.
@@ -222,6 +224,7 @@ impl Release {
         }
         let mut next = Self::of(current, stable);
         next.plan = Plan::Split(weights.clone());
+        next.taken_back.retain(|version| !weights.contains_key(version));
         Ok(next.noted(now, Change::Split).unshadowed(now))
     }
 
@@ -251,6 +254,7 @@ impl Release {
         let canary = Canary { spec: spec.clone(), step: 0, since: now };
         let percent = canary.percent();
         next.plan = Plan::Canary(canary);
+        next.taken_back.remove(&version);
         Ok(next.noted(now, Change::CanaryBegan { version, percent }).unshadowed(now))
     }
 
@@ -445,13 +449,19 @@ impl Release {
         Some(next)
     }
 
-    /// The heaviest of the others takes its place, or the one before it.
+    /// The heaviest of the others takes its place, or the one before it. What was taken back does where it is alone.
     fn without_stable(&self, ready: &[Ready], now: Instant) -> Option<Self> {
         let is_ready = |version: &u32| ready.iter().any(|ready| ready.version == *version);
         let weights = self.weights();
         let others = weights.iter().filter(|(version, weight)| is_ready(version) && *weight > 0);
         let heir = others.max_by_key(|(_, weight)| *weight).map(|(version, _)| *version);
-        let heir = heir.or(self.previous.filter(is_ready))?;
+        let heir = heir.or(self.previous.filter(is_ready));
+        let highest = || {
+            let versions = || ready.iter().rev().map(|ready| ready.version);
+            let usual = versions().find(|version| !self.taken_back.contains(version));
+            usual.or_else(|| versions().next()).filter(|_| !self.taken_back.is_empty())
+        };
+        let heir = heir.or_else(highest)?;
         let mut next = self.clone();
         next.stable = heir;
         next.previous = self.previous.filter(|version| *version != heir);
@@ -489,6 +499,7 @@ impl Release {
             previous: None,
             plan: Plan::Whole,
             shadow: None,
+            taken_back: BTreeSet::new(),
             log: Vec::new(),
             counts: ChangeCounts::default(),
         });
@@ -505,12 +516,17 @@ impl Release {
 
     fn promotes(mut self, version: u32, from: u32, by: By, now: Instant) -> Self {
         self.counts.promoted += 1;
+        self.taken_back.remove(&version);
         self.noted(now, Change::Promoted { version, from, by }).unshadowed(now)
     }
 
     fn back_to_stable(mut self, from: Option<u32>, why: Fault, now: Instant) -> Self {
         self.plan = Plan::Whole;
         self.counts.rolled_back += 1;
+        if let Some(version) = from.filter(|_| why != Fault::Gone) {
+            self.taken_back.insert(version);
+            self.previous = self.previous.filter(|previous| *previous != version);
+        }
         let to = self.stable;
         self.noted(now, Change::RolledBack { to, from, why })
     }
@@ -519,6 +535,8 @@ impl Release {
         self.stable = to;
         self.previous = None;
         self.counts.rolled_back += 1;
+        self.taken_back.remove(&to);
+        self.taken_back.insert(from);
         self.noted(now, Change::RolledBack { to, from: Some(from), why }).unshadowed(now)
     }
 

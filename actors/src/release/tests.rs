@@ -284,6 +284,28 @@ fn a_canary_that_is_unloaded_is_taken_back() {
 }
 
 #[test]
+fn what_was_taken_back_answers_only_where_nothing_else_is_there() {
+    let pinned = ordered(None, &ReleaseOrder::Promote(Some(1))).unwrap().unwrap();
+    assert_eq!(pinned.previous, Some(3), "the highest answered before");
+    let canary = ordered(Some(&pinned), &ReleaseOrder::Canary(spec(3, |_| {}))).unwrap().unwrap();
+    let back = canary.reviewed(&failing(100, 100), Instant::now()).unwrap();
+    assert_eq!((back.stable, last(&back).to_string().contains("100 of 100")), (1, true));
+    let left = |release: &Release, versions: &[u32]| {
+        release.with_only(&ready(versions), Instant::now()).map(|left| left.stable)
+    };
+    assert_eq!(left(&back, &[2, 3]), Some(2));
+    assert_eq!(left(&back, &[3]), Some(3));
+    let refused = ordered(Some(&back), &ReleaseOrder::Rollback);
+    assert_eq!(refused, Err(ReleaseRefused::NothingBefore), "not to what was taken back");
+    let anew = back.with_only(&ready(&[1, 2]), Instant::now()).unwrap();
+    assert_eq!(left(&anew, &[2, 3]), Some(2), "loaded anew it is no better");
+    let chosen = ordered(Some(&back), &ReleaseOrder::Promote(Some(3))).unwrap().unwrap();
+    assert_eq!(left(&chosen, &[2, 3]), Some(3));
+    let chosen = ordered(Some(&back), &split(&[(1, 9), (3, 1)])).unwrap().unwrap();
+    assert_eq!(left(&chosen, &[2, 3]), Some(3), "it has a part of its own");
+}
+
+#[test]
 fn a_canary_outlives_its_stable_version() {
     let rig = Rig::canary(|_| {});
     let left = rig.release.with_only(&ready(&[2, 3]), rig.now).unwrap();
