@@ -118,7 +118,7 @@ fn a_version_that_no_node_has_is_unknown_and_orders_belong_to_the_nodes_that_ser
         assert_eq!(answer.status, 404, "{told}");
         assert!(told.contains(&format!("model `{MODEL}` has no version 2")), "{told}");
     }
-    for path in ["unload", "unload?version=1", "promote", "rollback"] {
+    for path in ["load", "unload", "unload?version=1", "promote", "rollback"] {
         let answer = fleet.post("fra-1", &format!("/v1/models/{MODEL}/{path}"), "");
         let told = String::from_utf8_lossy(&answer.body).into_owned();
         assert_eq!(answer.status, 409, "{path} {told}");
@@ -127,6 +127,12 @@ fn a_version_that_no_node_has_is_unknown_and_orders_belong_to_the_nodes_that_ser
     let unload = |model: &str| fleet.post("fra-1", &format!("/v2/repository/models/{model}/unload"), "");
     assert_eq!(unload(MODEL).status, 409);
     assert_eq!(unload("nothing").status, 404);
+    let load = |model: &str| fleet.post("fra-1", &format!("/v2/repository/models/{model}/load"), "");
+    assert_eq!(load(MODEL).status, 409);
+    let unserved = load("nothing");
+    assert!(unserved.status == 409 && String::from_utf8_lossy(&unserved.body).contains("computes nothing"));
+    let here = fleet.get("fra-1", "/v1/models").json()["models"].as_array().expect("a list").clone();
+    assert!(here.iter().all(|model| model["state"] != "ready"), "a gateway holds no model: {here:?}");
 }
 
 #[test]

@@ -190,14 +190,18 @@ impl NodeEntry {
 }
 
 impl Config {
+    /// Does this node compute? One that is alone does.
+    #[must_use]
+    pub fn computes(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.roles.contains(&RoleChoice::Inference))
+    }
+
     /// Does this node hold `model`? One that is alone, or in no topology, goes by its region.
     #[must_use]
     pub fn holding(&self, model: &str) -> Holding {
-        let computes =
-            self.cluster.as_ref().is_none_or(|cluster| cluster.roles.contains(&RoleChoice::Inference));
         let entry = self.nodes.iter().find(|entry| self.cluster.is_some() && entry.name == self.node.name);
         match (entry, self.placement.get(model)) {
-            _ if !computes => Holding::No,
+            _ if !self.computes() => Holding::No,
             (Some(entry), _) => entry.holding(model, &self.placement),
             (None, Some(placed)) => placed.holding(&self.node.region),
             (None, None) => Holding::Yes,

@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     NotInRepository(String),
     #[error("{what} is not served here but by {nodes}: send the order to each of these nodes")]
     ServedElsewhere { what: String, nodes: String },
+    #[error("this node computes nothing, it has not the role inference: send the order to one that has")]
+    ComputesNothing,
     #[error("parameter `{0}` is not supported")]
     Unsupported(&'static str),
     #[error("the model cannot be loaded: {0}")]
@@ -163,7 +165,8 @@ impl Refusal {
             | Self::Reload(_)
             | Self::Orders(_)
             | Self::Release(_)
-            | Self::ServedElsewhere { .. } => StatusCode::CONFLICT,
+            | Self::ServedElsewhere { .. }
+            | Self::ComputesNothing => StatusCode::CONFLICT,
             Self::NoModel
             | Self::NoScaler
             | Self::NoOverview

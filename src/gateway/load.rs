@@ -25,6 +25,12 @@ impl Shared {
     /// answers, as it would be after a restart. Ensembles that name it are made anew and change with it in one moment; where
     /// one of them cannot be, nothing changes.
     pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
+        if !self.config().computes() {
+            return Err(match self.not_served(name, None) {
+                elsewhere @ Refusal::ServedElsewhere { .. } => elsewhere,
+                _ => Refusal::ComputesNothing,
+            });
+        }
         // Of two at once the later would publish an ensemble of what it read first.
         let _one_at_a_time = self.loads.lock().await;
         let (entries, others): (Vec<Entry>, Vec<Entry>) =
