@@ -152,7 +152,7 @@ pub(super) struct NodeEntryFile {
     pub(super) name: Option<String>,
     /// Where it is.
     pub(super) region: Option<String>,
-    /// What it does; default: as `cluster.roles`.
+    /// What it does; default: as `cluster.roles` of the files.
     pub(super) roles: Option<Vec<RoleChoice>>,
     /// Address and port for callers; port 0 picks a free one.
     pub(super) listen: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! Knows no key by name: what a key means, and whether it exists, is `file.rs`'s and `resolve.rs`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -170,7 +170,10 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
             && name != crate::client::KEY_VARIABLE
             && !is_of_kubernetes(name, text)
         {
-            let path = path.split("__").map(str::to_ascii_lowercase).collect();
+            let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+            if path == ["cluster", "roles"] {
+                spell_out_roles(&mut leaves);
+            }
             add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
         }
     }
@@ -190,6 +193,21 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
         }
     }
     leaves
+}
+
+/// Gives entries of `nodes` without roles those of the files: the environment says what this process does, and the other
+/// nodes of the list have processes of their own.
+fn spell_out_roles(leaves: &mut Leaves) {
+    let key = ["cluster", "roles"].map(str::to_owned);
+    let Some(roles) = leaves.get(key.as_slice()).cloned() else { return };
+    let entries: BTreeSet<String> = leaves
+        .keys()
+        .filter(|path| path[0] == "nodes" && path.len() > 2)
+        .map(|path| path[1].clone())
+        .collect();
+    for entry in entries {
+        leaves.entry(vec!["nodes".to_owned(), entry, "roles".to_owned()]).or_insert_with(|| roles.clone());
+    }
 }
 
 /// A text that was posted, over what is there.

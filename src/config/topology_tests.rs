@@ -1,5 +1,6 @@
 //! Clusters as data: a file's text in, the report or the resolved values out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -302,6 +303,22 @@ fn a_node_holds_what_is_placed_in_its_region() {
     let held =
         ["tcn-vol-point", "mlp-vol-quantile"].map(|model| config.nodes[2].holding(model, &config.placement));
     assert_eq!(held, [Yes, No]);
+}
+
+#[test]
+fn a_node_of_the_list_has_the_roles_of_the_files_whatever_this_process_does() {
+    let both: BTreeSet<RoleChoice> = [RoleChoice::Gateway, RoleChoice::Inference].into();
+    let text = "[[nodes]]\nname = \"a-1\"\nregion = \"a\"\nlisten = \"127.0.0.1:1\"\ncluster_listen = \"127.0.0.1:2\"\n\
+                [[nodes]]\nname = \"c-1\"\nregion = \"c\"\nlisten = \"127.0.0.1:3\"\ncluster_listen = \"127.0.0.1:4\"\nroles = [\"gateway\"]\n";
+    let roles = |text: &str, environment: &[(&str, &str)]| {
+        accepted(text, environment).config.nodes.iter().map(|node| node.roles.clone()).collect::<Vec<_>>()
+    };
+    let own = ("PEREGRINE_CLUSTER__ROLES", "[\"gateway\"]");
+    assert_eq!(roles(text, &[own]), [both, [RoleChoice::Gateway].into()]);
+    let inference: BTreeSet<RoleChoice> = [RoleChoice::Inference].into();
+    let of_all = format!("[cluster]\nroles = [\"inference\"]\n{text}");
+    assert_eq!(roles(&of_all, &[own])[0], inference);
+    assert_eq!(roles(text, &[own, ("PEREGRINE_NODES__0__ROLES", "[\"inference\"]")])[0], inference);
 }
 
 #[test]
