@@ -118,6 +118,25 @@ fn a_prediction_of_a_stream_is_found_by_its_number() {
     assert_eq!((&row["series"], &row["seq"]), (&json!("fx/EUR"), &json!(WINDOW + 1)));
     drop(node);
     assert_eq!(content(&records, &["replay", &name])["holds"], json!(true));
+
+    // Without a journal the numbers begin anew.
+    let former = row.clone();
+    let node = TestNode::with_file(&file, &[("AUDIT__DIR", &records.display().to_string())]);
+    assert_eq!(node.post("/v1/ticks", &lines.replace("0.1", "0.2")).status, 200);
+    let show = |name: &str| {
+        let escaped = name.replace('/', "%2F").replace('#', "%23").replace('@', "%40");
+        node.get(&format!("/v1/audit/{escaped}")).json()
+    };
+    eventually("the other is recorded", || show(&name)["rows"][0]["epoch"] != former["epoch"]);
+    let newest = show(&name);
+    assert_eq!(newest["others"], json!([former["prediction_id"]]), "{newest}");
+    let of_epoch = |row: &serde_json::Value| show(&format!("{name}@{}", row["epoch"]));
+    assert_eq!(of_epoch(&former)["rows"][0], former);
+    assert_eq!(of_epoch(&newest["rows"][0])["rows"], newest["rows"]);
+    assert!(of_epoch(&former).get("others").is_none(), "nothing else is called so");
+    let shown = content(&records, &["show", &format!("{name}@{}", former["epoch"])]);
+    assert_eq!(shown["rows"][0]["prediction_id"], former["prediction_id"]);
+    assert_eq!(content(&records, &["show", &name])["others"], newest["others"]);
 }
 
 #[test]

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 
 use peregrine_actors::audit::index::{Index, find_in};
 use peregrine_actors::audit::{
-    Entry, FRAME_BYTES, Format, Head, Link, Record, Report, Verifier, frame_at, is_intact, keys_of_name,
-    unchecked,
+    Entry, FRAME_BYTES, Format, Head, Link, PredictionId, Record, Report, Verifier, frame_at, is_intact,
+    is_unique, keys_of_name, unchecked,
 };
 
 use super::Live;
 use super::files::{index_path, list, segment_path};
 
+/// Further records of a name that are looked for.
+const OTHERS_MAX: usize = 100;
 /// How often a folder is read again because segments were dropped meanwhile.
 const TRIES: usize = 3;
 const HEAD: &str = "head";
@@ -41,6 +43,8 @@ pub struct Located {
     pub record: Record,
     /// Its rows that were asked for.
     pub rows: Vec<usize>,
+    /// Numbers of predictions in older records of the same name, one of each, the newest first; [`OTHERS_MAX`] at most.
+    pub others: Vec<PredictionId>,
     /// It is what the chain says at this place. That the chain is whole is for `verify` to say.
     pub is_intact: bool,
 }
@@ -63,24 +67,29 @@ impl Folder {
         Self { dir: dir.to_owned(), live: Some(live) }
     }
 
-    /// The newest record of that name: a prediction's id, the caller's own of a request, or `model/series#seq` of a
-    /// stream. Blocks.
+    /// The newest record of that name, and which others there are: a prediction's id, the caller's own of a request, or
+    /// `model/series#seq@epoch` of a stream, also without the epoch. Blocks.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn find(&self, name: &str) -> Result<Option<Located>, ReadError> {
         let keys = keys_of_name(name);
         for _ in 0..TRIES {
-            match self.try_find(name, &keys) {
+            let mut newest = None;
+            match self.try_find(name, &keys, &mut newest) {
                 // Dropped while it was searched.
-                Err(gone) if gone.kind() == ErrorKind::NotFound && self.dir.is_dir() => {}
-                found => return found.map_err(|source| self.failed(source)),
+                Err(gone) if gone.kind() == ErrorKind::NotFound && self.dir.is_dir() => {
+                    if newest.is_some() {
+                        return Ok(newest);
+                    }
+                }
+                searched => return searched.map(|()| newest).map_err(|source| self.failed(source)),
             }
         }
         Err(self.failed(io::Error::other("segments are dropped faster than they can be read")))
     }
 
-    fn try_find(&self, name: &str, keys: &[u64]) -> io::Result<Option<Located>> {
+    fn try_find(&self, name: &str, keys: &[u64], newest: &mut Option<Located>) -> io::Result<()> {
         for segment in list(&self.dir)?.into_iter().rev() {
             let file = File::open(segment_path(&self.dir, segment))?;
             let Some(format) = format(&file)? else { continue };
@@ -91,15 +100,21 @@ impl Folder {
                 while let Some(entry) = entries.pop() {
                     let Ok(record) = Record::decode(entry.body) else { continue };
                     let rows = record.rows_called(name);
-                    if !rows.is_empty() {
+                    let Some(&first) = rows.first() else { continue };
+                    if let Some(newest) = newest {
+                        newest.others.push(record.ids.row(first));
+                    } else {
                         let at = u64::from(at) + entry.at - start as u64;
                         let is_intact = is_intact(&bytes, start, format);
-                        return Ok(Some(Located { segment, at, record, rows, is_intact }));
+                        *newest = Some(Located { segment, at, record, rows, others: Vec::new(), is_intact });
+                    }
+                    if is_unique(name) || newest.as_ref().is_some_and(|one| one.others.len() == OTHERS_MAX) {
+                        return Ok(());
                     }
                 }
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Where a segment may hold it, the newest first.

@@ -51,6 +51,9 @@ pub struct View<'a> {
     pub rows_count: usize,
     /// Those that were asked for.
     pub rows: Vec<RowView<'a>>,
+    /// Predictions of older records of the same name, by number, one of each; 100 at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
 }
 
 /// See [`peregrine_actors::Timing`].
@@ -100,7 +103,7 @@ impl<'a> View<'a> {
     /// Of what was found.
     #[must_use]
     pub fn of(located: &'a Located) -> Self {
-        let Located { segment, at, record, rows, is_intact } = located;
+        let Located { segment, at, record, rows, others, is_intact } = located;
         let millis = |took: Duration| took.as_secs_f64() * 1e3;
         let (sha256, precision) = Precision::of_digest(&record.digest);
         Self {
@@ -128,6 +131,7 @@ impl<'a> View<'a> {
             window_sha256: record.window_hash.to_string(),
             rows_count: record.windows.rows,
             rows: rows.iter().map(|row| RowView::of(record, *row)).collect(),
+            others: others.iter().map(ToString::to_string).collect(),
         }
     }
 }

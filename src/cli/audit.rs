@@ -19,7 +19,7 @@ use crate::sealed::Vault;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditVerb {
-    /// Show a prediction's record: by its id, the caller's own of a V2 request, or model/series#seq of a stream
+    /// Show a prediction's record: by its id, the caller's own of a V2 request, or model/series#seq@epoch of a stream
     Show(ShowArgs),
     /// Read all records and name what was edited, removed, added or moved
     Verify(VerifyArgs),
@@ -138,6 +138,9 @@ fn print_view(view: &View<'_>) -> io::Result<()> {
     ] {
         writeln!(out, "{name:<12} {value}")?;
     }
+    if let Some(others) = others(&view.others) {
+        writeln!(out, "others       {others}")?;
+    }
     for row in &view.rows {
         writeln!(out, "\nprediction {} of {}", row.prediction_id, row.series.unwrap_or("-"))?;
         if let (Some(seq), Some(epoch)) = (row.seq, row.epoch) {
@@ -157,6 +160,15 @@ fn print_view(view: &View<'_>) -> io::Result<()> {
         writeln!(out, "forecast     {}", numbers(row.forecast))?;
     }
     Ok(())
+}
+
+/// That older records have the name too, and by what else they are found.
+fn others(others: &[String]) -> Option<String> {
+    const NAMED_MAX: usize = 8;
+    let named = others[..others.len().min(NAMED_MAX)].join(" ");
+    let more = if others.len() > NAMED_MAX { " …" } else { "" };
+    let count = others.len();
+    (count > 0).then(|| format!("{count} older records of this name, with the predictions {named}{more}"))
 }
 
 fn numbers(numbers: &[f32]) -> String {
@@ -220,6 +232,9 @@ fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let config = config.resolved(&args.models)?.config;
     let entries = catalog::scan(&config.models.repositories)?;
     let again = again(&located.record, &entries, &config.models.vault)?;
+    if let Some(others) = others(&View::of(&located).others) {
+        writeln!(io::stderr().lock(), "{others}")?;
+    }
     let holds = again.holds();
     if *json {
         print_json(&again.json(&located.record))?;

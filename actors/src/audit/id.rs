@@ -69,7 +69,28 @@ pub(super) fn key_of_text(pieces: &[&str]) -> u64 {
 #[must_use]
 pub fn keys_of_name(name: &str) -> Vec<u64> {
     let number = name.parse().ok().map(key_of_number);
-    number.into_iter().chain([key_of_text(&[name])]).collect()
+    let (of_any_epoch, epoch) = split_epoch(name);
+    let of_stream = epoch.map(|_| key_of_text(&[of_any_epoch]));
+    number.into_iter().chain([key_of_text(&[name])]).chain(of_stream).collect()
+}
+
+/// `model/series#seq@epoch` without its epoch, and that; of a name without one, all of it.
+pub(super) fn split_epoch(name: &str) -> (&str, Option<u64>) {
+    let digits = |text: &str| {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_: &u64| is_plain)
+    };
+    let parts = name.rsplit_once('@').and_then(|(of_stream, epoch)| {
+        digits(of_stream.rsplit_once('#')?.1)?;
+        Some((of_stream, digits(epoch)?))
+    });
+    parts.map_or((name, None), |(of_stream, epoch)| (of_stream, Some(epoch)))
+}
+
+/// Whether no two predictions are called so: by number, or by place in a stream with its epoch.
+#[must_use]
+pub fn is_unique(name: &str) -> bool {
+    name.parse::<PredictionId>().is_ok() || split_epoch(name).1.is_some()
 }
 
 /// SplitMix64's finalizer.

@@ -26,7 +26,7 @@ use peregrine_shaders::Windows;
 
 pub use codec::RecordError;
 pub use frame::{Entry, FRAME_BYTES, Frame, Frames, Group, frame_at, is_intact, unchecked};
-pub use id::{NoPredictionId, PredictionId, PredictionIds, keys_of_name};
+pub use id::{NoPredictionId, PredictionId, PredictionIds, is_unique, keys_of_name};
 pub use link::{Flaw, Format, HEAD_BYTES, HEADER_BYTES, Head, Link, NoLink, SegmentHeader};
 pub use note::Note;
 pub use policy::{Keep, OnFailure, Sealed, Survives};

@@ -10,7 +10,7 @@ use peregrine_shaders::{Backend, Windows};
 use super::codec::{
     FORMER_RECORD, RECORD, Reader, RecordError, put_floats, put_text, put_u32, put_u64, u32_at,
 };
-use super::id::{PredictionId, PredictionIds, key_of_number, key_of_text};
+use super::id::{PredictionId, PredictionIds, key_of_number, key_of_text, split_epoch};
 use super::link::{Link, sha256};
 use crate::request::{Forecast, ServedBy};
 
@@ -234,9 +234,13 @@ impl Record {
             return (0..self.windows.rows).collect();
         }
         let number: Option<PredictionId> = name.parse().ok();
+        let (of_any_epoch, epoch) = split_epoch(name);
         let is_row = |row: &usize| {
             Some(self.ids.row(*row)) == number
-                || self.stream_name(*row).is_some_and(|of_stream| of_stream == name)
+                || self.stream_name(*row).is_some_and(|of_stream| match epoch {
+                    Some(_) => of_stream == of_any_epoch && self.epoch(*row) == epoch,
+                    None => of_stream == name,
+                })
         };
         (0..self.windows.rows).filter(is_row).collect()
     }
@@ -246,6 +250,10 @@ impl Record {
     pub fn stream_name(&self, row: usize) -> Option<String> {
         let row = self.rows.get(row)?;
         row.position.map(|position| format!("{}/{}#{}", self.model, row.series, position.seq))
+    }
+
+    fn epoch(&self, row: usize) -> Option<u64> {
+        Some(self.rows.get(row)?.position?.epoch)
     }
 }
 

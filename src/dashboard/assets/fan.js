@@ -57,10 +57,10 @@ export class Fan {
     this.#series = wished.get('series');
   }
 
-  /** `model/series#seq` of what is shown: the name under which it is recorded. */
+  /** `model/series#seq@epoch` of what is shown: the name under which it is recorded. */
   get record() {
     const newest = this.#observed.shown;
-    return newest ? `${newest.model}/${newest.series}#${newest.seq}` : '';
+    return newest ? `${newest.model}/${newest.series}#${newest.seq}@${newest.epoch}` : '';
   }
 
   /** Holds the picture, or lets it go on. */

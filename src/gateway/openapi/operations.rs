@@ -268,7 +268,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "get",
         "/v1/audit/{id}",
         V1,
-        "A recorded prediction: by prediction_id, the id of a V2 request, or model/series#seq, escaped",
+        "A recorded prediction: by prediction_id, the id of a V2 request, or model/series#seq@epoch, escaped; without @epoch the newest of that name",
         None,
         "Any",
         &[404, 503],

@@ -102,6 +102,7 @@ fn a_record_is_found_by_all_of_its_names_and_no_others() {
         ("7-b", &[1]),
         ("order 1", &[0, 1]),
         ("nhits-vol-quantile/fx/EUR#12", &[0]),
+        ("nhits-vol-quantile/fx/EUR#12@3", &[0]),
         ("7-c", &[]),
         ("7-0a", &[]),
         ("8-a", &[]),
@@ -109,6 +110,9 @@ fn a_record_is_found_by_all_of_its_names_and_no_others() {
         ("", &[]),
         ("nhits-vol-quantile/fx/EUR#1", &[]),
         ("nhits-vol-quantile/x#12", &[]),
+        ("nhits-vol-quantile/x#12@3", &[]),
+        ("nhits-vol-quantile/fx/EUR#12@", &[]),
+        ("nhits-vol-quantile/fx/EUR#12@+3", &[]),
     ] {
         assert_eq!(record.rows_called(name), rows, "{name}");
         let places: &[u32] = if rows.is_empty() { &[] } else { &[88] };
@@ -116,6 +120,7 @@ fn a_record_is_found_by_all_of_its_names_and_no_others() {
         assert_eq!(made.find(&keys), places, "{name}");
         assert_eq!(index::find_in(&kept, &keys).unwrap(), places, "{name}");
     }
+    assert_eq!(record.rows_called("nhits-vol-quantile/fx/EUR#12@4"), [0; 0], "of another epoch");
 }
 
 #[test]
