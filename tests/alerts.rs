@@ -71,14 +71,29 @@ fn a_receiver_that_fails_hangs_and_hangs_up_is_told_once_of_each_event_within_bo
 }
 
 #[test]
-fn an_event_that_is_refused_for_good_is_not_tried_again_and_holds_up_no_other() {
-    let receiver = Receiver::start(&[Answer::Status(404)]);
+fn an_event_that_is_redirected_or_refused_is_told_under_one_id_once_it_is_taken() {
+    let receiver = Receiver::start(&[307, 401, 404].map(Answer::Status));
     let node = with(&OWN, &receiver.url());
-    eventually("it is refused", || delivery(&node, "refused") == 1);
-    assert_eq!(node.post("/v1/config", ENDED).status, 200);
-    eventually("the next is taken", || delivery(&node, "delivered") == 1);
-    let statuses: Vec<Value> = receiver.about("own").iter().map(|one| one.body["status"].clone()).collect();
-    assert_eq!(statuses, ["firing", "resolved"]);
+    eventually("it is taken", || delivery(&node, "delivered") == 1);
+    assert_eq!(
+        (delivery(&node, "failed"), delivery(&node, "refused"), delivery(&node, "waiting")),
+        (3, 0, 0)
+    );
+    let posted = receiver.about("own");
+    assert_eq!(posted.len(), 4);
+    assert!(posted.iter().all(|one| one.id == posted[0].id && one.body["status"] == "firing"));
+}
+
+#[test]
+fn a_webhook_that_takes_nothing_is_a_reason_to_be_degraded() {
+    let receiver = Receiver::start(&[Answer::Status(403); 64]);
+    let node = with(&OWN, &receiver.url());
+    let is_said = || node.get("/health").json()["reasons"].to_string().contains("the webhook has taken none");
+    eventually("it is said", is_said);
+    assert_eq!(node.get("/health").json()["status"], "degraded");
+    assert!(delivery(&node, "waiting") >= 1);
+    assert_eq!(node.post("/v1/config", "alerts.webhook = \"\"\n").status, 200);
+    assert!(!is_said(), "nobody is to be told any more");
 }
 
 #[test]

@@ -124,6 +124,11 @@ impl Alerts {
     pub(crate) fn deliveries(&self) -> (DeliveryCounts, usize) {
         self.teller.counts()
     }
+
+    /// For how long nobody could be told; `None`: whoever was told last has taken it.
+    pub(crate) fn untold_for(&self) -> Option<Duration> {
+        self.teller.failing_for()
+    }
 }
 
 /// Looks at the node again and again; ends with the thread that runs it.

@@ -109,6 +109,12 @@ impl Teller {
         let state = self.shared.state.lock();
         (state.outbox.counts(), state.outbox.waiting())
     }
+
+    /// For how long the receiver has taken nothing, though it was told.
+    pub(super) fn failing_for(&self) -> Option<Duration> {
+        let since = self.shared.state.lock().outbox.failing_since()?;
+        Some(self.shared.clock.now().saturating_duration_since(since))
+    }
 }
 
 impl Drop for Teller {
@@ -132,9 +138,10 @@ impl Channel {
             match outcome {
                 Ok(()) => state.outbox.delivered(),
                 Err((how, why)) => {
+                    let refused = state.outbox.counts().refused;
                     state.outbox.failed(how, self.clock.now(), chance.random());
                     let rule = event.alert.rule.name.as_str();
-                    let again = how == Failure::Passing;
+                    let again = state.outbox.counts().refused == refused;
                     tracing::warn!(rule, why, again, "alert not delivered");
                 }
             }
@@ -180,6 +187,7 @@ fn judge(status: u16) -> Result<(), (Failure, String)> {
     match status {
         200..=299 => Ok(()),
         408 | 425 | 429 | 500..=599 => Err((Failure::Passing, format!("answered {status}"))),
-        _ => Err((Failure::Lasting, format!("answered {status}"))),
+        // A redirect too: whoever is named in it was not named by the operator.
+        _ => Err((Failure::Refused, format!("answered {status}"))),
     }
 }

@@ -1,5 +1,7 @@
 //! Levels of health, each with its reasons, and the whole node in one JSON.
 
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
@@ -30,6 +32,7 @@ fn whole(shared: &Shared) -> Health {
     health.reasons.extend(shared.refusals.complaints());
     health.reasons.extend(unkept(shared));
     health.reasons.extend(losses(shared));
+    health.reasons.extend(untold(shared));
     health
 }
 
@@ -60,6 +63,19 @@ async fn live(shared: Data<Shared>) -> HttpResponse {
 fn unkept(shared: &Shared) -> Option<String> {
     let refuses = shared.journal.as_ref().is_some_and(|journal| journal.status().refuses);
     refuses.then(|| "ticks are refused: the journal cannot be written".to_owned())
+}
+
+/// A webhook that takes nothing for longer than this is a reason.
+const UNTOLD_MAX: Duration = Duration::from_secs(10);
+
+/// Nobody hears of alerts.
+fn untold(shared: &Shared) -> Option<String> {
+    let lasting = shared.alerts.untold_for().filter(|lasting| *lasting >= UNTOLD_MAX)?;
+    let (_, waiting) = shared.alerts.deliveries();
+    let seconds = lasting.as_secs();
+    let reason =
+        format!("alerts are not told: the webhook has taken none for {seconds} s, {waiting} events wait");
+    (waiting > 0).then_some(reason)
 }
 
 /// A reason not to be ready.
@@ -332,7 +348,7 @@ fn memory(vitals: Vitals) -> Value {
 }
 
 fn percentiles(of: &Percentiles) -> Value {
-    let millis = |took: std::time::Duration| took.as_secs_f64() * 1e3;
+    let millis = |took: Duration| took.as_secs_f64() * 1e3;
     json!({
         "count": of.count,
         "mean": millis(of.mean),

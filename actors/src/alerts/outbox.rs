@@ -17,11 +17,18 @@ pub struct DeliveryLimits {
     pub backoff_base: Duration,
     /// Never longer than this.
     pub backoff_max: Duration,
+    /// An event that the receiver refuses is tried for so long, then it makes room for the next.
+    pub refused_max: Duration,
 }
 
 impl Default for DeliveryLimits {
     fn default() -> Self {
-        Self { queue_max: 256, backoff_base: Duration::from_secs(1), backoff_max: Duration::from_secs(60) }
+        Self {
+            queue_max: 256,
+            backoff_base: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
+            refused_max: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -39,10 +46,10 @@ pub enum Step<'a> {
 /// How a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Another may do better.
+    /// The receiver cannot be reached, or takes nothing now.
     Passing,
-    /// The receiver will never take this one.
-    Lasting,
+    /// It will not take this one: whatever stands before it may say so for a while, or it means it.
+    Refused,
 }
 
 /// What came of all tries.
@@ -52,7 +59,7 @@ pub struct DeliveryCounts {
     pub delivered: u64,
     /// Tries that failed and were, or will be, made again.
     pub failed: u64,
-    /// Events that the receiver refused for good.
+    /// Events that the receiver refused until they were given up.
     pub refused: u64,
     /// Events that there was no room for.
     pub dropped: u64,
@@ -66,6 +73,10 @@ pub struct Outbox {
     /// The first is being told right now.
     in_flight: bool,
     failures: u32,
+    /// The receiver has taken nothing since its first failure then.
+    failing_since: Option<Instant>,
+    /// The first was refused from then on, and nothing else was said to it.
+    refused_since: Option<Instant>,
     not_before: Option<Instant>,
     counts: DeliveryCounts,
 }
@@ -80,6 +91,8 @@ impl Outbox {
             queue: VecDeque::new(),
             in_flight: false,
             failures: 0,
+            failing_since: None,
+            refused_since: None,
             not_before: None,
             counts: DeliveryCounts::default(),
         }
@@ -91,8 +104,12 @@ impl Outbox {
             self.counts.dropped += 1;
             let first = usize::from(self.in_flight);
             let reminder = self.queue.iter().skip(first).position(|one| one.what == Happening::Repeated);
-            if self.queue.remove(first + reminder.unwrap_or(0)).is_none() {
+            let place = first + reminder.unwrap_or(0);
+            if self.queue.remove(place).is_none() {
                 return; // the only one that there is room for is on its way
+            }
+            if place == 0 {
+                self.refused_since = None; // of the one that went
             }
         }
         self.queue.push_back(event);
@@ -114,16 +131,24 @@ impl Outbox {
     /// The first was taken.
     pub fn delivered(&mut self) {
         self.settle();
+        self.failing_since = None;
         self.counts.delivered += 1;
     }
 
     /// The first was not taken. `roll`, of 0 to 1, is chance: it takes up to half of the delay off, so that nodes that
     /// failed together do not come back together.
     pub fn failed(&mut self, how: Failure, now: Instant, roll: f64) {
-        if how == Failure::Lasting {
-            self.settle();
-            self.counts.refused += 1;
-            return;
+        self.failing_since.get_or_insert(now);
+        match how {
+            Failure::Passing => self.refused_since = None,
+            Failure::Refused => {
+                let since = *self.refused_since.get_or_insert(now);
+                if now.saturating_duration_since(since) >= self.limits.refused_max {
+                    self.settle();
+                    self.counts.refused += 1;
+                    return;
+                }
+            }
         }
         self.in_flight = false;
         let doubled = 2_u32.saturating_pow(self.failures.min(20));
@@ -135,7 +160,12 @@ impl Outbox {
 
     /// Somebody else is to be told now: try at once.
     pub fn redirect(&mut self) {
-        (self.failures, self.not_before) = (0, None);
+        self.failing_since = None;
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
+        (self.failures, self.refused_since, self.not_before) = (0, None, None);
     }
 
     /// There is nobody to tell.
@@ -150,7 +180,13 @@ impl Outbox {
         if std::mem::take(&mut self.in_flight) {
             self.queue.pop_front();
         }
-        self.redirect();
+        self.begin_anew();
+    }
+
+    /// Since when the receiver has taken nothing, though it was told.
+    #[must_use]
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.failing_since
     }
 
     /// Events that wait.

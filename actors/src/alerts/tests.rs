@@ -227,9 +227,16 @@ fn what_is_not_taken_is_tried_again_ever_later_and_in_order() {
     assert!(matches!(outbox.next(second(35)), Step::Send(event) if event.what == Happening::Fired));
     outbox.delivered();
     assert!(matches!(outbox.next(second(35)), Step::Send(event) if event.what == Happening::Resolved));
-    outbox.failed(Failure::Lasting, second(35), 0.0);
-    assert_eq!(outbox.next(second(35)), Step::Idle, "never again");
-    let counts = DeliveryCounts { delivered: 1, failed: 6, refused: 1, dropped: 0 };
+    outbox.failed(Failure::Refused, second(35), 0.0);
+    assert_eq!(outbox.next(second(35)), Step::Wait(second(36)), "whatever it answers");
+    assert!(matches!(outbox.next(second(36)), Step::Send(event) if event.what == Happening::Resolved));
+    assert_eq!((outbox.failing_since(), outbox.waiting()), (Some(second(35)), 1));
+    outbox.failed(Failure::Refused, second(35 + 3599), 0.0);
+    assert!(matches!(outbox.next(second(35 + 3660)), Step::Send(_)));
+    outbox.failed(Failure::Refused, second(35 + 3660), 0.0);
+    assert_eq!(outbox.next(second(35 + 3660)), Step::Idle, "it has held up the others for long enough");
+    assert_eq!(outbox.failing_since(), Some(second(35)), "nothing was taken since");
+    let counts = DeliveryCounts { delivered: 1, failed: 8, refused: 1, dropped: 0 };
     assert_eq!(outbox.counts(), counts);
 }
 
@@ -293,7 +300,7 @@ fn signals_have_names_of_their_own() {
 
 fn outbox(queue_max: usize) -> Outbox {
     let (backoff_base, backoff_max) = (Duration::from_secs(1), Duration::from_secs(10));
-    Outbox::new(DeliveryLimits { queue_max, backoff_base, backoff_max })
+    Outbox::new(DeliveryLimits { queue_max, backoff_base, backoff_max, ..DeliveryLimits::default() })
 }
 
 fn event(name: &str, what: Happening) -> Event {
