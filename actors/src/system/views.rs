@@ -187,8 +187,8 @@ impl System {
     pub fn health(&self) -> Health {
         let inner = &*self.inner;
         let devices: Vec<_> = inner.rooms.lines.iter().map(|(_, line)| line.status()).collect();
-        let open =
-            self.device_breakers().iter().filter(|breaker| breaker.state != BreakerState::Closed).count();
+        let breakers = self.device_breakers().into_iter().chain(self.coverage_breakers());
+        let open = breakers.filter(|breaker| breaker.state != BreakerState::Closed).count();
         let now = inner.clock.now();
         let ready = inner.rooms.table.load().ready();
         let unrecorded = inner.audit.get().and_then(|audit| audit.refusal());

@@ -130,6 +130,8 @@ async fn a_version_whose_intervals_collapse_hands_over_to_the_one_before() {
             .unwrap()
     };
     assert!(matches!(of_version(2).state, BreakerState::Open { .. }), "{:?}", of_version(2));
+    let reasons = rig.system.health().reasons;
+    assert!(reasons.iter().any(|reason| reason == "1 breakers are not closed"), "{reasons:?}");
     assert!(of_version(2).reason.contains("interval"), "{:?}", of_version(2));
     assert_eq!((of_version(2).failures, of_version(2).transitions), (1, 1));
     assert_eq!(of_version(1).state, BreakerState::Closed);
