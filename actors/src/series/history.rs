@@ -228,7 +228,9 @@ impl History {
     pub fn begin_at(&mut self, seq: u64) {
         let step = self.has_grid().then_some(self.step);
         let fresh = Self::new(self.capacity, step);
-        *self = Self { seq: seq.saturating_sub(1), position: seq, has_past: seq > 1, ..fresh };
+        // As the owner has it where none came late.
+        let before = seq.saturating_sub(1);
+        *self = Self { seq: before, position: before, has_past: seq > 1, ..fresh };
     }
 
     /// Takes the tick that its owner has given the next number, whatever its time, as [`Self::tick`] told it.

@@ -352,7 +352,9 @@ fn a_window_keeps_the_place_that_it_had() {
                 Effect::Inserted { .. } => {
                     assert_eq!(history.position(), before, "seed {seed}: it is not the newest");
                     let slots = |newest: Timestamp| newest.0.div_euclid(3) - at.div_euclid(3);
-                    let own = newest.filter(|_| step.is_some()).map(|newest| before - slots(newest) as u64);
+                    // Before the first there is no place.
+                    let own = newest.filter(|_| step.is_some());
+                    let own = own.and_then(|newest| before.checked_sub(slots(newest) as u64));
                     assert_eq!(history.own_place(), own, "seed {seed}");
                 }
                 _ => continue,
