@@ -182,7 +182,7 @@ fn a_load_that_the_key_may_not_make_is_not_begun() {
         ("native", &["--key", &key], "403"),
         ("stream", &["--key", &key], "403"),
     ] {
-        let output = bench(node.node.addr, &[&["--body", body], more].concat());
+        let output = bench(node.node.addr, &[&["--body", body][..], more].concat());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(
             (output.status.code(), output.stdout.is_empty()),

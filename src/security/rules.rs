@@ -291,7 +291,7 @@ mod tests {
     fn who_was_led_here_may_only_what_everybody_may() {
         let boss = KeyHash::of(b"boss");
         let key = Key { name: "boss".into(), hash: boss, scopes: ADMIN, expires: None, rate: None };
-        let check = |required, bearer, needed, want| {
+        let check = |required, bearer, needed: Scopes, want: Result<(), Denied>| {
             let config =
                 SecurityConfig { required, anonymous: vec![Scope::Observe], ..SecurityConfig::default() };
             let rules = Rules::new(&config, vec![key.clone()], None);

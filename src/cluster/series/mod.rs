@@ -101,7 +101,7 @@ pub(crate) struct Live {
 fn agreement(credentials: Option<&Credentials>) -> &'static str {
     match credentials {
         Some(Credentials::Files { .. }) => {
-            "`cluster.name` and the authority of `cluster.certificate`, which is in `cluster.ca`, must be the same on both"
+            "`cluster.name` must be the same on both, each `cluster.certificate` of an authority in both `cluster.ca`"
         }
         _ => "`cluster.name` and `cluster.secret` must be the same on both",
     }
