@@ -18,6 +18,7 @@ pub use gossip::gossip;
 pub use greeting::greeting;
 pub use reader::reader;
 
+pub use crate::cluster::shard::fuzzing::shard;
 use crate::wire::{self, HEADER_BYTES, Header};
 
 /// A frame header is refused, or writes itself back as it was read.

@@ -28,6 +28,11 @@ fn lanes_of_a_member() {
 }
 
 #[test]
+fn packets_of_shards() {
+    check("shard", super::shard);
+}
+
+#[test]
 fn gossip() {
     check("gossip", super::gossip);
 }

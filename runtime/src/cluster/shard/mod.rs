@@ -13,6 +13,8 @@
 //!   refused or failed, unless an owner died or lost its lease in between;
 //! - a message that nobody accepts is sent on until its deadline, and then its sender is told.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::cluster) mod fuzzing;
 mod handle;
 mod owner;
 mod packet;
