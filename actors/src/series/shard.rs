@@ -11,6 +11,9 @@ use super::history::History;
 use super::tick::{Effect, SeriesName, Tick, TickError};
 use super::window::Unready;
 
+/// No series gets so far: numbers above it are another node's or a disk's mistake, and would run out.
+const SEQ_MAX: u64 = 1 << 62;
+
 /// What is kept of each series, and of how many.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardLimits {
@@ -234,7 +237,8 @@ impl Kept {
 
     fn take(&mut self, log: &SeriesLog) -> Taken {
         let history = &mut self.history;
-        let Some(&(begins, _)) = log.ticks.first().filter(|_| log.first > 0) else { return Taken::Apart };
+        let fits = log.first > 0 && log.first <= SEQ_MAX - (log.ticks.len() as u64).min(SEQ_MAX);
+        let Some(&(begins, _)) = log.ticks.first().filter(|_| fits) else { return Taken::Apart };
         match log.after {
             Some(epoch) if history.epoch(log.first - 1) != Some(epoch) => return Taken::Apart,
             // One that came before, again: what was taken since stays.

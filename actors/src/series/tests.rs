@@ -548,3 +548,17 @@ fn a_shard_has_so_many_series_and_no_more() {
     let known = Tick { series: SeriesName::new("s0").expect("a name"), ..tick(2, 1.0) };
     assert_eq!(shard.feed(&known, 1, &LIMITS), Ok(Effect::Advanced { seq: 2 }));
 }
+
+#[test]
+fn numbers_that_no_series_reaches_are_not_taken() {
+    let limits = ShardLimits { history: 4, series_max: 2, steps: Vec::new() };
+    let mut shard = Shard::default();
+    let mut take = |first| {
+        let ticks = vec![(2, tick(1, 10.0)), (2, tick(2, 20.0))];
+        shard.take(&SeriesLog { series: name(), first, after: None, ticks }, &limits)
+    };
+    assert_eq!(take(1 << 40), Taken::UpTo((1 << 40) + 1));
+    assert_eq!(take(u64::MAX - 2), Taken::Apart);
+    assert_eq!(take(u64::MAX), Taken::Apart);
+    assert_eq!(shard.feed(&tick(3, 30.0), 2, &limits), Ok(Effect::Advanced { seq: (1 << 40) + 2 }));
+}
