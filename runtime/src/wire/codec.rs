@@ -39,8 +39,11 @@ pub fn write<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), CodecErro
         .map_err(|error| CodecError::Malformed(error.to_string()))
 }
 
-/// Decodes a whole body and refuses what is left over. Allocates no more than `LIMIT` bytes for it, or the mebibyte that
-/// serde sets aside for any sequence that claims to be longer.
+/// A text is given its room before it is read: one in a body of at most this is given no more than that.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// Decodes a whole body and refuses what is left over. Allocates no more than `LIMIT` bytes for it, or 64 KiB for one that
+/// is no longer than that, or the mebibyte that serde sets aside for any sequence that claims to be longer.
 ///
 /// # Errors
 /// When the bytes are no such value.
@@ -48,8 +51,17 @@ pub fn read_bounded<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Re
     if bytes.len() > LIMIT {
         return Err(CodecError::TooLarge { bytes: bytes.len(), max: LIMIT });
     }
-    let config: Configuration<LittleEndian, Fixint, Limit<LIMIT>> =
-        bincode::config::standard().with_fixed_int_encoding().with_limit::<LIMIT>();
+    // Every value counts as many bytes against the limit as it takes.
+    if LIMIT > SMALL_BYTES_MAX && bytes.len() <= SMALL_BYTES_MAX {
+        read_within::<T, SMALL_BYTES_MAX>(bytes)
+    } else {
+        read_within::<T, LIMIT>(bytes)
+    }
+}
+
+fn read_within<T: DeserializeOwned, const COUNT_MAX: usize>(bytes: &[u8]) -> Result<T, CodecError> {
+    let config: Configuration<LittleEndian, Fixint, Limit<COUNT_MAX>> =
+        bincode::config::standard().with_fixed_int_encoding().with_limit::<COUNT_MAX>();
     match bincode::serde::decode_from_slice(bytes, config) {
         Ok((value, read)) if read == bytes.len() => Ok(value),
         Ok((_, read)) => Err(CodecError::Malformed(format!("{} bytes are left over", bytes.len() - read))),

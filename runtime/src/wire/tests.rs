@@ -50,6 +50,21 @@ fn a_length_that_no_bytes_follow_is_malformed_and_allocates_nothing() {
 }
 
 #[test]
+fn a_small_body_is_given_little_room_and_a_large_one_what_its_type_allows() {
+    const LIMIT: usize = 4 << 20;
+    let claim = |len: u64| read_bounded::<String, LIMIT>(&[&len.to_le_bytes()[..], b"x"].concat());
+    for len in [100 << 10, LIMIT as u64 - 8] {
+        let refused = claim(len).expect_err("one byte is there").to_string();
+        assert!(refused.contains("LimitExceeded"), "{len}: {refused}");
+    }
+    for len in [1, (64 << 10) - 8, (64 << 10) - 7, LIMIT - 8] {
+        let (text, mut body) = ("x".repeat(len), Vec::new());
+        write(&text, &mut body).unwrap();
+        assert_eq!(read_bounded::<String, LIMIT>(&body), Ok(text), "{len}");
+    }
+}
+
+#[test]
 fn what_is_longer_than_its_type_allows_is_not_read() {
     assert_eq!(read_bounded::<Vec<u8>, 16>(&[0; 17]), Err(CodecError::TooLarge { bytes: 17, max: 16 }));
 }
