@@ -17,6 +17,13 @@ const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Longest name.
 const NAME_LEN_MAX: usize = 128;
 
+/// Longest name of a release.
+const RELEASE_LEN_MAX: usize = 256;
+/// Signals of one node, with those that only a newer program knows.
+const SIGNALS_MAX: usize = 64;
+/// Groups of which a release is remembered; a configuration has fewer.
+const GROUPS_MAX: usize = 256;
+
 /// All of it.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -29,15 +36,36 @@ pub(crate) struct Book {
 
 impl Book {
     /// A node speaks; what it is told.
-    pub(crate) fn hear(&mut self, vitals: NodeVitals, at: Timestamp) -> Orders {
-        self.releases.merge(&vitals.releases);
+    pub(crate) fn hear(&mut self, mut vitals: NodeVitals, at: Timestamp) -> Orders {
+        let releases = std::mem::take(&mut vitals.releases);
+        if are_few(&releases) {
+            self.releases.merge(&releases);
+        }
         let is_told = |name: &str| self.drains.contains(name);
         let drain = is_told(&vitals.node) || vitals.machine.as_deref().is_some_and(is_told);
-        let fits = vitals.node.len() <= NAME_LEN_MAX && vitals.region.len() <= NAME_LEN_MAX;
+        let names = [Some(&vitals.node), Some(&vitals.region), vitals.machine.as_ref()];
+        let fits = names.into_iter().flatten().all(|name| name.len() <= NAME_LEN_MAX)
+            && vitals.measured.len() <= SIGNALS_MAX;
         if fits && (self.nodes.len() < NODES_MAX || self.nodes.contains_key(&vitals.node)) {
             self.nodes.insert(vitals.node.clone(), (at, vitals));
         }
         Orders { drain, releases: self.releases.clone() }
+    }
+
+    /// An operator says what machines of a group are to run from now on.
+    ///
+    /// # Errors
+    /// That is no name of a release.
+    pub(crate) fn order(&mut self, group: String, release: String, at: Timestamp) -> Result<(), String> {
+        let is_word = |c: char| c.is_ascii_graphic();
+        if release.is_empty() || release.len() > RELEASE_LEN_MAX || !release.chars().all(is_word) {
+            return Err("a release is a word of up to 256 visible characters".to_owned());
+        }
+        let stamp = u64::try_from(at.as_millisecond()).unwrap_or(0);
+        // Later than what was said before, whatever the clock of this node says.
+        self.releases.stamp_ms = stamp.max(self.releases.stamp_ms.saturating_add(1));
+        self.releases.by_group.insert(group, release);
+        Ok(())
     }
 
     /// Forgets nodes that have long been silent.
@@ -112,6 +140,16 @@ impl Nodes for Book {
         self.drains.remove(&machine.id.0);
         self.drains.remove(&machine.slot.to_string());
     }
+}
+
+fn are_few(releases: &Releases) -> bool {
+    // One that nothing is later than could never be taken back.
+    releases.stamp_ms < u64::MAX
+        && releases.by_group.len() <= GROUPS_MAX
+        && releases
+            .by_group
+            .iter()
+            .all(|(group, release)| group.len() <= NAME_LEN_MAX && release.len() <= RELEASE_LEN_MAX)
 }
 
 fn report(at: Timestamp, vitals: &NodeVitals) -> NodeReport {
@@ -202,6 +240,48 @@ mod tests {
         assert_eq!(book.asked(at(99), Duration::from_secs(30)), None, "silence is not a demand of none");
         book.hear(vitals("a", None, 0.0), at(99));
         assert_eq!(book.asked(at(99), Duration::from_secs(30)), Some(0.0));
+    }
+
+    fn releases(stamp_ms: u64, group: &str, release: &str) -> Releases {
+        Releases { stamp_ms, by_group: [(group.to_owned(), release.to_owned())].into() }
+    }
+
+    #[test]
+    fn what_an_operator_says_is_later_than_all_that_nodes_have_heard() {
+        let mut book = Book::default();
+        let mut heard = |stamp_ms| {
+            let releases = releases(stamp_ms, "g", "v1");
+            book.hear(NodeVitals { releases, ..vitals("a", None, 0.0) }, at(0));
+            let known = book.releases.stamp_ms;
+            book.order("g".to_owned(), "v2".to_owned(), at(1)).unwrap();
+            (known, book.releases.stamp_ms > known, book.releases.by_group["g"].clone())
+        };
+        let ahead = u64::MAX - 1;
+        assert_eq!(heard(5), (5, true, "v2".to_owned()));
+        let now = u64::try_from(at(1).as_millisecond()).unwrap();
+        assert_eq!(heard(u64::MAX), (now, true, "v2".to_owned()), "nothing could be later");
+        assert_eq!(heard(ahead), (ahead, true, "v2".to_owned()));
+    }
+
+    #[test]
+    fn what_a_node_says_is_bounded() {
+        let long = "x".repeat(RELEASE_LEN_MAX + 1);
+        let mut book = Book::default();
+        book.hear(vitals("a", Some(&long), 0.0), at(0));
+        let measured = vec![(0, 1.0); SIGNALS_MAX + 1];
+        book.hear(NodeVitals { measured, ..vitals("b", None, 0.0) }, at(0));
+        assert_eq!(book.nodes().count(), 0);
+        let many = (0..=GROUPS_MAX).map(|group| (format!("g{group}"), "v1".to_owned())).collect();
+        for releases in
+            [releases(7, "g", &long), releases(7, &long, "v1"), Releases { stamp_ms: 7, by_group: many }]
+        {
+            let told = book.hear(NodeVitals { releases, ..vitals("c", None, 0.0) }, at(0));
+            assert_eq!((told.releases, &book.releases), (Releases::default(), &Releases::default()));
+        }
+        book.hear(NodeVitals { releases: releases(7, "g", "v1"), ..vitals("c", None, 0.0) }, at(0));
+        assert_eq!(book.releases, releases(7, "g", "v1"));
+        // Once is enough.
+        assert!(book.nodes().all(|(_, vitals)| vitals.releases == Releases::default()));
     }
 
     #[test]

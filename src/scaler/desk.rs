@@ -20,9 +20,6 @@ pub(crate) struct Desk {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// Longest name of a release.
-const RELEASE_LEN_MAX: usize = 256;
-
 impl Worker<ToScaler> for Desk {
     fn run(&mut self, inbox: &mut Inbox<ToScaler>) -> Result<(), Failure> {
         while let Some(envelope) = inbox.recv() {
@@ -48,16 +45,7 @@ impl Desk {
             let known = self.groups.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(format!("there is no group `{group}`; there are {known}"));
         }
-        let is_word = |c: char| c.is_ascii_graphic();
-        if release.is_empty() || release.len() > RELEASE_LEN_MAX || !release.chars().all(is_word) {
-            return Err("a release is a word of up to 256 visible characters".to_owned());
-        }
-        let mut book = self.book.lock();
-        let stamp = u64::try_from(wall(&*self.clock).as_millisecond()).unwrap_or(0);
-        // Later than what was said before, whatever the clock of this node says.
-        book.releases.stamp_ms = stamp.max(book.releases.stamp_ms + 1);
-        book.releases.by_group.insert(group, release);
-        drop(book);
+        self.book.lock().order(group, release, wall(&*self.clock))?;
         // One that is waiting already goes round with this too.
         let _ = self.rounds.tell(Nudge);
         Ok(())
