@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use crate::cli::long_table::last_windows;
 use crate::config::{Resolved, Sources, resolve};
+use crate::score::Panel;
 use crate::sealed::container::open;
 use crate::sealed::{ModelKey, Signature, signer_of};
 use crate::security::keys::parse;
@@ -88,6 +89,15 @@ pub fn table(input: &[u8]) -> bool {
     let spec = point_spec(3, 2);
     let Ok(series) = last_windows(input, &spec) else { return false };
     assert!(series.iter().all(|one| one.windows.y.len() == spec.y_len()));
+    true
+}
+
+/// The table that `peregrine score` reads.
+pub fn panel(input: &[u8]) -> bool {
+    let Ok(panel) = Panel::read(input, "y", &["x".to_owned()]) else { return false };
+    assert!(
+        panel.series().iter().all(|one| !one.y().is_empty() && one.y().iter().all(|value| value.is_finite()))
+    );
     true
 }
 

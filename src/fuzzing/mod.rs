@@ -12,14 +12,17 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+pub use crate::cluster::series::fuzzing::series;
 pub use crate::gateway::fuzzing::{
-    body, certificate, command, forecast, headers, infer, message_pack, symbols, ticks, websocket,
+    body, certificate, command, forecast, headers, infer, message_pack, overview, symbols, ticks, websocket,
 };
-pub use files::{config, data, jwks, keys, sealed, signature, table, token};
+pub use files::{config, data, jwks, keys, panel, sealed, signature, table, token};
 pub use market::{calendar, condition, decisions, demand};
 pub use models::{ensemble, model, native};
+pub(crate) use peers::{answer, message};
 pub use peers::{forecasts, platform};
-pub use stores::{journal, ledger, pools, records};
+pub use peregrine_shaders::gpu::fuzzing::kernels;
+pub use stores::{home, journal, ledger, pools, records, scaler};
 
 /// A door for bytes.
 pub type Door = fn(&[u8]) -> bool;
@@ -39,18 +42,24 @@ pub const DOORS: &[(&str, Door)] = &[
     ("forecast", forecast),
     ("forecasts", forecasts),
     ("headers", headers),
+    ("home", home),
     ("infer", infer),
     ("journal", journal),
     ("jwks", jwks),
+    ("kernels", kernels),
     ("keys", keys),
     ("ledger", ledger),
     ("message_pack", message_pack),
     ("model", model),
     ("native", native),
+    ("overview", overview),
+    ("panel", panel),
     ("platform", platform),
     ("pools", pools),
     ("records", records),
+    ("scaler", scaler),
     ("sealed", sealed),
+    ("series", series),
     ("signature", signature),
     ("symbols", symbols),
     ("table", table),

@@ -1,17 +1,18 @@
 //! What a disk may hand back, and programs of the operator print.
 
 use peregrine_actors::audit::{
-    Format, Frames, HEAD_BYTES, HEADER_BYTES, Head, Link, Note, Record, SegmentHeader, frame_at, index,
-    is_intact, unchecked,
+    Format, Frames, HEAD_BYTES, HEADER_BYTES, Head, Link, Note, PredictionId, Record, SegmentHeader,
+    frame_at, index, is_intact, unchecked,
 };
 
 pub use crate::journal::fuzzing::journal;
-pub use crate::scaler::fuzzing::{ledger, pools};
+pub use crate::scaler::fuzzing::{home, ledger, pools, scaler};
 
-/// A segment of audit records, one record, a note, a head or an index: the first byte chooses.
+/// A segment of audit records, one record, a note, a head, an index, or the words by which people ask for one of them:
+/// the first byte chooses.
 pub fn records(input: &[u8]) -> bool {
     let Some((choice, bytes)) = input.split_first() else { return false };
-    match choice % 5 {
+    match choice % 7 {
         0 => segment(bytes),
         1 => Record::decode(bytes).is_ok_and(|record| {
             assert!(record.windows.rows <= bytes.len() && record.values.len() <= bytes.len());
@@ -26,7 +27,13 @@ pub fn records(input: &[u8]) -> bool {
             assert_eq!(head.encode()[..], bytes[..HEAD_BYTES]);
             true
         }),
-        _ => index::find_in(bytes, &[1, u64::MAX]).is_some(),
+        4 => index::find_in(bytes, &[1, u64::MAX]).is_some(),
+        5 => std::str::from_utf8(bytes).is_ok_and(|text| {
+            let id = text.parse::<PredictionId>();
+            assert!(id.is_ok_and(|id| id.to_string() == text) || id.is_err(), "one text for one number");
+            id.is_ok()
+        }),
+        _ => std::str::from_utf8(bytes).is_ok_and(|text| text.parse::<Link>().is_ok()),
     }
 }
 

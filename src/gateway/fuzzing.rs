@@ -12,15 +12,18 @@ use serde::de::IgnoredAny;
 
 use super::body::{Encoding, inflate};
 use super::glimpse::{self, Glimpse};
+use super::overview::relay::{AskOverview, Overviewed};
 use super::stream::{Dialects, agree};
 use super::v1::parse::{forecast_body, windows};
 use super::v2::parse::{infer_request, json_len};
 use super::{guard, neural, series, tls, traced};
 use crate::config::SecurityConfig;
+use crate::fuzzing::{answer, message};
 use crate::journal;
 use crate::security::{Bearer, Security};
 use crate::series_store::SeriesStore;
 use crate::testing::{point_spec, series_spec};
+use crate::top;
 
 pub use super::stream::fuzzing::{command, message_pack, websocket};
 
@@ -111,6 +114,19 @@ pub fn headers(input: &[u8]) -> bool {
     }
     let shakes = agree(&head, Dialects::All).is_ok();
     shakes || context.is_some() || state.is_some() || caller.bearer != Bearer::Nobody
+}
+
+/// That a node asks another how it is, its answer, or what `peregrine top` shows: the first byte chooses.
+pub fn overview(input: &[u8]) -> bool {
+    let Some((choice, bytes)) = input.split_first() else { return false };
+    match choice % 3 {
+        0 => message::<AskOverview>(bytes).is_some(),
+        1 => answer::<AskOverview>(bytes).is_some_and(|answer| match answer {
+            Overviewed::Text(text) => serde_json::from_str::<IgnoredAny>(&text).is_ok(),
+            Overviewed::NotYet => true,
+        }),
+        _ => top::fuzzing::shown(bytes),
+    }
 }
 
 /// A certificate of which the end is wanted, in DER.

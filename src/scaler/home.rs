@@ -84,7 +84,7 @@ impl Home {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Home, String> {
+pub(super) fn read(bytes: &[u8]) -> Result<Home, String> {
     let file: HomeFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if !file.listen.ip().is_loopback() || file.listen.port() == 0 {
         return Err(format!("{} is no address of this machine alone", file.listen));

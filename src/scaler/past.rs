@@ -32,13 +32,7 @@ impl Past {
     /// Tells `demand` what there was.
     pub(crate) fn recall(&mut self, demand: &mut Demand) {
         match read(&self.file) {
-            Ok(text) => {
-                for (at, rate) in text.lines().filter_map(line) {
-                    if demand.recall(at, rate).is_ok() {
-                        self.newest = Some(at);
-                    }
-                }
-            }
+            Ok(text) => self.newest = tell(&text, demand).or(self.newest),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => warn!(file = %self.file.display(), %error, "the demand of the past cannot be read"),
         }
@@ -59,6 +53,12 @@ impl Past {
             Err(error) => warn!(file = %self.file.display(), %error, "the demand of the past cannot be kept"),
         }
     }
+}
+
+/// Tells `demand` what a text says; the last step that it took.
+pub(super) fn tell(text: &str, demand: &mut Demand) -> Option<Timestamp> {
+    let steps = text.lines().filter_map(line);
+    steps.filter(|&(at, rate)| demand.recall(at, rate).is_ok()).last().map(|(at, _)| at)
 }
 
 fn line(line: &str) -> Option<(Timestamp, f64)> {

@@ -6,6 +6,8 @@
 mod demo;
 mod draw;
 mod feed;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod panels;
 mod plain;
 mod state;

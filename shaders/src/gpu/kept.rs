@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 const BYTES_MAX: usize = 256 << 20;
 const MARK_BYTES: usize = 32;
 /// In front of what is kept: who made it, and a digest of both.
-const HEAD_BYTES: usize = 2 * MARK_BYTES;
+pub(super) const HEAD_BYTES: usize = 2 * MARK_BYTES;
 /// Neither group nor others may write: a driver runs what it finds there.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
@@ -60,13 +60,16 @@ impl Kept {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let Some((head, data)) = bytes.split_at_checked(HEAD_BYTES) else { return Ok(None) };
-        let digest = self.digest(data);
-        if head[..MARK_BYTES] != self.maker || head[MARK_BYTES..] != digest {
-            return Ok(None);
-        }
+        let Some(digest) = self.digest_in(&bytes) else { return Ok(None) };
         *self.known.lock() = Some(digest);
         Ok(Some(bytes.split_off(HEAD_BYTES)))
+    }
+
+    /// The digest of what is kept in a file, if it is whole and of this maker.
+    pub(super) fn digest_in(&self, bytes: &[u8]) -> Option<Mark> {
+        let (head, data) = bytes.split_at_checked(HEAD_BYTES)?;
+        let digest = self.digest(data);
+        (head[..MARK_BYTES] == self.maker && head[MARK_BYTES..] == digest).then_some(digest)
     }
 
     /// Keeps this instead. A file is whole or not there, whenever the process ends.

@@ -13,6 +13,8 @@ mod compiler;
 mod device;
 mod executor;
 mod flow;
+#[doc(hidden)]
+pub mod fuzzing;
 mod kept;
 mod kernels;
 mod layout;

@@ -22,7 +22,7 @@ const BYTES_MAX: usize = 16 << 20;
 const HEAD_BYTES: usize = size_of::<Digest>() + size_of::<u32>();
 
 /// By what it was made of.
-type Translation = (Digest, Arc<[u32]>);
+pub(super) type Translation = (Digest, Arc<[u32]>);
 
 /// What a kernel may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Translations {
 }
 
 /// One after the other: digest, count of words, words, all little-endian.
-fn write(all: &[Translation]) -> Vec<u8> {
+pub(super) fn write(all: &[Translation]) -> Vec<u8> {
     let mut data = Vec::new();
     for (digest, words) in all {
         let count = u32::try_from(words.len()).expect("all of them are a few megabytes");
@@ -189,7 +189,7 @@ fn write(all: &[Translation]) -> Vec<u8> {
 }
 
 /// `None`: it is not what [`write`] writes.
-fn read(mut data: &[u8]) -> Option<Vec<Translation>> {
+pub(super) fn read(mut data: &[u8]) -> Option<Vec<Translation>> {
     let mut all = Vec::new();
     while !data.is_empty() {
         let (digest, rest) = data.split_first_chunk()?;

@@ -30,7 +30,7 @@ pub(super) struct Owner {
 }
 
 /// Of a span on another node.
-fn context(trace: [u8; 16], span: [u8; 8]) -> Option<TraceContext> {
+pub(super) fn context(trace: [u8; 16], span: [u8; 8]) -> Option<TraceContext> {
     Some(TraceContext { trace: TraceId::new(trace)?, span: SpanId::new(span)?, sampled: true })
 }
 

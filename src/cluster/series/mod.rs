@@ -3,6 +3,8 @@
 
 mod copies;
 mod desk;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod outlet;
 mod quorum;
 mod source;

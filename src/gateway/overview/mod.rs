@@ -5,7 +5,7 @@
 
 mod board;
 mod reading;
-mod relay;
+pub(super) mod relay;
 mod viewer;
 
 use std::sync::Arc;

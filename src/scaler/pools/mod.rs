@@ -5,7 +5,7 @@ mod folder;
 mod hold;
 pub(super) mod local;
 mod open;
-mod process;
+pub(super) mod process;
 
 pub use command::{CommandPool, Commands};
 pub(super) use folder::Folder;

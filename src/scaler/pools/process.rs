@@ -14,7 +14,7 @@ const PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// What distinguishes a process from all others of this boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Process {
+pub(in crate::scaler) struct Process {
     pid: i32,
     /// In ticks of the kernel since it booted.
     began: u64,
@@ -31,14 +31,14 @@ pub(super) enum Signal {
 
 impl Process {
     /// From a line of `/proc/…/stat`. `None`: it is none, or is of a process that nobody may end.
-    pub(super) fn from_stat(line: &[u8]) -> Option<Self> {
+    pub(in crate::scaler) fn from_stat(line: &[u8]) -> Option<Self> {
         let (process, _) = parse(line)?;
         let is_other = process.pid > 1 && process.pid.unsigned_abs() != std::process::id();
         is_other.then_some(process)
     }
 
     /// The number by which it is known.
-    pub(super) fn pid(self) -> i32 {
+    pub(in crate::scaler) fn pid(self) -> i32 {
         self.pid
     }
 

@@ -165,10 +165,7 @@ impl CommandPool {
         let Some(bytes) = locked.read(&file).map_err(|failed| bad(&failed))? else {
             return Ok(Note::default());
         };
-        let note: NoteFile = serde_json::from_slice(&bytes).map_err(|error| bad(&error))?;
-        let hold =
-            note.hold.map(|hold| hold.hold().ok_or_else(|| bad(&"is held until no time"))).transpose()?;
-        Ok(Note { hold, cordoned: note.cordoned })
+        read_note(&bytes).map_err(|why| bad(&why))
     }
 
     fn keep(&self, locked: &Locked, machine: &MachineId, note: &Note) -> Result<(), PoolError> {
@@ -317,6 +314,18 @@ impl MachinePool for CommandPool {
         };
         self.told(verb, argv, &seen.region, &self.about(&seen)).map(drop)
     }
+}
+
+/// Whether bytes are what is kept of a machine.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(in crate::scaler) fn is_note(bytes: &[u8]) -> bool {
+    read_note(bytes).is_ok()
+}
+
+fn read_note(bytes: &[u8]) -> Result<Note, String> {
+    let note: NoteFile = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let hold = note.hold.map(|hold| hold.hold().ok_or("is held until no time")).transpose()?;
+    Ok(Note { hold, cordoned: note.cordoned })
 }
 
 fn note_file(machine: &MachineId) -> Result<String, PoolError> {
