@@ -373,21 +373,20 @@ fn long_names_hide_no_state_on_a_desk_or_a_phone() {
         ("NODE__NAME", &place),
         ("NODE__REGION", &place),
     ]);
-    let ticks = format!(r#"{{"series":"{}","ts":1,"value":1.0}}"#, "s".repeat(110));
-    assert_eq!(node.post("/v1/ticks", &ticks).status, 200);
     let mut browser = Browser::start();
     for (width, height, is_phone) in [(1200, 900, false), (390, 844, true)] {
         browser.resize(width, height, is_phone);
         visit(&mut browser, node.node.addr);
         browser.until("document.querySelectorAll('#breakers .state').length >= 3");
-        browser.until("document.querySelector('#fan-series option')");
         let hidden = browser.value(
             "[...document.querySelectorAll('#models .state, #breakers .state, #nodes .state')].filter((one) => \
              one.getBoundingClientRect().right > one.closest('.scroll').getBoundingClientRect().right) \
              .map((one) => one.closest('table').id)",
         );
         assert_eq!(hidden, json!([]), "{width} pixels wide");
-        assert_eq!(browser.value("document.querySelector('#models th .name').firstChild.data"), json!(name));
+        let names = "[...document.querySelectorAll('#models th .name')].map((one) => one.firstChild.data)";
+        let names = browser.value(names);
+        assert!(names.as_array().is_some_and(|names| names.contains(&json!(name))), "{names}");
         let wide = browser.value("[document.documentElement.scrollWidth, innerWidth]");
         assert_eq!(wide, json!([width, width]), "as wide as the screen");
     }
