@@ -43,7 +43,7 @@ pub struct Located {
     pub record: Record,
     /// Its rows that were asked for.
     pub rows: Vec<usize>,
-    /// Numbers of predictions in older records of the same name, one of each, the newest first; [`OTHERS_MAX`] at most.
+    /// Numbers of predictions in older records of the same name, one of each, the newest first; a hundred at most.
     pub others: Vec<PredictionId>,
     /// It is what the chain says at this place. That the chain is whole is for `verify` to say.
     pub is_intact: bool,
