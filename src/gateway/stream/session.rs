@@ -50,6 +50,8 @@ pub(super) struct Talk {
     /// What its socket is sent comes out as it goes in: others may write to it.
     is_plain: bool,
     subscriptions: Vec<Entry>,
+    /// Its only subscription has left no waker at the end of its log: its place is to be taken by others.
+    gives_place: bool,
     place: Option<Place>,
     begun: Option<Box<FuturesUnordered<Begun>>>,
     subscribing: bool,
@@ -100,6 +102,7 @@ impl Talk {
             caller,
             is_plain,
             subscriptions: Vec::new(),
+            gives_place: false,
             place: None,
             begun: None,
             subscribing: false,
@@ -243,14 +246,15 @@ impl Session for Talk {
         };
         let (mut fell, mut more) = (false, false);
         let alone = self.is_plain && self.subscriptions.len() == 1;
+        self.gives_place = false;
         for entry in &mut self.subscriptions {
             if !entry.past(&mut counted) {
                 more = true;
                 break;
             }
-            // Who gives its place away is woken by nobody but those who write there.
-            let waker = if alone && fanout::takes(&entry.reader) { None } else { Some(waker) };
-            match entry.reader.read(waker, &mut counted) {
+            // Decided once: meanwhile others may come and go, and who has left no waker must give its place.
+            self.gives_place = alone && fanout::takes(&entry.reader);
+            match entry.reader.read((!self.gives_place).then_some(waker), &mut counted) {
                 Read::Waiting => continue,
                 Read::Full => more = true,
                 Read::Fell => fell = true,
@@ -264,10 +268,12 @@ impl Session for Talk {
 
     fn entrust(&mut self, socket: RawFd, waker: &Waker) {
         if let [entry] = &self.subscriptions[..]
-            && self.is_plain
-            && fanout::takes(&entry.reader)
+            && self.gives_place
         {
             self.place = fanout::join(&self.shared.stream, &entry.reader, socket, waker);
+            if self.place.is_none() {
+                waker.wake_by_ref(); // it reads on by itself
+            }
         }
     }
 
