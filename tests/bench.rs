@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::TestNode;
+use crate::harness::{TestNode, drawn_key};
 use crate::tls::Authority;
 
 const MODEL: &str = "nhits-vol-quantile";
@@ -163,11 +163,7 @@ fn what_cannot_come_to_anything_is_said_before_the_load() {
 #[test]
 fn a_load_that_the_key_may_not_make_is_not_begun() {
     let dir = tempfile::tempdir().expect("a folder");
-    let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
-        .args(["keys", "new", "--name", "eye", "--scope", "observe", "--json"])
-        .output()
-        .expect("the binary starts");
-    let drawn: Value = serde_json::from_slice(&drawn.stdout).expect("JSON");
+    let drawn = drawn_key("eye", &["observe"]);
     let text = |name: &str| drawn[name].as_str().unwrap_or_else(|| panic!("{drawn}"));
     let (file, key) = (dir.path().join("keys.toml"), dir.path().join("eye.key"));
     std::fs::write(&file, text("entry")).expect("written");

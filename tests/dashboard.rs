@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Cases, Fleet, NodeProcess, Post, TestNode, WebSocket, request};
+use crate::harness::{Browser, Cases, Fleet, NodeProcess, Post, TestNode, WebSocket, drawn_key, request};
 
 /// All that a browser loads of the page.
 const PAGE_BYTES_MAX: u64 = 200_000;
@@ -462,12 +462,7 @@ struct Keys {
 
 impl Keys {
     fn draw(scopes: &[&str]) -> Self {
-        let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
-            .args(["keys", "new", "--json", "--name", "desk"])
-            .args(scopes.iter().flat_map(|scope| ["--scope", scope]))
-            .output()
-            .expect("the binary runs");
-        let drawn: Value = serde_json::from_slice(&drawn.stdout).expect("JSON");
+        let drawn = drawn_key("desk", scopes);
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("keys.toml");
         fs::write(&file, drawn["entry"].as_str().expect("an entry")).expect("a file");

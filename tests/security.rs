@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 
-use crate::harness::{CLOSE, Client, Response, TestNode, WebSocket, eventually, masked, request};
+use crate::harness::{CLOSE, Client, Response, TestNode, WebSocket, drawn_key, eventually, masked, request};
 
 const FORECAST: &str = r#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD"}]}"#;
 const TICK: &str = r#"{"series":"a","ts":1700000000000,"value":1.5}"#;
@@ -27,7 +26,7 @@ impl Keys {
 
     /// A new key is in the file, with further lines of its table.
     fn draw(&self, name: &str, scopes: &[&str], lines: &str) -> String {
-        let drawn = keys_new(name, scopes);
+        let drawn = drawn_key(name, scopes);
         let text = fs::read_to_string(&self.file).expect("the file");
         let entry = drawn["entry"].as_str().expect("an entry");
         fs::write(&self.file, format!("{text}{entry}{lines}\n")).expect("the file");
@@ -47,17 +46,6 @@ impl Keys {
     fn path(&self) -> &Path {
         &self.file
     }
-}
-
-fn keys_new(name: &str, scopes: &[&str]) -> Value {
-    let scopes = scopes.iter().flat_map(|scope| ["--scope", scope]);
-    let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
-        .args(["keys", "new", "--json", "--name", name])
-        .args(scopes)
-        .output()
-        .expect("the binary runs");
-    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
-    serde_json::from_slice(&drawn.stdout).expect("JSON")
 }
 
 fn ask(node: &TestNode, method: &str, path: &str, key: &str, body: &str) -> Response {
@@ -424,7 +412,7 @@ fn only_pages_of_named_origins_read_answers_and_subscribe() {
         let preflight = request(addr, "OPTIONS", "/v1/forecast", &[("Origin", foreign), asks], b"");
         assert_eq!((preflight.status, allowed(&preflight)), (401, None), "{foreign}");
     }
-    let open = keys_new("desk", &["predict"]);
+    let open = drawn_key("desk", &["predict"]);
     fs::write(keys.path(), open["entry"].as_str().expect("an entry")).expect("the file");
     node.node.reload.reread().expect("a good file");
     let key = open["key"].as_str().expect("a key");

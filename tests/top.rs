@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::TestNode;
+use crate::harness::{TestNode, drawn_key};
 
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -86,11 +86,7 @@ fn what_cannot_be_shown_is_told_and_has_its_exit_code() {
 #[test]
 fn a_key_opens_what_is_closed() {
     let dir = tempfile::tempdir().expect("a folder");
-    let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
-        .args(["keys", "new", "--name", "eye", "--scope", "observe", "--json"])
-        .output()
-        .expect("the binary starts");
-    let drawn: Value = serde_json::from_slice(&drawn.stdout).expect("JSON");
+    let drawn = drawn_key("eye", &["observe"]);
     let key = drawn["key"].as_str().unwrap_or_else(|| panic!("{drawn}"));
     let file = dir.path().join("keys.toml");
     std::fs::write(&file, drawn["entry"].as_str().unwrap_or_else(|| panic!("{drawn}"))).expect("written");

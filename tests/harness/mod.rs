@@ -21,7 +21,7 @@ pub(crate) use fleet::{Fleet, Load, Post, took};
 pub(crate) use hosts::Hosts;
 pub(crate) use http::{Client, Response, request};
 pub(crate) use node::{PowerSwitch, TestNode, eventually};
-pub(crate) use process::NodeProcess;
+pub(crate) use process::{NodeProcess, drawn_key};
 pub(crate) use proxy::Proxy;
 pub(crate) use receiver::{Answer, Receiver};
 pub(crate) use websocket::{CLOSE, PING, PONG, TEXT, WebSocket, masked};

@@ -5,6 +5,17 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// What `peregrine keys new` says of a key that it draws.
+pub(crate) fn drawn_key(name: &str, scopes: &[&str]) -> serde_json::Value {
+    let drawn = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(["keys", "new", "--json", "--name", name])
+        .args(scopes.iter().flat_map(|scope| ["--scope", scope]))
+        .output()
+        .expect("the binary runs");
+    assert!(drawn.status.success(), "{}", String::from_utf8_lossy(&drawn.stderr));
+    serde_json::from_slice(&drawn.stdout).expect("JSON")
+}
+
 /// A serving node; killed when dropped.
 pub(crate) struct NodeProcess {
     pub(super) child: Child,
