@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::device::{Device, KillSwitch};
 use super::flow::Running;
+use super::halved::Halved;
 use super::kernels::Kernels;
 use super::layout::{self, Layout};
 use super::loaded::Loaded;
@@ -526,8 +527,10 @@ fn encode(
                         pass.dispatch_workgroups(narrow::workgroups(plan, *input, rows), 1, 1);
                     }
                 }
-                for (command, group) in plan.commands.iter().zip(groups) {
-                    let (pipeline, [columns, rows]) = kernels.of(plan.precision, command, rows);
+                let halves = kernels.halves(plan.precision, rows);
+                for ((command, halved), group) in plan.commands.iter().zip(&prepared.halved).zip(groups) {
+                    let halved = if halves { *halved } else { Halved::default() };
+                    let (pipeline, [columns, rows]) = kernels.of(plan.precision, command, halved, rows);
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, group, &[]);
                     pass.dispatch_workgroups(columns, rows, 1);

@@ -3,6 +3,8 @@
 use super::choices::Choices;
 use super::compiler::Source;
 use super::device::{Device, Products};
+use super::halved::Halved;
+use super::matrices;
 use super::narrow;
 use super::params::PARAM_BYTES;
 use super::variants::{self, Arithmetic, Variant, is_plain};
@@ -52,7 +54,7 @@ pub(super) struct Kernels {
     attention: wgpu::ComputePipeline,
     /// Arena, parameters, batch, weights, and what the host reads.
     pub(super) weighted: wgpu::BindGroupLayout,
-    /// The same and the weights once more, of which the halves end where the bias begins.
+    /// The same and the weights once more, of which the halves end where the bias begins, and the arena once more.
     pub(super) halved: wgpu::BindGroupLayout,
     /// Arena, parameters, batch.
     pub(super) weightless: wgpu::BindGroupLayout,
@@ -66,6 +68,8 @@ struct Weighted {
     plain: Linears,
     /// Made for the first plan that needs them.
     general: Option<Linears>,
+    /// By cooperative matrices, for plain layers with halves in the arena; `None`: nothing is multiplied so.
+    halved: Option<Halves>,
     recurrent: wgpu::ComputePipeline,
     /// Widens inputs that cross the bus as halves.
     widen: Option<wgpu::ComputePipeline>,
@@ -73,6 +77,10 @@ struct Weighted {
 
 /// In the order of [`Variant::ALL`]; `None`: the driver refused it. One is there.
 type Linears = [Option<wgpu::ComputePipeline>; Variant::ALL.len()];
+
+/// In the order of [`Halved::ALL`], each by small tiles and by large ones.
+type Halves = [wgpu::ComputePipeline; 2 * Halved::ALL.len()];
+const HALVES_TILES: [matrices::Tile; 2] = [matrices::SMALL, matrices::LARGE];
 
 impl Kernels {
     pub(super) fn compile(device: &Device) -> Result<Self, ExecuteError> {
@@ -103,17 +111,23 @@ impl Kernels {
         Ok(())
     }
 
-    /// Pipeline and workgroups of one command over `rows` rows.
+    /// Pipeline and workgroups of one command over `rows` rows. What is halved is only so where [`halves`](Self::halves) says it.
     pub(super) fn of(
         &self,
         precision: Precision,
         command: &Command,
+        halved: Halved,
         rows: usize,
     ) -> (&wgpu::ComputePipeline, [u32; 2]) {
         let weighted = self.weighted(precision);
         let counts = workgroups(command, rows);
         let pipeline = match command {
-            Command::Linear(linear) => return self.linear(weighted, linear, rows),
+            Command::Linear(linear) => match (halved.index(), &weighted.halved) {
+                (Some(index), Some(kernels)) => {
+                    return self.halved_linear(weighted, &kernels[2 * index..], linear, rows);
+                }
+                _ => return self.linear(weighted, linear, rows),
+            },
             Command::Pool(_) => &self.pool,
             Command::Move(_) => &self.moves,
             Command::Affine(_) => &self.affine,
@@ -138,6 +152,12 @@ impl Kernels {
     /// How matrices that are kept so are multiplied, once a plan with such has been prepared.
     pub(super) fn arithmetic(&self, precision: Precision) -> Arithmetic {
         self.weighted(precision).arithmetic
+    }
+
+    /// Whether plain layers over so many rows are multiplied by cooperative matrices, and their sides may be halves.
+    pub(super) fn halves(&self, precision: Precision, rows: usize) -> bool {
+        let weighted = self.weighted(precision);
+        weighted.halved.is_some() && rows > weighted.arithmetic.few_lines_max()
     }
 
     /// Variants of layers that the driver refused.
@@ -168,6 +188,22 @@ impl Kernels {
         let mut best = self.choices.of(linear, rows, weighted.arithmetic);
         let fits = best.find_map(|variant| self.variant(weighted, linear, rows, variant));
         fits.expect("a plan whose dispatches do not fit is refused")
+    }
+
+    /// By the first two of `kernels`.
+    fn halved_linear<'a>(
+        &self,
+        weighted: &Weighted,
+        kernels: &'a [wgpu::ComputePipeline],
+        linear: &Linear,
+        rows: usize,
+    ) -> (&'a wgpu::ComputePipeline, [u32; 2]) {
+        let variant = match self.choices.of(linear, rows, weighted.arithmetic).next() {
+            Some(Variant::LargeTile) => Variant::LargeTile,
+            _ => Variant::SmallTile,
+        };
+        let counts = variant.workgroups(linear.weights.out_width, rows, weighted.arithmetic);
+        (&kernels[usize::from(variant == Variant::LargeTile)], counts.map(narrow))
     }
 
     fn variant<'a>(
@@ -247,7 +283,11 @@ impl Weighted {
             Arithmetic::Half | Arithmetic::Matrices { .. } => Some(narrow::pipeline(device, of_recurrent)?),
         };
         let plain = linears(device, of_layers, true, arithmetic)?;
-        Ok(Self { arithmetic, plain, general: None, recurrent, widen })
+        let halved = match arithmetic {
+            Arithmetic::Single | Arithmetic::Half => None,
+            Arithmetic::Matrices { lanes } => Some(halves(device, of_layers, lanes)?),
+        };
+        Ok(Self { arithmetic, plain, general: None, halved, recurrent, widen })
     }
 }
 
@@ -261,7 +301,8 @@ fn halves_of(device: &Device) -> Arithmetic {
         [true, false].into_iter().try_for_each(|plain| {
             // One that is refused here may have taken the device with it.
             each_linear(apart, &layout, plain, arithmetic).into_iter().try_for_each(|made| made.map(drop))
-        })
+        })?;
+        halves(apart, &layout, lanes).map(drop)
     });
     match tried {
         Ok(_) => arithmetic,
@@ -343,6 +384,14 @@ fn each_linear(
     device.compiler.each(device, sources)
 }
 
+fn halves(device: &Device, bindings: &wgpu::BindGroupLayout, lanes: usize) -> Result<Halves, ExecuteError> {
+    let sources = std::array::from_fn(|at| {
+        let (name, wgsl) = variants::of_halves(HALVES_TILES[at % 2], lanes, Halved::ALL[at / 2]);
+        Source { name, wgsl, bindings }
+    });
+    device.compiler.pipelines(device, sources)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Bindings {
     Weighted,
@@ -373,6 +422,7 @@ fn bindings(device: &wgpu::Device, kind: Bindings) -> wgpu::BindGroupLayout {
     }
     if kind == Bindings::Halved {
         entries.push(buffer(5, wgpu::BufferBindingType::Storage { read_only: true }, 16));
+        entries.push(buffer(6, wgpu::BufferBindingType::Storage { read_only: false }, 16));
     }
     if kind == Bindings::Flow {
         // As long as there are inputs.

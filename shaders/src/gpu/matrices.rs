@@ -2,10 +2,12 @@
 //! time and sums in f32, in units of the device that do nothing else (`SPV_KHR_cooperative_matrix`).
 //!
 //! Text, for the reasons of [`tiles`](super::tiles), and appended to linear.wgsl in the same way. Inputs are rounded to
-//! halves on their way into workgroup memory. All control flow around a product is the same for all invocations.
+//! halves on their way into workgroup memory, unless they lie in the arena as such. All control flow around a product is the
+//! same for all invocations.
 
 use std::fmt::Write;
 
+use super::halved::Halved;
 use super::weights::HALF_TILE_DEPTH;
 
 /// Lines, outputs and input columns of one product.
@@ -15,6 +17,18 @@ const GAP: usize = 2;
 
 /// What a module with such an entry point begins with.
 pub(super) const ENABLE: &str = "enable f16;\nenable wgpu_cooperative_matrix;\n";
+
+/// What layers with halves in the arena have besides.
+const HALVES: &str = "
+// The arena once more: where a row of halves begins it would begin as f32.
+@group(0) @binding(6) var<storage, read_write> halves: array<vec4<f16>>;
+
+// As `finish` of a layer without init and mask.
+fn finish_halves(line: u32, out_vec4: u32, bias_here: vec4<f32>, total: vec4<f32>) {
+    if line < line_count() && out_vec4 < linear_params.out_vec4s {
+        halves[dst_of(line) / 2u + out_vec4] = vec4<f16>(bend(total + bias_here));
+    }
+}";
 
 /// The shape of a workgroup's tile, and of the part of it that one subgroup has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +41,14 @@ pub(super) struct Tile {
     depth: usize,
     /// Lines and outputs of a subgroup.
     part: [usize; 2],
-    /// Tiles in workgroup memory: with two, one is filled while the other is read.
-    buffers: usize,
 }
 
 /// Several workgroups fit a multiprocessor: for layers that have few tiles.
 pub(super) const SMALL: Tile =
-    Tile { name: "linear_small_matrices", lines: 64, outputs: 64, depth: 64, part: [32, 32], buffers: 2 };
+    Tile { name: "linear_small_matrices", lines: 64, outputs: 64, depth: 64, part: [16, 32] };
 /// Half the traffic for the same products.
 pub(super) const LARGE: Tile =
-    Tile { name: "linear_large_matrices", lines: 128, outputs: 128, depth: 32, part: [64, 32], buffers: 2 };
+    Tile { name: "linear_large_matrices", lines: 128, outputs: 128, depth: 64, part: [64, 32] };
 
 const _: () = assert!(
     HALF_TILE_DEPTH.is_multiple_of(SMALL.depth) && HALF_TILE_DEPTH.is_multiple_of(LARGE.depth),
@@ -45,14 +57,14 @@ const _: () = assert!(
 
 impl Tile {
     /// For subgroups of `lanes` invocations.
-    pub(super) fn wgsl(self, lanes: usize) -> String {
+    pub(super) fn wgsl(self, lanes: usize, halved: Halved) -> String {
         let mut text = String::new();
-        self.write(&mut text, lanes).expect("a string takes any text");
+        self.write(&mut text, lanes, halved).expect("a string takes any text");
         text
     }
 
-    fn write(self, to: &mut String, lanes: usize) -> std::fmt::Result {
-        let Self { name, lines, outputs, depth, part: [part_lines, part_outputs], buffers } = self;
+    fn write(self, to: &mut String, lanes: usize, halved: Halved) -> std::fmt::Result {
+        let Self { name, lines, outputs, depth, part: [part_lines, part_outputs] } = self;
         let across = outputs / part_outputs;
         let subgroups = lines / part_lines * across;
         let invocations = subgroups * lanes;
@@ -63,11 +75,16 @@ impl Tile {
         assert_eq!(src_loads * invocations, lines * depth4, "whole loads");
         assert_eq!(weight_loads * invocations, depth * outputs4, "whole loads");
         let (tall, wide) = (part_lines / SIDE, part_outputs / SIDE);
+        if halved.index().is_some() {
+            writeln!(to, "{HALVES}")?;
+        }
+        let (src_type, finish) =
+            (if halved.src { "f16" } else { "f32" }, if halved.dst { "finish_halves" } else { "finish" });
         writeln!(
             to,
             "
-var<workgroup> {name}_src: array<vec4<f16>, {src_twice}>; // [buffer][line][k / 4], with gaps
-var<workgroup> {name}_weights: array<vec4<f16>, {weight_twice}>; // [buffer][k][output / 4], with gaps
+var<workgroup> {name}_src: array<vec4<f16>, {src_cells}>; // [line][k / 4], with gaps
+var<workgroup> {name}_weights: array<vec4<f16>, {weight_cells}>; // [k][output / 4], with gaps
 var<workgroup> {name}_sums: array<f32, {sums}>; // a product's a subgroup
 
 @compute @workgroup_size({invocations})
@@ -78,11 +95,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
     let lane = index % {lanes}u;
     let part_line = subgroup / {across}u * {part_lines}u;
     let part_out = subgroup % {across}u * {part_outputs}u;
-    var src_from = 0u;
-    var weights_from = 0u;
     var k_load = 0u;",
-            src_twice = buffers * src_cells,
-            weight_twice = buffers * weight_cells,
             sums = subgroups * SIDE * SIDE,
         )?;
         for i in 0..src_loads {
@@ -93,7 +106,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
     let src_k_{i} = (index + {cell}u) % {depth4}u * 4u;
     let src_{i} = src_of(min(tile.y * {lines}u + src_row_{i}, line_last));
     let src_cell_{i} = src_row_{i} * {src_row}u + src_k_{i} / 4u;
-    var src_load_{i}: vec4<f32>;"
+    var src_load_{i}: vec4<{src_type}>;"
             )?;
         }
         for i in 0..weight_loads {
@@ -115,6 +128,10 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         let load = |to: &mut String| -> std::fmt::Result {
             writeln!(to, "        {{\n        let k = min(k_load, linear_params.in_padded - {depth}u);")?;
             for i in 0..src_loads {
+                if halved.src {
+                    writeln!(to, "        src_load_{i} = halves[src_{i} / 2u + (src_k_{i} + k) / 4u];")?;
+                    continue;
+                }
                 writeln!(
                     to,
                     "        if PLAIN {{ src_load_{i} = places(src_{i} + src_k_{i}, k); }} \
@@ -131,12 +148,12 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
                 // What lies behind the last column is somebody else's.
                 writeln!(
                     to,
-                    "        {name}_src[src_from + src_cell_{i}] = vec4<f16>(select(vec4<f32>(), src_load_{i}, \
+                    "        {name}_src[src_cell_{i}] = vec4<f16>(select(vec4<{src_type}>(), src_load_{i}, \
                      !PLAIN || k_load - {depth}u + src_k_{i} < linear_params.in_width));"
                 )?;
             }
             for i in 0..weight_loads {
-                writeln!(to, "        {name}_weights[weights_from + weight_cell_{i}] = weight_load_{i};")?;
+                writeln!(to, "        {name}_weights[weight_cell_{i}] = weight_load_{i};")?;
             }
             Ok(())
         };
@@ -154,14 +171,14 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
                 let at = i * SIDE * src_row + k * SIDE / 4;
                 writeln!(
                     to,
-                    "            let x_{i} = coopLoadT<coop_mat16x16<f16,A>>(&{name}_src[src_from + part_line * {src_row}u + {at}u], {src_row}u);"
+                    "            let x_{i} = coopLoadT<coop_mat16x16<f16,A>>(&{name}_src[part_line * {src_row}u + {at}u], {src_row}u);"
                 )?;
             }
             for j in 0..wide {
                 let at = k * SIDE * weight_row + j * SIDE / 4;
                 writeln!(
                     to,
-                    "            let w_{j} = coopLoadT<coop_mat16x16<f16,B>>(&{name}_weights[weights_from + part_out / 4u + {at}u], {weight_row}u);"
+                    "            let w_{j} = coopLoadT<coop_mat16x16<f16,B>>(&{name}_weights[part_out / 4u + {at}u], {weight_row}u);"
                 )?;
                 for i in 0..tall {
                     writeln!(to, "            sum_{i}_{j} = coopMultiplyAdd(x_{i}, w_{j}, sum_{i}_{j});")?;
@@ -169,15 +186,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
             }
             writeln!(to, "        }}")?;
         }
-        if buffers == 2 {
-            writeln!(
-                to,
-                "        src_from = {src_cells}u - src_from;
-        weights_from = {weight_cells}u - weights_from;"
-            )?;
-        } else {
-            writeln!(to, "        workgroupBarrier();")?;
-        }
+        writeln!(to, "        workgroupBarrier();")?;
         store(to)?;
         writeln!(
             to,
@@ -196,7 +205,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         let total = vec4<f32>({name}_sums[at], {name}_sums[at + 1u], {name}_sums[at + 2u], {name}_sums[at + 3u]);
         let line = tile.y * {lines}u + part_line + {line}u + cell / {row}u;
         let out_vec4 = tile.x * {outputs4}u + (part_out + {out}u) / 4u + cell % {row}u;
-        finish(line, out_vec4, bias(min(out_vec4, out_vec4s - 1u)), total);
+        {finish}(line, out_vec4, bias(min(out_vec4, out_vec4s - 1u)), total);
     }}
     subgroupBarrier();",
                 cells = SIDE * SIDE / 4,

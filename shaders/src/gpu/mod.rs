@@ -15,6 +15,7 @@ mod executor;
 mod flow;
 #[doc(hidden)]
 pub mod fuzzing;
+mod halved;
 mod kept;
 mod kernels;
 mod layout;

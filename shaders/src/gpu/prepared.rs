@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::device::{Device, Flows};
 use super::executor::LANES;
 use super::flow::{self, Flow, Form, Running};
+use super::halved::{self, Halved};
 use super::kernels::{Kernels, workgroups};
 use super::layout::{self, Layout};
 use super::memory::{Memory, Need};
@@ -23,6 +24,8 @@ pub(super) struct Prepared {
     pub(super) chunk_rows_max: usize,
     /// Whether the last layer stores the plan's output where the host reads it.
     pub(super) sinks: bool,
+    /// By command: what lies in the arena as halves, in batches for which the kernels have that.
+    pub(super) halved: Vec<Halved>,
     map: WeightMap,
     weights: wgpu::Buffer,
     params: wgpu::Buffer,
@@ -134,6 +137,7 @@ impl Prepared {
         fill(&weights, &fit.map, plan)?;
         let plan = Arc::clone(plan);
         let sinks = sinks(&plan);
+        let halved = halved::sides(&plan);
         let bound = [const { None }; LANES];
         let flow = match device.flows {
             Flows::None => None,
@@ -152,6 +156,7 @@ impl Prepared {
             plan,
             chunk_rows_max,
             sinks,
+            halved,
             map: fit.map.clone(),
             weights,
             params,
@@ -316,8 +321,9 @@ impl Prepared {
             entries.push(sink.as_entire_binding());
             layout = &kernels.weighted;
             if has_halves(&self.plan, index) {
-                // The same once more, for the bias behind the halves.
+                // The same once more, for the bias behind the halves, and for what lies in the arena as halves.
                 entries.push(range(&self.weights, span.byte_offset, span.bytes));
+                entries.push(memory.arena.buffer().as_entire_binding());
                 layout = &kernels.halved;
             }
         }

@@ -4,15 +4,16 @@ use std::mem::offset_of;
 use std::sync::Arc;
 
 use super::adapter::choose;
+use super::halved::Halved;
 use super::kernels::SOURCES;
 use super::layout::{Layout, SLACK_BYTES, capacity_rows, chunk_rows_max, chunks};
 use super::params::{
     AffineParams, AttentionParams, BatchParams, LayerNormParams, LinearParams, MovesParams, PoolParams,
     RecurrentParams,
 };
-use super::variants::{Arithmetic, Variant, recurrent, slice_len};
+use super::variants::{Arithmetic, Variant, of_halves, recurrent, slice_len};
 use super::weights::{WeightMap, pack};
-use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError};
+use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError, matrices};
 use crate::{Activation, Init, Linear, Plan, PlanBuilder, Precision, Weights};
 
 use AdapterChoice::{Any, Hardware, Software};
@@ -280,6 +281,17 @@ fn every_variant_of_a_layer_is_valid_and_has_its_entry_point() {
                 module.entry_points.iter().any(|entry| entry.name == entry_point),
                 "{variant:?}, {arithmetic:?}"
             );
+        }
+    }
+}
+
+#[test]
+fn layers_with_halves_in_the_arena_are_valid() {
+    for halved in Halved::ALL {
+        for tile in [matrices::SMALL, matrices::LARGE] {
+            let (entry_point, source) = of_halves(tile, 32, halved);
+            let module = valid(&source);
+            assert!(module.entry_points.iter().any(|entry| entry.name == entry_point), "{halved:?}");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::halved::Halved;
 use super::kernels::SOURCES;
 use super::weights::TILE_DEPTH;
 use super::{matrices, tiles};
@@ -158,14 +159,12 @@ impl Variant {
 
     /// The kernel, for layers that are [`is_plain`] or for all, where a workgroup has `workgroup_bytes` of memory.
     pub(super) fn wgsl(self, plain: bool, arithmetic: Arithmetic, workgroup_bytes: usize) -> String {
-        let (_, source) =
-            SOURCES.iter().find(|(stem, _)| *stem == "linear").expect("linear.wgsl is a source");
-        let source = set(source, "PLAIN: bool = false", &format!("PLAIN: bool = {plain}"));
+        let source = source(plain);
         match (self, arithmetic) {
             (Self::Line, _) => set(&keeping(&source, arithmetic), "LINES: u32 = 4u", "LINES: u32 = 1u"),
             (Self::Lines, _) => keeping(&source, arithmetic),
             (Self::TinyTile | Self::PairedTile | Self::SmallTile, Arithmetic::Matrices { lanes }) => {
-                keeping(&source, arithmetic) + &matrices::SMALL.wgsl(lanes)
+                keeping(&source, arithmetic) + &matrices::SMALL.wgsl(lanes, Halved::default())
             }
             (Self::TinyTile, _) => keeping(&source, arithmetic) + &tiles::TINY.within(workgroup_bytes).wgsl(),
             (Self::PairedTile, _) => {
@@ -173,11 +172,16 @@ impl Variant {
             }
             (Self::SmallTile, _) => keeping(&source, arithmetic) + &tiles::SMALL.wgsl(),
             (Self::LargeTile, Arithmetic::Matrices { lanes }) => {
-                keeping(&source, arithmetic) + &matrices::LARGE.wgsl(lanes)
+                keeping(&source, arithmetic) + &matrices::LARGE.wgsl(lanes, Halved::default())
             }
             (Self::LargeTile, _) => keeping(&source, arithmetic) + &tiles::LARGE.wgsl(),
         }
     }
+}
+
+/// Entry point and text of a plain layer by a tile of cooperative matrices, some sides of which are halves in the arena.
+pub(super) fn of_halves(tile: matrices::Tile, lanes: usize, halved: Halved) -> (&'static str, String) {
+    (tile.name, keeping(&source(true), Arithmetic::Matrices { lanes }) + &tile.wgsl(lanes, halved))
 }
 
 /// Of all kernels between which there is a choice, as they are for a large device.
@@ -185,6 +189,12 @@ pub(super) fn texts() -> impl Iterator<Item = String> {
     let arithmetics = [Arithmetic::Single, Arithmetic::Half, Arithmetic::Matrices { lanes: 32 }];
     let each = move |variant: Variant| arithmetics.map(|arithmetic| variant.wgsl(true, arithmetic, 48 << 10));
     Variant::ALL.into_iter().flat_map(each)
+}
+
+/// linear.wgsl, for layers that are [`is_plain`] or for all.
+fn source(plain: bool) -> String {
+    let (_, source) = SOURCES.iter().find(|(stem, _)| *stem == "linear").expect("linear.wgsl is a source");
+    set(source, "PLAIN: bool = false", &format!("PLAIN: bool = {plain}"))
 }
 
 /// linear.wgsl with its weights declared for an arithmetic.
