@@ -1,11 +1,13 @@
 //! Who is there: chitchat's gossip and failure detector, turned into one picture of the members.
 //!
-//! The shell; what a record means is in `record.rs`, how gossip travels in `gossip.rs`.
+//! The shell; who is gone is decided in `verdicts.rs`, what a record means is in `record.rs`, how gossip travels in
+//! `gossip.rs`.
 
 mod gossip;
 mod record;
 #[cfg(test)]
 mod sim;
+mod verdicts;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -29,7 +31,8 @@ pub(crate) use gossip::read as read_gossip;
 pub(crate) use record::Record;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use record::member as record_member;
-use record::{CUT, LOAD, RECORD};
+use record::{CUT, LOAD, MISSED, RECORD};
+use verdicts::{Heard, TICK, Verdicts};
 
 /// How quickly the absence of a member is noticed, and what that costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,12 +79,6 @@ pub trait Discovery: Send + Sync + 'static {
 const DISCOVER_ALONE: Duration = Duration::from_millis(500);
 const DISCOVER_JOINED: Duration = Duration::from_secs(10);
 const DISCOVER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Housekeeping: round trips, cut members, our own stalls.
-const TICK: Duration = Duration::from_millis(100);
-/// A tick this late means that this node did not run: what it has not heard meanwhile says nothing.
-const STALL: Duration = Duration::from_millis(400);
-/// How long after a stall nobody is declared dead: the others' heartbeats come in first.
-const STALL_GRACE: Duration = Duration::from_millis(600);
 /// Lives that said goodbye, remembered until the gossip has forgotten them.
 const LEFT_MAX: usize = 4096;
 
@@ -113,7 +110,8 @@ impl Membership {
         let values = vec![(RECORD.to_owned(), parts.announcement.record.to_text())];
         let chitchat = spawn_chitchat(config, values, &transport).await?;
         let membership = Arc::new(Self { chitchat, announced: Mutex::new(parts.announcement) });
-        tokio::spawn(watch(Arc::clone(net), Arc::clone(&membership), parts.goodbyes));
+        let verdicts = Verdicts::new(net.me.id.clone(), parts.detector.dead_grace, Instant::now());
+        tokio::spawn(watch(Arc::clone(net), Arc::clone(&membership), verdicts, parts.goodbyes));
         if let Some(discovery) = parts.discovery {
             tokio::spawn(discover(Arc::clone(net), Arc::clone(&membership), discovery));
         }
@@ -169,17 +167,15 @@ pub(crate) fn chitchat_config(id: ChitchatId, cluster: String, detector: &Detect
 async fn watch(
     net: Arc<Net>,
     membership: Arc<Membership>,
+    mut verdicts: Verdicts,
     mut goodbyes: mpsc::Receiver<(NodeId, Incarnation)>,
 ) {
     let mut live = membership.chitchat.with_chitchat(|chitchat| chitchat.live_nodes_watcher()).await;
     let mut stopping = net.stopping.subscribe();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last_tick = Instant::now();
-    let mut stalled_until = None::<Instant>;
-    let mut spared = HashSet::new();
     let mut left = HashSet::new();
-    let mut published_cut = Vec::new();
+    let mut said = [(CUT, String::new()), (MISSED, String::new())];
     loop {
         tokio::select! {
             changed = live.changed() => if changed.is_err() {
@@ -193,42 +189,28 @@ async fn watch(
                 left.insert(life);
             }
             _ = ticks.tick() => {
-                let now = Instant::now();
-                if now - last_tick > TICK + STALL {
-                    tracing::warn!(late_ms = (now - last_tick).as_millis() as u64, "this node did not run");
-                    stalled_until = Some(now + STALL_GRACE);
-                }
-                last_tick = now;
+                verdicts.tick(Instant::now());
                 measure(&net);
-                let cut = net.cut_from();
-                if cut != published_cut {
-                    let names: Vec<&str> = cut.iter().map(NodeId::as_str).collect();
-                    let text = names.join(" ");
-                    membership.chitchat.with_chitchat(|chitchat| chitchat.self_node_state().set(CUT, &text)).await;
-                    published_cut = cut;
-                }
             }
             () = stopped(&mut stopping) => return,
         }
-        let doubtful = stalled_until.is_some_and(|until| Instant::now() < until);
         let before = Arc::clone(&net.view.borrow());
         let announced = membership.announced.lock().clone();
-        let mut members = members(&net, &live.borrow_and_update().clone(), &left, &announced);
-        if doubtful {
-            for (id, member) in &before.members {
-                let gone = left.contains(&(id.clone(), member.incarnation));
-                if !gone && !members.contains_key(id) {
-                    if spared.insert(id.clone()) {
-                        tracing::warn!(member = %id, "silent, but this node did not run itself: not declared gone yet");
-                    }
-                    members.insert(id.clone(), member.clone());
-                }
-            }
-        } else {
-            spared.clear();
-        }
+        let heard = heard(&net, &live.borrow_and_update().clone(), &left, &announced);
+        let members = verdicts.judge(&before.members, heard, Instant::now());
         if members != before.members {
             net.enter_view(Arc::new(View { members, revision: before.revision + 1 }));
+        }
+        let cut = net.cut_from();
+        let cut = cut.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" ");
+        for ((key, said), now) in said.iter_mut().zip([cut, record::lives_to_text(verdicts.missed())]) {
+            if *said != now {
+                membership
+                    .chitchat
+                    .with_chitchat(|chitchat| chitchat.self_node_state().set(*key, &now))
+                    .await;
+                *said = now;
+            }
         }
     }
 }
@@ -240,13 +222,14 @@ async fn stopped(stopping: &mut tokio::sync::watch::Receiver<bool>) {
 }
 
 /// Of each name the latest life, and this node as it says it is.
-fn members(
+fn heard<'a>(
     net: &Net,
     live: &BTreeMap<ChitchatId, NodeState>,
-    left: &HashSet<(NodeId, Incarnation)>,
+    left: &'a HashSet<(NodeId, Incarnation)>,
     announced: &Announcement,
-) -> BTreeMap<NodeId, Member> {
+) -> Heard<'a> {
     let mut members = BTreeMap::new();
+    let mut misses = BTreeMap::new();
     for (id, state) in live {
         let life = (&*id.node_id, id.generation_id, id.gossip_advertise_addr);
         if record::has_left(|key| state.get(key)) {
@@ -262,6 +245,7 @@ fn members(
         let later =
             members.get(&member.id).is_none_or(|known: &Member| known.incarnation < member.incarnation);
         if later {
+            misses.insert(member.id.clone(), record::missed(|key| state.get(key)));
             members.insert(member.id.clone(), member);
         }
     }
@@ -281,7 +265,7 @@ fn members(
         };
         members.insert(net.me.id.clone(), myself);
     }
-    members
+    Heard { members, misses, left }
 }
 
 fn measure(net: &Net) {

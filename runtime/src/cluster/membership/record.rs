@@ -14,6 +14,7 @@ use crate::wire;
 pub(crate) const RECORD: &str = "record";
 pub(crate) const LOAD: &str = "load";
 pub(crate) const CUT: &str = "cut";
+pub(crate) const MISSED: &str = "missed";
 
 /// Longest record in its written form; longer ones are nobody's.
 const RECORD_TEXT_MAX: usize = 48 << 10;
@@ -66,6 +67,22 @@ fn digit(byte: u8) -> Option<u8> {
         b'a'..=b'f' => Some(byte - b'a' + 10),
         _ => None,
     }
+}
+
+/// Lives as gossip carries them: names and incarnations in turn.
+pub(crate) fn lives_to_text<'a>(lives: impl Iterator<Item = (&'a NodeId, Incarnation)>) -> String {
+    let words: Vec<String> = lives.map(|(id, incarnation)| format!("{id} {}", incarnation.0)).collect();
+    words.join(" ")
+}
+
+/// The lives that a node says it misses; what is none is left out.
+pub(crate) fn missed<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Vec<(NodeId, Incarnation)> {
+    let mut words = get(MISSED).unwrap_or_default().split(' ');
+    let mut pairs = std::iter::from_fn(|| Some((words.next()?, words.next()?)));
+    let lives = pairs.by_ref().filter_map(|(id, incarnation)| {
+        Some((NodeId::new(id).ok()?, Incarnation(incarnation.parse().ok()?)))
+    });
+    lives.take(NAMES_MAX).collect()
 }
 
 /// Whether a node says that it is gone.
