@@ -120,7 +120,7 @@ impl QuicFabric {
         let mut config = EndpointConfig::default();
         config
             .max_udp_payload_size(options.packet_bytes_max())
-            .map_err(|_| BindError::Options("a packet has 1200 to 8192 bytes"))?;
+            .map_err(|_| BindError::Options("a packet has 1200 to 6550 bytes"))?;
         let failed = |source| BindError::Socket { addr: listen, source };
         let socket = udp_socket(listen, &options).map_err(failed)?;
         let listener = (*answering.network).clone();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 
 use super::BindError;
@@ -45,7 +46,7 @@ impl Default for QuicOptions {
             idle_max: Duration::from_millis(1100),
             keep_alive_every: Duration::from_millis(250),
             packet_bytes: 1372, // 1420 of WireGuard less the headers of IPv6 and UDP
-            packet_bytes_loopback: 1372,
+            packet_bytes_loopback: PACKET_BYTES_MAX,
             segmentation_offload: false,
             lane_window_bytes: 4 * 1024 * 1024,
             datagram_buffer_bytes: 256 * 1024,
@@ -69,14 +70,17 @@ pub(super) enum Role {
 /// region would cost the whole handshake its time.
 const RTT_ASSUMED: Duration = Duration::from_millis(50);
 
-/// A packet larger than the first congestion window (12,000 bytes) would never be sent.
-const PACKET_BYTES_MAX: u16 = 8192;
+/// Ten packets are handed to the kernel at once, and it takes no more than 65,507 bytes.
+const PACKET_BYTES_MAX: u16 = 6550;
+/// What may be under way before anything is acknowledged, in packets. A handshake fills two to the brim on either
+/// side, so that a window of fewer would hold it up.
+const FIRST_WINDOW_PACKETS: u64 = 10;
 
 impl QuicOptions {
     pub(super) fn checked(&self) -> Result<(), BindError> {
         let sizes = 1200..=PACKET_BYTES_MAX;
         if !sizes.contains(&self.packet_bytes) || !sizes.contains(&self.packet_bytes_loopback) {
-            return Err(BindError::Options("a packet has 1200 to 8192 bytes"));
+            return Err(BindError::Options("a packet has 1200 to 6550 bytes"));
         }
         if self.keep_alive_every * 2 > self.idle_max {
             return Err(BindError::Options("keep-alive has to be at most half of the idle time"));
@@ -99,6 +103,8 @@ impl QuicOptions {
         let lanes = u32::try_from(Lane::ALL.len()).unwrap_or(u32::MAX);
         let link_window_bytes = u64::from(self.lane_window_bytes) * u64::from(lanes);
         let packet_bytes = if loopback { self.packet_bytes_loopback } else { self.packet_bytes };
+        let mut congestion = CubicConfig::default();
+        congestion.initial_window(FIRST_WINDOW_PACKETS * u64::from(packet_bytes));
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -109,6 +115,7 @@ impl QuicOptions {
             .max_idle_timeout(IdleTimeout::try_from(self.idle_max).ok())
             .keep_alive_interval(Some(self.keep_alive_every))
             .initial_rtt(RTT_ASSUMED)
+            .congestion_controller_factory(Arc::new(congestion))
             .mtu_discovery_config(None)
             // As the smallest too: the first packet is filled up to it, and until a caller's address is
             // proven no more than three times what it sent may be answered.

@@ -300,7 +300,7 @@ fn an_address_that_cannot_be_called_is_said_at_once() {
 fn options_that_contradict_each_other_are_refused() {
     let breaks: [fn(&mut QuicOptions); 6] = [
         |options| options.packet_bytes = 1199,
-        |options| options.packet_bytes_loopback = 8193,
+        |options| options.packet_bytes_loopback = 6551,
         |options| options.keep_alive_every = options.idle_max,
         |options| options.idle_max = Duration::MAX,
         |options| options.handshakes_max = 0,
