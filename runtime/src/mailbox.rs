@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -55,6 +55,7 @@ impl<M: Mail> Mailbox<M> {
                 state: Mutex::new(state),
                 ready: Condvar::new(),
                 capacity: capacity.max(1),
+                depth: AtomicUsize::new(0),
                 clock,
                 full: AtomicU64::new(0),
                 closed: AtomicU64::new(0),
@@ -253,6 +254,8 @@ pub(crate) struct Core<M: Mail> {
     state: Mutex<State<M>>,
     ready: Condvar,
     capacity: usize,
+    /// Length of the queue, for readers of links, who look before each push: the lock is the actor's.
+    depth: AtomicUsize,
     clock: Arc<dyn Clock>,
     full: AtomicU64,
     closed: AtomicU64,
@@ -324,6 +327,7 @@ impl<M: Mail> Core<M> {
             return Err(NotPushed::Full(envelope));
         }
         state.queue.push_back(envelope);
+        self.depth.store(state.queue.len(), Ordering::Relaxed);
         Ok(state)
     }
 
@@ -350,6 +354,7 @@ impl<M: Mail> Core<M> {
     fn pop_live(&self, state: &mut MutexGuard<'_, State<M>>) -> Option<Envelope<M>> {
         loop {
             let envelope = state.queue.pop_front()?;
+            self.depth.store(state.queue.len(), Ordering::Relaxed);
             // Half empty, not one free: whoever waits then finds room for a while.
             if !state.space.is_empty() && state.queue.len() <= self.capacity / 2 {
                 state.space.drain(..).for_each(Waker::wake);
@@ -424,6 +429,7 @@ impl<M: Mail> Control for Core<M> {
         state.accepts = false;
         state.order = Order::Halt;
         let queue = mem::take(&mut state.queue);
+        self.depth.store(0, Ordering::Relaxed);
         self.wake(state);
         self.closed.fetch_add(queue.len() as u64, Ordering::Relaxed);
         queue.len()
@@ -436,7 +442,7 @@ impl<M: Mail> Control for Core<M> {
     }
 
     fn depth(&self) -> usize {
-        self.state.lock().queue.len()
+        self.depth.load(Ordering::Relaxed)
     }
 
     fn taken(&self) -> u64 {

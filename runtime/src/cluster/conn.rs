@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::greeting::{self, Greeted, GreetingError, Layouts};
-use crate::cluster::link::{Outboxes, Path, write_lane};
+use crate::cluster::link::{Identity, Outboxes, Path, write_lane};
 use crate::cluster::net::Net;
 use crate::cluster::reader::{Reader, read_lane};
 use crate::fabric::{ConnectError, Lane, Link};
@@ -70,6 +70,15 @@ impl Conn {
 
     pub(crate) fn state(&self) -> ConnState {
         self.inner.lock().state.clone()
+    }
+
+    /// Whether what is sent to a life of a node leaves here; nothing when another life answers.
+    pub(crate) fn reaches(&self, identity: &Identity) -> Option<bool> {
+        match &self.inner.lock().state {
+            ConnState::Up(up) => (up.path.peer == *identity).then_some(true),
+            ConnState::Fresh => Some(true),
+            ConnState::Down => Some(false),
+        }
     }
 
     pub(crate) fn is_up(&self) -> bool {

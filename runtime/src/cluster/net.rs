@@ -288,12 +288,11 @@ impl Net {
             return Err(AskError::Closed);
         }
         let conn = Arc::clone(peer.conn.get_or_init(|| self.conn(peer.addr)));
-        match conn.state() {
-            ConnState::Up(up) if up.path.peer == peer.identity => Ok(Way { conn, flags: Flags::default() }),
+        match conn.reaches(&peer.identity) {
+            Some(true) => Ok(Way { conn, flags: Flags::default() }),
+            Some(false) => self.detour(peer).ok_or(AskError::Unreachable),
             // Somebody else answers at its address: that life is over, and the membership will say so.
-            ConnState::Up(_) => Err(AskError::Closed),
-            ConnState::Fresh => Ok(Way { conn, flags: Flags::default() }),
-            ConnState::Down => self.detour(peer).ok_or(AskError::Unreachable),
+            None => Err(AskError::Closed),
         }
     }
 
