@@ -16,11 +16,14 @@ use super::record::is_record;
 pub const FRAME_BYTES: usize = 36;
 /// Of a length, before what it counts.
 const LEN_BYTES: usize = 4;
+const LINK_BYTES: usize = 32;
+/// Before a group's content: the link that it follows, so that what is hashed lies together, and a length.
+const START: usize = LINK_BYTES + LEN_BYTES;
 
 /// Entries that become one frame.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
-    /// A frame whose length and link are not valid before it is sealed.
+    /// A link and the frame behind it; neither link is valid before it is sealed, nor is the length.
     bytes: Vec<u8>,
     /// Where the content ends.
     end: usize,
@@ -31,7 +34,7 @@ impl Group {
     /// Of one body.
     #[must_use]
     pub fn of(body: &[u8]) -> Self {
-        let mut group = Self::with_buffer(Vec::with_capacity(body.len() + LEN_BYTES + FRAME_BYTES));
+        let mut group = Self::with_buffer(Vec::with_capacity(START + LEN_BYTES + body.len() + LINK_BYTES));
         group.push(body);
         group
     }
@@ -50,7 +53,7 @@ impl Group {
     pub fn push(&mut self, body: &[u8]) {
         self.bytes.truncate(self.end);
         if self.bytes.is_empty() {
-            self.bytes.extend_from_slice(&[0; LEN_BYTES]);
+            self.bytes.extend_from_slice(&[0; START]);
         }
         self.bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
         self.bytes.extend_from_slice(body);
@@ -73,22 +76,23 @@ impl Group {
     /// Bytes of its frame.
     #[must_use]
     pub fn frame_bytes(&self) -> usize {
-        self.end + FRAME_BYTES - LEN_BYTES
+        self.end.max(START) - START + FRAME_BYTES
     }
 
     /// Its frame behind this link, and its own. May be done again behind another.
     pub fn seal(&mut self, before: Link) -> (&[u8], Link) {
         self.bytes.truncate(self.end);
-        let len = (self.end - LEN_BYTES) as u32;
-        self.bytes[..LEN_BYTES].copy_from_slice(&len.to_le_bytes());
-        let link = Format::Grouped.hash(&[&before.0, &self.bytes]);
+        let len = (self.end - START) as u32;
+        self.bytes[..LINK_BYTES].copy_from_slice(&before.0);
+        self.bytes[LINK_BYTES..START].copy_from_slice(&len.to_le_bytes());
+        let link = Format::Grouped.hash(&[&self.bytes]);
         self.bytes.extend_from_slice(&link.0);
-        (&self.bytes, link)
+        (&self.bytes[LINK_BYTES..], link)
     }
 
     /// What was pushed.
     pub fn bodies(&self) -> impl Iterator<Item = &[u8]> {
-        let content = self.bytes.get(LEN_BYTES..self.end).unwrap_or_default();
+        let content = self.bytes.get(START..self.end).unwrap_or_default();
         Entries { format: Format::Grouped, content, at: 0 }.map(|(_, body)| body)
     }
 }

@@ -80,9 +80,11 @@ impl Format {
     }
 
     pub(super) fn hash(self, parts: &[&[u8]]) -> Link {
-        match self {
-            Self::Single => sha256(parts),
-            Self::Grouped => {
+        match (self, parts) {
+            (Self::Single, _) => sha256(parts),
+            // As a whole it is hashed in as few and as wide steps as there can be.
+            (Self::Grouped, [whole]) => Link(blake3::hash(whole).into()),
+            (Self::Grouped, _) => {
                 let mut hash = blake3::Hasher::new();
                 for part in parts {
                     hash.update(part);

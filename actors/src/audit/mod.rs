@@ -58,7 +58,7 @@ pub struct AuditSettings {
     pub queue_bytes_max: usize,
     /// Of one record.
     pub record_bytes_max: usize,
-    /// Bytes at which a group of records ends.
+    /// Bytes at which a group of records ends, with the record that reaches them.
     pub group_bytes: usize,
 }
 

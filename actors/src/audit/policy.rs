@@ -42,7 +42,7 @@ pub struct Sealed {
 
 /// Segments of the largest kind are read whole, and their places have four bytes.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of one group: hashed and written at the full speed of either, and still soon read for one record of it.
+/// Bytes at which a group ends: hashed and written at the full speed of either, and still soon read for one record of it.
 const GROUP_BYTES_MAX: u64 = 64 << 10;
 /// Pieces in which a store of a small bound, or a short age, is dropped.
 const PIECES: u32 = 8;
@@ -54,7 +54,8 @@ impl Keep {
         (self.bytes_max / u64::from(PIECES)).min(SEGMENT_BYTES_MAX)
     }
 
-    /// Bytes at which a group ends: a part of a segment, so that little of one stays empty.
+    /// Bytes at which a group ends, with the record that reaches them: a part of a segment, so that little of one stays
+    /// empty.
     #[must_use]
     pub fn group_bytes(&self) -> u64 {
         (self.segment_bytes() / 4).min(GROUP_BYTES_MAX)

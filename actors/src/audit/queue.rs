@@ -143,7 +143,7 @@ impl Queue {
         }
         match alone {
             Some(group) => state.batches.push_back(Batch { group, ..Batch::default() }),
-            None => state.open_group(body.len(), self.group_bytes).push(body),
+            None => state.open_group(self.group_bytes).push(body),
         }
         self.wait_for_last(state, held, done);
     }
@@ -275,12 +275,12 @@ impl Queue {
 }
 
 impl State {
-    /// A group that has room for so much.
-    fn open_group(&mut self, body_bytes: usize, group_bytes: usize) -> &mut Group {
-        let fits =
-            |batch: &Batch| batch.group.is_empty() || batch.group.frame_bytes() + body_bytes <= group_bytes;
-        if !self.batches.back().is_some_and(fits) {
-            let buffer = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(group_bytes));
+    /// The group that is not full. With what fills it, it is a little longer: what is hashed at full speed ends shortly
+    /// behind a multiple of 16 KiB, and not before one.
+    fn open_group(&mut self, group_bytes: usize) -> &mut Group {
+        if !self.batches.back().is_some_and(|last| last.group.frame_bytes() < group_bytes) {
+            let new = || Vec::with_capacity(group_bytes + group_bytes / 16);
+            let buffer = self.spare.pop().unwrap_or_else(new);
             self.batches.push_back(Batch { group: Group::with_buffer(buffer), ..Batch::default() });
         }
         let at = self.batches.len() - 1;

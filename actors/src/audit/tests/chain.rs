@@ -70,6 +70,24 @@ fn what_nobody_touched_is_whole() {
 }
 
 #[test]
+fn a_link_covers_the_link_before_it_and_its_frame_however_long_it_is() {
+    let before = Link([7; 32]);
+    for len in [0, 1, 1000, (16 << 10) - 40, 16 << 10, (64 << 10) - 40, (64 << 10) + 1, 200_000] {
+        let mut group = Group::of(&vec![5; len]);
+        // Sealed again, as after a write that failed.
+        group.seal(Link::default());
+        let (frame, link) = group.seal(before);
+        let (covered, end) = frame.split_at(frame.len() - 32);
+        let lens = [(len as u32 + 4).to_le_bytes(), (len as u32).to_le_bytes()].concat();
+        assert_eq!((&covered[..8], covered.len()), (&*lens, len + 8));
+        assert!(covered[8..].iter().all(|byte| *byte == 5));
+        let mut hash = blake3::Hasher::new();
+        hash.update(&before.0).update(covered);
+        assert_eq!((end, link), (&link.0[..], Link(hash.finalize().into())), "{len} bytes");
+    }
+}
+
+#[test]
 fn every_bit_of_every_byte_counts() {
     let whole = chain(1);
     for (place, (_, bytes)) in whole.segments.iter().enumerate() {

@@ -16,6 +16,8 @@ struct Fake {
     /// Groups that still fit, while it is full.
     fits: Arc<Mutex<usize>>,
     synced: Arc<Mutex<usize>>,
+    /// Of each group: bytes of its frame, and of its last entry.
+    sizes: Arc<Mutex<Vec<(usize, usize)>>>,
 }
 
 impl Store for Fake {
@@ -28,6 +30,8 @@ impl Store for Fake {
         self.bodies
             .lock()
             .extend(groups[..count].iter().flat_map(|group| group.bodies().map(<[u8]>::to_vec)));
+        let size = |group: &&mut Group| (group.frame_bytes(), group.bodies().last().map_or(0, <[u8]>::len));
+        self.sizes.lock().extend(groups[..count].iter().map(size));
         let full = || Err(StoreError("no space left".to_owned()));
         (count, if count == groups.len() { Ok(()) } else { full() })
     }
@@ -112,6 +116,27 @@ async fn what_is_answered_is_written_in_order_and_the_end_is_noted() {
     assert!(matches!(rig.ask().await, Err(ForecastError::Unavailable { .. })));
     let status = rig.audit.status();
     assert_eq!((status.lost, status.queue_bytes, rig.kinds().len()), (1, 0, 6));
+}
+
+#[tokio::test]
+async fn a_group_ends_with_the_record_that_fills_it() {
+    let settings = settings(OnFailure::Refuse, Survives::Nothing);
+    let wanted = settings.group_bytes;
+    let (audit, mut store, forecast) = (Audit::new(settings), Fake::default(), forecast(&spec(), 0));
+    for _ in 0..200 {
+        let draft = audit.begin(&windows(), forecast.spec.answer_len(), &Subject::Unnamed).unwrap();
+        end(&audit, draft, &forecast).await.unwrap();
+    }
+    audit.close();
+    audit.run(&mut store, &ManualClock::new());
+    assert_eq!(audit.status().records, 200);
+    let mut sizes = store.sizes.lock().clone();
+    // That the node ended, and what was left.
+    sizes.truncate(sizes.len() - 2);
+    assert!(!sizes.is_empty());
+    for (frame, last) in sizes {
+        assert!(frame >= wanted && frame - last - 4 < wanted, "{frame} bytes, {last} of the last record");
+    }
 }
 
 #[tokio::test]
