@@ -69,7 +69,7 @@ pub struct Audit {
     on_failure: OnFailure,
     survives: Survives,
     sync_every: Duration,
-    queue: Arc<Queue>,
+    queue: Queue,
     records: AtomicU64,
     bytes: AtomicU64,
     writes: AtomicU64,
@@ -102,8 +102,7 @@ impl Audit {
     /// Takes records from now on; somebody has to [`run`](Self::run) it.
     #[must_use]
     pub fn new(settings: AuditSettings) -> Arc<Self> {
-        let queue =
-            Arc::new(Queue::new(settings.queue_bytes_max, settings.record_bytes_max, settings.group_bytes));
+        let queue = Queue::new(settings.queue_bytes_max, settings.record_bytes_max, settings.group_bytes);
         Arc::new(Self {
             on_failure: settings.on_failure,
             survives: settings.survives,
@@ -165,7 +164,7 @@ impl Audit {
         windows: &Windows,
         answer_len: usize,
         subject: &Subject,
-    ) -> Result<Option<Draft>, ForecastError> {
+    ) -> Result<Option<Draft<'_>>, ForecastError> {
         let names = subject.names();
         let (request, rows) = names.map_or(("", &[][..]), |names| (&*names.request, &*names.rows));
         let bytes = record::room_for(windows, answer_len, request, rows);
@@ -184,7 +183,11 @@ impl Audit {
     }
 
     /// Hands the record of an answer in, and waits until it is as safe as callers are promised.
-    pub(crate) async fn end(&self, draft: Option<Draft>, answer: &Answer<'_>) -> Result<(), ForecastError> {
+    pub(crate) async fn end(
+        &self,
+        draft: Option<Draft<'_>>,
+        answer: &Answer<'_>,
+    ) -> Result<(), ForecastError> {
         let Some(Draft { room, mut body }) = draft else {
             self.queue.lose(answer.at, 1);
             return Ok(());
@@ -229,8 +232,8 @@ impl Audit {
 
 /// A record that has room and no answer yet. Dropped, it leaves no trace.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    room: Room,
+pub(crate) struct Draft<'a> {
+    room: Room<'a>,
     body: Vec<u8>,
 }
 

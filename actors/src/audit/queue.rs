@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 
 use super::frame::Group;
 
-/// So much waiting ends the wait for more.
-const URGENT_BYTES: usize = 1 << 20;
+/// So much waiting ends the wait for more: what is still near the processor when it is hashed and written.
+const URGENT_BYTES: usize = 384 << 10;
 /// Buffers that are kept for groups to come: more than are filled while it is waited for more.
 const SPARE_MAX: usize = 8;
 
@@ -77,27 +77,32 @@ pub(super) enum NoRoom {
 
 /// Room for one record; dropped, it is free again.
 #[derive(Debug)]
-pub(super) struct Room {
-    queue: Arc<Queue>,
+pub(super) struct Room<'a> {
+    queue: &'a Queue,
     bytes: usize,
 }
 
-impl Room {
+impl Room<'_> {
     /// Hands the record in. The answer comes when it is safe, if somebody waits for that.
     pub(super) fn fill(mut self, body: &[u8], waits: bool) -> Option<oneshot::Receiver<()>> {
         let (done, safe) = if waits { Some(oneshot::channel()).unzip() } else { (None, None) };
         // What nobody knew before the answer: at most what is in flight.
         let more = body.len().saturating_sub(self.bytes);
-        self.queue.bytes.fetch_add(more, Relaxed);
+        if more > 0 {
+            self.queue.bytes.fetch_add(more, Relaxed);
+        }
         let bytes = std::mem::take(&mut self.bytes) + more;
         self.queue.push(body, bytes, done);
         safe
     }
 }
 
-impl Drop for Room {
+impl Drop for Room<'_> {
     fn drop(&mut self) {
-        self.queue.bytes.fetch_sub(self.bytes, Relaxed);
+        // All cores write to that number.
+        if self.bytes > 0 {
+            self.queue.release(self.bytes);
+        }
     }
 }
 
@@ -116,7 +121,7 @@ impl Queue {
     }
 
     /// Room for a record, taken while there is any; a store that fails takes what fits all the same if it is to serve.
-    pub(super) fn room(self: &Arc<Self>, bytes: usize, though_failing: bool) -> Result<Room, NoRoom> {
+    pub(super) fn room(&self, bytes: usize, though_failing: bool) -> Result<Room<'_>, NoRoom> {
         if !though_failing && self.is_failing.load(Relaxed) {
             let reason = self.state().failure.clone();
             return Err(NoRoom::Failing(reason.unwrap_or_else(|| "the store is being tried again".into())));
@@ -126,7 +131,7 @@ impl Queue {
         }
         let fits = |held: usize| (held == 0 || held + bytes <= self.bytes_max).then_some(held + bytes);
         match self.bytes.fetch_update(Relaxed, Relaxed, fits) {
-            Ok(_) => Ok(Room { queue: Arc::clone(self), bytes }),
+            Ok(_) => Ok(Room { queue: self, bytes }),
             Err(_) => Err(NoRoom::Full),
         }
     }

@@ -3,7 +3,6 @@
 //! Runs on a thread of its own and knows no file. What was accepted is kept and tried again until it is written; what a
 //! store that fails has no room for is lost, counted, and noted in the chain once that can be written again.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use peregrine_runtime::Clock;
@@ -48,7 +47,7 @@ pub trait Store: Send + 'static {
 
 struct Writer<'a> {
     audit: &'a Audit,
-    queue: &'a Arc<Queue>,
+    queue: &'a Queue,
     store: &'a mut dyn Store,
     clock: &'a dyn Clock,
     pending: Vec<Batch>,

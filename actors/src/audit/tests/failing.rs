@@ -108,11 +108,12 @@ async fn what_is_answered_is_written_in_order_and_the_end_is_noted() {
     assert_eq!(rig.kinds(), [RECORD; 5]);
     let status = rig.audit.status();
     assert_eq!((status.records, status.lost, status.queue_bytes), (5, 0, 0));
-    let late = rig.audit.begin(&windows(), 0, &Subject::Unnamed).unwrap();
+    let audit = Arc::clone(&rig.audit);
+    let late = audit.begin(&windows(), 0, &Subject::Unnamed).unwrap();
     rig.close();
     assert_eq!(rig.kinds(), [RECORD, RECORD, RECORD, RECORD, RECORD, CLOSED]);
     // Who comes too late is not written, and not forgotten either.
-    end(&rig.audit, late, &rig.forecast).await.unwrap();
+    end(&audit, late, &rig.forecast).await.unwrap();
     assert!(matches!(rig.ask().await, Err(ForecastError::Unavailable { .. })));
     let status = rig.audit.status();
     assert_eq!((status.lost, status.queue_bytes, rig.kinds().len()), (1, 0, 6));

@@ -177,7 +177,7 @@ pub(super) fn settings(on_failure: OnFailure, survives: Survives) -> AuditSettin
 /// Ends a draft as a system would.
 pub(super) async fn end(
     audit: &Audit,
-    draft: Option<Draft>,
+    draft: Option<Draft<'_>>,
     forecast: &Forecast,
 ) -> Result<(), ForecastError> {
     let answer = Answer {
