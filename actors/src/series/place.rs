@@ -58,12 +58,51 @@ impl Held {
         let mut taken = Vec::with_capacity(logs.len());
         let mut touched = HashSet::with_capacity(logs.len());
         for log in logs {
-            // What is replaced has to be kept again.
-            let kept = self.kept.entry(log.series.clone()).or_default();
-            *kept = (*kept).min(log.first.saturating_sub(1));
             taken.push((log.series.clone(), self.shard.take(log, limits)));
+            // What is replaced has to be kept again. Of a series that was refused nothing is known.
+            if let Some(kept) = self.kept.get_mut(&log.series) {
+                *kept = (*kept).min(log.first.saturating_sub(1));
+            }
             touched.insert(log.series.clone());
         }
         (taken, touched)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Tick, Timestamp};
+    use super::*;
+    use crate::trace::Trace;
+
+    #[test]
+    fn of_logs_that_are_refused_nothing_stays() {
+        let limits = ShardLimits { history: 8, series_max: 1, steps: Vec::new() };
+        let mut held = Held::default();
+        let log = |name: &str, first| {
+            let series = SeriesName::new(name).unwrap();
+            let at = |at| Tick {
+                series: series.clone(),
+                at: Timestamp(at),
+                value: Some(1.0),
+                hist_exog: Vec::new(),
+                futr_exog: Vec::new(),
+                stat_exog: Vec::new(),
+                trace: Trace::default(),
+            };
+            SeriesLog { series: series.clone(), first, after: None, ticks: vec![(1, at(1)), (1, at(2))] }
+        };
+        let refused = ["b", "c", "d"].map(|name| log(name, 1));
+        let (taken, _) = held.take(&[log("a", 5)], &limits);
+        assert_eq!(taken[0].1, Taken::UpTo(6));
+        let (taken, _) = held.take(&refused, &limits);
+        assert!(taken.iter().all(|(_, taken)| *taken == Taken::Apart), "{taken:?}");
+        assert_eq!((held.shard.len(), held.kept.len()), (1, 0), "nothing is in the journal yet");
+
+        // What is replaced has to be kept again.
+        let series = SeriesName::new("a").unwrap();
+        held.kept.insert(series.clone(), 6);
+        held.take(&[log("a", 6)], &limits);
+        assert_eq!(held.kept[&series], 5);
     }
 }
