@@ -41,7 +41,7 @@ pub(super) struct ForecastArgs {
     /// Which device computes
     #[arg(long, value_enum, default_value = "cpu")]
     backend: BackendChoice,
-    /// Each model once more with matrices of halves
+    /// With matrices of halves, as the profiles high_throughput and memory_optimized have them
     #[arg(long)]
     halves: bool,
     #[command(flatten)]
@@ -62,6 +62,9 @@ pub(super) enum ForecastCsvError {
     /// The model is.
     #[error("model `{model}`: {source}")]
     Load { model: String, source: LoadError },
+    /// It has no such form.
+    #[error("model `{model}`: a weight is larger than a half can be: forecast it without --halves")]
+    NotHalved { model: String },
     /// A long table says nothing of which series belong together, and in which order.
     #[error(
         "model `{model}` forecasts {series} series together, a CSV holds them one by one: ask a node's /v2 route"
@@ -76,9 +79,7 @@ pub(super) enum ForecastCsvError {
 }
 
 pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
-    let entry = find(&args.model, &args.config, &args.models)?;
-    let forecaster = catalog::load(&entry, &vault()?)
-        .map_err(|source| ForecastCsvError::Load { model: args.model.clone(), source })?;
+    let forecaster = loaded(&args)?;
     let ModelSpec { family, series, .. } = **forecaster.spec();
     if family.is_multivariate() {
         return Err(ForecastCsvError::SeveralSeries { model: args.model, series }.into());
@@ -98,6 +99,18 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
             .map_err(|source| ForecastCsvError::File { file: file.clone(), source })?,
     }
     Ok(())
+}
+
+/// The model as it is to compute.
+fn loaded(args: &ForecastArgs) -> Result<Forecaster, CliError> {
+    let entry = find(&args.model, &args.config, &args.models)?;
+    let model = || args.model.clone();
+    let forecaster = catalog::load(&entry, &vault()?)
+        .map_err(|source| ForecastCsvError::Load { model: model(), source })?;
+    if !args.halves {
+        return Ok(forecaster);
+    }
+    Ok(forecaster.halved().ok_or_else(|| ForecastCsvError::NotHalved { model: model() })?)
 }
 
 /// A model folder if the name is one, else the newest version in the repositories.
@@ -172,11 +185,19 @@ fn progress_bar(series: usize) -> ProgressBar {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::ExitCode;
+
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use peregrine_shaders::cpu::CpuExecutor;
 
     use super::*;
+
+    /// One series of as many values as the model's window has, and more.
+    fn history(id: &str, scale: f32) -> String {
+        (0..70).map(|at| format!("{id},{at},{}\n", (at as f32 * 0.3).sin() * scale - 3.0)).collect()
+    }
 
     #[test]
     fn a_packed_table_is_the_same_table() {
@@ -195,9 +216,6 @@ mod tests {
     fn every_series_gets_its_own_rows_and_numbers_read_back() {
         let forecaster = Forecaster::load(Path::new("models/nbeats-vol-quantile")).unwrap();
         let spec = forecaster.spec();
-        let history = |id: &str, scale: f32| -> String {
-            (0..70).map(|at| format!("{id},{at},{}\n", (at as f32 * 0.3).sin() * scale - 3.0)).collect()
-        };
         let text = format!("unique_id,ds,y\n{}{}\"a,b\",x,\n", history("\"a,b\"", 0.1), history("C", 0.5));
         let series = last_windows(text.as_bytes(), spec).unwrap();
         let mut executor = CpuExecutor::new(1);
@@ -216,5 +234,59 @@ mod tests {
             .flat_map(|r| r.iter().skip(3).map(|c| c.parse().unwrap()).collect::<Vec<f32>>())
             .collect();
         assert_eq!(read, values);
+    }
+
+    /// The file that the verb writes, or how it ended instead.
+    fn file_written(model: &Path, options: &[&str]) -> Result<String, ExitCode> {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, output) = (dir.path().join("in.csv"), dir.path().join("out.csv"));
+        fs::write(&input, format!("unique_id,ds,y\n{}", history("A", 0.5))).unwrap();
+        let mut line: Vec<&std::ffi::OsStr> = ["peregrine", "forecast", "--model"].map(AsRef::as_ref).into();
+        line.push(model.as_ref());
+        line.extend([
+            AsRef::as_ref("--input"),
+            input.as_os_str(),
+            AsRef::as_ref("--output"),
+            output.as_ref(),
+        ]);
+        line.extend(options.iter().map(|option| std::ffi::OsStr::new(*option)));
+        let code = crate::cli::run(line);
+        fs::read_to_string(&output).map_err(|_| code)
+    }
+
+    #[test]
+    fn halves_compute_where_they_are_asked_for() {
+        let model = Path::new("models/nbeats-vol-quantile");
+        let forecaster = Forecaster::load(model).unwrap();
+        let text = format!("unique_id,ds,y\n{}", history("A", 0.5));
+        let series = last_windows(text.as_bytes(), forecaster.spec()).unwrap();
+        let expected = |forecaster: &Forecaster| {
+            let values = forecast(forecaster, &mut CpuExecutor::new(1), &series, |_| {}).unwrap();
+            written(&series, &values, forecaster.spec())
+        };
+        let (whole, halved) = (expected(&forecaster), expected(&forecaster.halved().unwrap()));
+        assert_ne!(whole, halved);
+        assert_eq!(file_written(model, &[]), Ok(whole));
+        assert_eq!(file_written(model, &["--halves"]), Ok(halved));
+    }
+
+    #[test]
+    fn a_model_that_has_no_halves_is_refused_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = dir.path().join("large");
+        fs::create_dir(&model).unwrap();
+        for file in ["model.json", "weights.safetensors"] {
+            fs::copy(Path::new("models/mlp-vol-quantile").join(file), model.join(file)).unwrap();
+        }
+        // The last weight of the last matrix.
+        let weights = model.join("weights.safetensors");
+        let mut bytes = fs::read(&weights).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last..].copy_from_slice(&1e6_f32.to_le_bytes());
+        fs::write(&weights, bytes).unwrap();
+        assert!(file_written(&model, &[]).is_ok());
+        assert_eq!(file_written(&model, &["--halves"]), Err(ExitCode::from(1)));
+        let said = ForecastCsvError::NotHalved { model: "large".to_owned() }.to_string();
+        assert!(said.ends_with("forecast it without --halves"), "{said}");
     }
 }
