@@ -40,6 +40,27 @@ fn content(dir: &Path, arguments: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
+/// The document knows every member of a record, and none is missing that it promises.
+#[track_caller]
+fn is_as_documented(node: &TestNode, record: &Value) {
+    let document = node.get("/openapi.json").json();
+    let answer = &document["paths"]["/v1/audit/{id}"]["get"]["responses"]["200"];
+    let name = answer["content"]["application/json"]["schema"]["$ref"].as_str().expect("a reference");
+    let schema = &document["components"]["schemas"][name.rsplit('/').next().expect("a name")];
+    let check = |value: &Value, schema: &Value| {
+        for member in value.as_object().expect("an object").keys() {
+            assert!(schema["properties"].get(member).is_some(), "{member} is not in the document");
+        }
+        for member in schema["required"].as_array().expect("names") {
+            assert!(value.get(member.as_str().expect("a name")).is_some(), "{member} is not in {value}");
+        }
+    };
+    check(record, schema);
+    check(&record["timing_ms"], &schema["properties"]["timing_ms"]);
+    let rows = record["rows"].as_array().expect("rows");
+    rows.iter().for_each(|row| check(row, &schema["properties"]["rows"]["items"]));
+}
+
 #[test]
 fn what_every_dialect_was_answered_is_found_and_made_again() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -55,6 +76,7 @@ fn what_every_dialect_was_answered_is_found_and_made_again() {
         .collect();
     for (row, (id, series)) in native.iter().zip(["USD", "x/1"]).enumerate() {
         let record = node.get(&format!("/v1/audit/{id}")).json();
+        is_as_documented(&node, &record);
         assert_eq!((&record["model"], &record["rows_count"]), (&json!(MODEL), &json!(2)), "{record}");
         assert_eq!((&record["intact"], &record["backend"]), (&json!(true), &json!("cpu")));
         let shown = &record["rows"][0];
@@ -130,6 +152,7 @@ fn a_prediction_of_a_stream_is_found_by_its_number() {
     eventually("the other is recorded", || show(&name)["rows"][0]["epoch"] != former["epoch"]);
     let newest = show(&name);
     assert_eq!(newest["others"], json!([former["prediction_id"]]), "{newest}");
+    is_as_documented(&node, &newest);
     let of_epoch = |row: &serde_json::Value| show(&format!("{name}@{}", row["epoch"]));
     assert_eq!(of_epoch(&former)["rows"][0], former);
     assert_eq!(of_epoch(&newest["rows"][0])["rows"], newest["rows"]);

@@ -270,7 +270,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         V1,
         "A recorded prediction: by prediction_id, the id of a V2 request, or model/series#seq@epoch, escaped; without @epoch the newest of that name",
         None,
-        "Any",
+        "Record",
         &[404, 503],
     ),
     operation(

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// All of them, by name.
 pub(super) fn schemas() -> Value {
     let mut all = forecast_schemas();
-    for more in [live_schemas(), release_schemas()] {
+    for more in [live_schemas(), release_schemas(), record_schemas()] {
         if let (Some(all), Value::Object(more)) = (all.as_object_mut(), more) {
             all.extend(more);
         }
@@ -83,6 +83,41 @@ fn live_schemas() -> Value {
             }))),
         })),
     })
+}
+
+/// Of recorded predictions; what is not required is left out where there is none.
+fn record_schemas() -> Value {
+    let [text, flag] = ["string", "boolean"].map(|kind| json!({ "type": kind }));
+    let [number, count] = ["number", "integer"].map(|kind| json!({ "type": kind }));
+    let numbers = json!({ "type": "array", "items": number });
+    let time = json!({ "type": "integer", "description": "milliseconds since 1970" });
+    let row = json!({ "type": "object", "required": ["prediction_id", "y", "forecast"], "properties": {
+        "prediction_id": text, "series": text, "seq": count, "epoch": count,
+        "y": numbers, "mask": numbers, "hist_exog": numbers, "futr_exog": numbers, "stat_exog": numbers,
+        "forecast": { "type": "array", "items": number, "description": "all columns of the model, step by step" },
+    } });
+    json!({ "Record": {
+        "type": "object",
+        "required": [
+            "segment", "at", "intact", "at_ms", "request", "caller", "model", "model_version", "sha256", "precision",
+            "backend", "degraded", "node", "region", "remote", "timing_ms", "batch_rows", "window_sha256", "rows_count",
+            "rows",
+        ],
+        "properties": {
+            "segment": count, "at": count, "intact": flag, "at_ms": time, "request": text, "caller": text,
+            "model": text, "model_version": text, "sha256": text,
+            "precision": { "type": "string", "enum": ["f32", "f16", "int8"], "description": "of its matrices" },
+            "backend": text, "degraded": flag, "node": text, "region": text, "remote": flag,
+            "timing_ms": { "type": "object", "required": ["queue", "compute", "total"],
+                "properties": { "queue": number, "compute": number, "total": number } },
+            "batch_rows": count,
+            "window_sha256": { "type": "string", "description": "of all windows of the request" },
+            "rows_count": { "type": "integer", "description": "of the request" },
+            "rows": { "type": "array", "items": row, "description": "those that were asked for" },
+            "others": { "type": "array", "minItems": 1, "maxItems": 100, "items": text, "description":
+                "prediction_ids of older records of the same name, one of each; left out where there is none" },
+        },
+    } })
 }
 
 /// Of forecasts, models and the node.
