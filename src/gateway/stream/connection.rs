@@ -16,14 +16,12 @@ use tokio::net::TcpStream;
 
 use crate::busy;
 
-use super::port::{End, Message, Outbox, Session, Written};
+use super::port::{End, Message, Outbox, Session, WRITE_BYTES, Written};
 use super::timer::Timer;
 use super::ws::{CloseReason, Event, GOING_AWAY, Opcode, POLICY, Reader, frame};
 
 /// Of the buffer that all connections of a thread read into.
 const READ_BYTES: usize = 64 << 10;
-/// Of one write; also most that a connection keeps of frames that its client has not taken.
-const WRITE_BYTES: usize = 16 << 10;
 /// Reads or writes before other connections have their turn.
 const TURNS: usize = 8;
 

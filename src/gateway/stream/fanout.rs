@@ -19,13 +19,11 @@ use peregrine_actors::stream::{Read, Subscription};
 use slab::Slab;
 use socket2::SockRef;
 
-use super::port::Written;
+use super::port::{WRITE_BYTES, Written};
 use super::state::Streams;
 
 /// Readers of a channel from which on this costs less than it saves.
 const READERS_MIN: usize = 8;
-/// Of one write.
-const BATCH_BYTES: usize = 16 << 10;
 /// Writes before other connections of the thread have their turn.
 const WRITES: usize = 64;
 
@@ -150,7 +148,7 @@ impl Fanout {
                 return true;
             }
             let len = first.len().max(joined.len());
-            if len + frame.len() > BATCH_BYTES {
+            if len + frame.len() > WRITE_BYTES {
                 return false;
             }
             if joined.is_empty() {

@@ -11,6 +11,9 @@ use super::ws::CloseReason;
 /// Answers that wait for the client; beyond them it is not read from.
 const OUT_BYTES_MAX: usize = 64 << 10;
 
+/// Of one write; also most that a connection keeps of frames that its client has not taken.
+pub(super) const WRITE_BYTES: usize = 16 << 10;
+
 /// A message of the client.
 pub(in crate::gateway) enum Message {
     Text(Vec<u8>),
