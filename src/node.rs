@@ -17,8 +17,8 @@ use peregrine_actors::stream::{Hub, Source};
 use peregrine_actors::{StartError, System};
 use peregrine_fly::IdentityError;
 use peregrine_runtime::singleton::SingletonError;
-use peregrine_runtime::{Clock, Deadline, SystemClock};
-use tokio::sync::oneshot;
+use peregrine_runtime::{Clock, Deadline, NodeId, SystemClock, View};
+use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use self::start::{Started, start};
@@ -38,6 +38,9 @@ use crate::scaler::home::HomeError;
 use crate::security::KeysError;
 use crate::series_store::DataError;
 
+/// Who is in the cluster, as that changes.
+type Views = watch::Receiver<Arc<View>>;
+
 /// What the last spans have to leave a node at least.
 const TRACES_WITHIN: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,7 @@ pub struct Node {
     pub system: System,
     /// Its configuration.
     pub reload: Arc<Reload>,
+    views: Option<Views>,
     scheme: &'static str,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -184,8 +188,8 @@ impl Node {
             actix_web::rt::System::new().block_on(live(resolved, factories, guests, ready_to, stopped));
         };
         let thread = thread::Builder::new().name("node".to_owned()).spawn(body)?;
-        let (addr, system, reload) = ready.recv().map_err(|_| NodeError::Died)??;
-        Ok(Self { addr, system, reload, scheme, stop: Some(stop), thread: Some(thread) })
+        let (addr, system, reload, views) = ready.recv().map_err(|_| NodeError::Died)??;
+        Ok(Self { addr, system, reload, views, scheme, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it answers.
@@ -219,11 +223,12 @@ impl Drop for Node {
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs a node until SIGTERM or SIGINT: what `peregrine serve` does. One line on stdout says that it can answer, and
-/// before that one that it cannot yet, where that is so. SIGHUP reads the configuration again.
+/// before that one that it cannot yet, where that is so; `tells_members`: after that one at each change of who is there.
+/// SIGHUP reads the configuration again.
 ///
 /// # Errors
 /// When it does not start.
-pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeError> {
+pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>, tells_members: bool) -> Result<(), NodeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the node starts: a signal while models load must not be lost.
     let (signal, mut hangups) = runtime.block_on(async { io::Result::Ok((signals()?, hangups()?)) })?;
@@ -247,6 +252,11 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeEr
             );
         }
     }
+    let mut views = node.views.clone().filter(|_| tells_members);
+    if let Some(views) = &mut views {
+        views.mark_changed(); // the first view counts as well
+    }
+    let mut told = String::new();
     let name = runtime.block_on(async {
         let mut signal = std::pin::pin!(signal);
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -261,6 +271,12 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeEr
                         announce(&format!("ready {}", node.url()))?;
                     }
                 }
+                Some(line) = members(&mut views), if views.is_some() => {
+                    if line != told {
+                        announce(&line)?;
+                        told = line;
+                    }
+                }
             }
         }
     })?;
@@ -268,6 +284,15 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>) -> Result<(), NodeEr
     node.stop();
     info!("stopped");
     Ok(())
+}
+
+/// Who is there by the next view.
+async fn members(views: &mut Option<Views>) -> Option<String> {
+    let views = views.as_mut()?;
+    views.changed().await.ok()?;
+    let view = views.borrow_and_update();
+    let names: Vec<&str> = view.members.keys().map(NodeId::as_str).collect();
+    Some(format!("members {}", names.join(" ")))
 }
 
 fn announce(line: &str) -> io::Result<()> {
@@ -311,7 +336,7 @@ impl Default for Guests {
     }
 }
 
-type Ready = Result<(SocketAddr, System, Arc<Reload>), NodeError>;
+type Ready = Result<(SocketAddr, System, Arc<Reload>, Option<Views>), NodeError>;
 
 /// The whole life of a node, on its own thread.
 async fn live(
@@ -333,7 +358,8 @@ async fn live(
         };
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
-    if ready.send(Ok((addr, system.clone(), reload))).is_ok() {
+    let views = joined.as_ref().map(|joined| joined.cluster.views());
+    if ready.send(Ok((addr, system.clone(), reload, views))).is_ok() {
         info!(%addr, "listening");
         let _ = stopped.await; // a dropped node says stop as well
     }

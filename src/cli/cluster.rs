@@ -22,6 +22,8 @@ use crate::node;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A node that loads models and opens its device for longer has hung.
 const READY_WITHIN: Duration = Duration::from_secs(300);
+/// Nodes of one machine that have not met after this long do not reach each other.
+const MET_WITHIN: Duration = Duration::from_secs(60);
 /// What a node may take beyond its own drain.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -34,7 +36,7 @@ pub(super) struct ClusterArgs {
     config: ConfigArgs,
     #[command(flatten)]
     models: ModelsArgs,
-    /// List the nodes as JSON once all of them answer
+    /// List the nodes as JSON once all of them answer and see each other
     #[arg(long)]
     json: bool,
 }
@@ -42,6 +44,8 @@ pub(super) struct ClusterArgs {
 enum Event {
     /// The node at this position answers there.
     Ready { at: usize, url: String },
+    /// These are who the node at this position sees, itself among them.
+    Members { at: usize, names: Vec<String> },
     /// This signal asks everything to stop.
     Signal(&'static str),
     /// Nodes are to read their files again.
@@ -53,6 +57,8 @@ struct Running {
     entry: NodeEntry,
     child: Child,
     url: Option<String>,
+    /// Names of the nodes that it sees.
+    sees: Vec<String>,
     ended: bool,
 }
 
@@ -67,8 +73,8 @@ pub(super) fn run(args: ClusterArgs) -> Result<(), CliError> {
     let secret = (!resolved.gives_credentials()).then(random_secret);
     let (events_to, events) = sync_channel(64);
     watch_signals(events_to.clone())?;
-    let mut cluster =
-        Cluster { running: Vec::new(), patience: resolved.config.server.drain * 2 + STOP_GRACE };
+    let patience = resolved.config.server.drain * 2 + STOP_GRACE;
+    let mut cluster = Cluster { running: Vec::new(), patience, met_within: MET_WITHIN };
     for (at, entry) in nodes.iter().enumerate() {
         let mut command = command(&args, entry, &nodes, secret.as_deref())?;
         // One folder has one writer.
@@ -95,7 +101,7 @@ fn command(
     secret: Option<&str>,
 ) -> Result<Command, CliError> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("serve");
+    command.args(["serve", "--tells-members"]);
     for (option, paths) in [("--config", &args.config.files), ("--models", &args.models.dirs)] {
         for path in paths {
             command.arg(option).arg(path);
@@ -178,6 +184,8 @@ struct Cluster {
     running: Vec<Running>,
     /// How long stopping may take.
     patience: Duration,
+    /// See [`MET_WITHIN`].
+    met_within: Duration,
 }
 
 impl Cluster {
@@ -191,18 +199,37 @@ impl Cluster {
         let mut child = command.spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let name = entry.name.to_string();
-        self.running.push(Running { entry, child, url: None, ended: false });
+        self.running.push(Running { entry, child, url: None, sees: Vec::new(), ended: false });
         let events = events.clone();
         // Not `eprintln!`: the terminal may be gone, which is what a hangup says.
         let say = move |line: &str| drop(writeln!(io::stderr().lock(), "{name}: {line}"));
         let log = say.clone();
-        let ready = move |line: &str| match line.strip_prefix("ready ") {
-            Some(url) => drop(events.send(Event::Ready { at, url: url.to_owned() })),
-            None => say(line),
+        let ready = move |line: &str| match line.split_once(' ') {
+            Some(("ready", url)) => drop(events.send(Event::Ready { at, url: url.to_owned() })),
+            Some(("members", names)) => {
+                let names = names.split(' ').map(str::to_owned).collect();
+                drop(events.send(Event::Members { at, names }));
+            }
+            _ => say(line),
         };
         thread::Builder::new().name("stdout".to_owned()).spawn(move || each_line(stdout, ready))?;
         thread::Builder::new().name("stderr".to_owned()).spawn(move || each_line(stderr, log))?;
         Ok(())
+    }
+
+    /// What has to happen yet: every node answers, and sees all others.
+    fn lacks(&self) -> Option<String> {
+        if let Some(waiting) = self.running.iter().find(|node| node.url.is_none()) {
+            return Some(format!("{} was not ready", waiting.entry.name));
+        }
+        let name = |node: &Running| node.entry.name.to_string();
+        let blind = self.running.iter().filter_map(|node| {
+            let others = self.running.iter().map(name).filter(|other| *other != name(node));
+            let unseen: Vec<String> = others.filter(|other| !node.sees.contains(other)).collect();
+            (!unseen.is_empty()).then(|| format!("{} did not see {}", name(node), unseen.join(", ")))
+        });
+        let blind: Vec<String> = blind.collect();
+        (!blind.is_empty()).then(|| blind.join("; "))
     }
 
     /// The signal that came first, if one did.
@@ -211,11 +238,10 @@ impl Cluster {
         events: &Receiver<Event>,
         json: bool,
     ) -> Result<Option<&'static str>, CliError> {
-        let until = Instant::now() + READY_WITHIN;
-        while let Some(waiting) = self.running.iter().find(|node| node.url.is_none()) {
-            if Instant::now() >= until {
-                let message = format!("{} was not ready within {READY_WITHIN:?}", waiting.entry.name);
-                return Err(CliError::Reported(message));
+        let (mut within, mut since) = (READY_WITHIN, Instant::now());
+        while let Some(lack) = self.lacks() {
+            if since.elapsed() >= within {
+                return Err(CliError::Reported(format!("within {within:?} {lack}")));
             }
             match events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Signal(signal)) => return Ok(Some(signal)),
@@ -228,7 +254,11 @@ impl Cluster {
                         out.flush()?;
                     }
                     node.url = Some(url);
+                    if self.running.iter().all(|node| node.url.is_some()) {
+                        (within, since) = (self.met_within, Instant::now());
+                    }
                 }
+                Ok(Event::Members { at, names }) => self.running[at].sees = names,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
             }
@@ -264,7 +294,7 @@ impl Cluster {
             match events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Signal(signal)) => return self.stop(signal),
                 Ok(Event::Hangup) => self.hang_up(),
-                Ok(Event::Ready { .. }) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Ready { .. } | Event::Members { .. }) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(LOOK_EVERY),
             }
             if self.reap()? && self.running.iter().all(|node| node.ended) {
@@ -351,23 +381,67 @@ mod tests {
     /// Says that it is ready, and again at each hangup, as a node reads its files again.
     const NODE: &str = "trap 'echo ready again' HUP; echo ready first; while :; do sleep 0.02; done";
 
+    /// A cluster of processes that say what is given, by name.
+    fn saying(events_to: &SyncSender<Event>, met_within: Duration, nodes: &[(&str, &str)]) -> Cluster {
+        let mut cluster = Cluster { running: Vec::new(), patience: Duration::from_secs(1), met_within };
+        for (at, (name, script)) in nodes.iter().enumerate() {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let socket = || "127.0.0.1:0".parse().unwrap();
+            let entry = NodeEntry {
+                name: peregrine_runtime::NodeId::new(name).unwrap(),
+                region: peregrine_runtime::Region::new("here").unwrap(),
+                roles: [].into(),
+                listen: socket(),
+                cluster_listen: socket(),
+                backend: BackendChoice::Cpu,
+                models: None,
+            };
+            cluster.spawn(at, entry, command, events_to).unwrap();
+        }
+        cluster
+    }
+
+    #[test]
+    fn a_cluster_is_ready_when_each_node_sees_all_others() {
+        let (events_to, events) = sync_channel(64);
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("met");
+        // The other appears to it when the file does.
+        let late = format!(
+            "echo members b; echo ready b; until test -e {}; do sleep 0.02; done; echo members a b; exec sleep 60",
+            mark.display()
+        );
+        let nodes =
+            [("a", "echo members a; echo members a b; echo ready a; exec sleep 60"), ("b", late.as_str())];
+        let mut cluster = saying(&events_to, Duration::from_secs(60), &nodes);
+        let wait = thread::spawn(move || {
+            let ended = cluster.wait_until_ready(&events, true).unwrap();
+            (ended, cluster.lacks())
+        });
+        thread::sleep(Duration::from_millis(300));
+        assert!(!wait.is_finished(), "b has not met a");
+        std::fs::write(&mark, "").unwrap();
+        assert_eq!(wait.join().unwrap(), (None, None));
+    }
+
+    #[test]
+    fn who_is_not_seen_in_time_is_named() {
+        let (events_to, events) = sync_channel(64);
+        let nodes = [
+            ("a", "echo members a c; echo ready a; exec sleep 60"),
+            ("b", "echo ready b; exec sleep 60"),
+            ("c", "echo members a b c; echo ready c; exec sleep 60"),
+        ];
+        let mut cluster = saying(&events_to, Duration::from_millis(500), &nodes);
+        let failed = cluster.wait_until_ready(&events, true).unwrap_err();
+        assert_eq!(failed.to_string(), "within 500ms a did not see b; b did not see a, c");
+    }
+
     #[test]
     fn a_hangup_is_passed_on_to_the_nodes_and_ends_nothing() {
-        let mut cluster = Cluster { running: Vec::new(), patience: Duration::from_secs(1) };
         let (events_to, events) = sync_channel(64);
-        let mut command = Command::new("sh");
-        command.args(["-c", NODE]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let socket = || "127.0.0.1:0".parse().unwrap();
-        let entry = NodeEntry {
-            name: peregrine_runtime::NodeId::new("a").unwrap(),
-            region: peregrine_runtime::Region::new("here").unwrap(),
-            roles: [].into(),
-            listen: socket(),
-            cluster_listen: socket(),
-            backend: BackendChoice::Cpu,
-            models: None,
-        };
-        cluster.spawn(0, entry, command, &events_to).unwrap();
+        let mut cluster = saying(&events_to, Duration::from_secs(60), &[("a", NODE)]);
         cluster.hang_up(); // it is not ready: a hangup would end it
         assert!(cluster.wait_until_ready(&events, true).unwrap().is_none());
         cluster.hang_up();

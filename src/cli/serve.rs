@@ -32,6 +32,9 @@ pub(super) struct ServeArgs {
     /// Which device answers
     #[arg(long, value_enum)]
     backend: Option<BackendChoice>,
+    /// Say on stdout who is in the cluster, whenever that changes: for who has started several
+    #[arg(long, hide = true)]
+    tells_members: bool,
 }
 
 pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
@@ -44,7 +47,7 @@ pub(super) fn run(args: ServeArgs) -> Result<(), CliError> {
     if !passed_over.is_empty() {
         tracing::info!(variables = passed_over.join(" "), "passed over what Kubernetes says of its service");
     }
-    Ok(node::serve(resolved, vec![Box::new(log)])?)
+    Ok(node::serve(resolved, vec![Box::new(log)], args.tells_members)?)
 }
 
 /// Which events are logged; can be changed while the node runs.
