@@ -8,6 +8,7 @@ mod jwks;
 mod key;
 pub(crate) mod keys;
 mod limit;
+mod own_name;
 mod rules;
 mod scopes;
 mod signature;
@@ -31,6 +32,7 @@ pub(crate) use calendar::{Civil, rfc3339};
 pub(crate) use key::{KeyHash, NewKey};
 pub(crate) use keys::{BadKeys, expiry, is_name, parse as parse_keys};
 use limit::Table;
+use own_name::own_names;
 pub(crate) use rules::{Bearer, Caller, Denied, Rules, name_of};
 pub(crate) use scopes::Scopes;
 use token::{Issuer, Token, is_token};
@@ -221,7 +223,7 @@ fn read(config: &SecurityConfig) -> Result<Rules, KeysError> {
             Some(Arc::new(issuer.map_err(|error| bad(&tokens.jwks, error.to_string()))?))
         }
     };
-    Ok(Rules::new(config, keys, issuer))
+    Ok(Rules::new(config, keys, issuer).on_machine(own_names()))
 }
 
 fn text(file: &Path) -> Result<String, KeysError> {

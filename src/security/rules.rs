@@ -64,8 +64,8 @@ pub(crate) enum Denied {
     Origin,
     /// 403.
     #[error(
-        "without a key, a caller on the node's own machine names it by address or as `localhost`, since any page can have \
-         its name lead here: `security.cors_origins` makes other names known"
+        "without a key, a caller on the node's own machine names it by address, as `localhost`, or by the host name that \
+         `/etc/hosts` leads here, since any page can have its name lead here: `security.cors_origins` makes other names known"
     )]
     Host,
 }
@@ -95,6 +95,8 @@ pub(crate) struct Rules {
     anonymous: Scopes,
     rate: Option<Rate>,
     origins: Vec<String>,
+    /// Of this machine; see [`super::own_name`].
+    names: Vec<String>,
     keys: Vec<Key>,
     /// `None`: no tokens are taken.
     issuer: Option<Arc<Issuer>>,
@@ -104,7 +106,12 @@ impl Rules {
     pub(crate) fn new(config: &SecurityConfig, keys: Vec<Key>, issuer: Option<Arc<Issuer>>) -> Self {
         let anonymous = Scopes::of(&config.anonymous);
         let (rate, origins) = (config.rate, config.cors_origins.clone());
-        Self { required: config.required, anonymous, rate, origins, keys, issuer }
+        Self { required: config.required, anonymous, rate, origins, names: Vec::new(), keys, issuer }
+    }
+
+    /// The same on a machine that has these names.
+    pub(super) fn on_machine(self, names: Vec<String>) -> Self {
+        Self { names, ..self }
     }
 
     /// Whose tokens are taken.
@@ -209,7 +216,8 @@ impl Rules {
         let is_listed = |origin: &String| {
             origin.split_once("://").is_some_and(|(_, known)| name_of(known).eq_ignore_ascii_case(name))
         };
-        name.parse::<IpAddr>().is_ok() || is_localhost(name) || self.origins.iter().any(is_listed)
+        let is_own = || self.names.iter().any(|own| own.eq_ignore_ascii_case(name));
+        name.parse::<IpAddr>().is_ok() || is_localhost(name) || is_own() || self.origins.iter().any(is_listed)
     }
 }
 
@@ -310,7 +318,8 @@ mod tests {
     #[test]
     fn names_that_strangers_cannot_have_lead_here_are_known() {
         let cors_origins = vec!["https://desk.example".to_owned(), "http://[::1]:3000".to_owned()];
-        let rules = Rules::new(&SecurityConfig { cors_origins, ..SecurityConfig::default() }, vec![], None);
+        let rules = Rules::new(&SecurityConfig { cors_origins, ..SecurityConfig::default() }, vec![], None)
+            .on_machine(vec!["node-7".to_owned()]);
         for (authority, is_known) in [
             ("127.0.0.1:8080", true),
             ("[::1]:8080", true),
@@ -326,6 +335,10 @@ mod tests {
             ("127.0.0.1.evil.example:8080", false),
             ("evillocalhost", false),
             ("desk", false),
+            ("node-7:8080", true),
+            ("Node-7.", true),
+            ("node-7.evil.example", false),
+            ("node-77", false),
             ("", false),
         ] {
             assert_eq!(rules.knows_name(authority), is_known, "{authority}");
