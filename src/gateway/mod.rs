@@ -24,6 +24,7 @@ mod neural;
 mod numbers;
 mod openapi;
 pub(crate) mod overview;
+mod query;
 mod replay;
 mod scaler;
 mod scorecard;
@@ -320,7 +321,9 @@ async fn guarded(
         {
             Err(answer)
         }
-        Some(shared) => guard::admit(shared, &request).map_err(|refusal| refuse(request.request(), refusal)),
+        Some(shared) => guard::admit(shared, &request)
+            .and_then(|()| query::refuse_unknown(request.match_info().as_str(), request.query_string()))
+            .map_err(|refusal| refuse(request.request(), refusal)),
         None => Ok(()),
     };
     let mut response = match admitted {

@@ -6,8 +6,8 @@ mod schemas;
 
 use actix_web::HttpResponse;
 use actix_web::web;
-use operations::{FORECASTING, OBSERVE, OLD, QUERIES, STREAM, V1, V2};
-pub(super) use operations::{OPERATIONS, Operation};
+use operations::{FORECASTING, OBSERVE, OLD, STREAM, V1, V2};
+pub(super) use operations::{OPERATIONS, Operation, QUERIES};
 use schemas::schemas;
 use serde_json::{Map, Value, json};
 

@@ -75,9 +75,28 @@ fn an_unknown_member_of_a_query_is_named() {
         ("GET", "/v1/scorecard?ver=1"),
         ("GET", "/v1/overview?ver=1"),
         ("POST", "/neural/predict?ver=1"),
+        ("POST", "/v1/forecast?ver=1"),
+        ("GET", "/v1/audit/1-1?ver=1"),
     ] {
         let (status, answer) = ask(&node, method, path, "", b"");
         assert!(status == 400 && answer.contains("`ver`"), "{method} {path}: {answer}");
+    }
+    let document = super::openapi::document();
+    for one in OPERATIONS.iter().filter(|one| one.path.starts_with("/v1/")) {
+        let path = one.path.replace(['{', '}'], "");
+        let (status, answer) = ask(&node, &one.method.to_uppercase(), &format!("{path}?unheard=of"), "", b"");
+        assert!(status == 400 && answer.contains("`unheard`"), "{} {path}: {answer}", one.method);
+        let refusal = &document["paths"][one.path][one.method]["responses"]["400"];
+        assert!(refusal.is_object(), "{} {} is said never to answer 400", one.method, one.path);
+    }
+    let upgrade = "upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for path in ["/v1/stream", "/v1/echo", "/v1/overview/stream"] {
+        let (status, answer) = upgraded(&node, &format!("{path}?unheard=of"), upgrade);
+        assert!(status == 400 && answer.contains("`unheard`"), "{path}: {answer}");
+    }
+    for path in ["/metrics?unheard=of", "/v2?unheard=of", "/health?unheard=of", "/?unheard=of"] {
+        assert_eq!(ask(&node, "GET", path, "", b"").0, 200, "{path}");
     }
     let (status, _) = ask(&node, "GET", "/v1/models/nhits-vol-quantile", "", b"");
     assert_eq!(status, 200, "it serves");
@@ -153,6 +172,16 @@ fn ask(node: &Node, method: &str, path: &str, head: &str, body: &[u8]) -> (u16, 
     let answer = read(&mut stream);
     let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok());
     (status.unwrap_or_else(|| panic!("{method} {path}: {answer}")), answer)
+}
+
+/// What a request to open a websocket is answered.
+fn upgraded(node: &Node, path: &str, head: &str) -> (u16, String) {
+    let mut stream = connect(node);
+    let head = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n{head}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let answer = read(&mut stream);
+    let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok());
+    (status.unwrap_or_else(|| panic!("{path}: {answer}")), answer)
 }
 
 fn connect(node: &Node) -> TcpStream {

@@ -24,6 +24,8 @@ const fn operation(
 }
 
 pub(super) const FORECASTING: &[u16] = &[400, 404, 408, 413, 415, 422, 429, 503, 504];
+/// It takes no query.
+const PLAIN: &[u16] = &[400];
 const NAMED: &[u16] = &[400, 404];
 /// It may be another node's, which is away or slow.
 const LOCATED: &[u16] = &[400, 404, 503, 504];
@@ -129,7 +131,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Forecasts",
         FORECASTING,
     ),
-    operation("get", "/v1/models", V1, "Models served and in the repositories", None, "Any", &[]),
+    operation("get", "/v1/models", V1, "Models served and in the repositories", None, "Any", PLAIN),
     operation("get", "/v1/models/{model}", V1, "One model", None, "Model", LOCATED),
     operation(
         "post",
@@ -186,7 +188,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Released",
         ORDERS,
     ),
-    operation("get", "/v1/config", V1, "Configuration in use, with origins", None, "Configuration", &[]),
+    operation("get", "/v1/config", V1, "Configuration in use, with origins", None, "Configuration", PLAIN),
     operation(
         "post",
         "/v1/config",
@@ -196,7 +198,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Changed",
         &[400, 408, 409, 413, 415],
     ),
-    operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", &[]),
+    operation("get", "/v1/breakers", V1, "Circuit breakers", None, "Any", PLAIN),
     operation(
         "post",
         "/v1/breakers",
@@ -213,7 +215,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "The fleet: what there is, what was decided and why, what it costs",
         None,
         "Any",
-        &[503],
+        &[400, 503],
     ),
     operation(
         "post",
@@ -254,7 +256,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Any",
         NAMED,
     ),
-    operation("get", "/v1/alerts", V1, "What is wrong now, what was, and by which rules", None, "Any", &[]),
+    operation("get", "/v1/alerts", V1, "What is wrong now, what was, and by which rules", None, "Any", PLAIN),
     operation(
         "get",
         "/v1/audit",
@@ -262,7 +264,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Where the chain of recorded predictions ends: kept elsewhere, it shows whether that was rewritten",
         None,
         "Any",
-        &[],
+        PLAIN,
     ),
     operation(
         "get",
@@ -271,7 +273,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "A recorded prediction: by prediction_id, the id of a V2 request, or model/series#seq@epoch, escaped; without @epoch the newest of that name",
         None,
         "Record",
-        &[404, 503],
+        &[400, 404, 503],
     ),
     operation(
         "get",
@@ -291,7 +293,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Websocket",
         WEBSOCKET,
     ),
-    operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", &[]),
+    operation("get", "/v1/cluster", V1, "Nodes of the cluster and what they serve", None, "Any", PLAIN),
     operation(
         "post",
         "/neural/predict",
@@ -334,7 +336,7 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
 ];
 
 /// What may stand behind `?`: path, name, type.
-pub(super) const QUERIES: &[(&str, &str, &str)] = &[
+pub(in crate::gateway) const QUERIES: &[(&str, &str, &str)] = &[
     ("/v1/ticks", "results", "boolean"),
     ("/v1/series/{name}", "last", "integer"),
     ("/v1/models/{model}", "version", "integer"),
@@ -343,6 +345,8 @@ pub(super) const QUERIES: &[(&str, &str, &str)] = &[
     ("/v1/scorecard", "version", "integer"),
     ("/v1/scorecard", "series", "string"),
     ("/v1/scorecard", "steps", "boolean"),
+    ("/v1/overview", "node", "string"),
+    ("/v1/overview/stream", "node", "string"),
 ];
 
 /// What is said over the stream.

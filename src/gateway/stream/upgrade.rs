@@ -21,6 +21,7 @@ use super::super::Shared;
 use super::super::error::Problem;
 use super::super::guard::{self, Pass};
 use super::super::overview::{self, Viewer, Whose};
+use super::super::query;
 use super::super::traced;
 use super::connection::{Connection, Patience, Socket, run};
 use super::echo::Echo;
@@ -82,7 +83,9 @@ where
 
     fn call(&self, (request, framed): Upgraded<T>) -> Self::Future {
         let Some(what) = What::of(request.path()) else { return self.answer(request, framed) };
-        let Ok(agreed) = agree(request.head(), what.dialects()) else {
+        let query = request.uri().query().unwrap_or_default();
+        let is_known = query::refuse_unknown(request.path(), query).is_ok();
+        let Some(agreed) = agree(request.head(), what.dialects()).ok().filter(|_| is_known) else {
             return self.answer(request, framed);
         };
         let pass = match Pass::admit(&self.shared, request.head()) {

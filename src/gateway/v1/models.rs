@@ -15,11 +15,6 @@ pub(super) struct VersionQuery {
     version: Option<u32>,
 }
 
-/// Where a query would be a mistake.
-#[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NoQuery {}
-
 pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> {
     let served = shared.system.models();
     let mut models: Vec<Value> = served.iter().map(|model| view(model)).collect();
@@ -66,7 +61,6 @@ pub(super) async fn one(
 pub(super) async fn load(
     shared: Data<Shared>,
     model: Path<String>,
-    _none: Query<NoQuery>,
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Problem> {
