@@ -176,7 +176,8 @@ fn a_request_is_followed_from_client_to_kernel_over_two_nodes() {
     let ask = one(&spans, "remote ask");
     assert_eq!((ask.span.kind, ask.text("peregrine.peer.node")), (CLIENT, "iad-1"));
     assert_eq!(ask.text("peregrine.peer.region"), "iad");
-    assert_eq!(one(&spans, "forecast.ask").span.kind, SERVER);
+    let there = one(&spans, "forecast.ask");
+    assert_eq!((there.span.kind, &*there.span.trace_state), (SERVER, "a=1,b=2"), "it crosses with the trace");
     let batch = one(&spans, "batch");
     assert_eq!((batch.int("peregrine.batch.rows"), batch.int("peregrine.batch.bucket")), (1, 1));
     assert_eq!(batch.span.links.len(), 1, "to the request in it");
@@ -452,6 +453,14 @@ fn a_tick_is_followed_to_its_prediction_over_two_nodes() {
     assert!(prediction.span.start_time_unix_nano >= shard.span.start_time_unix_nano);
     assert_eq!(prediction.text("peregrine.model"), MODEL);
     assert_eq!(one(&spans, "tick").text("network.protocol.name"), "websocket");
+    // By HTTP there may be more that goes along.
+    let headers = [("traceparent", &*parent("01")), ("tracestate", "a=1,b=2")];
+    let fed = request(fleet.addr("fra-1"), "POST", "/v1/ticks", &headers, tick("").as_bytes());
+    assert_eq!(fed.status, 200, "{}", String::from_utf8_lossy(&fed.body));
+    took("it crosses with the trace", || {
+        let spans = collector.trace(TRACE);
+        spans.iter().any(|seen| seen.span.name == "series.shard" && seen.span.trace_state == "a=1,b=2")
+    });
 }
 
 #[test]

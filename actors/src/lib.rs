@@ -46,4 +46,4 @@ pub use status::{
     ResidentStatus, Tally, Vitals,
 };
 pub use system::{LoadRefused, System};
-pub use trace::{Began, Done, Span, SpanKind, SpanSink, Trace, Value};
+pub use trace::{Began, Done, Span, SpanKind, SpanSink, Trace, TraceParent, Value};

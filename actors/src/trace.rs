@@ -33,6 +33,15 @@ struct Open {
     sink: Arc<dyn SpanSink>,
 }
 
+/// A piece of work, as another node is told that its own is part of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceParent {
+    /// Its ids.
+    pub context: TraceContext,
+    /// What other systems wanted to be passed on.
+    pub state: Option<TraceState>,
+}
+
 /// One moment by both clocks. A trace has one on each node, or a clock that is set meanwhile would tear it apart.
 #[derive(Clone, Copy, Debug)]
 pub struct Began {
@@ -128,12 +137,8 @@ impl Trace {
 
     /// Work that somebody outside is the cause of, and wants to be recorded.
     #[must_use]
-    pub fn follow(
-        caller: TraceContext,
-        state: Option<TraceState>,
-        began: Began,
-        sink: Arc<dyn SpanSink>,
-    ) -> Self {
+    pub fn follow(caller: TraceParent, began: Began, sink: Arc<dyn SpanSink>) -> Self {
+        let TraceParent { context: caller, state } = caller;
         let context = TraceContext { span: sink.span_id(), sampled: true, ..caller };
         Self::begin(context, Some(caller.span), state, began, sink)
     }
@@ -148,6 +153,13 @@ impl Trace {
     #[must_use]
     pub fn context(&self) -> Option<TraceContext> {
         self.0.as_ref().map(|open| open.context)
+    }
+
+    /// The same with what goes along, for other nodes.
+    #[must_use]
+    pub fn parent(&self) -> Option<TraceParent> {
+        let open = self.0.as_ref()?;
+        Some(TraceParent { context: open.context, state: open.state.clone() })
     }
 
     /// The id of its trace, for log lines; `None`: it is not recorded.
@@ -309,7 +321,11 @@ mod tests {
         };
         let before = clock.now();
         clock.advance(Duration::from_secs(1));
-        let trace = Trace::follow(caller, None, Began::now(&clock), kept.clone());
+        let state = TraceState::parse([&b"a=1"[..]]);
+        let parent = TraceParent { context: caller, state: state.clone() };
+        let trace = Trace::follow(parent, Began::now(&clock), kept.clone());
+        let told = trace.parent().unwrap();
+        assert_eq!((Some(told.context), told.state), (trace.context(), state));
         trace.piece(|| Done::new("before", before, clock.now()).with("rows", 3_usize).linked([caller]));
         trace.end(|| Done::new("whole", clock.now(), before).failed(Some(("full", "it is full".to_owned()))));
         let kept = kept.0.lock();
@@ -328,5 +344,6 @@ mod tests {
         trace.end(|| unreachable!("nobody asks"));
         trace.piece(|| unreachable!("nobody asks"));
         assert_eq!((trace.child().is_recorded(), trace.context()), (false, None));
+        assert_eq!(trace.parent(), None);
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use peregrine_actors::{Peers, Provider, RemoteAnswer, RemoteForecast, RemoteRefusal};
+use peregrine_actors::{Peers, Provider, RemoteAnswer, RemoteForecast, RemoteRefusal, TraceParent};
 use peregrine_runtime::{
-    AskError, Cluster, Deadline, Member, NodeId, Refusal, Region, RemoteMessage, Standing, TraceContext,
+    AskError, Cluster, Deadline, Member, NodeId, Refusal, Region, RemoteMessage, Standing,
 };
 
 use super::forecast::{AskForecast, SERVICE};
@@ -61,7 +61,7 @@ impl Peers for ClusterPeers {
         &self,
         node: &NodeId,
         request: Arc<RemoteForecast>,
-        trace: Option<TraceContext>,
+        trace: Option<TraceParent>,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>> {
         let numbers = request.windows.as_ref().map_or(0, |windows| {
@@ -69,9 +69,9 @@ impl Peers for ClusterPeers {
             tensors.iter().map(|tensor| tensor.len()).sum()
         });
         if numbers > SMALL_NUMBERS_MAX {
-            self.ask_by(node, AskForecast::<true>(request, trace), deadline)
+            self.ask_by(node, AskForecast::<true>::new(request, trace), deadline)
         } else {
-            self.ask_by(node, AskForecast::<false>(request, trace), deadline)
+            self.ask_by(node, AskForecast::<false>::new(request, trace), deadline)
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use peregrine_runtime::{Deadline, NodeId, Region, TraceContext};
+use peregrine_runtime::{Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, ModelSpec, WindowError, Windows};
 
 use crate::request::{ForecastError, Timing};
+use crate::trace::TraceParent;
 
 /// What the remote room asks of a cluster.
 pub trait Peers: Send + Sync + 'static {
@@ -29,7 +30,7 @@ pub trait Peers: Send + Sync + 'static {
         &self,
         node: &NodeId,
         request: Arc<RemoteForecast>,
-        trace: Option<TraceContext>,
+        trace: Option<TraceParent>,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>>;
 }

@@ -443,7 +443,7 @@ impl Errand<'_> {
             peer.counts.asks.fetch_add(1, Ordering::Relaxed);
             let span = self.trace.child();
             let request = Arc::clone(&self.request);
-            let asked = remote.peers.ask(&stop.node, request, span.context(), self.deadline);
+            let asked = remote.peers.ask(&stop.node, request, span.parent(), self.deadline);
             let hedge_at = self.hedge_at(&peer, now);
             self.attempts.push(Attempt::new(attempt::Start {
                 asked,

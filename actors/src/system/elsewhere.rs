@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use peregrine_runtime::{Deadline, NodeId, TraceContext};
+use peregrine_runtime::{Deadline, NodeId};
 use peregrine_shaders::{Backend, WindowError, Windows};
 
 use super::{Resort, System};
@@ -15,7 +15,7 @@ use crate::request::{Forecast, ForecastError, ForecastRequest, Origin, ServedBy,
 use crate::router::{Outlook, Route, first};
 use crate::settings::{FallbackPolicy, Placement, RoutingSettings};
 use crate::status::{ModelStatus, RemoteStats};
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceParent};
 
 /// A request that another node is to answer.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,7 @@ impl System {
     pub async fn serve_remote(
         &self,
         request: RemoteForecast,
-        caller: Option<TraceContext>,
+        caller: Option<TraceParent>,
         deadline: Deadline,
     ) -> Result<RemoteAnswer, RemoteRefusal> {
         match caller {

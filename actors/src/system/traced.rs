@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use peregrine_runtime::{Deadline, TraceContext};
+use peregrine_runtime::Deadline;
 
 use super::System;
 use crate::remote::{RemoteAnswer, RemoteForecast, RemoteRefusal};
 use crate::request::{Forecast, ForecastError, ForecastRequest};
-use crate::trace::{Began, Done, SpanKind, SpanSink, Trace};
+use crate::trace::{Began, Done, SpanKind, SpanSink, Trace, TraceParent};
 
 impl System {
     /// Records requests of other nodes that these have recorded, from now on and for good. False: it already does.
@@ -18,9 +18,9 @@ impl System {
 
     /// Work here that is part of another node's, if both record it.
     #[must_use]
-    pub fn follow(&self, caller: TraceContext) -> Trace {
+    pub fn follow(&self, caller: TraceParent) -> Trace {
         let Some(sink) = self.inner.spans.get() else { return Trace::default() };
-        Trace::follow(caller, None, Began::now(self.inner.clock.as_ref()), Arc::clone(sink))
+        Trace::follow(caller, Began::now(self.inner.clock.as_ref()), Arc::clone(sink))
     }
 
     /// As `asked`, of a request that is recorded.
@@ -51,7 +51,7 @@ impl System {
     pub(super) async fn serve_traced(
         &self,
         request: RemoteForecast,
-        caller: TraceContext,
+        caller: TraceParent,
         deadline: Deadline,
     ) -> Result<RemoteAnswer, RemoteRefusal> {
         let clock = &self.inner.clock;

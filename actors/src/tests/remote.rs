@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use peregrine_runtime::{Deadline, NodeId, Region, TraceContext};
+use peregrine_runtime::{Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, ExecuteError, Windows};
 
 use super::fake::Mode;
 use super::{MODEL, Rig, ramp, until};
+use crate::trace::TraceParent;
 use crate::{
     BreakerState, FallbackPolicy, ForecastError, ForecastRequest, Peers, Provider, RemoteAnswer,
     RemoteForecast, RemoteRefusal, ServedBy, System,
@@ -58,7 +59,7 @@ impl Peers for Pair {
         &self,
         _: &NodeId,
         request: Arc<RemoteForecast>,
-        trace: Option<TraceContext>,
+        trace: Option<TraceParent>,
         deadline: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>> {
         let mut bytes = Vec::new();

@@ -31,15 +31,10 @@ impl<M: RemoteMessage> RemoteActor<M> {
         Self { net, peer, target, type_id: TypeId::of(M::NAME).0, message: PhantomData }
     }
 
-    /// The layout that both sides know.
-    fn schema(&self) -> Result<u16, Refusal> {
-        let types = self.peer.types.lock();
-        let Some(&(oldest, newest)) = types.get(&self.type_id) else {
-            // Not greeted yet, or exported since: the other side refuses what it does not read.
-            return Ok(M::VERSION);
-        };
-        let schema = M::VERSION.min(newest);
-        if schema < M::OLDEST || schema < oldest { Err(Refusal::UnknownVersion) } else { Ok(schema) }
+    /// The layout that both sides know, for a message that is whole in `wanted`.
+    fn schema(&self, wanted: u16) -> Result<u16, Refusal> {
+        let theirs = self.peer.types.lock().get(&self.type_id).copied();
+        common(wanted, (M::OLDEST, M::VERSION), theirs).ok_or(Refusal::UnknownVersion)
     }
 
     fn header(&self, kind: Kind, schema: u16) -> Header {
@@ -51,6 +46,14 @@ impl<M: RemoteMessage> RemoteActor<M> {
             ..Header::new(kind, M::LANE)
         }
     }
+}
+
+/// Of the layouts from the oldest to the newest on either side, the one that is nearest to `wanted`.
+fn common(wanted: u16, ours: (u16, u16), theirs: Option<(u16, u16)>) -> Option<u16> {
+    // Not greeted yet, or exported since: the oldest is what most read. The other side refuses what it does not.
+    let Some((oldest, newest)) = theirs else { return Some(ours.0) };
+    let common = wanted.max(oldest).min(newest);
+    (ours.0..=ours.1).contains(&common).then_some(common)
 }
 
 fn write<M: RemoteMessage>(message: &M, schema: u16, out: &mut Vec<u8>) -> Result<(), CodecError> {
@@ -74,7 +77,7 @@ fn refusal_of(error: &CodecError) -> Refusal {
 
 impl<M: RemoteMessage> Far<M> for RemoteActor<M> {
     fn tell(&self, message: M) -> Result<(), TellError<M>> {
-        let schema = match self.schema() {
+        let schema = match self.schema(message.layout()) {
             Ok(schema) => schema,
             Err(refusal) => return Err(TellError::Unsendable(message, refusal)),
         };
@@ -128,7 +131,7 @@ impl<M: RemoteMessage> RemoteActor<M> {
         if left.is_zero() {
             return Err(AskError::Deadline);
         }
-        let schema = self.schema().map_err(AskError::Refused)?;
+        let schema = self.schema(message.layout()).map_err(AskError::Refused)?;
         let way = self.net.way(&self.peer)?;
         let window = self.peer.asks.fetch_add(1, Ordering::AcqRel);
         let (sender, answer) = oneshot::channel();
@@ -182,6 +185,31 @@ impl Drop for Waiting {
         self.peer.asks.fetch_sub(1, Ordering::AcqRel);
         if !self.ended && self.net.pending.forget(self.cancel.correlation) && self.sent {
             self.net.send_unnumbered(&self.peer, self.cancel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_one_that_both_sides_know() {
+        for (wanted, ours, theirs, want) in [
+            (2, (1, 2), Some((1, 2)), Some(2)),
+            (2, (1, 2), Some((1, 1)), Some(1)),
+            (2, (1, 2), Some((2, 3)), Some(2)),
+            (2, (1, 2), Some((3, 3)), None),
+            (2, (2, 2), Some((1, 1)), None),
+            // What is whole in an earlier one is sent in it, for as long as that is read.
+            (1, (1, 2), Some((1, 2)), Some(1)),
+            (1, (1, 2), Some((2, 2)), Some(2)),
+            (1, (1, 1), Some((2, 2)), None),
+            // Nothing is known of the other side.
+            (2, (1, 2), None, Some(1)),
+            (2, (2, 2), None, Some(2)),
+        ] {
+            assert_eq!(common(wanted, ours, theirs), want, "{wanted} {ours:?} {theirs:?}");
         }
     }
 }

@@ -40,6 +40,12 @@ pub trait RemoteMessage: Mail + Sized {
         None
     }
 
+    /// The oldest layout in which nothing of this message is lost. Peers that read no newer one are sent an older all the
+    /// same.
+    fn layout(&self) -> u16 {
+        Self::VERSION
+    }
+
     /// The piece of work that it was sent by; called on messages that have just been read.
     fn traced(&mut self, context: TraceContext) {
         let _ = context;

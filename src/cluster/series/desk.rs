@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use peregrine_actors::series::{CopyError, Pattern, Series, SeriesName, Taken, Tick};
 use peregrine_actors::stream::{SourceError, StreamEvent};
-use peregrine_actors::{Done, ForecastError, SpanKind, System};
+use peregrine_actors::{Done, ForecastError, SpanKind, System, TraceParent};
 use peregrine_runtime::shard::{ShardHandler, ShardId, ShardJob};
-use peregrine_runtime::{Deadline, Failure, Inbox, RemoteMessage, SpanId, TraceContext, TraceId, Worker};
+use peregrine_runtime::{
+    Deadline, Failure, Inbox, RemoteMessage, SpanId, TraceContext, TraceId, TraceState, Worker,
+};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -29,9 +31,10 @@ pub(super) struct Owner {
     pub(super) me: String,
 }
 
-/// Of a span on another node.
-pub(super) fn context(trace: [u8; 16], span: [u8; 8]) -> Option<TraceContext> {
-    Some(TraceContext { trace: TraceId::new(trace)?, span: SpanId::new(span)?, sampled: true })
+/// Of a span on another node. A `tracestate` that is none, or none at all, is passed on to nobody.
+pub(super) fn parent(trace: [u8; 16], span: [u8; 8], state: &str) -> Option<TraceParent> {
+    let context = TraceContext { trace: TraceId::new(trace)?, span: SpanId::new(span)?, sampled: true };
+    Some(TraceParent { context, state: TraceState::parse([state.as_bytes()]) })
 }
 
 #[async_trait]
@@ -45,7 +48,8 @@ impl ShardHandler<ShardAsk> for Owner {
                 Err(_) => return Ok(ShardAnswer::NotReady),
             },
             ShardAsk::Ticks(ticks) => (ticks, None),
-            ShardAsk::Traced(ticks, trace, span) => (ticks, context(trace, span)),
+            ShardAsk::Traced(ticks, trace, span) => (ticks, parent(trace, span, "")),
+            ShardAsk::Stated(ticks, trace, span, state) => (ticks, parent(trace, span, &state)),
         };
         let trace = caller.map(|caller| self.system.follow(caller)).unwrap_or_default();
         let began = trace.is_recorded().then(Instant::now);

@@ -9,7 +9,7 @@ use peregrine_actors::series::{
 use peregrine_actors::stream::SourceError;
 use peregrine_shaders::ModelSpec;
 
-use super::desk::context;
+use super::desk::parent;
 use super::wire::{
     Ask, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireLog, WireTick, ends, gap,
     name, names, stream, taken, wanted,
@@ -42,7 +42,11 @@ fn fed(question: ShardAsk) -> Result<(), Impossible> {
         ShardAsk::Where => return Ok(()),
         ShardAsk::Ticks(ticks) => ticks,
         ShardAsk::Traced(ticks, trace, span) => {
-            let _ = context(trace, span);
+            let _ = parent(trace, span, "");
+            ticks
+        }
+        ShardAsk::Stated(ticks, trace, span, state) => {
+            let _ = parent(trace, span, &state);
             ticks
         }
     };

@@ -147,15 +147,24 @@ impl ClusterSource {
         let count = places.len();
         let trace = ticks.iter().map(|tick| &tick.trace).find(|trace| trace.is_recorded());
         let mut trace = trace.cloned().unwrap_or_default();
+        let mut tells_state = true;
         loop {
             if let Some(why) = self.no_quorum() {
                 return (places, vec![Err(TickError::NoQuorum(why)); count]);
             }
             let wire = ticks.iter().cloned().map(Into::into).collect();
             let (span, began) = (trace.child(), self.clock.now());
-            let question = match span.context() {
-                None => ShardAsk::Ticks(wire),
-                Some(context) => ShardAsk::Traced(wire, context.trace.bytes(), context.span.bytes()),
+            let parent = span.parent();
+            let ids =
+                parent.as_ref().map(|parent| (parent.context.trace.bytes(), parent.context.span.bytes()));
+            let state = parent.and_then(|parent| parent.state).filter(|_| tells_state);
+            let states = state.is_some();
+            let question = match (ids, state) {
+                (None, _) => ShardAsk::Ticks(wire),
+                (Some((trace, span)), None) => ShardAsk::Traced(wire, trace, span),
+                (Some((trace, span)), Some(state)) => {
+                    ShardAsk::Stated(wire, trace, span, state.as_str().to_owned())
+                }
             };
             let asked = self.region.ask(key.as_str().as_bytes(), question, self.soon(deadline)).await;
             span.end(|| {
@@ -165,8 +174,10 @@ impl ClusterSource {
                 done.with("peregrine.ticks", count).failed(why)
             });
             if matches!(asked, Err(AskError::Refused(Refusal::Malformed))) && trace.is_recorded() {
-                // An owner of an earlier version: its part of the trace is lost, its ticks are not.
-                trace = Trace::default();
+                // An owner of an earlier version: its part of the trace is lost, or what goes along; its ticks are not.
+                if !std::mem::take(&mut tells_state) || !states {
+                    trace = Trace::default();
+                }
                 continue;
             }
             let failed = match asked {

@@ -26,6 +26,8 @@ pub(super) enum ShardAsk {
     /// As `Ticks`, of a trace that is recorded: its id, and that of the span that asks. Nodes that do not know it
     /// refuse it, and are sent `Ticks`.
     Traced(Vec<WireTick>, [u8; 16], [u8; 8]),
+    /// As `Traced`, with the `tracestate` that goes along. Nodes that do not know it refuse it, and are sent `Traced`.
+    Stated(Vec<WireTick>, [u8; 16], [u8; 8], String),
 }
 
 /// What the owner says.

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::{BoxFuture, join_all};
 use parking_lot::Mutex;
-use peregrine_runtime::{Clock, Deadline, NodeId, Region, TraceContext};
+use peregrine_runtime::{Clock, Deadline, NodeId, Region};
 use peregrine_shaders::{Backend, Family, Head, ModelSpec, NormalizerKind, Windows};
 
 use crate::remote::{
     Need, NoAnswer, Peers, Prefer, Provider, Remote, RemoteAnswer, RemoteForecast, RemoteRefusal,
 };
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceParent};
 use crate::{BreakerLimits, BreakerState, RoutingSettings, Timing};
 
 const MS: Duration = Duration::from_millis(1);
@@ -77,7 +77,7 @@ impl Peers for Cluster {
         &self,
         node: &NodeId,
         request: Arc<RemoteForecast>,
-        _: Option<TraceContext>,
+        _: Option<TraceParent>,
         _: Deadline,
     ) -> BoxFuture<'static, Result<RemoteAnswer, RemoteRefusal>> {
         self.asked.lock().push(node.to_string());
