@@ -118,7 +118,19 @@ pub fn overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Overlooked>,
 /// # Errors
 /// What the loader says.
 pub fn load(entry: &Entry, vault: &Vault) -> Result<Forecaster, LoadError> {
-    Ok(Forecaster::load_from(&entry.dir, vault)?.named(&entry.name))
+    load_choosing(entry, vault, &|_| None)
+}
+
+/// The same; see [`Forecaster::load_choosing`].
+///
+/// # Errors
+/// What the loader says.
+pub(crate) fn load_choosing(
+    entry: &Entry,
+    vault: &Vault,
+    version: &dyn Fn(&str) -> Option<u32>,
+) -> Result<Forecaster, LoadError> {
+    Ok(Forecaster::load_choosing(&entry.dir, vault, version)?.named(&entry.name))
 }
 
 /// The lowest first.

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cases, TestNode, request};
+use crate::harness::{Cases, TestNode, eventually, request};
 
 const BASE: &str = "mlp-vol-quantile";
 const WINDOW: usize = 128;
@@ -341,6 +341,38 @@ fn an_ensemble_changes_with_its_member_or_neither_does() {
     assert_eq!(node.post("/v1/models/e/unload", "").status, 200);
     assert_eq!(node.post("/v1/models/a/load", "").status, 200);
     assert_eq!(node.post("/v1/forecast", &body("e")).status, 404);
+}
+
+#[test]
+fn an_ensemble_follows_the_stable_version_of_a_member() {
+    let members = json!([{ "model": "a" }, { "model": "b" }]);
+    let repository = Repository::new().whole("a").whole("b/1").ensemble("e", &members);
+    let node = repository.node();
+    let order = |order: &str, body: &str| {
+        let answer = node.post(&format!("/v1/models/b/{order}"), body);
+        assert_eq!(answer.status, 200, "{order}: {}", String::from_utf8_lossy(&answer.body));
+    };
+    let before = median(&node, "e");
+    order("promote", r#"{"version":1}"#);
+    fs::create_dir(repository.dir.path().join("b/2")).expect("a folder");
+    repository.put(BASE, "b/2");
+    repository.retrain("b/2", 0.75);
+    order("load", "");
+    assert_eq!(median(&node, "e"), before, "version 1 is the stable one");
+    order("canary", r#"{"version":2,"steps":[50],"hold_ms":604800000}"#);
+    assert_eq!(node.post("/v1/models/a/load", "").status, 200);
+    assert_eq!(median(&node, "e"), before, "a canary is none");
+
+    order("promote", "");
+    eventually("the ensemble changes", || median(&node, "e") != before);
+    is_mean(&node, "promoted");
+    order("rollback", "");
+    eventually("the ensemble changes back", || median(&node, "e") == before);
+    is_mean(&node, "rolled back");
+    // Without a release the highest version answers.
+    order("split", r#"{"weights":{}}"#);
+    eventually("the ensemble follows", || median(&node, "e") != before);
+    is_mean(&node, "without a release");
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Models of the repositories, taken into service and out of it while requests are answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web;
 use peregrine_shaders::{Forecaster, LoadError, Precision};
@@ -11,6 +13,29 @@ use super::app::Shared;
 use super::error::Refusal;
 use crate::catalog::{self, Entry};
 use crate::models::{self, ModelError};
+
+/// How soon ensembles change after a release of one of their members.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// Makes ensembles anew that name a model of which another version is the stable one now; a release on its way changes none.
+/// Ends with the thread that runs it.
+pub(crate) async fn follow_releases(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(FOLLOW_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut known = BTreeMap::new();
+    loop {
+        every.tick().await;
+        let stable = shared.stable();
+        if stable == known {
+            continue;
+        }
+        let models: BTreeSet<&String> = known.keys().chain(stable.keys()).collect();
+        for model in models.into_iter().filter(|model| known.get(*model) != stable.get(*model)) {
+            shared.follow(model).await;
+        }
+        known = stable;
+    }
+}
 
 impl Shared {
     /// What the repositories hold, loaded or not.
@@ -68,16 +93,51 @@ impl Shared {
                     let refused = self.refused(&versions, &refused);
                     first.get_or_insert(refused);
                 }
-                Ok(()) => {
-                    for Entry { name: ensemble, version, .. } in ensembles {
-                        info!(ensemble, version, member = name, "ensemble serves with its member");
-                        self.refusals.forget_version(&ensemble, version);
-                    }
-                }
+                Ok(()) => self.serves_with(name, ensembles),
             }
         }
         self.unload_but(name, &held).await;
         first.map_or(Ok(()), Err)
+    }
+
+    /// Ensembles serve that were made anew for the sake of `member`.
+    fn serves_with(&self, member: &str, ensembles: Vec<Entry>) {
+        for Entry { name: ensemble, version, .. } in ensembles {
+            info!(ensemble, version, member, "ensemble serves with its member");
+            self.refusals.forget_version(&ensemble, version);
+        }
+    }
+
+    /// By name, the version that all else of a release is measured by. Models without a release are left out.
+    fn stable(&self) -> BTreeMap<String, u32> {
+        let releases = self.system.releases().into_iter();
+        releases.map(|status| (status.model, status.release.stable)).collect()
+    }
+
+    /// Takes ensembles into service whose member has another stable version than they were made of. Those that cannot be
+    /// made so answer as they did.
+    async fn follow(&self, member: &str) {
+        let _one_at_a_time = self.loads.lock().await;
+        let along = match self.repository().await {
+            Ok(mut entries) => {
+                entries.retain(|entry| entry.name != member);
+                self.along(member, entries).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let along = match along {
+            Ok(Ok(along)) => along,
+            Ok(Err(refused)) => return warn!(member, error = %refused, "ensembles stay as they were"),
+            Err(refusal) => return warn!(member, error = %refusal, "ensembles stay as they were"),
+        };
+        if along.is_empty() {
+            return;
+        }
+        let ensembles = entries_of(&along);
+        match models::serve(&self.system, along).await {
+            Ok(()) => self.serves_with(member, ensembles),
+            Err(refused) => warn!(member, error = %refused, "ensembles stay as they were"),
+        }
     }
 
     /// The ensembles among `others` that name `member`, made of what lies in the repositories now: those that are served
@@ -123,9 +183,9 @@ impl Shared {
     }
 
     async fn read(&self, entry: Entry) -> Result<(Entry, Result<Forecaster, LoadError>), Refusal> {
-        let vault = self.config().models.vault.clone();
+        let (vault, stable) = (self.config().models.vault.clone(), self.stable());
         let load = move || {
-            let loaded = catalog::load(&entry, &vault);
+            let loaded = catalog::load_choosing(&entry, &vault, &|member| stable.get(member).copied());
             Ok((entry, loaded))
         };
         blocking(load).await

@@ -237,6 +237,7 @@ async fn serve_models(
     let feeds = alerts::of_node(&shared, window);
     drop(actix_web::rt::spawn(alerts::keep(alerts, feeds, clock.clone()))); // it ends with the node's thread
     drop(actix_web::rt::spawn(overview::keep(Arc::clone(&shared)))); // it ends with the node's thread
+    drop(actix_web::rt::spawn(gateway::follow_releases(Arc::clone(&shared)))); // it ends with the node's thread
     let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))

@@ -45,15 +45,19 @@ pub(super) struct Workspace {
 }
 
 impl Ensemble {
-    /// Loads the members; the spec is that of the whole.
+    /// Loads the members, of which `version` says which one is tried first; the spec is that of the whole.
     pub(super) fn load(
         blueprint: EnsembleBlueprint,
         files: &dyn Files,
+        version: &dyn Fn(&str) -> Option<u32>,
     ) -> Result<(ModelSpec, String, Self), LoadError> {
         let EnsembleBlueprint { name, combine, members, bytes } = blueprint;
         let mut digest = Sha256::new_with_prefix(&bytes);
         let mut loaded = Vec::with_capacity(members.len());
-        for member in members {
+        for mut member in members {
+            if let Some(version) = version(&member.name) {
+                put_first(&mut member.dirs, version);
+            }
             let trained = first_that_loads(&member.dirs, files)?;
             digest.update(&trained.digest);
             loaded.push(Member { name: member.name, trained, weight: member.weight });
@@ -149,6 +153,14 @@ impl Ensemble {
             );
             *bound = (centre + join(self.combine, terms)) as f32;
         }
+    }
+}
+
+/// The folder of this version before all others, if it is one of them.
+fn put_first(dirs: &mut [PathBuf], version: u32) {
+    let is_it = |dir: &PathBuf| dir.file_name().is_some_and(|name| *name == *version.to_string());
+    if let Some(at) = dirs.iter().position(is_it) {
+        dirs[..=at].rotate_right(1);
     }
 }
 

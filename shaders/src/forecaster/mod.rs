@@ -70,8 +70,22 @@ impl Forecaster {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_from(dir: &Path, files: &dyn Files) -> Result<Self, LoadError> {
+        Self::load_choosing(dir, files, &|_| None)
+    }
+
+    /// The same, where `version` says of which version an ensemble's member is; without a say, and where there is no such
+    /// version or it does not load, the highest that does. A member that names its version is that one.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_choosing(
+        dir: &Path,
+        files: &dyn Files,
+        version: &dyn Fn(&str) -> Option<u32>,
+    ) -> Result<Self, LoadError> {
         if loader::is_ensemble(dir) {
-            let (spec, digest, ensemble) = Ensemble::load(loader::read_ensemble(dir, files)?, files)?;
+            let blueprint = loader::read_ensemble(dir, files)?;
+            let (spec, digest, ensemble) = Ensemble::load(blueprint, files, version)?;
             return Ok(Self { spec: Arc::new(spec), digest, kind: Kind::Ensemble(ensemble) });
         }
         Trained::load(dir, files).map(Self::from)

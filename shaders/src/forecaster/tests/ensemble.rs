@@ -137,6 +137,24 @@ fn a_member_with_versions_is_its_highest_or_the_one_that_is_named() {
         assert_eq!(got.len(), want.len(), "{member}");
         assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{member}");
     }
+    // Where another version than the highest answers for the member; one that is named has no other.
+    for (written, chosen, name) in [
+        (json!({"model": "fx"}), Some(1), SHORT),
+        (json!({"model": "fx"}), Some(2), LONG),
+        (json!({"model": "fx"}), Some(10), POINT),
+        (json!({"model": "fx"}), Some(3), POINT),
+        (json!({"model": "fx"}), None, POINT),
+        (json!({"model": "fx/2"}), Some(1), LONG),
+    ] {
+        only(written.clone()).unwrap();
+        let version = |member: &str| if member == "fx" { chosen } else { None };
+        let ensemble =
+            Forecaster::load_choosing(&home.path().join("ensemble"), &crate::PlainFiles, &version).unwrap();
+        let got = forecast(&ensemble, &windows(3, ensemble.spec().window));
+        let want = alone(name);
+        assert_eq!(got.len(), want.len(), "{written} {chosen:?}");
+        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-6), "{written} {chosen:?}");
+    }
     // As a node serves version 2 where version 10 is damaged; one that is named has no other.
     std::fs::write(home.path().join("fx/10/weights.safetensors"), "junk").unwrap();
     assert_eq!(only(json!({"model": "fx"})).unwrap().spec().columns.len(), 5);
