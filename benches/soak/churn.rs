@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -24,6 +26,12 @@ const UNLOADED: &str = "tcn-vol-point";
 const SERIES: u64 = 64;
 /// More than is kept of a series, and of ticks in memory before they are written: both are full from the first.
 const TICKS: u64 = 4_000;
+/// Clients come from so many; the node remembers each.
+const ADDRESSES: u64 = 20 * 250;
+/// Requests that are begun at once: more than the threads of a node keep the heads of for the next.
+const CROWD: u64 = 512;
+/// Ticks are written as a table by then.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 type Do = fn(SocketAddr, u64) -> Result<(), Failure>;
@@ -78,7 +86,6 @@ impl fmt::Display for Done {
 impl Churn {
     /// Of all kinds, or of those that are named.
     pub(crate) fn start(addr: SocketAddr, kinds: Option<&str>) -> Result<Self, Failure> {
-        fill(addr)?;
         let stop = Arc::new(AtomicBool::new(false));
         let wanted = |name: &str| kinds.is_none_or(|kinds| kinds.split(',').any(|kind| kind == name));
         let mut threads = Vec::new();
@@ -119,7 +126,8 @@ impl Churn {
 /// A connection from one of many addresses.
 fn connect(addr: SocketAddr, number: u64) -> Result<TcpStream, Failure> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-    let own = [127, 0, (number / 250 % 20) as u8, (number % 250 + 2) as u8];
+    let number = number % ADDRESSES;
+    let own = [127, 0, (number / 250) as u8, (number % 250 + 2) as u8];
     socket.bind(&SocketAddr::from((own, 0)).into())?;
     socket.connect(&addr.into())?;
     let socket = TcpStream::from(socket);
@@ -177,11 +185,51 @@ fn hang_up(addr: SocketAddr, number: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Fills the windows of all series, once.
-fn fill(addr: SocketAddr) -> Result<(), Failure> {
+/// Fills what is bounded and would take the churn long: the windows of all series, the table of who has asked, and the
+/// heads of requests that threads keep.
+pub(crate) fn fill(addr: SocketAddr) -> Result<(), Failure> {
     for series in 0..SERIES {
         let lines: String = (0..TICKS).map(|at| tick(series, 1_000 + at as i64, at)).collect();
         feed(addr, &lines)?;
+    }
+    let request = post("/v1/forecast", "connection: close\r\n", &json!({"model": "no"}).to_string());
+    for number in 0..ADDRESSES {
+        let mut socket = connect(addr, number)?;
+        socket.write_all(&request)?;
+        socket.read_to_end(&mut Vec::new())?;
+    }
+    let begun = |number| -> Result<TcpStream, Failure> {
+        let mut socket = connect(addr, number)?;
+        socket.write_all(&request[..request.len() - 1])?;
+        Ok(socket)
+    };
+    let crowd: Vec<TcpStream> = (0..CROWD).map(begun).collect::<Result<_, _>>()?;
+    thread::sleep(Duration::from_secs(1));
+    drop(crowd);
+    Ok(())
+}
+
+/// Ticks until the journal of this folder writes a table: what it gathers in memory until then is as much each time.
+pub(crate) fn settle(addr: SocketAddr, journal: &Path) -> Result<(), Failure> {
+    // Tables are numbered.
+    let newest = || -> Result<Option<u64>, Failure> {
+        let mut newest = None;
+        for keyspace in fs::read_dir(journal.join("ticks/keyspaces"))? {
+            for table in fs::read_dir(keyspace?.path().join("tables"))? {
+                newest = newest.max(table?.file_name().to_string_lossy().parse().ok());
+            }
+        }
+        Ok(newest)
+    };
+    let (before, start) = (newest()?, Instant::now());
+    let mut number = 0;
+    while newest()? == before {
+        if start.elapsed() > WRITTEN_WITHIN {
+            return Err("the journal writes no table".into());
+        }
+        ticks(addr, number)?;
+        number += 1;
+        thread::sleep(Duration::from_millis(10));
     }
     Ok(())
 }
