@@ -220,6 +220,56 @@ fn columns_come_in_the_order_of_the_model() {
     assert_eq!(history.window(4, &both), Err(Unready::Column("range".to_owned())));
 }
 
+#[test]
+fn an_empty_slot_has_what_was_foretold_of_it_and_no_other_column() {
+    // What is known of slot `n` is `n`, and 2.9 where a nearer tick knows better.
+    let of = |at: i64, ahead: &[f32]| Tick {
+        hist_exog: vec![("vol".to_owned(), 1.0)],
+        futr_exog: vec![("dow".to_owned(), ahead.to_vec())],
+        ..tick(at, 1.0)
+    };
+    let bare = |at: i64| Tick { value: None, ..tick(at, 0.0) };
+    let fed = |capacity: usize, ticks: &[Tick]| {
+        let mut history = History::new(capacity, Some(10));
+        for tick in ticks {
+            history.apply(tick, 1);
+        }
+        history
+    };
+    let known = |history: &History, window| {
+        history.window(history.seq(), &spec(window, &[], &["dow"], &[])).map(|windows| windows.futr_exog)
+    };
+    let newest = of(40, &[4.0, 5.0, 6.0]);
+    let foretold = Ok(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let (first, second) = (of(10, &[1.0, 2.9, 3.0]), of(20, &[2.0]));
+    // A slot that nobody observed and a tick that saw nothing are one.
+    for third in [None, Some(bare(35))] {
+        let ticks: Vec<Tick> =
+            [first.clone(), second.clone()].into_iter().chain(third).chain([newest.clone()]).collect();
+        let history = fed(8, &ticks);
+        assert_eq!(known(&history, 4), foretold, "the nearest that reaches so far");
+        let hist = history.window(history.seq(), &spec(4, &["vol"], &[], &[]));
+        assert_eq!(hist.map(drop), Err(Unready::Column("vol".to_owned())));
+        let mask = history.window(history.seq(), &spec(4, &[], &[], &[])).expect("a window").mask;
+        assert_eq!(mask, Some(vec![1.0, 1.0, 0.0, 1.0]));
+    }
+    // The window begins within the hole.
+    let history = fed(8, &[of(10, &[1.0, 2.0, 3.0]), newest.clone()]);
+    assert_eq!(known(&history, 2), Ok(vec![3.0, 4.0, 5.0, 6.0]));
+    // Too far to have been foretold, and by nobody.
+    let lacks = Err(Unready::Column("dow".to_owned()));
+    assert_eq!(known(&fed(8, &[of(10, &[1.0, 2.0]), newest.clone()]), 3), lacks);
+    assert_eq!(known(&fed(8, &[tick(10, 1.0), newest.clone()]), 3), lacks);
+    // By one that came late.
+    let late = [of(10, &[1.0]), newest.clone(), of(25, &[2.0, 3.0])];
+    assert_eq!(known(&fed(8, &late), 4), foretold);
+    // By one that is kept no more, as far as anybody knows.
+    let gone = [first, second, newest, of(50, &[5.0, 6.0, 7.0])];
+    let then = |capacity| fed(capacity, &gone).window(3, &spec(3, &[], &["dow"], &[]));
+    assert_eq!(then(4).map(|windows| windows.futr_exog), Ok(vec![2.0, 3.0, 4.0, 5.0, 6.0]));
+    assert_eq!(then(3).map(drop), Err(Unready::Expired));
+}
+
 fn constant(at: i64, brings: &[(&str, f32)]) -> Tick {
     let stat_exog = brings.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
     Tick { stat_exog, ..tick(at, 1.0) }

@@ -2,7 +2,7 @@
 
 use peregrine_shaders::{ModelSpec, Windows};
 
-use super::history::History;
+use super::history::{FUTURE_MAX, History};
 
 /// A series cannot be forecast by a model, as it is; says what is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +31,7 @@ pub enum Unready {
 
 impl History {
     /// The window after tick `seq` as one row for the model. A slot of the grid without an observation is a zero with
-    /// mask 0.
+    /// mask 0, and has of the columns what an earlier tick foretold of it.
     ///
     /// # Errors
     /// [`Unready`].
@@ -54,7 +54,8 @@ impl History {
         self.check_whole(self.times()[first])?;
         let rows = first..=row;
         let y = self.values().range(rows.clone()).copied().collect();
-        self.with_columns(y, rows.map(Some), row, spec)
+        let untold = |name: &str, _| Err(Unready::Column(name.to_owned()));
+        self.with_columns(y, rows.map(Some), row, spec, untold)
     }
 
     /// By time: late ticks stand in their places, and slots may be empty.
@@ -63,6 +64,7 @@ impl History {
         let times = self.times();
         let mut order: Vec<usize> = (0..=row).collect();
         order.sort_unstable_by_key(|&row| times[row]);
+        let mut begins = 0;
         let rows: Vec<Option<usize>> = if self.has_grid() {
             let newest = order.last().map_or(0, |&row| self.slot(times[row]));
             let oldest = newest.saturating_sub(want as i64 - 1);
@@ -77,6 +79,7 @@ impl History {
             if known > oldest {
                 return Err(self.too_short(usize::try_from(newest - known + 1).unwrap_or(0), want));
             }
+            begins = oldest;
             rows
         } else {
             let first = order.len().checked_sub(want).ok_or_else(|| self.too_short(order.len(), want))?;
@@ -85,7 +88,38 @@ impl History {
         };
         let y = rows.iter().map(|row| row.map_or(f32::NAN, |row| self.values()[row])).collect();
         let last = order.last().copied().unwrap_or(row);
-        self.with_columns(y, rows.into_iter(), last, spec)
+        let foretold = |name: &str, place: usize| {
+            let slot = begins.saturating_add_unsigned(place as u64);
+            if self.has_grid() {
+                self.foretold(name, slot, &order)
+            } else {
+                Err(Unready::Column(name.to_owned()))
+            }
+        };
+        self.with_columns(y, rows.into_iter(), last, spec, foretold)
+    }
+
+    /// What a column has in a slot as the nearest tick before it foretold that; `order` is the rows by time.
+    fn foretold(&self, name: &str, slot: i64, order: &[usize]) -> Result<f32, Unready> {
+        // Who is kept no more may have foretold it.
+        let is_gone = |before: i64| self.evicted().is_some_and(|evicted| evicted >= before);
+        let earlier = order.partition_point(|&row| self.slot(self.times()[row]) < slot);
+        for &row in order[..earlier].iter().rev() {
+            let before = self.slot(self.times()[row]);
+            let steps = usize::try_from(slot - before).unwrap_or(usize::MAX);
+            if steps >= FUTURE_MAX {
+                break;
+            }
+            if is_gone(before) {
+                return Err(Unready::Expired);
+            }
+            let ahead = self.future(name, self.first_seq() + row as u64);
+            if let Some(&value) = ahead.and_then(|ahead| ahead.get(steps)) {
+                return Ok(value);
+            }
+        }
+        let reach = slot.saturating_sub(FUTURE_MAX as i64 - 1);
+        Err(if is_gone(reach) { Unready::Expired } else { Unready::Column(name.to_owned()) })
     }
 
     /// Refuses a window, from its oldest slot on, that once held an observation which is kept no more.
@@ -98,21 +132,23 @@ impl History {
         if self.evicted().is_some() { Unready::Expired } else { Unready::Short { got, want } }
     }
 
-    /// Everything beside the values, NaN where there is none; `last` is the row of the newest observation.
+    /// Everything beside the values, NaN where there is none; `last` is the row of the newest observation, `foretold` what a
+    /// column whose future is known has in a place of the window that did not bring it.
     fn with_columns(
         &self,
         mut y: Vec<f32>,
         rows: impl Iterator<Item = Option<usize>> + Clone,
         last: usize,
         spec: &ModelSpec,
+        foretold: impl Fn(&str, usize) -> Result<f32, Unready>,
     ) -> Result<Windows, Unready> {
         let mask = mask_missing(&mut y);
         if mask.as_ref().is_some_and(|mask| mask.iter().all(|&m| m == 0.0)) {
             return Err(Unready::Empty);
         }
-        let hist_exog = self.cells(&spec.hist_exog, rows.clone())?;
-        let mut futr_exog = self.cells(&spec.futr_exog, rows)?;
         let unknown = |name: &str| Unready::Column(name.to_owned());
+        let hist_exog = self.cells(&spec.hist_exog, rows.clone(), |name, _| Err(unknown(name)))?;
+        let mut futr_exog = self.cells(&spec.futr_exog, rows, foretold)?;
         let last = self.first_seq() + last as u64;
         let ahead = |name: &str| self.future(name, last).and_then(|ahead| ahead.get(1..=spec.horizon));
         let ahead: Vec<&[f32]> = (spec.futr_exog.iter())
@@ -126,11 +162,12 @@ impl History {
         Ok(Windows { rows: 1, y, mask, hist_exog, futr_exog, stat_exog })
     }
 
-    /// Columns by row. A gap of the grid has no columns either: zeros, as for its value.
+    /// Columns by row, and `otherwise` where there is no row or the row has no such column.
     fn cells(
         &self,
         names: &[String],
         rows: impl Iterator<Item = Option<usize>>,
+        otherwise: impl Fn(&str, usize) -> Result<f32, Unready>,
     ) -> Result<Vec<f32>, Unready> {
         if names.is_empty() {
             return Ok(Vec::new());
@@ -139,10 +176,10 @@ impl History {
         let column = |name: &String| self.column(name).ok_or_else(|| unknown(name));
         let columns: Vec<_> = names.iter().map(column).collect::<Result<_, _>>()?;
         let mut cells = Vec::new();
-        for row in rows {
+        for (place, row) in rows.enumerate() {
             for (name, values) in names.iter().zip(&columns) {
-                let value: f32 = row.map_or(0.0, |row| values[row]);
-                cells.push(if value.is_nan() { return Err(unknown(name)) } else { value });
+                let value = row.map(|row| values[row]).filter(|value| !value.is_nan());
+                cells.push(value.map_or_else(|| otherwise(name, place), Ok)?);
             }
         }
         Ok(cells)
