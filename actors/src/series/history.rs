@@ -161,7 +161,9 @@ impl History {
     #[must_use]
     pub fn last(&self, seq: u64) -> Option<Timestamp> {
         let rows = self.row(seq)? + 1;
-        self.at.iter().take(rows).max().copied().map(Timestamp)
+        // Of one slot the first that came, which is what the window has.
+        let newest = self.at.iter().take(rows).rev().max_by_key(|&&at| self.slot(at));
+        newest.copied().map(Timestamp)
     }
 
     /// The epoch under which a number was accepted.
@@ -386,7 +388,8 @@ impl History {
 
     fn find(&self, slot: i64) -> Option<usize> {
         if self.is_in_order() {
-            self.at.binary_search_by_key(&slot, |&at| self.slot(at)).ok()
+            let first = self.at.partition_point(|&at| self.slot(at) < slot);
+            self.at.get(first).is_some_and(|&at| self.slot(at) == slot).then_some(first)
         } else {
             self.at.iter().position(|&at| self.slot(at) == slot)
         }

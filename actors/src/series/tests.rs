@@ -174,6 +174,33 @@ fn empty_slots_of_a_grid_are_masked() {
 }
 
 #[test]
+fn a_log_from_before_there_was_a_grid_has_the_first_of_each_slot() {
+    let columns = |at: i64, value: f32| Tick {
+        hist_exog: vec![("vol".to_owned(), value)],
+        futr_exog: vec![("dow".to_owned(), vec![value, value + 0.1, value + 0.2])],
+        ..tick(at, value)
+    };
+    let with = spec(2, &["vol"], &["dow"], &[]);
+    // In the order of time, and with a late one that is the earlier in its slot.
+    for times in [[0, 12, 17, 21, 24], [0, 17, 12, 24, 21]] {
+        let mut former = History::new(8, None);
+        let mut history = History::new(8, Some(10));
+        let values = [1.0, 2.0, 9.0, 3.0, 8.0];
+        for (&at, value) in times.iter().zip(values) {
+            former.apply(&columns(at, value), 1);
+            history.follow(&former.tick(&name(), former.seq()).expect("kept"), 1);
+        }
+        check_window(&history, 5, 3, Ok((&[1.0, 2.0, 3.0], None)));
+        check_window(&history, 3, 2, Ok((&[1.0, 2.0], None)));
+        let windows = history.window(5, &with).expect("whole");
+        assert_eq!((windows.hist_exog, windows.futr_exog), (vec![2.0, 3.0], vec![2.0, 3.0, 3.1, 3.2]));
+        assert_eq!(history.last(5), Some(Timestamp(times[3])), "{times:?}");
+        assert_eq!(history.apply(&columns(times[3], 3.0), 1), Effect::Duplicate { seq: 5 });
+        assert_eq!(history.apply(&columns(times[4], 8.0), 1), Effect::Conflict { seq: 5 });
+    }
+}
+
+#[test]
 fn a_tick_that_saw_nothing_is_masked() {
     let mut history = check(8, None, &[(1, 10.0)], "+");
     history.apply(&Tick { value: None, ..tick(2, 0.0) }, 1);

@@ -1,5 +1,7 @@
 //! A model's window of one series, as it was after a tick.
 
+use std::cmp::Reverse;
+
 use peregrine_shaders::{ModelSpec, Windows};
 
 use super::history::{FUTURE_MAX, History};
@@ -63,7 +65,8 @@ impl History {
         let want = spec.window;
         let times = self.times();
         let mut order: Vec<usize> = (0..=row).collect();
-        order.sort_unstable_by_key(|&row| times[row]);
+        // A log from before there was a grid may have several of one slot: that has the first that came, which is so the last.
+        order.sort_unstable_by_key(|&row| (self.slot(times[row]), Reverse(row)));
         let mut begins = 0;
         let rows: Vec<Option<usize>> = if self.has_grid() {
             let newest = order.last().map_or(0, |&row| self.slot(times[row]));
