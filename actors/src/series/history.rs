@@ -25,7 +25,10 @@ pub struct History {
     /// The rows below, oldest number first: row `i` has number `first_seq() + i`.
     at: VecDeque<i64>,
     value: VecDeque<f32>,
-    columns: Vec<Column>,
+    /// What was observed beside the value.
+    hist: Vec<Column>,
+    /// What is known ahead, of each row's own moment.
+    futr: Vec<Column>,
     /// From which number on ticks were accepted under which epoch.
     epochs: VecDeque<(u64, u64)>,
     /// What was known of the future, by the number of the tick that said it.
@@ -48,6 +51,26 @@ pub struct History {
 struct Column {
     name: String,
     rows: VecDeque<f32>,
+}
+
+/// A column as one kind; where a row has none of that, the other kind's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cells<'a> {
+    own: &'a VecDeque<f32>,
+    other: Option<&'a VecDeque<f32>>,
+}
+
+impl<'a> Cells<'a> {
+    fn of(own: &'a [Column], other: &'a [Column], name: &str) -> Option<Self> {
+        let find = |columns: &'a [Column]| columns.iter().find(|column| column.name == name);
+        let (own, other) = (find(own).map(|column| &column.rows), find(other).map(|column| &column.rows));
+        Some(Self { own: own.or(other)?, other: own.and(other) })
+    }
+
+    pub(super) fn at(self, row: usize) -> Option<f32> {
+        let known = |rows: &VecDeque<f32>| Some(rows[row]).filter(|value| !value.is_nan());
+        known(self.own).or_else(|| self.other.and_then(known))
+    }
 }
 
 /// By name.
@@ -74,7 +97,8 @@ impl History {
             seq: 0,
             at: VecDeque::new(),
             value: VecDeque::new(),
-            columns: Vec::new(),
+            hist: Vec::new(),
+            futr: Vec::new(),
             epochs: VecDeque::new(),
             futures: BTreeMap::new(),
             statics: VecDeque::new(),
@@ -181,10 +205,11 @@ impl History {
     /// Says what is wrong with it.
     pub fn check(&self, tick: &Tick) -> Result<(), TickError> {
         let invalid = |what: String| Err(TickError::Invalid(what));
-        let named = tick.hist_exog.iter().map(|(name, _)| name);
-        let named = named.chain(tick.futr_exog.iter().map(|(name, _)| name));
-        let new = named.filter(|name| self.column(name).is_none()).count();
-        if self.columns.len() + new > COLUMNS_MAX || tick.stat_exog.len() > COLUMNS_MAX {
+        let is_new = |columns: &[Column], name: &str| columns.iter().all(|column| column.name != name);
+        let hist = tick.hist_exog.iter().filter(|(name, _)| is_new(&self.hist, name)).count();
+        let futr = tick.futr_exog.iter().filter(|(name, _)| is_new(&self.futr, name)).count();
+        let count = (self.hist.len() + hist).max(self.futr.len() + futr).max(tick.stat_exog.len());
+        if count > COLUMNS_MAX {
             return invalid(format!("more than {COLUMNS_MAX} columns in one series"));
         }
         let too_far = tick.futr_exog.iter().find(|(_, ahead)| ahead.is_empty() || ahead.len() > FUTURE_MAX);
@@ -257,7 +282,7 @@ impl History {
         self.position = self.position.saturating_sub(self.gone_since(keep));
         self.at.truncate(keep);
         self.value.truncate(keep);
-        for column in &mut self.columns {
+        for column in self.hist.iter_mut().chain(&mut self.futr) {
             column.rows.truncate(keep);
         }
         self.seq = seq;
@@ -273,10 +298,7 @@ impl History {
     #[must_use]
     pub fn tick(&self, series: &SeriesName, seq: u64) -> Option<Tick> {
         let row = self.row(seq)?;
-        let futr_exog = self.futures.get(&seq).cloned().unwrap_or_default();
-        let known = |name: &str| futr_exog.iter().any(|(future, _)| future == name);
-        let hist_exog = self.columns.iter().filter(|column| !known(&column.name));
-        let hist_exog = hist_exog.filter_map(|column| {
+        let hist_exog = self.hist.iter().filter_map(|column| {
             let value = column.rows[row];
             (!value.is_nan()).then(|| (column.name.clone(), value))
         });
@@ -286,7 +308,7 @@ impl History {
             value: Some(self.value[row]).filter(|value| !value.is_nan()),
             hist_exog: hist_exog.collect(),
             stat_exog: self.statics_of(seq).to_vec(),
-            futr_exog,
+            futr_exog: self.futures.get(&seq).cloned().unwrap_or_default(),
             trace: Trace::default(),
         })
     }
@@ -294,7 +316,7 @@ impl History {
     /// Bytes that the observations take, without those of names.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let row = size_of::<i64>() + size_of::<f32>() * (1 + self.columns.len());
+        let row = size_of::<i64>() + size_of::<f32>() * (1 + self.hist.len() + self.futr.len());
         let ahead =
             |columns: &Vec<(String, Vec<f32>)>| columns.iter().map(|(_, ahead)| ahead.len()).sum::<usize>();
         let cells = self.futures.values().map(ahead).sum::<usize>()
@@ -332,8 +354,14 @@ impl History {
         &self.value
     }
 
-    pub(super) fn column(&self, name: &str) -> Option<&VecDeque<f32>> {
-        self.columns.iter().find(|column| column.name == name).map(|column| &column.rows)
+    /// What was observed of a column. A tick that brought it as one that is known ahead alone said so what it was then.
+    pub(super) fn hist(&self, name: &str) -> Option<Cells<'_>> {
+        Cells::of(&self.hist, &self.futr, name)
+    }
+
+    /// What a column that is known ahead was, likewise.
+    pub(super) fn futr(&self, name: &str) -> Option<Cells<'_>> {
+        Cells::of(&self.futr, &self.hist, name)
     }
 
     /// The future of a column, as the tick with that number told it: from its own moment on.
@@ -399,18 +427,21 @@ impl History {
     fn is_same(&self, row: usize, tick: &Tick) -> bool {
         // By number: 0 is -0, which some writers make of it. What is not known is the same as itself.
         let same = |known: f32, value: f32| known == value || known.is_nan() && value.is_nan();
-        let is = |name: &str, value: f32| self.column(name).is_some_and(|rows| same(rows[row], value));
+        let is = |cells: Option<Cells<'_>>, value: f32| {
+            let known = cells.map(|cells| cells.at(row).unwrap_or(f32::NAN));
+            known.is_some_and(|known| same(known, value))
+        };
         let seq = self.first_seq() + row as u64;
         let foresees = |name: &str, ahead: &[f32]| {
             let Some((now, later)) = ahead.split_first() else { return false };
             let known = self.future(name, seq).and_then(|known| known.get(1..)).unwrap_or_default();
             let all =
                 later.len() <= known.len() && known.iter().zip(later).all(|(&k, &value)| same(k, value));
-            is(name, *now) && all
+            is(self.futr(name), *now) && all
         };
         self.at[row] == tick.at.0
             && same(self.value[row], tick.value.unwrap_or(f32::NAN))
-            && tick.hist_exog.iter().all(|(name, value)| is(name, *value))
+            && tick.hist_exog.iter().all(|(name, value)| is(self.hist(name), *value))
             && tick.futr_exog.iter().all(|(name, ahead)| foresees(name, ahead))
             && (tick.stat_exog.iter())
                 .all(|(name, value)| self.constant(name, seq).is_some_and(|known| same(known, *value)))
@@ -427,18 +458,10 @@ impl History {
         let rows = self.at.len();
         self.at.push_back(tick.at.0);
         self.value.push_back(tick.value.unwrap_or(f32::NAN));
-        for column in &mut self.columns {
-            column.rows.push_back(f32::NAN);
-        }
-        let now = tick.futr_exog.iter().filter_map(|(name, ahead)| Some((name, *ahead.first()?)));
-        for (name, value) in tick.hist_exog.iter().map(|(name, value)| (name, *value)).chain(now) {
-            let at = self.columns.iter().position(|column| column.name == *name).unwrap_or_else(|| {
-                let rows = std::iter::repeat_n(f32::NAN, rows + 1).collect();
-                self.columns.push(Column { name: name.clone(), rows });
-                self.columns.len() - 1
-            });
-            self.columns[at].rows[rows] = value;
-        }
+        let hist = tick.hist_exog.iter().map(|(name, value)| (name, *value));
+        let futr = tick.futr_exog.iter().filter_map(|(name, ahead)| Some((name, *ahead.first()?)));
+        push_row(&mut self.hist, rows, hist);
+        push_row(&mut self.futr, rows, futr);
         if !tick.futr_exog.is_empty() {
             self.futures.insert(self.seq, tick.futr_exog.clone());
         }
@@ -454,7 +477,7 @@ impl History {
         let first = self.first_seq();
         let Some(at) = self.at.pop_front() else { return };
         self.value.pop_front();
-        for column in &mut self.columns {
+        for column in self.hist.iter_mut().chain(&mut self.futr) {
             column.rows.pop_front();
         }
         if self.at.front().is_some_and(|&next| next < at) {
@@ -470,5 +493,20 @@ impl History {
         while self.statics.get(1).is_some_and(|(from, _)| *from <= first + 1) {
             self.statics.pop_front();
         }
+    }
+}
+
+/// One more row of each column, of which there are so many; NaN where it is not named.
+fn push_row<'a>(columns: &mut Vec<Column>, rows: usize, cells: impl Iterator<Item = (&'a String, f32)>) {
+    for column in columns.iter_mut() {
+        column.rows.push_back(f32::NAN);
+    }
+    for (name, value) in cells {
+        let at = columns.iter().position(|column| column.name == *name).unwrap_or_else(|| {
+            let rows = std::iter::repeat_n(f32::NAN, rows + 1).collect();
+            columns.push(Column { name: name.clone(), rows });
+            columns.len() - 1
+        });
+        columns[at].rows[rows] = value;
     }
 }

@@ -297,6 +297,59 @@ fn an_empty_slot_has_what_was_foretold_of_it_and_no_other_column() {
     assert_eq!(then(3).map(drop), Err(Unready::Expired));
 }
 
+#[test]
+fn a_name_may_be_a_column_of_either_kind() {
+    let with = |at: i64, hist: &[f32], ahead: &[f32]| Tick {
+        hist_exog: hist.iter().map(|&value| ("a".to_owned(), value)).collect(),
+        futr_exog: [ahead]
+            .iter()
+            .filter(|ahead| !ahead.is_empty())
+            .map(|&ahead| ("a".to_owned(), ahead.to_vec()))
+            .collect(),
+        ..tick(at, 1.0)
+    };
+    let windows = |history: &History| {
+        let of = |spec: &ModelSpec| history.window(history.seq(), spec).expect("known");
+        (of(&spec(2, &["a"], &[], &[])).hist_exog, of(&spec(2, &[], &["a"], &[])).futr_exog)
+    };
+    let mut history = History::new(8, None);
+    let both = [with(1, &[10.0], &[20.0, 21.0, 22.0]), with(2, &[11.0], &[21.0, 22.0, 23.0])];
+    for tick in &both {
+        history.check(tick).expect("a tick");
+        history.apply(tick, 1);
+    }
+    let want = (vec![10.0, 11.0], vec![20.0, 21.0, 22.0, 23.0]);
+    assert_eq!(windows(&history), want);
+    let mut copy = History::new(8, None);
+    for (seq, tick) in (1..).zip(&both) {
+        let kept = history.tick(&name(), seq).expect("kept");
+        assert_eq!(kept, *tick);
+        copy.follow(&kept, 1);
+    }
+    assert_eq!(windows(&copy), want);
+    for mut history in [history, copy] {
+        assert_eq!(history.apply(&both[1], 1), Effect::Duplicate { seq: 2 });
+        for other in [with(2, &[21.0], &[21.0]), with(2, &[11.0], &[11.0]), with(2, &[12.0], &[])] {
+            assert_eq!(history.apply(&other, 1), Effect::Conflict { seq: 2 }, "{other:?}");
+        }
+    }
+    // One that came as one kind alone was that at its moment, whoever asks; so a log had it where both said the same.
+    let mut history = History::new(8, None);
+    history.apply(&with(1, &[7.0], &[]), 1);
+    history.apply(&with(2, &[], &[8.0, 9.0, 10.0]), 1);
+    assert_eq!(windows(&history), (vec![7.0, 8.0], vec![7.0, 8.0, 9.0, 10.0]));
+    assert_eq!(history.apply(&with(2, &[8.0], &[8.0, 9.0]), 1), Effect::Duplicate { seq: 2 });
+    // As many as may be, of each kind.
+    let many = |count: usize| Tick {
+        hist_exog: (0..COLUMNS_MAX).map(|i| (format!("h{i}"), 1.0)).collect(),
+        futr_exog: (0..count).map(|i| (format!("f{i}"), vec![1.0])).collect(),
+        ..tick(3, 1.0)
+    };
+    let history = History::new(8, None);
+    history.check(&many(COLUMNS_MAX)).expect("as many as may be");
+    assert!(history.check(&many(COLUMNS_MAX + 1)).is_err());
+}
+
 fn constant(at: i64, brings: &[(&str, f32)]) -> Tick {
     let stat_exog = brings.iter().map(|&(name, value)| (name.to_owned(), value)).collect();
     Tick { stat_exog, ..tick(at, 1.0) }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use peregrine_shaders::{ModelSpec, Windows};
 
-use super::history::{FUTURE_MAX, History};
+use super::history::{Cells, FUTURE_MAX, History};
 
 /// A series cannot be forecast by a model, as it is; says what is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,8 +150,9 @@ impl History {
             return Err(Unready::Empty);
         }
         let unknown = |name: &str| Unready::Column(name.to_owned());
-        let hist_exog = self.cells(&spec.hist_exog, rows.clone(), |name, _| Err(unknown(name)))?;
-        let mut futr_exog = self.cells(&spec.futr_exog, rows, foretold)?;
+        let hist_exog =
+            cells(&spec.hist_exog, |name| self.hist(name), rows.clone(), |name, _| Err(unknown(name)))?;
+        let mut futr_exog = cells(&spec.futr_exog, |name| self.futr(name), rows, foretold)?;
         let last = self.first_seq() + last as u64;
         let ahead = |name: &str| self.future(name, last).and_then(|ahead| ahead.get(1..=spec.horizon));
         let ahead: Vec<&[f32]> = (spec.futr_exog.iter())
@@ -164,29 +165,28 @@ impl History {
         let stat_exog = spec.stat_exog.iter().map(constant).collect::<Result<_, _>>()?;
         Ok(Windows { rows: 1, y, mask, hist_exog, futr_exog, stat_exog })
     }
+}
 
-    /// Columns by row, and `otherwise` where there is no row or the row has no such column.
-    fn cells(
-        &self,
-        names: &[String],
-        rows: impl Iterator<Item = Option<usize>>,
-        otherwise: impl Fn(&str, usize) -> Result<f32, Unready>,
-    ) -> Result<Vec<f32>, Unready> {
-        if names.is_empty() {
-            return Ok(Vec::new());
-        }
-        let unknown = |name: &str| Unready::Column(name.to_owned());
-        let column = |name: &String| self.column(name).ok_or_else(|| unknown(name));
-        let columns: Vec<_> = names.iter().map(column).collect::<Result<_, _>>()?;
-        let mut cells = Vec::new();
-        for (place, row) in rows.enumerate() {
-            for (name, values) in names.iter().zip(&columns) {
-                let value = row.map(|row| values[row]).filter(|value| !value.is_nan());
-                cells.push(value.map_or_else(|| otherwise(name, place), Ok)?);
-            }
-        }
-        Ok(cells)
+/// Columns by row, and `otherwise` where there is no row or the row has no such column.
+fn cells<'a>(
+    names: &[String],
+    column: impl Fn(&str) -> Option<Cells<'a>>,
+    rows: impl Iterator<Item = Option<usize>>,
+    otherwise: impl Fn(&str, usize) -> Result<f32, Unready>,
+) -> Result<Vec<f32>, Unready> {
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
+    let column = |name: &String| column(name).ok_or_else(|| Unready::Column(name.clone()));
+    let columns: Vec<_> = names.iter().map(column).collect::<Result<_, _>>()?;
+    let mut cells = Vec::new();
+    for (place, row) in rows.enumerate() {
+        for (name, values) in names.iter().zip(&columns) {
+            let value = row.and_then(|row| values.at(row));
+            cells.push(value.map_or_else(|| otherwise(name, place), Ok)?);
+        }
+    }
+    Ok(cells)
 }
 
 /// Turns what was not observed into zeros, and says so in the mask.
