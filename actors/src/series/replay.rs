@@ -59,25 +59,31 @@ impl Series {
             };
             let newest = history.seq();
             let is_ahead = from > newest.saturating_add(1);
-            let (asked, from) = (from, if is_ahead { newest } else { from });
+            let (asked, from) = (from, if is_ahead { newest } else { from }.max(1));
             let kept = (newest + 1).saturating_sub(inner.settings.replay_max as u64).max(history.first_seq());
-            let first = from.max(kept).max(1);
+            let first = from.max(kept);
+            let mut tell = |from: u64, to: u64, reason| {
+                if from <= to {
+                    events.push(StreamEvent::Gap(gap(stream, from, to, reason)));
+                }
+            };
+            // No stream had begun there, whatever is kept.
+            let short = history.short_until(spec.window);
+            tell(from, short.min(first - 1), GapReason::Failed);
+            tell(from.max(short + 1), first - 1, GapReason::Expired);
             for seq in first..=newest {
                 match Blank::new(history, &stream.series, seq, &spec) {
                     Ok(blank) => blanks.push(blank),
-                    // The stream had not begun, or its windows are not whole any more.
-                    Err(Unready::Short { .. } | Unready::Expired) if blanks.is_empty() => {}
-                    Err(_) => events.push(StreamEvent::Gap(gap(stream, seq, seq, GapReason::Failed))),
+                    Err(Unready::Short { .. } | Unready::Expired) if seq > short => {
+                        tell(seq, seq, GapReason::Expired);
+                    }
+                    Err(_) => tell(seq, seq, GapReason::Failed),
                 }
             }
-            let begins = blanks.first().map_or(newest + 1, |blank| blank.seq);
             if is_ahead {
                 // The numbers have begun again: what came under the one asked for is gone with who gave it.
-                events.push(StreamEvent::Gap(gap(stream, asked, begins - 1, GapReason::Lost)));
-            } else if from < begins && history.epoch(begins - 1).is_some() && begins > from.max(1) {
-                let gone = gap(stream, from.max(1), begins - 1, GapReason::Expired);
-                events.retain(|event| *seq_of(event).start() >= begins);
-                events.push(StreamEvent::Gap(gone));
+                let begins = blanks.first().map_or(newest + 1, |blank| blank.seq);
+                events = vec![StreamEvent::Gap(gap(stream, asked, begins - 1, GapReason::Lost))];
             }
         }
         events.extend(self.forecast_all(&stream.model, blanks, deadline).await?);

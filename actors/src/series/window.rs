@@ -49,6 +49,24 @@ impl History {
         }
     }
 
+    /// The last number after which the series was shorter than a window for certain, though not all is kept.
+    pub(super) fn short_until(&self, window: usize) -> u64 {
+        if !self.has_grid() {
+            return (window as u64).saturating_sub(1).min(self.seq()); // each number has brought one observation
+        }
+        if self.first_seq() > 1 {
+            return 0;
+        }
+        let mut slots = self.times().iter().map(|&at| self.slot(at));
+        let Some(first) = slots.next() else { return 0 };
+        let (mut oldest, mut newest) = (first, first);
+        let is_short = |slot: i64| {
+            (oldest, newest) = (oldest.min(slot), newest.max(slot));
+            newest.abs_diff(oldest) < window as u64 - 1
+        };
+        std::iter::once(first).chain(slots).map(is_short).take_while(|&is_short| is_short).count() as u64
+    }
+
     /// The usual case: the newest rows are the window.
     fn newest_rows(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;

@@ -370,11 +370,51 @@ async fn a_replay_is_what_the_stream_carried() {
     assert_eq!(unknown, SourceError::UnknownSeries("b".to_owned()));
     let newest = series.newest(MODEL, &Pattern::new("a*").unwrap(), soon()).await.unwrap();
     assert_eq!((newest.len(), newest[0].seq), (1, L as u64 + 40));
-    // From before the stream began: nothing is missing.
+    // From before the stream began: there never was one.
     feed(&series, 9, ticks("c", 0..L + 2)).await;
     let from_start = series.replay(&stream("c"), 1, soon()).await.unwrap();
-    assert!(matches!(&from_start[0], StreamEvent::Gap(gap) if gap.to == L as u64 - 1), "{from_start:?}");
-    assert_eq!(from_start.len(), 4);
+    assert_eq!(
+        told(&from_start),
+        [(1, L as u64 - 1, Some(GapReason::Failed)), made(L), made(L + 1), made(L + 2)]
+    );
+    let from_start = series.replay(&stream("a"), 1, soon()).await.unwrap();
+    let gone = [(1, L as u64 - 1, GapReason::Failed), (L as u64, L as u64 + 8, GapReason::Expired)];
+    assert_eq!(told(&from_start)[..2], gone.map(|(from, to, reason)| (from, to, Some(reason))));
+    assert_eq!(told(&from_start)[2..], (L + 9..=L + 40).map(made).collect::<Vec<_>>());
+}
+
+/// What events are about, and why there is no prediction.
+fn told(events: &[StreamEvent]) -> Vec<(u64, u64, Option<GapReason>)> {
+    let one = |event: &StreamEvent| match event {
+        StreamEvent::Prediction(one) => (one.seq, one.seq, None),
+        StreamEvent::Gap(gap) => (gap.from, gap.to, Some(gap.reason)),
+    };
+    events.iter().map(one).collect()
+}
+
+fn made(seq: i64) -> (u64, u64, Option<GapReason>) {
+    (seq as u64, seq as u64, None)
+}
+
+#[tokio::test]
+async fn what_could_not_be_forecast_is_told_again_as_that() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let mut settings = settings();
+    settings.limits.steps = vec![(Pattern::all(), 10)];
+    let series = start_with(settings, &system, &hub, None, Arc::new(Alone));
+    series.want("here", everything());
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    // On a grid: the third tick fills the window, and holds nothing; the next ones do.
+    let slots = [0, 1, L + 1, L + 2, L + 3];
+    let unseen = |place: i64| Tick { value: None, ..tick("a", place * 10) };
+    feed(&series, 9, slots[..2].iter().map(|&place| unseen(place)).collect()).await;
+    feed(&series, 9, vec![unseen(slots[2])]).await;
+    feed(&series, 9, slots[3..].iter().map(|&place| tick("a", place * 10)).collect()).await;
+    until("its predictions", || hub.predictions().len() == 2).await;
+    let live = hub.events.lock().iter().map(|(_, event)| event.clone()).collect::<Vec<_>>();
+    assert_eq!(told(&live), [(3, 3, Some(GapReason::Failed)), made(4), made(5)]);
+    let again = series.replay(&stream("a"), 1, soon()).await.unwrap();
+    assert_eq!(told(&again), [(1, 3, Some(GapReason::Failed)), made(4), made(5)]);
 }
 
 #[tokio::test]
