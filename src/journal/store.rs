@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::embedded::{self, LockError, MADE, caught, complete, damage, put_aside};
@@ -88,6 +89,8 @@ pub(super) struct Store {
     meta: Keyspace,
     db: Database,
     ring: u32,
+    /// The file that says that all of it was made; `None`: it is only read.
+    made: Option<File>,
 }
 
 /// What lies in the store of one series.
@@ -132,7 +135,11 @@ impl Store {
 
     /// Opens again what was read before: after a commit failed, the store takes no more until then.
     pub(super) fn reopen(dir: &Path, ring: u32) -> Result<Self, Failure> {
-        caught(|| Self::connect(&dir.join("ticks"), ring))
+        caught(|| {
+            let path = dir.join("ticks");
+            let store = Self::connect(&path, ring)?;
+            Ok(Self { made: Some(mark(&path)?), ..store })
+        })
     }
 
     fn read(path: &Path, ring: u32, known: &mut HashSet<SeriesName>) -> Result<(Self, Found), Failure> {
@@ -140,7 +147,7 @@ impl Store {
         caught(|| {
             complete(path)?;
             let mut store = Self::connect(path, ring)?;
-            File::create(path.join(MADE)).and_then(|made| made.sync_all()).map_err(Failure::Io)?;
+            store.made = Some(mark(path)?);
             let torn_bytes = logs.iter().map(|(log, end)| end.saturating_sub(len_of(log, *end))).sum();
             let mut found = store.survey(known)?;
             if store.ring != ring {
@@ -179,7 +186,7 @@ impl Store {
                 ring
             }
         };
-        Ok(Self { entries: db.keyspace("entries", options)?, meta, db, ring })
+        Ok(Self { entries: db.keyspace("entries", options)?, meta, db, ring, made: None })
     }
 
     /// Commits all or nothing.
@@ -199,13 +206,27 @@ impl Store {
             for (series, seq, value) in put {
                 batch.insert(&self.entries, entry::key(&series, seq, self.ring), value);
             }
-            Ok(batch.commit()?)
+            batch.commit()?;
+            self.is_there()
         })
     }
 
     /// Everything written is on the disk after this.
     pub(super) fn sync(&self) -> Result<(), Failure> {
-        caught(|| Ok(self.db.persist(PersistMode::SyncData)?))
+        caught(|| {
+            self.db.persist(PersistMode::SyncData)?;
+            self.is_there()
+        })
+    }
+
+    /// Files that somebody has removed take entries as before, and nobody will read them.
+    fn is_there(&self) -> Result<(), Failure> {
+        let Some(made) = &self.made else { return Ok(()) };
+        if made.metadata().map_err(Failure::Io)?.nlink() > 0 {
+            return Ok(());
+        }
+        let gone = "its files were removed: what they held is lost at the next start";
+        Err(Failure::Io(io::Error::new(ErrorKind::NotFound, gone)))
     }
 
     /// What counts of each series.
@@ -321,6 +342,13 @@ impl Store {
         }
         each(lying)
     }
+}
+
+/// Says that all of a store was made.
+fn mark(store: &Path) -> Result<File, Failure> {
+    let made = File::create(store.join(MADE)).map_err(Failure::Io)?;
+    made.sync_all().map_err(Failure::Io)?;
+    Ok(made)
 }
 
 /// The store's logs and where their last byte that is not zero ends. The store gives its logs their full length when it

@@ -2,8 +2,6 @@
 //!
 //! Needs a disk of its own: a file system in memory, which root may mount, or whoever may make a user namespace.
 
-use peregrine_runtime::ManualClock;
-
 use super::*;
 use crate::testing::on_small_disk;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use peregrine_actors::series::{Tick, Timestamp};
-use peregrine_runtime::SystemClock;
+use peregrine_runtime::{ManualClock, SystemClock};
 use tempfile::TempDir;
 
 use super::*;
@@ -43,6 +43,31 @@ async fn check(
         let (journal, found) = open(&config);
         assert_eq!(restored(&journal), want);
         assert_eq!((found.skipped, found.torn_bytes, found.aside), (0, 0, None));
+    }
+}
+
+#[tokio::test]
+async fn a_journal_whose_files_were_removed_says_so_and_begins_anew() {
+    for durability in [Durability::Disk, process()] {
+        let dir = TempDir::new().unwrap();
+        let clock = Arc::new(ManualClock::new());
+        let config = JournalConfig { durability, ..config(&dir.path().join("journal")) };
+        let (journal, _) = TickJournal::open(&config, clock.clone()).unwrap();
+        journal.append(entries("a", 1..=3)).await.unwrap();
+        std::fs::remove_dir_all(&config.dir).unwrap();
+        let refused = journal.append(entries("a", 4..=4)).await;
+        assert!(
+            matches!(&refused, Err(JournalError::Disk(why)) if why.contains("removed")),
+            "{durability:?}: {refused:?}"
+        );
+        assert!(journal.status().refuses);
+        clock.advance(Duration::from_secs(2));
+        journal.append(entries("a", 4..=5)).await.unwrap();
+        assert!(!journal.status().refuses);
+        drop(journal);
+        let (journal, found) = TickJournal::open(&config, clock).unwrap();
+        assert_eq!((found.skipped, found.aside), (0, None));
+        assert_eq!(restored(&journal), entries("a", 4..=5));
     }
 }
 
