@@ -27,7 +27,7 @@ use crate::backends::{self, BackendError, Factories};
 use crate::catalog::CatalogError;
 use crate::cluster::ClusterError;
 use crate::cluster::series::SeriesError;
-use crate::config::Resolved;
+use crate::config::{ConfigError, Resolved};
 use crate::demo::ReplayError;
 use crate::gateway::TlsError;
 use crate::gateway::overview::OverviewError;
@@ -61,6 +61,9 @@ pub struct Node {
 /// A node did not start, or could not go on; the operator acts.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    /// The configuration contradicts the models.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A repository cannot be listed.
     #[error(transparent)]
     Catalog(#[from] CatalogError),

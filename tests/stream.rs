@@ -1,6 +1,7 @@
 //! The prediction stream over a socket, on a node whose series are the test's.
 
 use std::fs;
+use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 
 use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
@@ -321,6 +322,45 @@ fn a_series_that_is_shorter_than_the_window_says_by_how_much() {
     assert!(first["epoch"].as_u64().is_some_and(|epoch| epoch > 1_000_000_000_000), "{first}");
     socket.text(&subscribe(2, r#""series":["mine"]"#));
     assert_eq!(socket.op("subscribed").get("missing"), None);
+}
+
+#[test]
+fn a_model_whose_window_is_longer_than_what_is_kept_is_refused() {
+    let node = TestNode::on_cpu(&[("SERIES__HISTORY", "127")]);
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    socket.text(&subscribe(1, r#""series":["mine"]"#));
+    let error = socket.op("error");
+    assert_eq!((&error["id"], &error["code"]), (&json!(1), &json!("unsuitable")));
+    let detail = error["detail"].as_str().expect("a reason");
+    assert!(detail.contains("series.history") && detail.contains(MODEL), "{detail}");
+}
+
+#[test]
+fn a_configuration_that_keeps_less_than_a_window_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("short.toml");
+    let always = format!("[series.always]\n{MODEL} = [\"*\"]\n");
+    for (short, key) in [
+        ("[series]\nhistory = 127\n".to_owned(), "series.history"),
+        (format!("[journal]\ndir = {:?}\ncapacity = 127\n", dir.path().join("journal")), "journal.capacity"),
+    ] {
+        fs::write(&file, short + &always).expect("written");
+        for verb in ["check", "serve"] {
+            let run = Command::new("timeout")
+                .args(["60", env!("CARGO_BIN_EXE_peregrine"), verb, "--config"])
+                .arg(&file)
+                .current_dir(env!("CARGO_MANIFEST_DIR"))
+                .envs([("PEREGRINE_SERVER__LISTEN", "127.0.0.1:0"), ("PEREGRINE_DEMO__RATE", "0")])
+                .env("PEREGRINE_BACKEND__CHOICE", "cpu")
+                .output()
+                .expect("it runs");
+            let said = String::from_utf8_lossy(&run.stderr).into_owned();
+            assert_eq!(run.status.code(), Some(2), "{verb}, 124: it serves: {said}");
+            let told = format!("{key}: 127 is less than the window of model `");
+            assert!(said.contains("short.toml:2") || said.contains("short.toml:3"), "{verb}: {said}");
+            assert!(said.contains(&told), "{verb}: {said}");
+        }
+    }
 }
 
 #[test]

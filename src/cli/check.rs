@@ -38,9 +38,13 @@ fn compare(resolved: &Resolved) -> Result<(), CliError> {
         let data = SeriesStore::load(file).map_err(|error| CliError::Usage(error.to_string()))?;
         mistakes.extend(resolved.unknown_columns(data.columns()));
     }
+    let entries = catalog::scan(&config.models.repositories)?;
     if config.cluster.is_none() {
-        mistakes
-            .extend(resolved.unknown_models(&catalog::names(&catalog::scan(&config.models.repositories)?)));
+        mistakes.extend(resolved.unknown_models(&catalog::names(&entries)));
     }
+    // One that cannot be read is no mistake of the configuration: `models list` says what is wrong.
+    let models: Vec<_> =
+        entries.iter().filter_map(|entry| catalog::load(entry, &config.models.vault).ok()).collect();
+    mistakes.extend(resolved.too_short(models.iter().map(|model| &**model.spec())));
     if mistakes.is_empty() { Ok(()) } else { Err(ConfigError { mistakes }.into()) }
 }

@@ -71,7 +71,7 @@ pub(super) enum CliError {
 impl CliError {
     pub(super) fn code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Usage(_) | Self::Node(NodeError::Config(_)) => ExitCode::from(2),
             _ => ExitCode::from(1),
         }
     }

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use peregrine_shaders::ModelSpec;
+
 use super::layers::key_of;
 use super::{Mistake, Origin, Resolved};
 
@@ -39,6 +41,29 @@ impl Resolved {
                     .then(|| unknown("no repository holds a model", model, models))
             },
         )
+    }
+
+    /// Keys by which less of a series is kept than one of these models needs to follow it.
+    #[must_use]
+    pub fn too_short<'a>(&self, models: impl IntoIterator<Item = &'a ModelSpec>) -> Vec<Mistake> {
+        let followers = models.into_iter().filter(|spec| spec.series == 1);
+        let Some(ModelSpec { name, window, .. }) = followers.max_by_key(|spec| spec.window) else {
+            return Vec::new();
+        };
+        let journaled = self.config.journal.as_ref().map(|journal| journal.capacity as usize);
+        let keys =
+            [("series", "history", Some(self.config.series.history)), ("journal", "capacity", journaled)];
+        let mut mistakes: Vec<Mistake> = (keys.into_iter())
+            .filter_map(|(section, key, kept)| {
+                let kept = kept.filter(|kept| kept < window)?;
+                let path = [section.to_owned(), key.to_owned()];
+                let leaf = self.leaves().get(&path[..])?;
+                let message = format!("{kept} is less than the window of model `{name}`, {window}");
+                Some(Mistake { origin: leaf.origin.clone(), key: key_of(&path), message })
+            })
+            .collect();
+        mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
+        mistakes
     }
 
     /// The first mistake at each key, in the order of the text: `depth` of a path if it is of interest, the name that it

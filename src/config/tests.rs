@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
+
 use super::*;
 
 #[test]
@@ -202,6 +204,47 @@ fn a_filter_names_levels_and_modules() {
     check("[log]\nfilter = \"###\"\n", &[&format!("FILE:2:10: log.filter: `###` {odd}")]);
     check("[log]\nfilter = \"info,a b=debug\"\n", &[&format!("FILE:2:10: log.filter: `a b` {odd}")]);
     assert_eq!(resolved("[log]\nfilter = \"info,my-app::x_1=debug\"\n").log.filter, "info,my-app::x_1=debug");
+}
+
+#[test]
+fn less_of_a_series_than_the_longest_window_is_a_mistake() {
+    let file = file_with(
+        "[series]\nhistory = 1000\n[journal]\ndir = \"j\"\ncapacity = 999\n[series.always]\nlong = [\"*\"]\n",
+    );
+    let name = file.path().display().to_string();
+    let resolved = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap();
+    let spec = |name: &str, window: usize, series: usize| ModelSpec {
+        name: name.to_owned(),
+        family: Family::Nlinear,
+        horizon: 2,
+        window,
+        series,
+        normalizer: NormalizerKind::Identity,
+        head: Head::Point,
+        hist_exog: Vec::new(),
+        futr_exog: Vec::new(),
+        stat_exog: Vec::new(),
+        columns: vec!["mean".to_owned()],
+    };
+    let said = |specs: &[ModelSpec]| -> Vec<String> {
+        resolved.too_short(specs).iter().map(|mistake| mistake.to_string().replace(&name, "FILE")).collect()
+    };
+    assert_eq!(said(&[]), [""; 0]);
+    // One of several series at once follows none.
+    assert_eq!(said(&[spec("fits", 999, 1), spec("wide", 5000, 3)]), [""; 0]);
+    let capacity = "FILE:6:12: journal.capacity: 999 is less than the window of model";
+    assert_eq!(said(&[spec("fits", 999, 1), spec("long", 1000, 1)]), [format!("{capacity} `long`, 1000")]);
+    assert_eq!(
+        said(&[spec("long", 1000, 1), spec("longer", 1100, 1)]),
+        [
+            "FILE:3:11: series.history: 1000 is less than the window of model `longer`, 1100".to_owned(),
+            format!("{capacity} `longer`, 1100"),
+        ]
+    );
+    // Without a journal its size is nobody's.
+    let file = file_with("[journal]\ncapacity = 1\n");
+    let resolved = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap();
+    assert_eq!(resolved.too_short(&[spec("long", 1000, 1)]), []);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::audit::AuditRecords;
 use crate::backends::Factories;
 use crate::catalog;
 use crate::cluster::{self, Joined};
-use crate::config::{Config, DemoConfig, Holding, Resolved};
+use crate::config::{Config, ConfigError, DemoConfig, Holding, Resolved};
 use crate::demo::{Demo, Pace, RealPause, Replay};
 use crate::gateway::overview::{self, Board};
 use crate::gateway::stream::Streams;
@@ -161,6 +161,7 @@ async fn serve_models(
     };
     let refusals = models::bring_in(system, entries, config.models.vault.clone()).await?;
     memory::trim();
+    refuse_short(&resolved, system)?;
     if let Some(default) = &config.models.default
         && config.holding(default) != Holding::No
         && system.find(default, None).is_err()
@@ -241,6 +242,21 @@ async fn serve_models(
     let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
+}
+
+/// Models that are to follow series must be able to; of others, which may answer requests alone, whoever subscribes is told.
+fn refuse_short(resolved: &Resolved, system: &System) -> Result<(), ConfigError> {
+    let models = system.models();
+    let is_named = |name: &str| resolved.config.series.always.iter().any(|(model, _)| model == name);
+    let named = models.iter().map(|model| &*model.spec).filter(|spec| is_named(&spec.name));
+    let mistakes = resolved.too_short(named);
+    if !mistakes.is_empty() {
+        return Err(ConfigError { mistakes });
+    }
+    for mistake in resolved.too_short(models.iter().map(|model| &*model.spec)) {
+        warn!(key = mistake.key, at = %mistake.origin, "series are too short for a model: {}", mistake.message);
+    }
+    Ok(())
 }
 
 /// Takes part in running the scaler, where this node does, and finds the way to it.

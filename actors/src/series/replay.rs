@@ -119,6 +119,25 @@ impl Series {
         Ok(predictions.collect())
     }
 
+    /// Whether a model can follow a series at all.
+    ///
+    /// # Errors
+    /// [`SourceError::Unsuitable`], which says why not.
+    pub fn suits(&self, spec: &ModelSpec) -> Result<(), SourceError> {
+        let ModelSpec { name, window, series, .. } = spec;
+        let kept = self.inner.settings.limits.history;
+        if *series != 1 {
+            return Err(SourceError::Unsuitable(format!("model `{name}` forecasts {series} series at once")));
+        }
+        if *window > kept {
+            return Err(SourceError::Unsuitable(format!(
+                "the window of model `{name}` is {window} observations, and {kept} are kept of a series: the operator \
+                 raises series.history"
+            )));
+        }
+        Ok(())
+    }
+
     async fn spec(&self, model: &Arc<str>, deadline: Deadline) -> Result<Arc<ModelSpec>, SourceError> {
         let spec = match self.inner.shape(model) {
             Some(spec) => spec,
@@ -128,11 +147,8 @@ impl Series {
                 Err(other) => return Err(SourceError::Unavailable(other.to_string())),
             },
         };
-        if spec.series == 1 {
-            Ok(spec)
-        } else {
-            Err(SourceError::Unsuitable(format!("model `{model}` forecasts {} series at once", spec.series)))
-        }
+        self.suits(&spec)?;
+        Ok(spec)
     }
 
     /// A prediction for each window, or a gap where the forecast is not finite.

@@ -397,6 +397,27 @@ fn made(seq: i64) -> (u64, u64, Option<GapReason>) {
 }
 
 #[tokio::test]
+async fn a_model_whose_window_is_longer_than_what_is_kept_follows_nothing() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let mut settings = settings();
+    settings.limits.history = WINDOW - 1;
+    let series = start_with(settings, &system, &hub, None, Arc::new(Alone));
+    (0..4).for_each(|shard| series.gained(shard, 9));
+    feed(&series, 9, ticks("a", 0..L)).await;
+    let refused = [
+        series.replay(&stream("a"), 1, soon()).await.map(drop),
+        series.newest(MODEL, &Pattern::all(), soon()).await.map(drop),
+    ];
+    for refused in refused {
+        let Err(SourceError::Unsuitable(why)) = &refused else { panic!("{refused:?}") };
+        assert!(
+            why.contains("series.history") && why.contains(MODEL) && why.contains(&L.to_string()),
+            "{why}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_could_not_be_forecast_is_told_again_as_that() {
     let (system, hub) = (system().await, Arc::<Hub>::default());
     let mut settings = settings();

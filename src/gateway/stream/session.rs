@@ -367,6 +367,7 @@ async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Resu
     })?;
     let spec = &model.spec;
     refuse_several(spec).map_err(|bad| refused("unsuitable", bad.to_string()))?;
+    shared.live.series.suits(spec).map_err(|unsuitable| refused("unsuitable", unsuitable.to_string()))?;
     let offered = |level: f64| offers(&spec.head, level);
     if let Some(level) = wish.levels.iter().flat_map(Levels::percent).find(|&level| !offered(level)) {
         return Err(refused("levels", no_level(spec, level).to_string()));
