@@ -22,6 +22,7 @@ pub mod journal;
 mod kernel_folder;
 mod memory;
 pub mod models;
+mod moment;
 pub mod node;
 mod nvml;
 mod outbound;

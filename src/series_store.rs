@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use peregrine_shaders::{ModelSpec, Windows};
 
+use crate::moment::Moment;
+
 /// Every series of one file.
 #[derive(Clone, Debug, Default)]
 pub struct SeriesStore {
@@ -210,12 +212,10 @@ impl SeriesStore {
     }
 }
 
-/// Numbers by value, everything else (dates) by text.
+/// Numbers and dates by value, everything else by text.
 fn comes_after(ds: &str, before: &str) -> bool {
-    match (ds.parse::<i64>(), before.parse::<i64>()) {
-        (Ok(ds), Ok(before)) => ds > before,
-        _ => ds > before,
-    }
+    let order = Moment::parse(ds).and_then(|ds| ds.compare(Moment::parse(before)?));
+    order.unwrap_or_else(|| ds.cmp(before)).is_gt()
 }
 
 #[cfg(test)]
@@ -258,6 +258,12 @@ mod tests {
         assert!(
             why("unique_id,ds,a\nX,2,1\nX,1,1\n")
                 .ends_with(":3: `1` of `X` does not come after the row before")
+        );
+        // The hour that a clock shows twice.
+        assert!(load("unique_id,ds,a\nX,2024-10-27 02:30+02:00,1\nX,2024-10-27 02:00+01:00,1\n").is_ok());
+        assert!(
+            why("unique_id,ds,a\nX,2024-10-27 02:00+01:00,1\nX,2024-10-27 02:30+02:00,1\n")
+                .ends_with(":3: `2024-10-27 02:30+02:00` of `X` does not come after the row before")
         );
     }
 

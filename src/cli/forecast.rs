@@ -216,7 +216,7 @@ mod tests {
     fn every_series_gets_its_own_rows_and_numbers_read_back() {
         let forecaster = Forecaster::load(Path::new("models/nbeats-vol-quantile")).unwrap();
         let spec = forecaster.spec();
-        let text = format!("unique_id,ds,y\n{}{}\"a,b\",x,\n", history("\"a,b\"", 0.1), history("C", 0.5));
+        let text = format!("unique_id,ds,y\n{}{}\"a,b\",70,\n", history("\"a,b\"", 0.1), history("C", 0.5));
         let series = last_windows(text.as_bytes(), spec).unwrap();
         let mut executor = CpuExecutor::new(1);
         let mut steps = 0;
@@ -227,7 +227,7 @@ mod tests {
         let mut reader = csv::Reader::from_reader(table.as_bytes());
         assert_eq!(reader.headers().unwrap().iter().skip(3).collect::<Vec<_>>(), spec.columns);
         let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
-        assert_eq!((&records[0][0], &records[0][1], &records[0][2]), ("a,b", "1", "x"));
+        assert_eq!((&records[0][0], &records[0][1], &records[0][2]), ("a,b", "1", "70"));
         assert_eq!((&records[20][0], &records[20][1], &records[20][2]), ("C", "1", ""));
         let read: Vec<f32> = records
             .iter()

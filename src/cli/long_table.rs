@@ -1,17 +1,18 @@
 //! A long CSV as series, and the last window of each: pure, from text to [`Windows`].
 //!
-//! `unique_id,ds,y[,exogenous…]`, columns in any order, rows of a series in order of time: where `ds` are numbers or ISO
-//! 8601, they have to rise. Per series:
+//! `unique_id,ds,y[,exogenous…]`, columns in any order, rows of a series in order of time: `ds` are numbers or dates and
+//! have to rise. Per series:
 //! - rows up to the last filled `y` are history; an empty `y` among them is missing: value 0, mask 0;
 //! - the rows after it, `y` empty, are the future: their `ds` and known-future columns are used;
 //! - a history shorter than the model's window is padded on the left with zeros and mask 0, exogenous columns too;
 //! - static columns are those of the last row of the history.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::io::Read;
 
 use peregrine_shaders::{ModelSpec, Windows};
+
+use crate::moment::{OrderError, Stand};
 
 /// The table does not fit the model; the caller acts. Lines count from 1, the header included.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +26,9 @@ pub(crate) enum TableError {
     /// The header has a column more than once: which one is meant?
     #[error("line 1: column `{column}` is there more than once")]
     Doubled { column: String },
-    /// Rows of a series are reversed, mixed or doubled.
-    #[error(
-        "line {line}: `{ds}` of series `{id}` is not after `{before}` of line {line_before}: its rows have to be in \
-         order of time, each once"
-    )]
-    NotAfter { line: u64, ds: String, id: String, before: String, line_before: u64 },
+    /// Rows of a series are not in order.
+    #[error(transparent)]
+    Order(#[from] OrderError),
     /// A cell is not a number.
     #[error("line {line}, column `{column}`: `{text}` is not a finite number")]
     Number { line: u64, column: String, text: String },
@@ -82,8 +80,7 @@ struct Series {
 }
 
 struct Row {
-    line: u64,
-    ds: String,
+    stand: Stand,
     y: Option<f32>,
     /// By [`Table::columns`].
     exogenous: Vec<Option<f32>>,
@@ -91,45 +88,14 @@ struct Row {
 
 impl Series {
     /// # Errors
-    /// When the row is not after the one before it.
+    /// When the row is not after the one before it, for certain.
     fn push(&mut self, row: Row) -> Result<(), TableError> {
-        if let Some(before) = self.rows.last()
-            && in_time(&before.ds, &row.ds).is_some_and(Ordering::is_ge)
-        {
-            return Err(TableError::NotAfter {
-                line: row.line,
-                ds: row.ds,
-                id: self.id.clone(),
-                before: before.ds.clone(),
-                line_before: before.line,
-            });
+        if let Some(before) = self.rows.last() {
+            row.stand.check_after(&before.stand, &self.id)?;
         }
         self.rows.push(row);
         Ok(())
     }
-}
-
-/// How two moments lie, where that is for certain: both numbers, or both dates that are written from year to second.
-fn in_time(one: &str, other: &str) -> Option<Ordering> {
-    if let (Ok(one), Ok(other)) = (one.parse::<f64>(), other.parse::<f64>()) {
-        return one.partial_cmp(&other);
-    }
-    // As text, once `Z` is out of the way of fractions and the two ways to join a date and a time are one.
-    let plain = |text: &str| text.trim_end_matches('Z').replace(' ', "T");
-    (is_iso(one) && is_iso(other)).then(|| plain(one).cmp(&plain(other)))
-}
-
-/// `2024-10-27` and whatever of a time of day follows; one with an offset is not compared as text.
-fn is_iso(text: &str) -> bool {
-    let is_date = |date: &[u8; 10]| {
-        date.iter().zip(b"0000-00-00").all(|(&at, &like)| match like {
-            b'0' => at.is_ascii_digit(),
-            dash => at == dash,
-        })
-    };
-    text.as_bytes().split_first_chunk().is_some_and(|(date, rest)| {
-        is_date(date) && rest.iter().all(|at| at.is_ascii_digit() || b"T :.Z".contains(at))
-    })
 }
 
 impl Table {
@@ -161,8 +127,7 @@ impl Table {
             let line = record.position().map_or(0, csv::Position::line);
             let exogenous = places.iter().map(|&at| number(&record[at], line, &header[at]));
             let row = Row {
-                line,
-                ds: record[ds_at].to_owned(),
+                stand: Stand::new(line, &record[ds_at]),
                 y: number(&record[y_at], line, "y")?,
                 exogenous: exogenous.collect::<Result<_, _>>()?,
             };
@@ -177,7 +142,7 @@ impl Table {
 
     fn last_window(&self, series: &Series, spec: &ModelSpec) -> Result<LastWindow, TableError> {
         let rows = &series.rows;
-        let first_line = rows.first().map_or(0, |row| row.line);
+        let first_line = rows.first().map_or(0, |row| row.stand.line);
         let Some(last) = rows.iter().rposition(|row| row.y.is_some()) else {
             return Err(TableError::NoHistory { id: series.id.clone(), line: first_line });
         };
@@ -185,7 +150,7 @@ impl Table {
         let history = &history[history.len().saturating_sub(spec.window)..];
         let future = &future[..future.len().min(spec.horizon)];
         if !spec.futr_exog.is_empty() && future.len() < spec.horizon {
-            let (id, line) = (series.id.clone(), rows[last].line);
+            let (id, line) = (series.id.clone(), rows[last].stand.line);
             return Err(TableError::ShortFuture { id, line, got: future.len(), want: spec.horizon });
         }
 
@@ -205,7 +170,7 @@ impl Table {
         self.gather(&rows[last..=last], &spec.stat_exog, &mut stat_exog)?;
         let mask = mask.contains(&0.0).then_some(mask);
         let windows = Windows { rows: 1, y, mask, hist_exog, futr_exog, stat_exog };
-        let future_ds = future.iter().map(|row| row.ds.clone()).collect();
+        let future_ds = future.iter().map(|row| row.stand.ds.clone()).collect();
         Ok(LastWindow { id: series.id.clone(), windows, future_ds })
     }
 
@@ -217,7 +182,10 @@ impl Table {
                 let column = &self.columns[at];
                 let value = row.exogenous[at];
                 out.push(
-                    value.ok_or_else(|| TableError::EmptyCell { line: row.line, column: column.clone() })?,
+                    value.ok_or_else(|| TableError::EmptyCell {
+                        line: row.stand.line,
+                        column: column.clone(),
+                    })?,
                 );
             }
         }
@@ -298,28 +266,43 @@ mod tests {
     }
 
     #[test]
-    fn moments_of_a_series_rise_where_they_can_be_compared() {
-        let is_taken = |one: &str, other: &str| {
-            windows(&format!("unique_id,ds,y\nA,{one},1\nB,0,1\nA,{other},2\n"), &plain()).is_ok()
+    fn rows_are_in_order_of_time_for_certain() {
+        let taken = |one: &str, other: &str| {
+            windows(&format!("unique_id,ds,y\nA,{one},1\nB,0,1\nA,{other},2\n"), &plain())
         };
         for (early, late) in [
             ("9", "10"),
-            ("-1.5", "2e3"),
+            ("1772755200000000000", "1772755200000000100"),
             ("2024-09-30", "2024-10-01"),
-            ("2024-09-30 23:59:59", "2024-10-01 00:00:00"),
-            ("2024-10-01T00:00:00Z", "2024-10-01T00:00:00.5Z"),
-            ("2024-10-01T09:00:00", "2024-10-01 10:00:00"),
-            ("2024-10-01", "2024-10-01T09:00:00Z"),
+            ("2026-03-06 00:00:00+00:00", "2026-03-07 00:00:00+00:00"),
+            ("2024-10-27T02:30:00+02:00", "2024-10-27T02:00:00+01:00"),
         ] {
-            assert!(is_taken(early, late), "{early} {late}");
-            assert!(!is_taken(late, early) && !is_taken(early, early), "{late} {early}");
+            assert!(taken(early, late).is_ok(), "{early} {late}");
+            for (one, other) in [(late, early), (early, early)] {
+                let refused = taken(one, other);
+                assert!(
+                    matches!(refused, Err(TableError::Order(OrderError::NotAfter { line: 4, .. }))),
+                    "{one} {other}: {refused:?}"
+                );
+            }
         }
-        // Who writes moments in another way has to know their order.
-        let summer_ends = ("2024-10-27T02:30:00+02:00", "2024-10-27T02:00:00+01:00");
-        for (one, other) in [("30/9/2024", "1/10/2024"), summer_ends, ("", ""), ("1", "next")] {
-            assert!(is_taken(one, other) && is_taken(other, one), "{one} {other}");
+        for (one, other) in [("30/9/2024", "1/10/2024"), ("", ""), ("1", "next"), ("20240930", "2024-10-01")]
+        {
+            for (one, other) in [(one, other), (other, one)] {
+                let refused = taken(one, other).unwrap_err().to_string();
+                let want = format!(
+                    "line 4: nobody can tell whether `{other}` of series `A` is after `{one}` of line 2: `ds` have to be \
+                     numbers, or dates such as 2026-01-31 or 2026-01-31T15:04:05+01:00"
+                );
+                assert_eq!(refused, want);
+            }
         }
-        // A column that the model does not read is nobody's business.
+        // One row needs no order.
+        assert!(windows("unique_id,ds,y\nA,1/10/2024,1\n", &plain()).is_ok());
+    }
+
+    #[test]
+    fn a_column_that_the_model_does_not_read_may_be_there_twice() {
         assert!(windows("unique_id,ds,y,x,x\nA,1,1,1,1\n", &plain()).is_ok());
     }
 
