@@ -17,7 +17,7 @@ use super::{CliError, print_json, print_table};
 use crate::backends;
 use crate::catalog;
 use crate::config::BackendChoice;
-use crate::score::{self, Board, Candidate, Kind, Panel, PanelError, Row, ScoreError};
+use crate::score::{self, Board, Candidate, Gap, Kind, Panel, PanelError, Row, ScoreError};
 
 const GPU_TIMEOUT: Duration = Duration::from_secs(60);
 /// Errors below it are printed with an exponent.
@@ -29,8 +29,9 @@ pub(super) struct ScoreArgs {
     /// Name in a repository, or a model folder; the others are compared with the first
     #[arg(required = true, value_name = "MODEL")]
     names: Vec<String>,
-    /// CSV unique_id,ds,column…, plain or gzip, rows of a series in order of time and without gaps
-    #[arg(long, value_name = "FILE", default_value = "models/fx_vol_daily.csv.gz")]
+    /// CSV unique_id,ds,column…, plain or gzip, rows of a series in order of time. Rows on both sides of a gap are neighbours:
+    /// stderr tells of gaps
+    #[arg(long, value_name = "FILE", default_value = "models/fx_vol_daily.csv.gz", verbatim_doc_comment)]
     input: PathBuf,
     /// The column that is forecast
     #[arg(long, default_value = "logrv5")]
@@ -117,6 +118,9 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let input = File::open(&args.input).map_err(|source| ScoreFailure::File { file: file(), source })?;
     let panel = Panel::read(input, &args.column, &Vec::from_iter(exogenous))
         .map_err(|source| ScoreFailure::Table { file: file(), source })?;
+    if let Some(warning) = warning_of(panel.gaps()) {
+        eprintln!("{}: {warning}", args.input.display());
+    }
     let mut executor = backends::open(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let board = score::score(&panel, args.holdout, &candidates, executor.as_mut())
         .map_err(|source| ScoreFailure::Score { file: file(), source })?;
@@ -129,6 +133,17 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// The figures of a table with gaps are not those of the market.
+fn warning_of(gaps: &[Gap]) -> Option<String> {
+    let longest = gaps.iter().max_by(|one, other| one.steps.total_cmp(&other.steps))?;
+    let Gap { id, line, steps } = longest;
+    Some(format!(
+        "gaps: {}, the longest before line {line}, of {steps:.0} usual steps of series `{id}`; rows on both sides of a gap \
+         are taken as neighbours",
+        gaps.len()
+    ))
 }
 
 /// Under the folder's name, or as typed where two folders share one.
@@ -197,9 +212,14 @@ fn board_json(args: &ScoreArgs, panel: &Panel, board: &Board) -> Value {
         "column": args.column,
         "series": panel.series().len(),
         "holdout": args.holdout,
+        "gaps": panel.gaps().iter().map(gap_json).collect::<Vec<_>>(),
         "rows": board.rows.iter().map(row_json).collect::<Vec<_>>(),
         "horizons_without_har": board.horizons_without_har,
     })
+}
+
+fn gap_json(gap: &Gap) -> Value {
+    json!({ "series": gap.id, "line": gap.line, "steps": gap.steps })
 }
 
 fn row_json(row: &Row) -> Value {
@@ -218,4 +238,18 @@ fn row_json(row: &Row) -> Value {
         "mae_vs_naive_percent": row.mae_vs_naive_percent,
         "t_vs_first": row.t_vs_first,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_counted_and_the_longest_is_named() {
+        let gap = |id: &str, line, steps| Gap { id: id.to_owned(), line, steps };
+        let want = "gaps: 2, the longest before line 9, of 40 usual steps of series `B`; rows on both sides of a gap are taken \
+                    as neighbours";
+        assert_eq!(warning_of(&[gap("A", 5, 6.0), gap("B", 9, 40.2)]).as_deref(), Some(want));
+        assert_eq!(warning_of(&[]), None);
+    }
 }

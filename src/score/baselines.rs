@@ -81,6 +81,6 @@ mod tests {
     }
 
     fn panel() -> Panel {
-        Panel::read("unique_id,y\nA,1\nA,3\nA,5\nA,9\n".as_bytes(), "y", &[]).unwrap()
+        Panel::read("unique_id,ds,y\nA,1,1\nA,2,3\nA,3,5\nA,4,9\n".as_bytes(), "y", &[]).unwrap()
     }
 }

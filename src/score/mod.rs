@@ -19,7 +19,7 @@ use measures::{Tally, t_statistic};
 use origins::{Origin, Origins};
 
 pub use measures::Measures;
-pub use panel::{Panel, PanelError, Series};
+pub use panel::{Gap, Panel, PanelError, Series};
 
 /// Windows per executor call.
 const BATCH_ROWS: usize = 256;
