@@ -106,6 +106,27 @@ fn middle(levels: &[f64]) -> Option<[(usize, f32); 2]> {
     Some([(low, (1.0 - weight) as f32), (high, weight as f32)])
 }
 
+/// Levels and columns of the quantiles that [`median`] and [`bounds`] never give: none is as far on the other side of one
+/// half.
+pub fn lone_quantiles(head: &Head) -> impl Iterator<Item = (f64, usize)> {
+    let levels = match head {
+        Head::Quantiles(levels) => levels.as_slice(),
+        Head::Point | Head::StudentT | Head::Normal => &[],
+    };
+    let lone = |&(column, &level): &(usize, &f64)| {
+        (level - 0.5).abs() >= LEVEL_SLACK
+            && level_column(levels, level) == Some(column)
+            && level_column(levels, 1.0 - level).is_none()
+    };
+    levels.iter().enumerate().filter(lone).map(|(column, &level)| (level, column))
+}
+
+/// One column of a row of a forecast, `[h, C]`, per step.
+#[must_use]
+pub fn column(spec: &ModelSpec, row: &[f32], at: usize) -> Vec<f32> {
+    row.chunks_exact(spec.columns.len()).map(|step| step[at]).collect()
+}
+
 /// Whether any of these steps, `[steps, C]`, has a quantile above one of a higher level: heads that are trained apart may
 /// answer so. Distributions and points cannot.
 #[must_use]
@@ -200,6 +221,16 @@ mod tests {
         check(head.clone(), &[5.0, 1.0, 2.0, 8.0, 9.0], 95.0, Some((1.0, 9.0)));
         check(head.clone(), &[5.0, 1.0, 2.0, 8.0, 9.0], 80.0, Some((2.0, 8.0)));
         check(head, &[5.0, 1.0, 2.0, 8.0, 9.0], 90.0, None);
+    }
+
+    #[test]
+    fn quantiles_without_a_partner_are_lone() {
+        let lone = |levels: &[f64]| lone_quantiles(&Head::Quantiles(levels.to_vec())).collect::<Vec<_>>();
+        assert_eq!(lone(&[0.5, 0.025, 0.1, 0.9, 0.975]), []);
+        assert_eq!(lone(&[0.6, 0.9]), [(0.6, 0), (0.9, 1)]);
+        assert_eq!(lone(&[0.9, 0.3, 0.1]), [(0.3, 1)]);
+        assert_eq!(lone_quantiles(&Head::StudentT).count(), 0);
+        assert_eq!(column(&spec(Head::Quantiles(vec![0.6, 0.9])), &[1.0, 2.0, 3.0, 4.0], 1), [2.0, 4.0]);
     }
 
     #[test]

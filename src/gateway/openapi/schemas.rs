@@ -199,6 +199,8 @@ fn forecast_schemas() -> Value {
                 "id": text, "prediction_id": text, "mean": numbers, "median": numbers,
                 "intervals": list(object(&["level", "lo", "hi"],
                     json!({ "level": { "type": "number" }, "lo": numbers, "hi": numbers }))),
+                "quantiles": { "type": "object", "additionalProperties": numbers, "description":
+                    "by level, those of no interval that are not the median; left out: there are none" },
                 "crossed": crossed,
                 "model_version": text, "backend": text, "node": text, "degraded": { "type": "boolean" }, "region": text,
                 "timing_ms": object(&["queue", "compute", "transfer", "total"], json!({

@@ -137,7 +137,9 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
         .collect();
     let crossed = head::crosses(&spec.head, &one.values);
     let medians = head::median(spec, &one.values);
-    message(form.encoding, op, 12 + usize::from(medians.is_some()) + usize::from(crossed), |out| {
+    let lone: Vec<(f64, usize)> = head::lone_quantiles(&spec.head).collect();
+    let members = 12 + [medians.is_some(), !lone.is_empty(), crossed].map(usize::from).iter().sum::<usize>();
+    message(form.encoding, op, members, |out| {
         out.key("model").text(&one.stream.model);
         out.key("series").text(one.stream.series.as_str());
         out.key("seq").number(one.seq);
@@ -162,6 +164,13 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
                 });
             }
         });
+        if !lone.is_empty() {
+            out.key("quantiles").map(lone.len(), |out| {
+                for &(level, column) in &lone {
+                    out.key(&level.to_string()).floats(&head::column(spec, &one.values, column));
+                }
+            });
+        }
         out.key("model_version").text(&one.version.to_string());
         out.key("backend").text(&one.backend);
         out.key("degraded").flag(one.degraded);
@@ -227,7 +236,11 @@ mod tests {
         let want = json!({"median": [1.5, 4.5], "intervals": intervals, "crossed": null});
         check(&made, Some(&[80.0]), &want);
         made.values[0] = 1.6;
-        check(&made, Some(&[80.0]), &json!({"median": [1.5, 4.5], "crossed": true}));
+        check(&made, Some(&[80.0]), &json!({"median": [1.5, 4.5], "crossed": true, "quantiles": null}));
+        spec = series_spec(4, 2, 1, &["0.6", "0.9"]);
+        spec.head = Head::Quantiles(vec![0.6, 0.9]);
+        let quantiles = json!({"0.6": [0.5, 2.5], "0.9": [1.5, 3.5]});
+        check(&one(spec), None, &json!({"median": null, "intervals": [], "quantiles": quantiles}));
     }
 
     #[test]

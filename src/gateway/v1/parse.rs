@@ -88,8 +88,8 @@ pub(crate) enum BadForecast {
     #[error("the model gives no {level} % interval: {offered}")]
     Level { level: f64, offered: String },
     #[error(
-        "all quantiles of model `{model}` are on one side of the median, which this route answers: /v1/forecast gives its \
-         intervals, /v2/models/{model}/infer its columns"
+        "all quantiles of model `{model}` are on one side of the median, which this route answers: /v1/forecast and \
+         /v2/models/{model}/infer give its quantiles"
     )]
     NoMedian { model: String },
     #[error(

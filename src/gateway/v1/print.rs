@@ -111,6 +111,15 @@ fn one(out: &mut Vec<u8>, answer: &Answer<'_>, place: usize, row: &[f32], shared
         out.push(b'}');
     }
     out.push(b']');
+    let mut opening = ",\"quantiles\":{";
+    for (level, column) in head::lone_quantiles(&spec.head) {
+        out.extend_from_slice(format!("{opening}\"{level}\":").as_bytes());
+        print_list(out, &head::column(spec, row, column)[..answer.horizon]);
+        opening = ",";
+    }
+    if opening == "," {
+        out.push(b'}');
+    }
     if head::crosses(&spec.head, &row[..answer.horizon * spec.columns.len()]) {
         out.extend_from_slice(b",\"crossed\":true");
     }

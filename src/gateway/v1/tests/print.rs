@@ -35,6 +35,25 @@ fn quantiles_that_cross_are_said_to_within_the_steps_that_are_given() {
 }
 
 #[test]
+fn quantiles_of_no_interval_are_given_themselves() {
+    let of = |levels: &[f64]| {
+        let columns: Vec<String> = levels.iter().map(f64::to_string).collect();
+        let mut spec = spec();
+        (spec.head, spec.columns) = (Head::Quantiles(levels.to_vec()), columns);
+        let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        print_of(spec, &[80.0], 1, &values[..2 * levels.len()])["forecasts"][0].clone()
+    };
+    // All on one side of the median.
+    let value_at_risk = of(&[0.05, 0.01]);
+    assert_eq!(value_at_risk["quantiles"], json!({"0.05": [1.0], "0.01": [2.0]}));
+    assert_eq!((value_at_risk.get("median"), &value_at_risk["intervals"]), (None, &json!([])));
+    let lopsided = of(&[0.1, 0.3, 0.9]);
+    assert_eq!(lopsided["quantiles"], json!({"0.3": [2.0]}));
+    assert_eq!(lopsided["intervals"], json!([{"level": 80, "lo": [1.0], "hi": [3.0]}]));
+    assert_eq!(print(&[80.0], 1)["forecasts"][0].get("quantiles"), None);
+}
+
+#[test]
 fn a_model_offers_the_levels_of_its_columns() {
     assert_eq!(own_levels(&spec()), [80.0, 95.0]);
     assert_eq!(no_level(&spec(), 90.0).to_string(), "the model gives no 90 % interval: it gives 80, 95");
@@ -49,10 +68,14 @@ fn print(levels: &[f64], horizon: usize) -> Value {
 }
 
 fn print_values(levels: &[f64], horizon: usize, values: &[f32]) -> Value {
+    print_of(spec(), levels, horizon, values)
+}
+
+fn print_of(spec: ModelSpec, levels: &[f64], horizon: usize, values: &[f32]) -> Value {
     let text = br#"{"series":[{"id":"A\"1","symbol":"x"}]}"#;
     let body = forecast_body(text).unwrap();
     let forecast = Forecast {
-        spec: Arc::new(spec()),
+        spec: Arc::new(spec),
         version: 3,
         values: values.to_vec(),
         backend: Backend::Cpu,
