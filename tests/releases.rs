@@ -294,6 +294,21 @@ fn a_body_that_would_be_passed_over_is_refused() {
 }
 
 #[test]
+fn a_promoted_version_answers_again_once_its_model_was_away() {
+    let node = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]).node();
+    order(&node, "promote", &json!({ "version": 1 }));
+    for (unload, load) in [
+        ("/v1/models/m/unload", "/v1/models/m/load"),
+        ("/v2/repository/models/m/unload", "/v2/repository/models/m/load"),
+    ] {
+        assert_eq!(node.post(unload, "").status, 200);
+        assert_eq!(node.post(load, "").status, 200);
+        assert_eq!(release(&node)["stable"], "1", "{load}");
+        assert_eq!(Caller::of(&node).count(5), BTreeMap::from([(1, 5)]), "{load}");
+    }
+}
+
+#[test]
 fn a_version_is_a_number_or_a_text_in_every_order() {
     let node = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]).node();
     for (version, stable) in [(json!("1"), "1"), (json!(2), "2"), (json!("01"), "1")] {

@@ -97,6 +97,7 @@ impl Shared {
             }
         }
         self.unload_but(name, &held).await;
+        self.system.loaded(name).await;
         first.map_or(Ok(()), Err)
     }
 

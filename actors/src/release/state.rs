@@ -449,6 +449,21 @@ impl Release {
         Some(next)
     }
 
+    /// What is kept while no version is there: a canary would have to begin again.
+    pub(crate) fn at_rest(&self, now: Instant) -> Self {
+        match self.canary().map(|canary| canary.spec.version) {
+            Some(version) => self.clone().back_to_stable(Some(version), Fault::Gone, now),
+            None => self.clone(),
+        }
+    }
+
+    /// Versions that it needs to go on.
+    pub(crate) fn named(&self) -> Vec<u32> {
+        let weights = self.weights();
+        let answering = weights.iter().filter(|(_, weight)| *weight > 0).map(|(version, _)| *version);
+        answering.chain([self.stable]).chain(self.shadow.map(|shadow| shadow.version)).collect()
+    }
+
     /// The heaviest of the others takes its place, or the one before it. What was taken back does where it is alone.
     fn without_stable(&self, ready: &[Ready], now: Instant) -> Option<Self> {
         let is_ready = |version: &u32| ready.iter().any(|ready| ready.version == *version);

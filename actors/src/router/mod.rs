@@ -70,6 +70,8 @@ pub(crate) enum RouterMail {
     Publish { routes: Vec<Arc<Route>> },
     /// It is no longer wanted; `None`: none of the model's versions is.
     Remove { model: String, version: Option<u32> },
+    /// No more versions of the model come for now.
+    Loaded { model: String },
     /// An operator decides who answers requests that name no version.
     Release { model: String, order: ReleaseOrder },
 }
@@ -152,6 +154,10 @@ impl Router {
                 tracing::info!(model = %model, version, "model removed");
                 let (table, was_there) = table.without(&model, version);
                 (releases::settled(table, &model, now), was_there)
+            }
+            RouterMail::Loaded { model } => {
+                let was_there = table.find(&model, None).is_ok();
+                (releases::all_back(table, &model, now), was_there)
             }
             RouterMail::Release { model, order } => {
                 return Routed::Ordered(releases::ordered(table, &model, &order, now).map(|table| {

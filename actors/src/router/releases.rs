@@ -32,7 +32,7 @@ pub(super) fn ordered(
     if next.is_none() && current.is_some() {
         tracing::info!(model, "no release any more: the highest version answers");
     }
-    Ok(replaced(table, model, next))
+    Ok(replaced(table, model, next).with_rest(model, false))
 }
 
 /// The table after a look at every canary; `None`: nothing has changed.
@@ -93,6 +93,9 @@ fn believed(
     trusts: &Trusts,
     now: Instant,
 ) -> Option<Release> {
+    if table.rests(model) {
+        return None;
+    }
     let (ready, current) = (ready(table, model), table.release(model).map(|live| &live.release));
     let fault = |version: u32| looks.get(&version)?.fault;
     if let Some(next) = Release::trusted(current, fault, &ready, now) {
@@ -111,15 +114,39 @@ fn believed(
     })
 }
 
-/// The table after versions of a model came or went.
+/// The table after versions of a model came or went. A release stays while its model is away, and goes on once all
+/// versions that it names are back.
 pub(super) fn settled(table: Routes, model: &str, now: Instant) -> Routes {
+    let Some(live) = table.kept_release(model) else { return table };
+    let (release, ready) = (live.release.clone(), ready(&table, model));
+    let is_ready = |version: &u32| ready.iter().any(|ready| ready.version == *version);
+    if ready.is_empty() {
+        let next = Some(release.at_rest(now));
+        changed(table, model, next).with_rest(model, true)
+    } else if table.rests(model) && !release.named().iter().all(is_ready) {
+        table
+    } else {
+        all_back(table, model, now)
+    }
+}
+
+/// The table once no more versions of a model come for now: a release goes on with those that are there.
+pub(super) fn all_back(table: Routes, model: &str, now: Instant) -> Routes {
     let Some(live) = table.release(model) else { return table };
     let next = live.release.with_only(&ready(&table, model), now);
-    if next.as_ref() == Some(&live.release) { table } else { replaced(table, model, next) }
+    changed(table, model, next).with_rest(model, false)
+}
+
+fn changed(table: Routes, model: &str, next: Option<Release>) -> Routes {
+    if table.kept_release(model).map(|live| &live.release) == next.as_ref() {
+        table
+    } else {
+        replaced(table, model, next)
+    }
 }
 
 fn replaced(table: Routes, model: &str, next: Option<Release>) -> Routes {
-    let before = table.release(model).cloned();
+    let before = table.kept_release(model).cloned();
     let known = before.as_ref().and_then(|before| before.release.log.last());
     if let Some(next) = &next {
         let is_new = |event: &&crate::release::Event| Some(*event) != known;

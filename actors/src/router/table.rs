@@ -18,13 +18,15 @@ pub(crate) struct Table<S> {
 struct Entry<S> {
     /// `None` while it is being loaded for the first time.
     versions: BTreeMap<u32, Option<S>>,
-    /// Who answers requests that name no version; `None`: the highest.
+    /// Who answers requests that name no version; `None`: the highest. Kept while the model is away.
     release: Option<Arc<Live>>,
+    /// The model was away, and not every version that the release names is back.
+    rests: bool,
 }
 
 impl<S> Default for Entry<S> {
     fn default() -> Self {
-        Self { versions: BTreeMap::new(), release: None }
+        Self { versions: BTreeMap::new(), release: None, rests: false }
     }
 }
 
@@ -85,7 +87,7 @@ impl<S: Clone> Table<S> {
         key: Option<u64>,
     ) -> Result<Choice<'_, S>, ForecastError> {
         let entry = self.entry(model)?;
-        if let (None, Some(live)) = (version, &entry.release)
+        if let (None, Some(live), false) = (version, &entry.release, entry.rests)
             && let Some(served) = entry.ready(live.choose(key))
         {
             return Ok(Choice { served, by: Some(live) });
@@ -94,7 +96,8 @@ impl<S: Clone> Table<S> {
     }
 
     fn entry(&self, model: &str) -> Result<&Entry<S>, ForecastError> {
-        self.models.get(model).ok_or_else(|| ForecastError::UnknownModel(model.to_owned()))
+        let entry = self.models.get(model).filter(|entry| !entry.versions.is_empty());
+        entry.ok_or_else(|| ForecastError::UnknownModel(model.to_owned()))
     }
 
     /// Everything that is ready, by name and version.
@@ -110,15 +113,35 @@ impl<S: Clone> Table<S> {
         versions.filter_map(|(version, served)| Some((*version, served.clone()?))).collect()
     }
 
-    /// The release of a model.
+    /// The release of a model of which a version is ready.
     pub(crate) fn release(&self, model: &str) -> Option<&Arc<Live>> {
+        let entry = self.models.get(model)?;
+        entry.release.as_ref().filter(|_| entry.versions.values().any(Option::is_some))
+    }
+
+    /// The release of a model, also while that is away.
+    pub(crate) fn kept_release(&self, model: &str) -> Option<&Arc<Live>> {
         self.models.get(model)?.release.as_ref()
     }
 
-    /// Every release, by name.
+    /// Whether the release waits for versions that it names, since the model was away.
+    pub(crate) fn rests(&self, model: &str) -> bool {
+        self.models.get(model).is_some_and(|entry| entry.rests)
+    }
+
+    /// With a release that waits for its versions, or does not any more.
+    pub(crate) fn with_rest(mut self, model: &str, rests: bool) -> Self {
+        if let Some(entry) = self.models.get_mut(model) {
+            entry.rests = rests;
+        }
+        self
+    }
+
+    /// Every release that waits for none of its versions, by name.
     pub(crate) fn releases<'a>(&'a self) -> Vec<(&'a str, &'a Arc<Live>)> {
-        let release =
-            |(name, entry): (&'a String, &'a Entry<S>)| Some((name.as_str(), entry.release.as_ref()?));
+        let release = |(name, entry): (&'a String, &'a Entry<S>)| {
+            Some((name.as_str(), entry.release.as_ref().filter(|_| !entry.rests)?))
+        };
         let mut releases: Vec<_> = self.models.iter().filter_map(release).collect();
         releases.sort_unstable_by_key(|(name, _)| *name);
         releases
@@ -169,7 +192,7 @@ impl<S: Clone> Table<S> {
     }
 
     fn tidied(mut self) -> Self {
-        self.models.retain(|_, entry| !entry.versions.is_empty());
+        self.models.retain(|_, entry| !entry.versions.is_empty() || entry.release.is_some());
         self
     }
 }

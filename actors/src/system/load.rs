@@ -96,7 +96,16 @@ impl System {
         Ok(announcement)
     }
 
-    /// Stops serving a version, or all of them; requests already accepted are answered. False: there was none.
+    /// Says that no more versions of a model come for now: a release that was kept while the model was away goes on with
+    /// those that are there. False: none is.
+    pub async fn loaded(&self, model: &str) -> bool {
+        let deadline =
+            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let mail = RouterMail::Loaded { model: model.to_owned() };
+        self.ask_router(mail, deadline).await.unwrap_or(false)
+    }
+
+    /// Stops serving a version, or all of them, and keeps the model's release for when it comes back; requests already accepted are answered. False: there was none.
     pub async fn unload(&self, model: &str, version: Option<u32>) -> bool {
         let deadline =
             Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);

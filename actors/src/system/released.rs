@@ -87,7 +87,9 @@ impl System {
     /// Which version a request that names none and has this key would be answered by; `None`: the model has no
     /// release.
     pub(crate) fn version_for(&self, model: &str, key: u64) -> Option<u32> {
-        self.inner.rooms.table.load().release(model).map(|live| live.choose(Some(key)))
+        let table = self.inner.rooms.table.load();
+        let choice = table.choose(model, None, Some(key)).ok()?;
+        choice.by.map(|_| choice.served.status.version)
     }
 
     /// Who answers a request.

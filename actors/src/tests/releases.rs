@@ -8,8 +8,8 @@ use super::fake::Mode;
 use super::{MODEL, Rig, forecaster, ramp, until};
 use crate::breaker::{BreakerMode, BreakerSelector};
 use crate::release::{
-    By, CanaryLimits, CanarySpec, Change, CoverageLimits, Fault, ReleaseOrder, ReleaseStatus, ShadowSpec,
-    key_of,
+    By, CanaryLimits, CanarySpec, Change, CoverageLimits, Fault, Plan, ReleaseOrder, ReleaseStatus,
+    ShadowSpec, key_of,
 };
 use crate::scorecard::{Question, Scorecard};
 use crate::series::{SeriesName, Timestamp};
@@ -36,6 +36,61 @@ async fn a_key_is_answered_by_one_version_and_a_named_version_by_itself() {
         seen.insert(first);
     }
     assert_eq!(seen, BTreeSet::from([1, 2]));
+}
+
+#[tokio::test]
+async fn a_release_outlives_the_absence_of_its_model() {
+    let rig = three().await;
+    rig.order(ReleaseOrder::Promote(Some(2))).await;
+    assert!(rig.system.unload(MODEL, None).await);
+    assert!(rig.system.release(MODEL).is_none() && rig.system.releases().is_empty(), "nobody answers");
+    assert!(matches!(rig.ask().await, Err(ForecastError::UnknownModel(_))));
+    // Nobody knows yet whether version 2 comes.
+    rig.system.load(forecaster(), 1).await.unwrap();
+    assert_eq!(rig.ask().await.unwrap().version, 1);
+    for version in [2, 3] {
+        rig.system.load(forecaster(), version).await.unwrap();
+        assert_eq!(rig.ask().await.unwrap().version, 2, "not version {version}");
+    }
+    assert!(rig.system.loaded(MODEL).await);
+    let release = rig.status().release;
+    assert_eq!((release.stable, release.previous, release.plan), (2, Some(3), Plan::Whole));
+
+    // One after the other, the stable one last.
+    for version in [3, 1, 2] {
+        assert!(rig.system.unload(MODEL, Some(version)).await);
+    }
+    rig.reload(&[1, 2, 3]).await;
+    assert_eq!(rig.ask().await.unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn what_a_release_keeps_is_what_comes_back() {
+    let rig = three().await;
+    rig.order(ReleaseOrder::Split([(1, 1), (2, 1)].into())).await;
+    rig.system.unload(MODEL, None).await;
+    rig.reload(&[1, 2, 3]).await;
+    assert_eq!(rig.status().release.weights(), [(1, 1), (2, 1)]);
+    rig.system.unload(MODEL, None).await;
+    rig.reload(&[2, 3]).await;
+    assert_eq!((rig.status().release.stable, rig.status().release.weights()), (2, vec![(2, 1)]));
+
+    let hold = Duration::from_secs(60);
+    let limits = CanaryLimits::default();
+    rig.order(ReleaseOrder::Canary(CanarySpec { version: 3, steps: vec![50.0], hold, limits })).await;
+    rig.system.unload(MODEL, None).await;
+    rig.clock.advance(hold * 2);
+    rig.reload(&[2, 3]).await;
+    let release = rig.status().release;
+    assert_eq!((release.stable, &release.plan), (2, &Plan::Whole), "a canary has to begin again");
+    let taken_back = Change::RolledBack { to: 2, from: Some(3), why: Fault::Gone };
+    assert_eq!(release.log.last().unwrap().change, taken_back);
+
+    // The stable version does not come back.
+    rig.system.unload(MODEL, None).await;
+    rig.reload(&[3]).await;
+    assert_eq!(rig.ask().await.unwrap().version, 3);
+    assert!(rig.system.release(MODEL).is_none_or(|status| status.release.stable == 3));
 }
 
 #[tokio::test]
@@ -281,7 +336,21 @@ async fn two(change: impl FnOnce(&mut Settings)) -> Rig {
     rig
 }
 
+async fn three() -> Rig {
+    let rig = two(|_| {}).await;
+    rig.system.load(forecaster(), 3).await.unwrap();
+    rig
+}
+
 impl Rig {
+    /// Loads these versions of a model that is away, and no more.
+    async fn reload(&self, versions: &[u32]) {
+        for version in versions {
+            self.system.load(forecaster(), *version).await.unwrap();
+        }
+        assert!(self.system.loaded(MODEL).await);
+    }
+
     /// Lets the router look at what intervals held.
     fn look(&self) {
         self.clock.advance(Duration::from_secs(10));
