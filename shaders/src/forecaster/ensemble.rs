@@ -34,6 +34,8 @@ struct Member {
     name: String,
     trained: Trained,
     weight: f64,
+    /// Its column of each of the answer's; none where it has but one, its middle.
+    columns: Vec<usize>,
 }
 
 /// Reused between batches.
@@ -60,9 +62,13 @@ impl Ensemble {
             }
             let trained = first_that_loads(&member.dirs, files)?;
             digest.update(&trained.digest);
-            loaded.push(Member { name: member.name, trained, weight: member.weight });
+            loaded.push(Member { name: member.name, trained, weight: member.weight, columns: Vec::new() });
         }
         let spec = joint_spec(name, &loaded)?;
+        for member in &mut loaded {
+            // The spec has just been joined of all levels.
+            member.columns = columns(&member.trained.spec.head, &spec.head).unwrap_or_default();
+        }
         let middle = middle(&spec.head)
             .ok_or_else(|| LoadError::parameter("members", "have quantiles but no median"))?;
         Ok((spec, hex(&digest.finalize()), Self { members: loaded, combine, middle }))
@@ -76,7 +82,8 @@ impl Ensemble {
     pub(super) fn rounded(&self, precision: Precision) -> Option<Self> {
         let rounded = |member: &Member| {
             let trained = member.trained.rounded(precision)?;
-            Some(Member { name: member.name.clone(), trained, weight: member.weight })
+            let (name, columns) = (member.name.clone(), member.columns.clone());
+            Some(Member { name, trained, weight: member.weight, columns })
         };
         let members = self.members.iter().map(rounded).collect::<Option<Vec<Member>>>()?;
         Some(Self { members, combine: self.combine, middle: self.middle })
@@ -133,8 +140,9 @@ impl Ensemble {
     fn join_step(&self, answers: &[Vec<f32>], step: usize, terms: &mut Vec<(f64, f64)>, target: &mut [f32]) {
         let columns = target.len();
         let own = |index: usize, column: usize| {
-            let width = self.members[index].trained.spec.columns.len();
-            let column = if width == 1 { 0 } else { column };
+            let Member { trained, columns, .. } = &self.members[index];
+            let width = trained.spec.columns.len();
+            let column = columns.get(column).copied().unwrap_or(0);
             f64::from(answers[index][step * width + column])
         };
         let has_column = |index: usize| self.members[index].trained.spec.columns.len() == columns;
@@ -213,11 +221,18 @@ fn middle(head: &Head) -> Option<usize> {
     }
 }
 
+/// Where a member has the levels of the answer, in their order. `None`: it has others.
+fn columns(member: &Head, answer: &Head) -> Option<Vec<usize>> {
+    let (Head::Quantiles(own), Head::Quantiles(wanted)) = (member, answer) else { return None };
+    let columns: Option<Vec<usize>> = wanted.iter().map(|level| level_column(own, *level)).collect();
+    columns.filter(|columns| columns.len() == own.len())
+}
+
 fn joint_spec(name: String, members: &[Member]) -> Result<ModelSpec, LoadError> {
     let specs: Vec<&ModelSpec> = members.iter().map(|member| member.trained.spec.as_ref()).collect();
     let refuse =
         |name: &str, problem: &str| Err(LoadError::parameter("members", format!("`{name}` {problem}")));
-    // Every quantile member has the same levels; without one the answer is a point.
+    // Every quantile member has the same levels, in some order; the first's is the answer's. Without one the answer is a point.
     let shape = specs.iter().copied().find(|spec| spec.head != Head::Point).unwrap_or(specs[0]);
     for (spec, Member { name, .. }) in specs.iter().zip(members) {
         let exogenous = spec.hist_exog.len() + spec.futr_exog.len() + spec.stat_exog.len();
@@ -232,7 +247,7 @@ fn joint_spec(name: String, members: &[Member]) -> Result<ModelSpec, LoadError> 
         }
         match &spec.head {
             Head::Point => {}
-            Head::Quantiles(_) if spec.head == shape.head => {}
+            Head::Quantiles(_) if columns(&spec.head, &shape.head).is_some() => {}
             Head::Quantiles(_) => return refuse(name, "has other quantiles than the others"),
             Head::StudentT | Head::Normal => return refuse(name, "forecasts a distribution"),
         }

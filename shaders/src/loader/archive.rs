@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use sha2::{Digest, Sha256};
 
-use super::{Files, LoadError};
+use super::{Files, LoadError, doubles};
 
 const WEIGHTS_BYTES_MAX: u64 = 1 << 30;
 const HEADER_BYTES_MAX: u64 = 16 << 20;
@@ -49,6 +49,8 @@ impl Archive {
         }
         let (header_len, header) = SafeTensors::read_metadata(&bytes).map_err(refuse)?;
         let data_start = size_of::<u64>() + header_len;
+        doubles::refuse(&bytes[size_of::<u64>()..data_start])
+            .map_err(|source| refuse(SafeTensorError::InvalidHeaderDeserialization(source)))?;
         let mut entries = HashMap::new();
         for (name, info) in header.tensors() {
             let (start, end) = info.data_offsets;

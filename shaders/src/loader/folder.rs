@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
 use super::place::MODEL;
-use super::{Files, LoadError, columns};
+use super::{Files, LoadError, columns, doubles};
 use crate::Family;
 
 const JSON_BYTES_MAX: u64 = 4 << 20;
@@ -66,8 +66,9 @@ pub(crate) fn read(dir: &Path, files: &dyn Files) -> Result<(Blueprint, Vec<Case
 }
 
 pub(crate) fn parse(what: &str, bytes: &[u8]) -> Result<(Blueprint, Vec<CaseFile>), LoadError> {
-    let written: ModelFile =
-        serde_json::from_slice(bytes).map_err(|source| LoadError::Json { what: what.to_owned(), source })?;
+    let written: ModelFile = serde_json::from_slice(bytes)
+        .and_then(|written| doubles::refuse(bytes).map(|()| written))
+        .map_err(|source| LoadError::Json { what: what.to_owned(), source })?;
     if written.format != 1 {
         return Err(LoadError::unsupported(format!("model.json format {}", written.format)));
     }

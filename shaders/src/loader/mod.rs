@@ -5,6 +5,7 @@
 mod archive;
 mod blueprint;
 mod columns;
+mod doubles;
 mod ensemble;
 mod error;
 mod file;

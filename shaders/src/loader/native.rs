@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::archive::Archive;
 use super::blueprint::{self, Blueprint, Claims};
 use super::hparams::Hparams;
-use super::{LoadError, columns};
+use super::{LoadError, columns, doubles};
 
 const FORMAT: &str = "2";
 
@@ -76,5 +76,6 @@ fn name(path: &Path) -> String {
 }
 
 fn json<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, LoadError> {
-    serde_json::from_str(text).map_err(|source| LoadError::Json { what: what.to_owned(), source })
+    let read = serde_json::from_str(text).and_then(|read| doubles::refuse(text.as_bytes()).map(|()| read));
+    read.map_err(|source| LoadError::Json { what: what.to_owned(), source })
 }

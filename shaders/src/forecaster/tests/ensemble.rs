@@ -28,6 +28,33 @@ fn quantiles_are_averaged_level_by_level() {
 }
 
 #[test]
+fn members_may_have_their_quantiles_in_any_order() {
+    let home = repository(&[SHORT, LONG]);
+    // The same network, whose outputs mean other levels.
+    let file = home.path().join(SHORT).join("model.json");
+    let mut written: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for list in ["/loss/quantiles", "/expected_columns"] {
+        written.pointer_mut(list).and_then(Value::as_array_mut).unwrap().reverse();
+    }
+    std::fs::write(&file, written.to_string()).unwrap();
+    let member = |dir: &Path| Forecaster::load(dir).unwrap();
+    let (turned, straight) = (member(&home.path().join(SHORT)), member(&folder(LONG)));
+    let ensemble = load(home.path(), &json!([{"model": LONG}, {"model": SHORT}]), "mean").unwrap();
+    assert_eq!(ensemble.spec().columns, straight.spec().columns);
+    let all = windows(1, 128);
+    let newest = |values: &[f32]| values[64..].to_vec();
+    let cut = Windows { y: newest(&all.y), mask: all.mask.as_deref().map(newest), ..all.clone() };
+    let (turned, straight, both) =
+        (forecast(&turned, &cut), forecast(&straight, &all), forecast(&ensemble, &all));
+    for ((a, b), joined) in turned.chunks(5).zip(straight.chunks(5)).zip(both.chunks(5)) {
+        for level in 0..5 {
+            let expected = (f64::from(a[4 - level]) + f64::from(b[level])) / 2.0;
+            assert!((f64::from(joined[level]) - expected).abs() < 1e-6, "{level}: {joined:?}");
+        }
+    }
+}
+
+#[test]
 fn weights_weigh() {
     let members = [json!({"model": SHORT, "weight": 3.0}), json!({"model": LONG, "weight": 1.0})];
     let [short, long, both] = answers(&members, "mean");

@@ -89,6 +89,29 @@ fn damaged_descriptions_are_refused_or_served_but_never_panic() {
 }
 
 #[test]
+fn what_is_named_twice_is_refused() {
+    let (json, weights) = (small().json().to_string(), small().weights());
+    let twice = json.replacen("\"pooling_mode\":", "\"pooling_mode\":\"AvgPool1d\",\"pooling_mode\":", 1);
+    assert_ne!(twice, json);
+    let why = load(twice.as_bytes(), weights.clone()).unwrap_err();
+    assert!(
+        matches!(why, LoadError::Json { .. }) && why.to_string().contains("`pooling_mode` stands twice"),
+        "{why}"
+    );
+
+    // The first tensor once more, in front of all.
+    let header_len = u64::from_le_bytes(*weights.first_chunk().unwrap()) as usize;
+    let header = std::str::from_utf8(&weights[8..8 + header_len]).unwrap().trim_end();
+    let first = &header[1..=header.find('}').unwrap()];
+    let header = format!("{{{first},{}", &header[1..]);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.extend_from_slice(&weights[8 + header_len..]);
+    let why = load(json.as_bytes(), bytes).unwrap_err();
+    assert!(matches!(why, LoadError::Archive { .. }) && why.to_string().contains("stands twice"), "{why}");
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let (json, weights) = (small().json().to_string(), small().weights());
     for len in 0..weights.len() {
