@@ -58,6 +58,19 @@ pub(crate) enum JsonError {
     },
 }
 
+impl JsonError {
+    /// For who sent no JSON, and whose bytes have other places.
+    pub(crate) fn without_place(&self) -> String {
+        match self {
+            Self::Expected { wanted, .. } => format!("malformed message: expected {wanted}"),
+            Self::TooDeep { depth_max, .. } => format!("nested deeper than {depth_max}"),
+            Self::Twice { name, .. } => format!("member `{name}` stands twice"),
+            Self::TooMany { count_max, .. } => format!("more than {count_max} numbers"),
+            Self::Infinite { index, .. } => format!("number {index} is too large for FP32"),
+        }
+    }
+}
+
 /// A scalar: what a parameter may be.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scalar<'a> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use peregrine_actors::series::{Pattern, SeriesName, Tick};
-use peregrine_actors::stream::{From, Levels, Wish};
+use peregrine_actors::stream::{Encoding, From, Levels, Wish};
 use peregrine_runtime::TraceContext;
 
 use crate::gateway::json::{Cursor, JsonError, Scalar, once};
@@ -61,6 +61,16 @@ pub(super) enum BadOp {
     TooMany { count_max: usize },
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
+}
+
+impl BadOp {
+    /// What its sender is told: messages in another encoding are read as the JSON that says the same.
+    pub(super) fn detail(&self, encoding: Encoding) -> String {
+        match (self, encoding) {
+            (Self::Tick(BadTick::Json(error)), Encoding::MessagePack) => error.without_place(),
+            _ => self.to_string(),
+        }
+    }
 }
 
 impl std::convert::From<JsonError> for BadOp {
@@ -277,6 +287,16 @@ mod tests {
         let each = [("a", 1), ("b", 2)].map(|(name, seq)| (SeriesName::new(name).unwrap(), seq)).into();
         let (from, epoch) = (Some(From::Each(each)), Some(From::All(9)));
         assert_eq!(got.wish, Wish { snapshot: true, from, epoch });
+    }
+
+    #[test]
+    fn who_sent_no_json_is_told_of_none() {
+        for text in [r#"{"op":7}"#, r#"{"op":"ping","op":"ping"}"#] {
+            let (_, Err(bad)) = parse(text.as_bytes(), 8) else { panic!("{text}") };
+            let (of_json, packed) = (bad.detail(Encoding::Json), bad.detail(Encoding::MessagePack));
+            assert!(of_json.contains("byte"), "{of_json}");
+            assert!(!packed.contains("byte") && !packed.contains("JSON"), "{packed}");
+        }
     }
 
     #[test]

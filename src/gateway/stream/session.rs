@@ -130,7 +130,7 @@ impl Talk {
             return out.push(print::error(encoding, id.as_ref(), code, &Refusal::from(refused).to_string()));
         }
         match op {
-            Err(bad) => out.push(print::error(encoding, id.as_ref(), "malformed", &bad.to_string())),
+            Err(bad) => out.push(print::error(encoding, id.as_ref(), "malformed", &bad.detail(encoding))),
             Ok(Op::Ping) => out.push(print::pong(encoding, id.as_ref())),
             Ok(Op::Unsubscribe) => match self.subscriptions.iter().position(|entry| entry.id == id) {
                 Some(at) => {
