@@ -86,6 +86,9 @@ pub enum Overlooked {
         .0.display()
     )]
     Misnamed(PathBuf),
+    /// A link that leads nowhere, or in a circle.
+    #[error("model folder {} is not served: the link leads to nothing", .0.display())]
+    Nothing(PathBuf),
     /// Nobody could ask for it.
     #[error("model folder {} is not served: its name is not UTF-8", .0.display())]
     Unnamable(PathBuf),
@@ -99,7 +102,9 @@ pub fn overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<Vec<Overlooked>,
     let mut found = Vec::new();
     for repository in repositories {
         found.extend(unnamable(repository.as_ref())?.into_iter().map(Overlooked::Unnamable));
+        found.extend(broken_links(repository.as_ref(), |_| true)?.map(Overlooked::Nothing));
         for (_, dir) in sub_folders(repository.as_ref())? {
+            found.extend(broken_links(&dir, |name| version_number(name).is_some())?.map(Overlooked::Nothing));
             let is_only_version = holds_model(&dir);
             for (name, below) in sub_folders(&dir)?.into_iter().filter(|(_, below)| holds_model(below)) {
                 if is_only_version {
@@ -160,6 +165,24 @@ fn unnamable(dir: &Path) -> Result<Vec<PathBuf>, CatalogError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Links whose name could be that of a model folder, in order.
+fn broken_links(
+    dir: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<impl Iterator<Item = PathBuf>, CatalogError> {
+    let failed = |source| CatalogError { dir: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'));
+        if name.is_some_and(&is_wanted) && path.is_symlink() && path.metadata().is_err() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found.into_iter())
 }
 
 /// Sub-folders by name; hidden ones (an import in progress is one) and names that are not UTF-8 are left out.
@@ -244,6 +267,20 @@ mod tests {
         let misnamed = ["b/02", "b/v2", "c/latest"].map(|path| Overlooked::Misnamed(of(path)));
         let expected = [Overlooked::Beside(of("a/2"))].into_iter().chain(misnamed).collect::<Vec<_>>();
         assert_eq!(overlooked(&[dir.path()]).unwrap(), expected);
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_are_named() {
+        let dir = tree(&["a/1/model.json", "a/2/model.json"]);
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, dir.path().join(at)).unwrap();
+        let links =
+            [("gone", "b"), ("c", "c"), ("gone", "a/3"), ("gone", "a/notes"), ("gone", ".tmp"), ("a", "d")];
+        links.into_iter().for_each(|(to, at)| link(to, at));
+        let expected = ["b", "c", "a/3"].map(|path| Overlooked::Nothing(dir.path().join(path)));
+        let found: Vec<Overlooked> = overlooked(&[dir.path()]).unwrap();
+        assert_eq!(found, expected);
+        let names: Vec<String> = names(&scan(&[dir.path()]).unwrap());
+        assert_eq!(names, ["a", "d"]);
     }
 
     #[test]
