@@ -73,7 +73,6 @@ enum Verb {
     /// Show a node and its cluster live: actors, devices, batches, breakers, streams
     Top(top::TopArgs),
     /// Print the JSON schema of the configuration
-    #[command(hide = true)]
     Schema,
 }
 
@@ -131,6 +130,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_is_in_the_help() {
+        let help = CommandLine::command().render_help().to_string();
+        for verb in CommandLine::command().get_subcommands() {
+            assert!(help.contains(&format!("\n  {} ", verb.get_name())), "{} in {help}", verb.get_name());
+        }
     }
 
     #[test]
