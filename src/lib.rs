@@ -35,6 +35,7 @@ mod security;
 mod series;
 pub mod series_store;
 mod settings;
+mod surroundings;
 mod telemetry;
 #[cfg(any(test, feature = "fuzzing"))]
 mod testing;

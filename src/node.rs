@@ -28,7 +28,6 @@ use crate::catalog::CatalogError;
 use crate::cluster::ClusterError;
 use crate::cluster::series::SeriesError;
 use crate::config::{ConfigError, Resolved};
-use crate::demo::ReplayError;
 use crate::gateway::TlsError;
 use crate::gateway::overview::OverviewError;
 use crate::journal::OpenError;
@@ -36,7 +35,7 @@ use crate::models::ModelError;
 use crate::reload::{Reload, Room};
 use crate::scaler::home::HomeError;
 use crate::security::KeysError;
-use crate::series_store::DataError;
+use crate::surroundings::SurveyError;
 
 /// Who is in the cluster, as that changes.
 type Views = watch::Receiver<Arc<View>>;
@@ -61,9 +60,6 @@ pub struct Node {
 /// A node did not start, or could not go on; the operator acts.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// The configuration contradicts the models.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// A repository cannot be listed.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -78,9 +74,9 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
-    /// The series file cannot be used.
+    /// What the configuration names is not so, or contradicts the models.
     #[error(transparent)]
-    Data(#[from] DataError),
+    Config(#[from] ConfigError),
     /// The device that was asked for is not there.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -120,9 +116,6 @@ pub enum NodeError {
     /// The platform contradicts itself.
     #[error("platform: {0}")]
     Platform(#[from] IdentityError),
-    /// The data cannot be replayed.
-    #[error("demo: {0}")]
-    Demo(#[from] ReplayError),
     /// The address cannot be bound.
     #[error("cannot listen on {listen}: {source}")]
     Listen {
@@ -137,6 +130,15 @@ pub enum NodeError {
     /// The node's thread died before it was ready.
     #[error("the node died while it started")]
     Died,
+}
+
+impl From<SurveyError> for NodeError {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::Catalog(error) => error.into(),
+            SurveyError::Config(error) => error.into(),
+        }
+    }
 }
 
 impl Node {

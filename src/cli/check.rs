@@ -7,8 +7,7 @@ use clap::Args;
 use super::options::{ConfigArgs, ModelsArgs};
 use super::{CliError, print_json};
 use crate::catalog;
-use crate::config::{ConfigError, Resolved};
-use crate::series_store::SeriesStore;
+use crate::surroundings::{short_series, survey};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -21,30 +20,23 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
     let resolved = args.config.resolved(&ModelsArgs::default())?;
-    compare(&resolved)?;
+    let found = survey(&resolved)?;
+    for unknown in &found.unknown_models {
+        eprintln!("warning: {unknown}");
+    }
+    for overlooked in &found.overlooked {
+        eprintln!("warning: {overlooked}");
+    }
+    // One that cannot be read is no mistake of the configuration: `models list` says what is wrong.
+    let models: Vec<_> =
+        found.entries.iter().filter_map(|entry| catalog::load(entry, &resolved.config.models.vault).ok()).collect();
+    for short in short_series(&resolved, models.iter().map(|model| &**model.spec()))? {
+        eprintln!("warning: {short}");
+    }
     if args.json {
         print_json(&resolved.to_json())?;
     } else {
         io::stdout().write_all(resolved.to_toml().as_bytes())?;
     }
     Ok(())
-}
-
-/// With what lies on this machine. In a cluster models may lie on other nodes alone.
-fn compare(resolved: &Resolved) -> Result<(), CliError> {
-    let config = &resolved.config;
-    let mut mistakes = Vec::new();
-    if let Some(file) = &config.data.file {
-        let data = SeriesStore::load(file).map_err(|error| CliError::Usage(error.to_string()))?;
-        mistakes.extend(resolved.unknown_columns(data.columns()));
-    }
-    let entries = catalog::scan(&config.models.repositories)?;
-    if config.cluster.is_none() {
-        mistakes.extend(resolved.unknown_models(&catalog::names(&entries)));
-    }
-    // One that cannot be read is no mistake of the configuration: `models list` says what is wrong.
-    let models: Vec<_> =
-        entries.iter().filter_map(|entry| catalog::load(entry, &config.models.vault).ok()).collect();
-    mistakes.extend(resolved.too_short(models.iter().map(|model| &**model.spec())));
-    if mistakes.is_empty() { Ok(()) } else { Err(ConfigError { mistakes }.into()) }
 }

@@ -10,6 +10,7 @@ use crate::certificates::explained;
 use crate::client::AskError;
 use crate::config::ConfigError;
 use crate::node::NodeError;
+use crate::surroundings::SurveyError;
 use crate::top::TopError;
 
 /// Why a verb did not do its work.
@@ -66,6 +67,15 @@ pub(super) enum CliError {
     /// Said already, line by line.
     #[error("{0}")]
     Reported(String),
+}
+
+impl From<SurveyError> for CliError {
+    fn from(error: SurveyError) -> Self {
+        match error {
+            SurveyError::Catalog(error) => error.into(),
+            SurveyError::Config(error) => error.into(),
+        }
+    }
 }
 
 impl CliError {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use peregrine_shaders::ModelSpec;
 
-use super::layers::key_of;
+use super::layers::{key_of, path_of};
 use super::{Mistake, Origin, Resolved};
 
 impl Resolved {
@@ -15,12 +15,27 @@ impl Resolved {
     pub fn unknown_columns(&self, columns: &[String]) -> Vec<Mistake> {
         self.named(
             |path| matches!(path, ["data" | "demo", "column"] | ["data", "columns", _]).then_some(path.len()),
-            |_, leaf| leaf.filter(|text| !text.is_empty()),
+            // An empty `demo.column` is that of the data.
+            |path, leaf| leaf.filter(|text| !text.is_empty() || path.first() == Some(&"data")),
             |column| {
                 (!columns.iter().any(|known| known == column))
                     .then(|| unknown("the data have no column", column, columns))
             },
         )
+    }
+
+    /// That the value of a key does not fit what it names.
+    #[must_use]
+    pub(crate) fn mistake(&self, key: &str, message: String) -> Mistake {
+        let origin = self.leaves().get(&path_of(key)).map(|leaf| leaf.origin.clone());
+        let origin = origin.unwrap_or(Origin::BuiltIn { line: 1, column: 1 });
+        Mistake { origin, key: key.to_owned(), message }
+    }
+
+    /// Whether the replayed column has a name of its own.
+    pub(crate) fn names_demo_column(&self) -> bool {
+        let leaf = self.leaves().get(&path_of("demo.column"));
+        leaf.and_then(|leaf| leaf.value.as_str()).is_some_and(|column| !column.is_empty())
     }
 
     /// Models that are named and that no repository of this machine holds; another node may.

@@ -8,27 +8,38 @@
 use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, SeriesNameError, Tick, Timestamp};
 
+use crate::moment::Moment;
 use crate::series_store::SeriesStore;
 
 /// The data cannot be replayed; the operator acts.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     /// There is nothing to replay.
-    #[error("demo.column: the data have no column `{0}`")]
+    #[error("the data have no column `{0}`")]
     NoColumn(String),
     /// No series, or none with a row.
     #[error("the data have no rows to replay")]
     Empty,
     /// A stamp that says no time.
-    #[error("series `{id}`: `{ds}` is neither a date such as 2026-01-31 nor a number of seconds")]
+    #[error(
+        "series `{id}`: `{ds}` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a number of seconds"
+    )]
     Stamp {
         /// Which series.
         id: String,
         /// What stands there.
         ds: String,
     },
-    /// With the prefix it is no name.
-    #[error("demo.prefix: `{name}`: {source}")]
+    /// No series can be called so.
+    #[error("series `{id}`: {source}")]
+    Id {
+        /// What the file calls it.
+        id: String,
+        /// Why.
+        source: SeriesNameError,
+    },
+    /// Behind the prefix none can.
+    #[error("`{name}`: {source}")]
     Name {
         /// The prefix and the id.
         name: String,
@@ -68,7 +79,10 @@ impl Replay {
         for id in data.symbols() {
             let history = data.history(id, column).ok_or_else(|| ReplayError::NoColumn(column.to_owned()))?;
             let name = format!("{prefix}{id}");
-            let name = SeriesName::new(&name).map_err(|source| ReplayError::Name { name, source })?;
+            let name = SeriesName::new(&name).map_err(|source| match SeriesName::new(id) {
+                Ok(_) => ReplayError::Name { name, source },
+                Err(source) => ReplayError::Id { id: id.to_owned(), source },
+            })?;
             for (ds, value) in history {
                 let unknown = || ReplayError::Stamp { id: id.to_owned(), ds: ds.to_owned() };
                 let at = nanoseconds(ds).ok_or_else(unknown)?;
@@ -132,45 +146,14 @@ const SECOND: i64 = 1_000_000_000;
 const RISE: i64 = 1_000;
 const DAY: i64 = 24 * 3600 * SECOND;
 
-/// `2026-01-31`, the same with a time `15:04:05` behind a space or a `T`, or a number of seconds.
+/// A date, or a number of seconds.
 fn nanoseconds(ds: &str) -> Option<i64> {
-    let ds = ds.trim();
-    if let Ok(seconds) = ds.parse::<i64>() {
-        return seconds.checked_mul(SECOND);
-    }
-    let (date, time) = ds.split_once(['T', ' ']).unwrap_or((ds, "00:00:00"));
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(time.trim_end_matches('Z'), ':')?;
-    let fits = (1678..=2261).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=month_len(year, month)).contains(&day)
-        && (0..24).contains(&hour)
-        && (0..60).contains(&minute)
-        && (0..60).contains(&second);
-    fits.then(|| days(year, month, day) * DAY + ((hour * 60 + minute) * 60 + second) * SECOND)
-}
-
-fn numbers(text: &str, between: char) -> Option<[i64; 3]> {
-    let mut parts = text.split(between);
-    let mut next =
-        || parts.next().filter(|part| part.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok();
-    let all = [next()?, next()?, next()?];
-    parts.next().is_none().then_some(all)
-}
-
-fn month_len(year: i64, month: i64) -> i64 {
-    match month {
-        2 => 28 + i64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// From 1970-01-01, in the Gregorian calendar. Years begin in March here, so that the leap day ends one.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month < 3);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year / 4 - year / 100 + year / 400 + of_year - 719_468
+    let nanoseconds = match Moment::parse(ds.trim())? {
+        Moment::Whole(seconds) => seconds.checked_mul(SECOND.into())?,
+        Moment::Date(at) => at.as_nanosecond(),
+        Moment::Number(_) => return None,
+    };
+    i64::try_from(nanoseconds).ok()
 }
 
 #[cfg(test)]
@@ -192,7 +175,12 @@ mod tests {
             ("2023-02-29", None),
             ("1900-02-29", None),
             ("2023-13-01", None),
-            ("2023-10", None),
+            ("2023-10", Some(1_696_118_400)),
+            ("2026-03-01 12:34:56+00:00", Some(1_772_368_496)),
+            ("2026-03-01T14:34:56+02:00", Some(1_772_368_496)),
+            ("1677-01-01", None),
+            ("2263-01-01", None),
+            ("17.5", None),
             ("2023-10-11-12", None),
             ("2023-10-11T25:00:00", None),
             ("+023-10-11", None),
@@ -254,19 +242,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_replayed_is_named() {
-        check("A,1,1\n", "", "w", "demo.column: the data have no column `w`");
+        check("A,1,1\n", "", "w", "the data have no column `w`");
         check("", "", "v", "the data have no rows to replay");
         check(
             "A,soon,1\n",
             "",
             "v",
-            "series `A`: `soon` is neither a date such as 2026-01-31 nor a number of seconds",
+            "series `A`: `soon` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a number of seconds",
         );
         check(
             "A,1,1\n",
             "*",
             "v",
-            "demo.prefix: `*A`: the name of a series has 1 to 128 bytes, no control characters and no `*`",
+            "`*A`: the name of a series has 1 to 128 bytes, no control characters and no `*`",
         );
     }
 

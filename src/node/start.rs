@@ -25,7 +25,7 @@ use crate::audit::AuditRecords;
 use crate::backends::Factories;
 use crate::catalog;
 use crate::cluster::{self, Joined};
-use crate::config::{Config, ConfigError, DemoConfig, Holding, Resolved};
+use crate::config::{Config, Holding, Resolved};
 use crate::demo::{Demo, Pace, RealPause, Replay};
 use crate::gateway::overview::{self, Board};
 use crate::gateway::stream::Streams;
@@ -40,6 +40,7 @@ use crate::security::{Security, SecurityRoom};
 use crate::series::{self, Audience};
 use crate::series_store::SeriesStore;
 use crate::settings::settings;
+use crate::surroundings::{Surroundings, short_series, survey};
 use crate::telemetry::Telemetry;
 
 /// An actor that is longer at one message is stuck: twice what bringing a model to a device may take.
@@ -62,6 +63,7 @@ pub(super) struct Started {
 struct Stock {
     entries: Vec<catalog::Entry>,
     series: SeriesStore,
+    replay: Option<Replay>,
     records: Option<Arc<AuditRecords>>,
     telemetry: Option<Arc<Telemetry>>,
 }
@@ -72,25 +74,21 @@ pub(super) async fn start(
     guests: Guests,
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, NodeError> {
+    let Surroundings { mut entries, data: series, replay, unknown_models, overlooked } = survey(&resolved)?;
     if resolved.config.scaler.enabled && resolved.config.cluster.is_none() {
         resolved.config.cluster = Some(scaler::home_of(&resolved.config.scaler)?);
     }
     let config = &resolved.config;
-    let mut entries = catalog::scan(&config.models.repositories)?;
-    let unknown = resolved.unknown_models(&catalog::names(&entries));
     let mut settings = settings(config, factories.placement);
     let of_others = |name: &&String| config.holding(name) == Holding::No;
     let named = entries.iter().map(|entry| &entry.name).chain(config.placement.keys());
     settings.models_of_others = named.filter(of_others).cloned().collect();
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
-    for overlooked in catalog::overlooked(&config.models.repositories)? {
+    for overlooked in overlooked {
         warn!("{overlooked}");
     }
-    let series = config.data.file.as_deref().map(SeriesStore::load).transpose()?.unwrap_or_default();
-    let unheard =
-        if config.data.file.is_some() { resolved.unknown_columns(series.columns()) } else { Vec::new() };
-    for mistake in unknown.into_iter().chain(unheard) {
-        warn!(key = mistake.key, at = %mistake.origin, "has no effect: {}", mistake.message);
+    for unknown in unknown_models {
+        warn!(key = unknown.key, at = %unknown.origin, "has no effect yet: {}", unknown.message);
     }
     let records = open_audit(config, clock).await?;
     // The seed of a real node is chance; simulations bring their own.
@@ -110,7 +108,7 @@ pub(super) async fn start(
     let drain = config.server.drain;
     let mut joined = None;
     let guests = Guests { has_meters, ..guests };
-    let stock = Stock { entries, series, records: records.clone(), telemetry: telemetry.clone() };
+    let stock = Stock { entries, series, replay, records: records.clone(), telemetry: telemetry.clone() };
     match serve_models(&system, stock, resolved, guests, clock, &mut joined).await {
         Ok((server, addr, reload)) => {
             Ok(Started { server, addr, system, reload, joined, records, telemetry })
@@ -134,7 +132,7 @@ async fn serve_models(
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
-    let Stock { entries, series, records, telemetry } = stock;
+    let Stock { entries, series, replay, records, telemetry } = stock;
     let Guests { mut rooms, feed, has_meters, .. } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
@@ -161,7 +159,10 @@ async fn serve_models(
     };
     let refusals = models::bring_in(system, entries, config.models.vault.clone()).await?;
     memory::trim();
-    refuse_short(&resolved, system)?;
+    let served = system.models();
+    for short in short_series(&resolved, served.iter().map(|model| &*model.spec))? {
+        warn!(key = short.key, at = %short.origin, "series are too short for a model: {}", short.message);
+    }
     if let Some(default) = &config.models.default
         && config.holding(default) != Holding::No
         && system.find(default, None).is_err()
@@ -169,7 +170,8 @@ async fn serve_models(
         let reason = refusals.reason_of(default).unwrap_or_else(|| "no repository holds it".to_owned());
         return Err(NodeError::NoDefault { model: default.clone(), reason });
     }
-    let (server, stream_config, demo) = (config.server.clone(), config.stream.clone(), config.demo.clone());
+    let (server, stream_config) = (config.server.clone(), config.stream.clone());
+    let rate = config.demo.as_ref().map(|demo| demo.rate);
     let columns = series.columns().to_vec();
     rooms.push(Box::new(GatewayRoom { system: system.clone(), columns, current: current.clone() }));
     rooms.push(Box::new(RoutingRoom { system: system.clone() }));
@@ -195,10 +197,7 @@ async fn serve_models(
     let others_inside = joined.as_ref().map(Joined::inside);
     let told = Arc::<Told>::default();
     let watch = Watch::start(system.tree().pulses(), STUCK_AFTER, Arc::clone(clock), |_| {});
-    let demo = match demo {
-        Some(demo) => Some(replay(&demo, &series, system, Arc::clone(&source), clock)?),
-        None => None,
-    };
+    let demo = replay.zip(rate).map(|(replay, rate)| start_demo(replay, rate, system, &source, clock));
     let (stream, keeper) = Streams::start(stream_config, hub, source, clock.clone());
     drop(actix_web::rt::spawn(keeper)); // it ends with the node's thread
     let loops = Arc::<Loops>::default();
@@ -242,21 +241,6 @@ async fn serve_models(
     let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
-}
-
-/// Models that are to follow series must be able to; of others, which may answer requests alone, whoever subscribes is told.
-fn refuse_short(resolved: &Resolved, system: &System) -> Result<(), ConfigError> {
-    let models = system.models();
-    let is_named = |name: &str| resolved.config.series.always.iter().any(|(model, _)| model == name);
-    let named = models.iter().map(|model| &*model.spec).filter(|spec| is_named(&spec.name));
-    let mistakes = resolved.too_short(named);
-    if !mistakes.is_empty() {
-        return Err(ConfigError { mistakes });
-    }
-    for mistake in resolved.too_short(models.iter().map(|model| &*model.spec)) {
-        warn!(key = mistake.key, at = %mistake.origin, "series are too short for a model: {}", mistake.message);
-    }
-    Ok(())
 }
 
 /// Takes part in running the scaler, where this node does, and finds the way to it.
@@ -323,15 +307,14 @@ async fn open_audit(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Ar
 }
 
 /// Starts to replay the data, so that windows of every model fill at once.
-fn replay(
-    demo: &DemoConfig,
-    data: &SeriesStore,
+fn start_demo(
+    replay: Replay,
+    rate: f64,
     system: &System,
-    source: Arc<dyn Source>,
+    source: &Arc<dyn Source>,
     clock: &Arc<dyn Clock>,
-) -> Result<Demo, NodeError> {
-    let replay = Replay::new(data, &demo.prefix, &demo.column)?;
+) -> Demo {
     let history_len = system.models().iter().map(|model| model.spec.window).max().unwrap_or(0);
-    let pace = Pace { history_len, rate: demo.rate };
-    Ok(Demo::start(replay, pace, source, Arc::clone(clock), Arc::new(RealPause)))
+    let pace = Pace { history_len, rate };
+    Demo::start(replay, pace, Arc::clone(source), Arc::clone(clock), Arc::new(RealPause))
 }

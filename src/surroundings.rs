@@ -1,0 +1,214 @@
+//! What a configuration names, beside what lies on this machine: one judgement for `check` and for a node that starts.
+
+use std::path::Path;
+
+use peregrine_shaders::ModelSpec;
+
+use crate::catalog::{self, CatalogError, Entry, Overlooked};
+use crate::config::{Config, ConfigError, Mistake, Resolved};
+use crate::demo::{Replay, ReplayError};
+use crate::series_store::SeriesStore;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Of all repositories.
+    pub(crate) entries: Vec<Entry>,
+    /// Empty without a file.
+    pub(crate) data: SeriesStore,
+    /// Where there is a demo.
+    pub(crate) replay: Option<Replay>,
+    /// Models that no repository holds yet: they may be put there while the node runs.
+    pub(crate) unknown_models: Vec<Mistake>,
+    /// Folders that serve nobody.
+    pub(crate) overlooked: Vec<Overlooked>,
+}
+
+/// It does not fit; the operator acts.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// A repository cannot be listed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// What the configuration says is not so.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Reads the data and lists the repositories; loads no model. In a cluster models may lie on other nodes alone.
+///
+/// # Errors
+/// See [`SurveyError`].
+pub(crate) fn survey(resolved: &Resolved) -> Result<Surroundings, SurveyError> {
+    let config = &resolved.config;
+    let mut mistakes = no_folders(resolved);
+    let mut found = Surroundings::default();
+    if let Some(file) = &config.data.file {
+        match SeriesStore::load(file) {
+            Ok(data) => {
+                mistakes.extend(resolved.unknown_columns(data.columns()));
+                found.data = data;
+            }
+            Err(error) => mistakes.push(resolved.mistake("data.file", error.to_string())),
+        }
+    }
+    if mistakes.is_empty() {
+        match replay(config, &found.data) {
+            Ok(replay) => found.replay = replay,
+            Err(error) => mistakes.push(resolved.mistake(key_of(resolved, &error), error.to_string())),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(ConfigError { mistakes }.into());
+    }
+    found.entries = catalog::scan(&config.models.repositories)?;
+    found.overlooked = catalog::overlooked(&config.models.repositories)?;
+    if config.cluster.is_none() {
+        found.unknown_models = resolved.unknown_models(&catalog::names(&found.entries));
+    }
+    Ok(found)
+}
+
+/// Keys by which less of a series is kept than a model needs to follow it, which may answer requests alone.
+///
+/// # Errors
+/// Where the model is one that the configuration has follow series.
+pub(crate) fn short_series<'a>(
+    resolved: &Resolved,
+    models: impl Iterator<Item = &'a ModelSpec> + Clone,
+) -> Result<Vec<Mistake>, ConfigError> {
+    let follows = |spec: &&ModelSpec| resolved.config.series.always.iter().any(|(name, _)| *name == spec.name);
+    let mistakes = resolved.too_short(models.clone().filter(follows));
+    if mistakes.is_empty() { Ok(resolved.too_short(models)) } else { Err(ConfigError { mistakes }) }
+}
+
+fn replay(config: &Config, data: &SeriesStore) -> Result<Option<Replay>, ReplayError> {
+    let Some(demo) = &config.demo else { return Ok(None) };
+    Replay::new(data, &demo.prefix, &demo.column).map(Some)
+}
+
+/// Which key is to be changed.
+fn key_of(resolved: &Resolved, error: &ReplayError) -> &'static str {
+    match error {
+        ReplayError::NoColumn(_) if resolved.names_demo_column() => "demo.column",
+        ReplayError::NoColumn(_) => "data.column",
+        ReplayError::Empty | ReplayError::Stamp { .. } | ReplayError::Id { .. } => "data.file",
+        ReplayError::Name { .. } => "demo.prefix",
+    }
+}
+
+/// Folders that are written to and are none. Whether the disk takes what is written shows when it is.
+fn no_folders(resolved: &Resolved) -> Vec<Mistake> {
+    let config = &resolved.config;
+    let journal = config.journal.as_ref().map(|part| ("journal.dir", part.dir.as_path()));
+    let audit = config.audit.as_ref().map(|part| ("audit.dir", part.dir.as_path()));
+    let is_file = |dir: &Path| {
+        let nearest = dir.ancestors().find(|one| one.symlink_metadata().is_ok());
+        nearest.filter(|one| !one.is_dir()).map(|one| format!("`{}` is no folder", one.display()))
+    };
+    let mistake = |(key, dir)| Some(resolved.mistake(key, is_file(dir)?));
+    journal.into_iter().chain(audit).filter_map(mistake).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::config::{Sources, resolve};
+
+    #[test]
+    fn what_the_data_cannot_be_replayed_for_is_a_mistake_at_its_key() {
+        let good = "A,2026-01-01 00:00:00+00:00,1\nA,2026-01-02 00:00:00+00:00,2\n";
+        let rig = |rows: &str, more: &str| Rig::new(rows, more).said();
+        assert_eq!(rig(good, "column = \"v\"\n"), [""; 0]);
+        assert_eq!(
+            rig(good, "column = \"\"\n"),
+            ["FILE:4:10: data.column: the data have no column ``: there are `v`"]
+        );
+        assert_eq!(rig(good, ""), ["BUILT-IN: data.column: the data have no column `logrv5`"]);
+        assert_eq!(rig("", "column = \"v\"\n"), ["FILE:3:8: data.file: the data have no rows to replay"]);
+        let odd = "series `A`: `soon` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a number of seconds";
+        assert_eq!(rig("A,soon,1\n", "column = \"v\"\n"), [format!("FILE:3:8: data.file: {odd}")]);
+        let name = "the name of a series has 1 to 128 bytes, no control characters and no `*`";
+        assert_eq!(rig("*,1,1\n", "column = \"v\"\n"), [format!("FILE:3:8: data.file: series `*`: {name}")]);
+        assert_eq!(rig(",1,1\n", "column = \"v\"\n"), [format!("FILE:3:8: data.file: series ``: {name}")]);
+        assert_eq!(
+            rig(good, "column = \"v\"\n[demo]\nprefix = \"a*\"\n"),
+            [format!("FILE:6:10: demo.prefix: `a*A`: {name}")]
+        );
+        assert_eq!(
+            rig(good, "column = \"v\"\n[demo]\ncolumn = \"w\"\n"),
+            ["FILE:6:10: demo.column: the data have no column `w`: there are `v`"]
+        );
+        // Without a replay the data may be dated as they like.
+        assert_eq!(rig("A,soon,1\n", "column = \"v\"\n[demo]\nrate = 0.0\n"), [""; 0]);
+        assert_eq!(rig("A,1,x\n", "column = \"v\"\n").len(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_a_file_is_a_mistake() {
+        let rig = Rig::new(
+            "A,1,1\n",
+            "column = \"v\"\n[journal]\ndir = \"DIR/data.csv\"\n[audit]\ndir = \"DIR/data.csv/a\"\n",
+        );
+        assert_eq!(
+            rig.said(),
+            [
+                "FILE:6:7: journal.dir: `DIR/data.csv` is no folder",
+                "FILE:8:7: audit.dir: `DIR/data.csv` is no folder",
+            ]
+        );
+        let rig = Rig::new("A,1,1\n", "column = \"v\"\n[journal]\ndir = \"DIR/new/journal\"\n");
+        assert_eq!(rig.said(), [""; 0]);
+    }
+
+    #[test]
+    fn a_model_that_no_repository_holds_yet_is_told_and_no_mistake() {
+        let rig = Rig::new("A,1,1\n", "column = \"v\"\n[series.always]\nlater = [\"*\"]\n");
+        let found = survey(&rig.resolved()).unwrap();
+        let keys: Vec<&str> = found.unknown_models.iter().map(|one| one.key.as_str()).collect();
+        assert_eq!(keys, ["series.always.later"]);
+        assert!(found.replay.is_some() && !found.entries.is_empty());
+    }
+
+    /// A configuration whose data are these rows of one column `v`.
+    struct Rig {
+        dir: tempfile::TempDir,
+        file: PathBuf,
+    }
+
+    impl Rig {
+        fn new(rows: &str, more: &str) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data.csv");
+            fs::write(&data, format!("unique_id,ds,v\n{rows}")).unwrap();
+            let text = format!("\n[data]\nfile = \"{}\"\n{more}", data.display());
+            let file = dir.path().join("t.toml");
+            fs::write(&file, text.replace("DIR", &dir.path().display().to_string())).unwrap();
+            Self { dir, file }
+        }
+
+        fn resolved(&self) -> Resolved {
+            resolve(&Sources { files: vec![self.file.clone()], ..Sources::default() }).unwrap()
+        }
+
+        fn said(&self) -> Vec<String> {
+            let mistakes = match survey(&self.resolved()) {
+                Ok(_) => Vec::new(),
+                Err(SurveyError::Config(error)) => error.mistakes,
+                Err(SurveyError::Catalog(error)) => panic!("{error}"),
+            };
+            let text = |mistake: &Mistake| match mistake.origin {
+                crate::config::Origin::BuiltIn { .. } => {
+                    format!("BUILT-IN: {}: {}", mistake.key, mistake.message)
+                }
+                _ => mistake.to_string(),
+            };
+            let file = self.file.display().to_string();
+            let dir = self.dir.path().display().to_string();
+            mistakes.iter().map(|one| text(one).replace(&file, "FILE").replace(&dir, "DIR")).collect()
+        }
+    }
+}
