@@ -25,6 +25,7 @@ pub mod models;
 mod moment;
 pub mod node;
 mod nvml;
+mod open_files;
 mod outbound;
 mod overview;
 pub mod reload;

@@ -27,11 +27,12 @@ use crate::backends::{self, BackendError, Factories};
 use crate::catalog::CatalogError;
 use crate::cluster::ClusterError;
 use crate::cluster::series::SeriesError;
-use crate::config::{ConfigError, Resolved};
+use crate::config::{Config, ConfigError, Resolved};
 use crate::gateway::TlsError;
 use crate::gateway::overview::OverviewError;
 use crate::journal::OpenError;
 use crate::models::ModelError;
+use crate::open_files;
 use crate::reload::{Reload, Room};
 use crate::scaler::home::HomeError;
 use crate::security::KeysError;
@@ -123,6 +124,16 @@ pub enum NodeError {
         listen: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// The operating system lets the process open too few files.
+    #[error(
+        "{limit} files may be open at once, and this configuration needs {needed}: raise the hard limit (`ulimit -Hn`)"
+    )]
+    Files {
+        /// Open at once.
+        limit: u64,
+        /// By this configuration.
+        needed: u64,
     },
     /// The operating system gives no thread, or no signals.
     #[error("operating system: {0}")]
@@ -234,6 +245,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// # Errors
 /// When it does not start.
 pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>, tells_members: bool) -> Result<(), NodeError> {
+    check_files(&resolved.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before the node starts: a signal while models load must not be lost.
     let (signal, mut hangups) = runtime.block_on(async { io::Result::Ok((signals()?, hangups()?)) })?;
@@ -298,6 +310,22 @@ async fn members(views: &mut Option<Views>) -> Option<String> {
     let view = views.borrow_and_update();
     let names: Vec<&str> = view.members.keys().map(NodeId::as_str).collect();
     Some(format!("members {}", names.join(" ")))
+}
+
+/// Threads that get no file for their event loop would die one by one, and a node that says it is ready would not answer.
+fn check_files(config: &Config) -> Result<(), NodeError> {
+    let (limit, needed) = (open_files::raised_limit(), open_files::needed(config));
+    if limit < needed {
+        return Err(NodeError::Files { limit, needed });
+    }
+    let connections = limit - needed;
+    if connections < config.server.connections_max as u64 {
+        warn!(
+            limit,
+            connections, "fewer files may be open than server.connections_max asks for: others wait"
+        );
+    }
+    Ok(())
 }
 
 fn announce(line: &str) -> io::Result<()> {

@@ -64,27 +64,50 @@ fn every_fault_of_the_catalogue_has_a_test_that_exists() {
 }
 
 /// A node that may have only so many files open.
-fn node_with_files(max: usize) -> NodeProcess {
+/// `limits` are options of `ulimit`.
+fn serve_with_files(limits: &str) -> Command {
     let serve = format!(
-        "ulimit -n {max}; exec {} serve --listen 127.0.0.1:0 --backend cpu",
+        "ulimit {limits}; exec {} serve --listen 127.0.0.1:0 --backend cpu",
         env!("CARGO_BIN_EXE_peregrine")
     );
-    let child = Command::new("sh")
-        .args(["-c", &serve])
-        .current_dir(root())
-        .env("PEREGRINE_LOG__FILTER", "error")
-        .env("PEREGRINE_DEMO__RATE", "0")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a shell");
-    NodeProcess::ready(child)
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &serve]).current_dir(root()).stdout(Stdio::piped());
+    shell.envs([
+        ("PEREGRINE_LOG__FILTER", "error"),
+        ("PEREGRINE_DEMO__RATE", "0"),
+        ("PEREGRINE_SERVER__WORKERS", "2"),
+    ]);
+    shell
+}
+
+fn node_with_files(limits: &str) -> NodeProcess {
+    NodeProcess::ready(serve_with_files(limits).stderr(Stdio::null()).spawn().expect("a shell"))
+}
+
+#[test]
+fn a_node_without_the_files_that_it_needs_says_so_and_does_not_start() {
+    for max in [20, 25, 32] {
+        let ended = serve_with_files(&format!("-n {max}")).stderr(Stdio::piped()).output().expect("a shell");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!((ended.status.code(), ended.stdout.len()), (Some(1), 0), "{said}");
+        assert!(
+            said.contains(&format!("{max} files may be open at once, and this configuration needs")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_node_raises_its_limit_of_files_as_far_as_it_may() {
+    let node = node_with_files("-S -n 32");
+    let answer = request(node.addr, "POST", "/v1/forecast", &[], FORECAST.as_bytes());
+    assert_eq!(answer.status, 200);
 }
 
 #[test]
 fn without_descriptors_who_is_connected_is_served_and_others_are_when_there_are_some() {
     const FILES: usize = 160;
-    let mut node = node_with_files(FILES);
+    let mut node = node_with_files(&format!("-n {FILES}"));
     let mut known = Client::connect(node.addr).expect("connects");
     let mut ask = || known.send("POST", "/v1/forecast", &[], FORECAST.as_bytes()).expect("an answer").status;
     assert_eq!(ask(), 200);
