@@ -79,7 +79,6 @@ async fn what_a_release_keeps_is_what_comes_back() {
     let limits = CanaryLimits::default();
     rig.order(ReleaseOrder::Canary(CanarySpec { version: 3, steps: vec![50.0], hold, limits })).await;
     rig.system.unload(MODEL, None).await;
-    rig.clock.advance(hold * 2);
     rig.reload(&[2, 3]).await;
     let release = rig.status().release;
     assert_eq!((release.stable, &release.plan), (2, &Plan::Whole), "a canary has to begin again");
