@@ -232,12 +232,12 @@ fn less_of_a_series_than_the_longest_window_is_a_mistake() {
     assert_eq!(said(&[]), [""; 0]);
     // One of several series at once follows none.
     assert_eq!(said(&[spec("fits", 999, 1), spec("wide", 5000, 3)]), [""; 0]);
-    let capacity = "FILE:6:12: journal.capacity: 999 is less than the window of model";
+    let capacity = "FILE:5:12: journal.capacity: 999 is less than the window of model";
     assert_eq!(said(&[spec("fits", 999, 1), spec("long", 1000, 1)]), [format!("{capacity} `long`, 1000")]);
     assert_eq!(
         said(&[spec("long", 1000, 1), spec("longer", 1100, 1)]),
         [
-            "FILE:3:11: series.history: 1000 is less than the window of model `longer`, 1100".to_owned(),
+            "FILE:2:11: series.history: 1000 is less than the window of model `longer`, 1100".to_owned(),
             format!("{capacity} `longer`, 1100"),
         ]
     );
