@@ -77,7 +77,8 @@ pub(crate) fn short_series<'a>(
     resolved: &Resolved,
     models: impl Iterator<Item = &'a ModelSpec> + Clone,
 ) -> Result<Vec<Mistake>, ConfigError> {
-    let follows = |spec: &&ModelSpec| resolved.config.series.always.iter().any(|(name, _)| *name == spec.name);
+    let follows =
+        |spec: &&ModelSpec| resolved.config.series.always.iter().any(|(name, _)| *name == spec.name);
     let mistakes = resolved.too_short(models.clone().filter(follows));
     if mistakes.is_empty() { Ok(resolved.too_short(models)) } else { Err(ConfigError { mistakes }) }
 }

@@ -28,8 +28,11 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
         eprintln!("warning: {overlooked}");
     }
     // One that cannot be read is no mistake of the configuration: `models list` says what is wrong.
-    let models: Vec<_> =
-        found.entries.iter().filter_map(|entry| catalog::load(entry, &resolved.config.models.vault).ok()).collect();
+    let models: Vec<_> = found
+        .entries
+        .iter()
+        .filter_map(|entry| catalog::load(entry, &resolved.config.models.vault).ok())
+        .collect();
     for short in short_series(&resolved, models.iter().map(|model| &**model.spec()))? {
         eprintln!("warning: {short}");
     }
