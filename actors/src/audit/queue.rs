@@ -283,7 +283,7 @@ impl State {
     /// The group that is not full. With what fills it, it is a little longer: what is hashed at full speed ends shortly
     /// behind a multiple of 16 KiB, and not before one.
     fn open_group(&mut self, group_bytes: usize) -> &mut Group {
-        if !self.batches.back().is_some_and(|last| last.group.frame_bytes() < group_bytes) {
+        if self.batches.back().is_none_or(|last| last.group.frame_bytes() >= group_bytes) {
             let new = || Vec::with_capacity(group_bytes + group_bytes / 16);
             let buffer = self.spare.pop().unwrap_or_else(new);
             self.batches.push_back(Batch { group: Group::with_buffer(buffer), ..Batch::default() });
