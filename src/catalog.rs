@@ -276,7 +276,7 @@ mod tests {
         let links =
             [("gone", "b"), ("c", "c"), ("gone", "a/3"), ("gone", "a/notes"), ("gone", ".tmp"), ("a", "d")];
         links.into_iter().for_each(|(to, at)| link(to, at));
-        let expected = ["b", "c", "a/3"].map(|path| Overlooked::Nothing(dir.path().join(path)));
+        let expected = ["b", "c", "a/3", "d/3"].map(|path| Overlooked::Nothing(dir.path().join(path)));
         let found: Vec<Overlooked> = overlooked(&[dir.path()]).unwrap();
         assert_eq!(found, expected);
         let names: Vec<String> = names(&scan(&[dir.path()]).unwrap());
