@@ -295,7 +295,8 @@ fn a_body_that_would_be_passed_over_is_refused() {
 
 #[test]
 fn a_promoted_version_answers_again_once_its_model_was_away() {
-    let node = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]).node();
+    let shelf = Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]);
+    let node = shelf.node();
     order(&node, "promote", &json!({ "version": 1 }));
     for (unload, load) in [
         ("/v1/models/m/unload", "/v1/models/m/load"),
