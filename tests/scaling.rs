@@ -46,6 +46,13 @@ warm = 0
 capacity = 60.0
 drain = "10s"
 ready_after = "5s"
+# No rule asks whether the markets are open, or the time of day would decide what happens.
+[scaler.rules.trading_hours.up]
+when = "request_rate > 30.0"
+cooldown = "2s"
+machines_max = 2
+[scaler.rules.off_hours.down]
+when = "false"
 [scaler.pools.local]
 machines_max = 6
 [scaler.pools.local.environment]
