@@ -32,8 +32,11 @@ impl CommandLine {
             rest[..rest.find("\n}").expect("it has an end")].to_owned()
         };
         let declared = |block: &str, end: &[char]| -> Vec<String> {
-            let lines = block.lines().map(str::trim).filter(|line| !line.starts_with(['/', '#']));
-            let names = lines.filter_map(|line| Some(line[..line.find(end)?].to_lowercase()));
+            let lines: Vec<&str> = block.lines().map(str::trim).collect();
+            // What is hidden is for processes that peregrine starts itself.
+            let is_hidden = |at: usize| at > 0 && lines[at - 1].contains("hide = true");
+            let shown = (0..lines.len()).filter(|&at| !lines[at].starts_with(['/', '#']) && !is_hidden(at));
+            let names = shown.filter_map(|at| Some(lines[at][..lines[at].find(end)?].to_lowercase()));
             names.filter(|name| !name.is_empty()).collect()
         };
         let verbs = declared(&block("src/cli/mod.rs", "enum Verb {"), &['(', ',']);
