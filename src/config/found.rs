@@ -66,17 +66,12 @@ impl Resolved {
             return Vec::new();
         };
         let journaled = self.config.journal.as_ref().map(|journal| journal.capacity as usize);
-        let keys =
-            [("series", "history", Some(self.config.series.history)), ("journal", "capacity", journaled)];
-        let mut mistakes: Vec<Mistake> = (keys.into_iter())
-            .filter_map(|(section, key, kept)| {
-                let kept = kept.filter(|kept| kept < window)?;
-                let path = [section.to_owned(), key.to_owned()];
-                let leaf = self.leaves().get(&path[..])?;
-                let message = format!("{kept} is less than the window of model `{name}`, {window}");
-                Some(Mistake { origin: leaf.origin.clone(), key: key_of(&path), message })
-            })
-            .collect();
+        let keys = [("series.history", Some(self.config.series.history)), ("journal.capacity", journaled)];
+        let short = keys.into_iter().filter_map(|(key, kept)| {
+            let kept = kept.filter(|kept| kept < window)?;
+            Some(self.mistake(key, format!("{kept} is less than the window of model `{name}`, {window}")))
+        });
+        let mut mistakes: Vec<Mistake> = short.collect();
         mistakes.sort_by(|a, b| a.origin.cmp(&b.origin));
         mistakes
     }

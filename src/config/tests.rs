@@ -4,9 +4,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
+use peregrine_shaders::ModelSpec;
 
 use super::*;
+use crate::testing::point_spec;
 
 #[test]
 fn what_is_not_among_the_words_of_a_choice_is_told_them() {
@@ -215,16 +216,8 @@ fn less_of_a_series_than_the_longest_window_is_a_mistake() {
     let resolved = resolve(&Sources { files: vec![file.path().to_owned()], ..Sources::default() }).unwrap();
     let spec = |name: &str, window: usize, series: usize| ModelSpec {
         name: name.to_owned(),
-        family: Family::Nlinear,
-        horizon: 2,
-        window,
         series,
-        normalizer: NormalizerKind::Identity,
-        head: Head::Point,
-        hist_exog: Vec::new(),
-        futr_exog: Vec::new(),
-        stat_exog: Vec::new(),
-        columns: vec!["mean".to_owned()],
+        ..point_spec(window, 2)
     };
     let said = |specs: &[ModelSpec]| -> Vec<String> {
         resolved.too_short(specs).iter().map(|mistake| mistake.to_string().replace(&name, "FILE")).collect()
