@@ -1,5 +1,5 @@
-//! tonic over TCP without encryption: unary calls for asks, one client stream for a flow. Bodies are plain bytes, so
-//! that no codec weighs on it.
+//! tonic over TCP, without encryption and with mutual TLS: unary calls for asks, one client stream for a flow. Bodies
+//! are plain bytes, so that no codec weighs on it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{ClientStreamingService, UnaryService};
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use crate::measure::{self, BLOCK_BYTES, Note, Tally, block_number};
@@ -29,6 +29,29 @@ const FLOW: &str = "/bench.Bench/Flow";
 const NOTES_MAX: usize = 4096;
 const BLOCKS_MAX: usize = 8;
 const MESSAGE_BYTES_MAX: usize = 2 << 20;
+
+/// What both certificates are for.
+const NAME: &str = "localhost";
+/// A private key of Ed25519 in PKCS #8 (RFC 8410, section 7) but for its 32 bytes.
+const KEY_HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+
+/// Whether the connection is encrypted, and both ends known to each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Without,
+    Mutual,
+}
+
+/// One certificate for both ends, which signs itself: made of the same key in both processes, a key for nothing but
+/// this bench.
+fn certificate() -> Outcome<(Certificate, Identity)> {
+    // Of two that other peers bring; the one of the runtime. It may be there already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let der = [&KEY_HEAD[..], &[7; 32]].concat();
+    let key = rcgen::KeyPair::try_from(der)?;
+    let signed = rcgen::CertificateParams::new([NAME.to_owned()])?.self_signed(&key)?.pem();
+    Ok((Certificate::from_pem(&signed), Identity::from_pem(signed, key.serialize_pem())))
+}
 
 #[derive(Clone, Copy, Default)]
 struct Plain;
@@ -125,10 +148,15 @@ impl ClientStreamingService<Bytes> for Flow {
     }
 }
 
-pub(crate) async fn serve() -> Outcome<()> {
+pub(crate) async fn serve(tls: Tls) -> Outcome<()> {
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
     let address = incoming.local_addr()?;
-    tokio::spawn(Server::builder().serve_with_incoming(Bench, incoming));
+    let mut server = Server::builder();
+    if tls == Tls::Mutual {
+        let (root, identity) = certificate()?;
+        server = server.tls_config(ServerTlsConfig::new().identity(identity).client_ca_root(root))?;
+    }
+    tokio::spawn(server.serve_with_incoming(Bench, incoming));
     ready(address).await
 }
 
@@ -141,8 +169,14 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) async fn connect(server: SocketAddr) -> Outcome<Self> {
-        let endpoint = Endpoint::from_shared(format!("http://{server}"))?.tcp_nodelay(true);
+    pub(crate) async fn connect(server: SocketAddr, tls: Tls) -> Outcome<Self> {
+        let scheme = if tls == Tls::Mutual { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{server}"))?.tcp_nodelay(true);
+        if tls == Tls::Mutual {
+            let (root, identity) = certificate()?;
+            let config = ClientTlsConfig::new().domain_name(NAME).ca_certificate(root).identity(identity);
+            endpoint = endpoint.tls_config(config)?;
+        }
         Ok(Self { channel: endpoint.connect().await?, flow: Arc::default() })
     }
 

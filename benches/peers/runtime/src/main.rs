@@ -22,11 +22,13 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use grpc::Tls;
+
 /// A bench gives up on anything: there is nobody to recover.
 type Outcome<T> = Result<T, Failed>;
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-const PEERS: [&str; 6] = ["peregrine", "tcp", "fabric", "tonic", "ractor", "kameo"];
+const PEERS: [&str; 7] = ["peregrine", "tcp", "fabric", "tonic", "tonic-tls", "ractor", "kameo"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -71,7 +73,8 @@ async fn serve(peer: &str) -> Outcome<()> {
         "peregrine" => ours::serve().await,
         "tcp" => tcp::serve().await,
         "fabric" => tcp::serve_fabric().await,
-        "tonic" => grpc::serve().await,
+        "tonic" => grpc::serve(Tls::Without).await,
+        "tonic-tls" => grpc::serve(Tls::Mutual).await,
         "ractor" => ractors::serve().await,
         "kameo" => kameos::serve().await,
         other => Err(format!("no peer `{other}`").into()),
@@ -82,7 +85,8 @@ async fn call(peer: &str, server: SocketAddr, pid: u32, each: Duration) -> Outco
     match peer {
         "peregrine" => measure::all(ours::Client::connect(server).await?, pid, each).await,
         "tcp" => measure::all(tcp::Client::connect(server).await?, pid, each).await,
-        "tonic" => measure::all(grpc::Client::connect(server).await?, pid, each).await,
+        "tonic" => measure::all(grpc::Client::connect(server, Tls::Without).await?, pid, each).await,
+        "tonic-tls" => measure::all(grpc::Client::connect(server, Tls::Mutual).await?, pid, each).await,
         "ractor" => measure::all(ractors::Client::connect(server).await?, pid, each).await,
         "kameo" => measure::all(kameos::Client::connect(server).await?, pid, each).await,
         "fabric" => measure::all(tcp::Client::connect_fabric(server).await?, pid, each).await,
