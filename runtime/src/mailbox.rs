@@ -47,7 +47,6 @@ impl<M: Mail> Mailbox<M> {
             waker: None,
             looks: 0,
             in_hand: 0,
-            taken: 0,
             space: Vec::new(),
         };
         Self {
@@ -56,6 +55,7 @@ impl<M: Mail> Mailbox<M> {
                 ready: Condvar::new(),
                 capacity: capacity.max(1),
                 depth: AtomicUsize::new(0),
+                taken: AtomicU64::new(0),
                 clock,
                 full: AtomicU64::new(0),
                 closed: AtomicU64::new(0),
@@ -144,71 +144,88 @@ impl<M: Mail> Inbox<M> {
 
     /// Moves up to `count_max` waiting messages to the end of `into` and says how many; never blocks.
     pub fn drain(&mut self, into: &mut Vec<Envelope<M>>, count_max: usize) -> usize {
-        let mut state = self.core.state.lock();
-        self.panic_if_told(&mut state);
-        if self.is_halted(&state) {
-            return 0;
-        }
-        let len_before = into.len();
-        while into.len() - len_before < count_max {
-            let Some(envelope) = self.core.pop_live(&mut state) else {
+        let (len_before, len_max) = (into.len(), into.len().saturating_add(count_max));
+        while into.len() < len_max {
+            let mut state = self.core.state.lock();
+            self.panic_if_told(&mut state);
+            if self.is_halted(&state) {
                 break;
-            };
-            into.push(envelope);
+            }
+            let first = into.len();
+            let count = state.queue.len().min(len_max - first);
+            into.extend(state.queue.drain(..count));
+            state.looks += 1;
+            state.in_hand = into.len() - len_before;
+            self.core.shortened(&mut state);
+            drop(state);
+            if count == 0 {
+                break;
+            }
+            into.extract_if(first.., |envelope| !self.core.is_wanted(envelope)).for_each(drop);
         }
-        state.looks += 1;
-        state.in_hand = into.len() - len_before;
-        state.taken += state.in_hand as u64;
-        state.in_hand
+        let count = into.len() - len_before;
+        self.core.taken.fetch_add(count as u64, Ordering::Relaxed);
+        count
     }
 
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Envelope<M>>> {
-        let mut state = self.core.state.lock();
-        self.panic_if_told(&mut state);
-        match self.look(&mut state) {
-            Received::Mail(envelope) => Poll::Ready(Some(envelope)),
-            Received::Stop => Poll::Ready(None),
-            Received::Nothing => {
-                state.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    fn receive(&mut self, wait: Wait) -> Received<M> {
-        let mut state = self.core.state.lock();
         loop {
-            self.panic_if_told(&mut state);
-            let found = self.look(&mut state);
-            if !matches!(found, Received::Nothing) {
-                return found;
-            }
-            match wait {
-                Wait::Never => return Received::Nothing,
-                Wait::Forever => {
-                    state.asleep = true;
-                    self.core.ready.wait(&mut state);
+            let mut state = self.core.state.lock();
+            match self.look(&mut state) {
+                Received::Nothing => {
+                    state.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
                 }
-                Wait::Until(instant) => {
-                    state.asleep = true;
-                    if self.core.ready.wait_until(&mut state, instant).timed_out() {
-                        state.asleep = false;
-                        return self.look(&mut state);
+                Received::Stop => return Poll::Ready(None),
+                Received::Mail(envelope) => {
+                    drop(state);
+                    if let Some(envelope) = self.core.wanted(envelope) {
+                        return Poll::Ready(Some(envelope));
                     }
                 }
             }
         }
     }
 
+    fn receive(&mut self, mut wait: Wait) -> Received<M> {
+        let mut state = self.core.state.lock();
+        loop {
+            match (self.look(&mut state), wait) {
+                (Received::Mail(envelope), _) => {
+                    drop(state);
+                    if let Some(envelope) = self.core.wanted(envelope) {
+                        return Received::Mail(envelope);
+                    }
+                    state = self.core.state.lock();
+                }
+                (Received::Nothing, Wait::Forever) => {
+                    state.asleep = true;
+                    self.core.ready.wait(&mut state);
+                }
+                (Received::Nothing, Wait::Until(instant)) => {
+                    state.asleep = true;
+                    if self.core.ready.wait_until(&mut state, instant).timed_out() {
+                        state.asleep = false;
+                        wait = Wait::Never;
+                    }
+                }
+                (found, _) => return found,
+            }
+        }
+    }
+
+    /// The next message, wanted or not.
     fn look(&self, state: &mut MutexGuard<'_, State<M>>) -> Received<M> {
+        self.panic_if_told(state);
         if self.is_halted(state) {
             return Received::Stop;
         }
-        (state.looks, state.in_hand) = (state.looks + 1, 0);
-        match self.core.pop_live(state) {
+        let found = state.queue.pop_front();
+        state.looks += 1;
+        state.in_hand = usize::from(found.is_some());
+        match found {
             Some(envelope) => {
-                state.in_hand = 1;
-                state.taken += 1;
+                self.core.shortened(state);
                 Received::Mail(envelope)
             }
             None if state.order == Order::Drain => Received::Stop,
@@ -256,6 +273,8 @@ pub(crate) struct Core<M: Mail> {
     capacity: usize,
     /// Length of the queue, for readers of links, who look before each push: the lock is the actor's.
     depth: AtomicUsize,
+    /// Messages that actors have taken to be handled, over all incarnations.
+    taken: AtomicU64,
     clock: Arc<dyn Clock>,
     full: AtomicU64,
     closed: AtomicU64,
@@ -274,8 +293,6 @@ struct State<M: Mail> {
     /// How often the actor has come for messages, and how many it took the last time: what a watchdog sees.
     looks: u64,
     in_hand: usize,
-    /// Messages that actors have taken out, over all incarnations. Counted under the lock that is held anyway.
-    taken: u64,
     /// Who waits for the queue to have room: readers of links, so few.
     space: Vec<Waker>,
 }
@@ -350,25 +367,32 @@ impl<M: Mail> Core<M> {
         Inbox { core: Arc::clone(self), incarnation }
     }
 
-    /// The oldest message somebody still wants.
-    fn pop_live(&self, state: &mut MutexGuard<'_, State<M>>) -> Option<Envelope<M>> {
-        loop {
-            let envelope = state.queue.pop_front()?;
-            self.depth.store(state.queue.len(), Ordering::Relaxed);
-            // Half empty, not one free: whoever waits then finds room for a while.
-            if !state.space.is_empty() && state.queue.len() <= self.capacity / 2 {
-                state.space.drain(..).for_each(Waker::wake);
-            }
-            if envelope.slot.is_abandoned() {
-                self.abandoned.fetch_add(1, Ordering::Relaxed);
-            } else if envelope.deadline.is_some_and(|deadline| self.is_over(deadline)) {
-                self.count_expired();
-            } else {
-                return Some(envelope);
-            }
-            // Whatever the message does when it is dropped may reach back to this mailbox.
-            MutexGuard::unlocked(state, || drop(envelope));
+    /// The queue is shorter than before.
+    fn shortened(&self, state: &mut State<M>) {
+        self.depth.store(state.queue.len(), Ordering::Relaxed);
+        // Half empty, not one free: whoever waits then finds room for a while.
+        if !state.space.is_empty() && state.queue.len() <= self.capacity / 2 {
+            state.space.drain(..).for_each(Waker::wake);
         }
+    }
+
+    /// A message that was taken out, if somebody still wants it. Asked without the lock: the answer lies in memory that
+    /// the asker has written, and whatever the message does when it is dropped may reach back to this mailbox.
+    fn wanted(&self, envelope: Envelope<M>) -> Option<Envelope<M>> {
+        let is_wanted = self.is_wanted(&envelope);
+        self.taken.fetch_add(u64::from(is_wanted), Ordering::Relaxed);
+        is_wanted.then_some(envelope)
+    }
+
+    fn is_wanted(&self, envelope: &Envelope<M>) -> bool {
+        if envelope.slot.is_abandoned() {
+            self.abandoned.fetch_add(1, Ordering::Relaxed);
+        } else if envelope.deadline.is_some_and(|deadline| self.is_over(deadline)) {
+            self.count_expired();
+        } else {
+            return true;
+        }
+        false
     }
 
     /// Wakes whoever sleeps on the queue, after the lock is gone so that it does not wake into it.
@@ -446,7 +470,7 @@ impl<M: Mail> Control for Core<M> {
     }
 
     fn taken(&self) -> u64 {
-        self.state.lock().taken
+        self.taken.load(Ordering::Relaxed)
     }
 
     fn pulse(&self) -> Pulse {

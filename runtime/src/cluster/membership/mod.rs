@@ -1,6 +1,6 @@
 //! Who is there: chitchat's gossip and failure detector, turned into one picture of the members.
 //!
-//! The shell; who is gone is decided in `verdicts.rs`, what a record means is in `record.rs`, how gossip travels in
+//! The shell; who is gone is decided in `verdicts`, what a record means is in `record.rs`, how gossip travels in
 //! `gossip.rs`.
 
 mod gossip;
