@@ -2,6 +2,8 @@
 
 #![allow(unreachable_pub, dead_code, reason = "an example has no outside, and each uses its part")]
 
+pub mod measured;
+
 use std::sync::Arc;
 
 use peregrine_shaders::{
