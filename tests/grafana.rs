@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use peregrine_actors::{DeviceMeter, Meters};
 use promql::{Selector, parse};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Fleet, Post, PowerSwitch, TestNode, WebSocket, eventually, request, took};
+use crate::releases::{Make, Shelf, order};
 use crate::tls::{Authority, get};
 
 const MODEL: &str = "nhits-vol-quantile";
 const FORECAST: &str = r#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD"}]}"#;
 
 /// What may be absent from these nodes, and where the product says why.
-const ABSENT: [(&str, &[&str], &str); 3] = [
+const ABSENT: [(&str, &[&str], &str); 5] = [
     (
         "peregrine_backlog_limit_seconds",
         &["backend", "device"],
@@ -36,6 +37,12 @@ const ABSENT: [(&str, &[&str], &str); 3] = [
         &["model", "version"],
         "absent until enough values met their truth: src/gateway/metrics/series.rs, `scores`",
     ),
+    (
+        "peregrine_resident_requests_total",
+        &["plan", "device"],
+        "absent while no plan stays on a device: src/gateway/metrics/devices.rs, `residents`",
+    ),
+    ("peregrine_resident_silences_total", &["plan", "device"], "as the one before"),
 ];
 
 /// Metrics, each with the labels of any of its samples.
@@ -213,7 +220,7 @@ fn absent(metric: &str) -> Option<BTreeSet<String>> {
 }
 
 /// What nodes export that have a market, records, a journal, readers, a driver, a certificate, a scaler with machines,
-/// each other, and a GPU whose answers are checked.
+/// each other, a model in two versions, and a GPU whose answers are checked.
 fn exported() -> Exported {
     let dir = tempfile::tempdir().expect("a folder");
     let folder = |name: &str| dir.path().join(name).display().to_string();
@@ -241,6 +248,11 @@ fn exported() -> Exported {
     );
     fs::write(&file, scaler).expect("a file");
     text.push_str(&until(&TestNode::with_file(&file, &[]), &["peregrine_scaler_machines{"]));
+
+    let released = Shelf::with(&[(1, Make::Plain), (2, Make::Plain)]).node();
+    order(&released, "promote", &json!({ "version": 1 }));
+    order(&released, "shadow", &json!({ "version": 2 }));
+    text.push_str(&until(&released, &["peregrine_release_share{", "peregrine_release_shadow_total{"]));
 
     let switch = PowerSwitch::default();
     let gpu = TestNode::on_gpu(&switch, &[("BREAKER__CHECK_EVERY", "1ms")]);

@@ -15,7 +15,7 @@ const WINDOW: usize = 128;
 
 /// What a version is made of.
 #[derive(Clone, Copy)]
-enum Make {
+pub(crate) enum Make {
     /// The weights that ship.
     Plain,
     /// Answers that are higher.
@@ -25,12 +25,12 @@ enum Make {
 }
 
 /// A repository with one model, `m`, in versions.
-struct Shelf {
+pub(crate) struct Shelf {
     dir: tempfile::TempDir,
 }
 
 impl Shelf {
-    fn with(versions: &[(u32, Make)]) -> Self {
+    pub(crate) fn with(versions: &[(u32, Make)]) -> Self {
         let shelf = Self { dir: tempfile::tempdir().expect("a folder") };
         for (version, make) in versions {
             shelf.add(*version, *make);
@@ -51,7 +51,7 @@ impl Shelf {
         fs::write(to.join("weights.safetensors"), weights).expect("a file");
     }
 
-    fn node(&self) -> TestNode {
+    pub(crate) fn node(&self) -> TestNode {
         let repositories = format!("[\"{}\"]", self.path().display());
         TestNode::on_cpu(&[("MODELS__REPOSITORIES", &repositories), ("MODELS__DEFAULT", BASE)])
     }
@@ -123,7 +123,7 @@ impl Caller {
 }
 
 #[track_caller]
-fn order(node: &TestNode, what: &str, body: &Value) -> Value {
+pub(crate) fn order(node: &TestNode, what: &str, body: &Value) -> Value {
     let answer = node.post(&format!("/v1/models/m/{what}"), &body.to_string());
     assert_eq!(answer.status, 200, "{what}: {}", String::from_utf8_lossy(&answer.body));
     answer.json()["release"].clone()
