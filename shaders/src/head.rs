@@ -161,7 +161,8 @@ fn quantile(head: &Head, step: &[f32], probability: f64) -> Option<f32> {
         Head::Normal => Normal::new(number(1)?, number(2)?).ok()?.inverse_cdf(probability),
         Head::Point | Head::Quantiles(_) => return None,
     };
-    Some(value as f32)
+    // A bound that no float can hold is at the last one: infinity is no number to whoever reads the answer.
+    Some(value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32)
 }
 
 /// Cornish-Fisher expansion around the normal quantile.
@@ -253,6 +254,14 @@ mod tests {
             95.0,
             Some((10.0 - 2.0 * 1.959_963_985, 10.0 + 2.0 * 1.959_963_985)),
         );
+    }
+
+    #[test]
+    fn a_bound_beyond_the_floats_is_the_last_of_them() {
+        let (max, beyond) = (f64::from(f32::MAX), 3e38 + 1.281_551_566 * 1e38);
+        assert!(beyond > max);
+        check(Head::Normal, &[3e38, 3e38, 1e38], 80.0, Some((3e38 - 1.281_551_566 * 1e38, max)));
+        check(Head::StudentT, &[-3e38, 5.0, -3e38, 1e38], 80.0, Some((-max, -3e38 + 1.475_884_049 * 1e38)));
     }
 
     #[test]
