@@ -24,26 +24,38 @@ struct Batch {
 @group(0) @binding(2) var<uniform> batch: Batch;
 @group(0) @binding(3) var<storage, read> weights: array<f32>;
 
+// Mean and variance of the group's numbers times `unit`. In 2⁻¹⁰⁰ the largest number has a square; what so loses digits is
+// nothing beside numbers whose squares are too large.
+fn moments(src: u32, width: u32, unit: f32) -> vec2<f32> {
+    var sum = 0.0;
+    for (var c = 0u; c < width; c++) {
+        sum = fma(arena[src + c], unit, sum);
+    }
+    let mean = sum / f32(width);
+    // From the differences, not from the squares: a large mean would swallow a small variance.
+    var squares = 0.0;
+    for (var c = 0u; c < width; c++) {
+        let off = fma(arena[src + c], unit, -mean);
+        squares = fma(off, off, squares);
+    }
+    return vec2(mean, squares / f32(width));
+}
+
 @compute @workgroup_size(64)
 fn layer_norm(@builtin(global_invocation_id) cell: vec3<u32>) {
     if cell.x < layer_norm_params.group_count && cell.y < batch.row_count {
         let width = layer_norm_params.group_width;
         let src = layer_norm_params.src_base + cell.y * layer_norm_params.src_stride + cell.x * width;
         let dst = layer_norm_params.dst_base + cell.y * layer_norm_params.dst_stride + cell.x * width;
-        var sum = 0.0;
-        for (var c = 0u; c < width; c++) {
-            sum += arena[src + c];
+        var unit = 1.0;
+        var at = moments(src, width, unit);
+        if !(at.y < 0x1.fffffep+127) {
+            unit = 0x1p-100;
+            at = moments(src, width, unit);
         }
-        let mean = sum / f32(width);
-        // From the differences, not from the squares: a large mean would swallow a small variance.
-        var squares = 0.0;
+        let factor = 1.0 / sqrt(fma(layer_norm_params.epsilon * unit, unit, at.y));
         for (var c = 0u; c < width; c++) {
-            let off = arena[src + c] - mean;
-            squares = fma(off, off, squares);
-        }
-        let factor = 1.0 / sqrt(squares / f32(width) + layer_norm_params.epsilon);
-        for (var c = 0u; c < width; c++) {
-            arena[dst + c] = fma((arena[src + c] - mean) * factor, weights[c], weights[width + c]);
+            arena[dst + c] = fma(fma(arena[src + c], unit, -at.x) * factor, weights[c], weights[width + c]);
         }
     }
 }
