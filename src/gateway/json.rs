@@ -14,7 +14,7 @@ use super::numbers::{parse_f32, parse_f32_by};
 const SKIP_DEPTH_MAX: usize = 32;
 
 /// The text is not the JSON that was expected. The caller's mistake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum JsonError {
     /// Something else stands there.
     #[error("malformed JSON at byte {at}: expected {wanted}")]
@@ -39,6 +39,16 @@ pub(crate) enum JsonError {
         at: usize,
         /// The member.
         name: &'static str,
+    },
+    /// A member that nobody asked for, nearly one that is.
+    #[error("unknown member `{name}` (byte {at}): `{meant}` was probably meant")]
+    Misspelt {
+        /// Offset in the text.
+        at: usize,
+        /// As written.
+        name: Box<str>,
+        /// The member.
+        meant: &'static str,
     },
     /// More numbers than the bound.
     #[error("more than {count_max} numbers at byte {at}")]
@@ -65,6 +75,9 @@ impl JsonError {
             Self::Expected { wanted, .. } => format!("malformed message: expected {wanted}"),
             Self::TooDeep { depth_max, .. } => format!("nested deeper than {depth_max}"),
             Self::Twice { name, .. } => format!("member `{name}` stands twice"),
+            Self::Misspelt { name, meant, .. } => {
+                format!("unknown member `{name}`: `{meant}` was probably meant")
+            }
             Self::TooMany { count_max, .. } => format!("more than {count_max} numbers"),
             Self::Infinite { index, .. } => format!("number {index} is too large for FP32"),
         }

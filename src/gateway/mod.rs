@@ -18,6 +18,7 @@ mod guard;
 mod health;
 mod json;
 mod load;
+mod members;
 mod meter;
 mod metrics;
 mod neural;

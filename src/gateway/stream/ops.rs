@@ -7,8 +7,28 @@ use peregrine_actors::stream::{Encoding, From, Levels, Wish};
 use peregrine_runtime::TraceContext;
 
 use crate::gateway::json::{Cursor, JsonError, Scalar, once};
+use crate::gateway::members::pass_over;
 use crate::gateway::ticks::parse::{BadTick, TickParts, tick};
 
+/// Of all messages together.
+const MEMBERS: [&str; 16] = [
+    "op",
+    "id",
+    "model",
+    "series",
+    "levels",
+    "from",
+    "epoch",
+    "conflate",
+    "snapshot",
+    "traceparent",
+    "ticks",
+    "ts",
+    "value",
+    "hist_exog",
+    "futr_exog",
+    "stat_exog",
+];
 /// Most ticks of one message.
 const TICKS_MAX: usize = 1024;
 /// Most series whose places one subscription may state.
@@ -125,7 +145,7 @@ fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), B
             "ticks" => once(&mut members.ticks, ticks(cursor)?, "ticks", at)?,
             _ => {
                 if !members.tick.member(key, cursor)? {
-                    cursor.skip()?;
+                    pass_over(cursor, key, &MEMBERS)?;
                 }
             }
         }
@@ -341,6 +361,9 @@ mod tests {
             (r#"{"op":"tick","ticks":[{}],"value":1}"#, "no `series`"),
             (r#"{"op":"tick","series":["a","b"],"ts":1,"value":1}"#, "one series"),
             (r#"{"op":"ping"} {"#, "the end"),
+            (r#"{"op":"subscribe","series":["a"],"Model":"m"}"#, "`model` was probably meant"),
+            (r#"{"op":"subscribe","series":["a"],"level":[80]}"#, "`levels` was probably meant"),
+            (r#"{"op":"tick","ticks":[{"series":"a","ts":1,"value":1,"histExog":{}}]}"#, "`hist_exog` was"),
         ] {
             let (_, refused) = parse(text.as_bytes(), 8);
             let error = refused.unwrap_err().to_string();

@@ -8,7 +8,9 @@ use peregrine_actors::series::{SeriesName, Tick, Timestamp};
 
 use super::Millis;
 use crate::gateway::json::{Cursor, JsonError, once};
+use crate::gateway::members::pass_over;
 
+const MEMBERS: [&str; 6] = ["series", "ts", "value", "hist_exog", "futr_exog", "stat_exog"];
 /// Most columns of one kind.
 const COLUMNS_MAX: usize = 64;
 /// Longest name of a column, in bytes.
@@ -49,7 +51,7 @@ pub(crate) fn tick(cursor: &mut Cursor<'_>) -> Result<Tick, BadTick> {
             let at = cursor.at();
             return Ok(once(&mut parts.series, cursor.string()?.into_owned(), "series", at)?);
         }
-        if parts.member(key, cursor)? { Ok(()) } else { Ok::<(), BadTick>(cursor.skip()?) }
+        if parts.member(key, cursor)? { Ok(()) } else { Ok::<(), BadTick>(pass_over(cursor, key, &MEMBERS)?) }
     })?;
     parts.finish()
 }

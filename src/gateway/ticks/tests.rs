@@ -47,7 +47,7 @@ fn times_of_rfc_3339_are_read() {
 
 #[test]
 fn a_tick_has_its_columns() {
-    let text = r#"{"series":"a","ts":1.5,"value":0.1,"hist_exog":{"x":2},"futr_exog":{"f":[1,2]},"stat_exog":{},"other":[1]}"#;
+    let text = r#"{"series":"a","ts":1.5,"value":0.1,"hist_exog":{"x":2},"futr_exog":{"f":[1,2]},"stat_exog":{},"other":[1],"volume":5}"#;
     let tick = parse_tick(text.as_bytes()).unwrap();
     assert_eq!((tick.series.as_str(), tick.at, tick.value), ("a", Timestamp(1_500_000), Some(0.1)));
     assert_eq!(tick.hist_exog, [("x".to_owned(), 2.0)]);
@@ -81,6 +81,7 @@ fn what_is_no_tick_is_refused() {
         (r#"{"series":"a","ts":0,"value":1,"value":2}"#, "twice"),
         (r#"{"series":"a","ts":0,"value":1,"hist_exog":{"x":1,"x":1}}"#, "each stand once"),
         (r#"{"series":"a","ts":0,"value":1} x"#, "the end"),
+        (r#"{"series":"a","ts":0,"value":1,"stat-exog":{"x":1}}"#, "`stat_exog` was probably meant"),
     ] {
         let error = parse_tick(text.as_bytes()).unwrap_err().to_string();
         assert!(error.contains(part), "{text}: {error}");

@@ -9,10 +9,13 @@ use peregrine_shaders::{ModelSpec, Windows};
 
 use self::Shape::{List, Table};
 use crate::gateway::json::{Cursor, JsonError, Nesting, Scalar, once};
+use crate::gateway::members::pass_over;
 use crate::series_store::{SeriesStore, SymbolError};
 
 /// Deepest array of a series: `hist_exog [L, X]`.
 const DEPTH_MAX: usize = 2;
+const MEMBERS: [&str; 6] = ["model", "version", "series", "horizon", "levels", "deadline_ms"];
+const SERIES_MEMBERS: [&str; 7] = ["id", "symbol", "values", "mask", "hist_exog", "futr_exog", "stat_exog"];
 /// More interval levels than anyone reads.
 const LEVELS_MAX: usize = 32;
 
@@ -155,7 +158,7 @@ pub(crate) fn forecast_body(text: &[u8]) -> Result<ForecastBody<'_>, BadForecast
                 Ok(once(&mut deadline, Duration::from_millis(millis), "deadline_ms", at)?)
             }
             "series" => Ok(once(&mut series, series_list(cursor)?, "series", at)?),
-            _ => Ok(cursor.skip()?),
+            _ => Ok(pass_over(cursor, key, &MEMBERS)?),
         }
     })?;
     cursor.end()?;
@@ -289,7 +292,7 @@ fn one_series<'a>(cursor: &mut Cursor<'a>, place: usize) -> Result<SeriesBody<'a
             "hist_exog" => numbers(cursor, &mut series, "hist_exog", |series| &mut series.hist_exog, place),
             "futr_exog" => numbers(cursor, &mut series, "futr_exog", |series| &mut series.futr_exog, place),
             "stat_exog" => numbers(cursor, &mut series, "stat_exog", |series| &mut series.stat_exog, place),
-            _ => Ok(cursor.skip()?),
+            _ => Ok(pass_over(cursor, key, &SERIES_MEMBERS)?),
         }
     })?;
     if series.values.is_some() == series.symbol.is_some() {

@@ -50,6 +50,28 @@ fn malformed_requests_are_named() {
     }
 }
 
+/// Passed over, it would be answered by the default model, or with all levels.
+#[test]
+fn a_misspelt_member_is_refused_and_another_is_passed_over() {
+    for (text, name, meant) in [
+        (r#"{"modle":"m","series":[{"symbol":"A"}]}"#, "modle", "model"),
+        (r#"{"series":[{"symbol":"A"}],"level":[80]}"#, "level", "levels"),
+        (r#"{"series":[{"Symbol":"A","values":[1]}]}"#, "Symbol", "symbol"),
+        (r#"{"series":[{"values":[1],"hist-exog":[2]}]}"#, "hist-exog", "hist_exog"),
+    ] {
+        let refused = forecast_body(text.as_bytes()).unwrap_err();
+        assert!(refused.is_malformed(), "{text}");
+        match refused {
+            BadForecast::Json(JsonError::Misspelt { name: got, meant: offered, .. }) => {
+                assert_eq!((&*got, offered), (name, meant), "{text}");
+            }
+            other => panic!("{text}: {other}"),
+        }
+    }
+    let grown = r#"{"user":"desk 1","mode":{"model":"n"},"series":[{"symbol":"A","note":null}]}"#;
+    assert_eq!(forecast_body(grown.as_bytes()).unwrap().model, None);
+}
+
 #[test]
 fn what_says_something_of_values_does_not_go_with_a_symbol() {
     for member in ["mask", "hist_exog", "futr_exog", "stat_exog"] {
