@@ -240,6 +240,12 @@ impl<'a> Cursor<'a> {
         self.peek() == Some(b'n') && self.word("null").is_ok()
     }
 
+    /// Which of these words begins at an offset, for who wants to say what stands in the place of a number.
+    pub(crate) fn word_at(&self, at: usize, words: &[&'static str]) -> Option<&'static str> {
+        let rest = self.text.get(at..)?;
+        words.iter().copied().find(|word| rest.starts_with(word.as_bytes()))
+    }
+
     /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns how they
     /// stood, nested no deeper than `depth_max`.
     pub(crate) fn leaves(

@@ -16,6 +16,8 @@ use crate::series_store::{SeriesStore, SymbolError};
 const DEPTH_MAX: usize = 2;
 const MEMBERS: [&str; 6] = ["model", "version", "series", "horizon", "levels", "deadline_ms"];
 const SERIES_MEMBERS: [&str; 7] = ["id", "symbol", "values", "mask", "hist_exog", "futr_exog", "stat_exog"];
+/// What writers of JSON put where they have no number; some write words that JSON does not have.
+const NO_NUMBERS: [&str; 4] = ["null", "NaN", "Infinity", "-Infinity"];
 /// More interval levels than anyone reads.
 const LEVELS_MAX: usize = 32;
 
@@ -74,8 +76,8 @@ pub(crate) enum BadForecast {
     ValuesOrSymbol { series: String },
     #[error("series `{series}`: `{member}` goes with `values`, not with `symbol`")]
     BesideSymbol { series: String, member: &'static str },
-    #[error("series `{series}`: `{tensor}` is null at index {index}: every value must be a number")]
-    Null { series: String, tensor: &'static str, index: usize },
+    #[error("series `{series}`: `{tensor}` is {what} at index {index}: every value must be a number")]
+    NoNumber { series: String, tensor: &'static str, what: &'static str, index: usize },
     #[error("series `{series}`: `{tensor}` must be a flat list of numbers")]
     NotFlat { series: String, tensor: &'static str },
     #[error(
@@ -119,7 +121,7 @@ impl BadForecast {
     /// The series and the index at fault.
     pub(crate) fn place(&self) -> (Option<String>, Option<usize>) {
         match self {
-            Self::Infinite { series, index, .. } | Self::Null { series, index, .. } => {
+            Self::Infinite { series, index, .. } | Self::NoNumber { series, index, .. } => {
                 (Some(series.clone()), Some(*index))
             }
             Self::Length { series, got, want, .. } => (Some(series.clone()), Some(*got.min(want))),
@@ -315,11 +317,15 @@ fn numbers<'a>(
     let mut flat = Vec::new();
     match cursor.leaves(&mut flat, DEPTH_MAX, usize::MAX) {
         Ok(nesting) => Ok(once(slot(series), Numbers { flat, nesting }, tensor, at)?),
-        Err(JsonError::Expected { wanted: "a number", .. }) if cursor.null() => {
-            Err(BadForecast::Null { series: series.label(place), tensor, index: flat.len() })
-        }
         Err(JsonError::Infinite { index, .. }) => {
             Err(BadForecast::Infinite { series: series.label(place), tensor, index })
+        }
+        Err(JsonError::Expected { at, wanted: "a number" }) => {
+            let (series, index) = (series.label(place), flat.len());
+            Err(match cursor.word_at(at, &NO_NUMBERS) {
+                Some(what) => BadForecast::NoNumber { series, tensor, what, index },
+                None => JsonError::Expected { at, wanted: "a number" }.into(),
+            })
         }
         Err(error) => Err(error.into()),
     }

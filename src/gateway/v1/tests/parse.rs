@@ -45,7 +45,7 @@ fn malformed_requests_are_named() {
         r#"{"series":[{"id":"A","values":[1,1e400]}]}"#,
         BadForecast::Infinite { series: "A".to_owned(), tensor: "values", index: 1 },
     );
-    for text in ["", "[]", "[[[[", r#"{"series":[{"values":[NaN]}]}"#, r#"{"series":[{"values":[[[1]]]}]}"#] {
+    for text in ["", "[]", "[[[[", r#"{"series":[{"values":[nan]}]}"#, r#"{"series":[{"values":[[[1]]]}]}"#] {
         assert!(matches!(forecast_body(text.as_bytes()), Err(BadForecast::Json(_))), "{text}");
     }
 }
@@ -82,13 +82,16 @@ fn what_says_something_of_values_does_not_go_with_a_symbol() {
 }
 
 #[test]
-fn a_null_names_the_series_and_the_index() {
-    for (text, tensor, index) in [
-        (r#"{"series":[{"id":"A","values":[1, null,3]}]}"#, "values", 1),
-        (r#"{"series":[{"id":"A","values":[null],"mask":[0]}]}"#, "values", 0),
-        (r#"{"series":[{"id":"A","hist_exog":[[1,2],[3,null]]}]}"#, "hist_exog", 3),
+fn what_is_no_number_names_the_series_and_the_index() {
+    for (text, tensor, what, index) in [
+        (r#"{"series":[{"id":"A","values":[1, null,3]}]}"#, "values", "null", 1),
+        (r#"{"series":[{"id":"A","values":[null],"mask":[0]}]}"#, "values", "null", 0),
+        (r#"{"series":[{"id":"A","hist_exog":[[1,2],[3,null]]}]}"#, "hist_exog", "null", 3),
+        (r#"{"series":[{"id":"A","values":[1, 2, NaN]}]}"#, "values", "NaN", 2),
+        (r#"{"series":[{"id":"A","values":[Infinity]}]}"#, "values", "Infinity", 0),
+        (r#"{"series":[{"id":"A","stat_exog":[1,2,-Infinity]}]}"#, "stat_exog", "-Infinity", 2),
     ] {
-        let want = BadForecast::Null { series: "A".to_owned(), tensor, index };
+        let want = BadForecast::NoNumber { series: "A".to_owned(), tensor, what, index };
         assert_eq!((want.place(), want.is_malformed()), ((Some("A".to_owned()), Some(index)), false));
         check(text, want);
     }
