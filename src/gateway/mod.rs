@@ -44,7 +44,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
-use actix_http::{HttpService, Protocol, Request};
+use actix_http::{ConnectionType, HttpService, Protocol, Request};
 use actix_server::{GracefulShutdownSignal, ServerBuilder};
 use actix_service::{
     IntoServiceFactory, Service as _, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_factory,
@@ -328,10 +328,16 @@ async fn guarded(
             .map_err(|refusal| refuse(request.request(), refusal)),
         None => Ok(()),
     };
+    let offers_upgrade = request.head().upgrade();
     let mut response = match admitted {
         Ok(()) => next.call(request).await?.map_into_left_body(),
         Err(answer) => request.into_response(answer).map_into_right_body(),
     };
+    if offers_upgrade {
+        // To HTTP/2, as some clients do each time. It is not taken, and HTTP hangs up after the answer: unsaid, the next
+        // request would be sent into a connection that is closing.
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
     guard::seal(response.headers_mut(), sharing, rules.is_some_and(|rules| rules.shares()));
     if let (Some(shared), Some(start)) = (shared, start) {
         let now = shared.clock.now();
