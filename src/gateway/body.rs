@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use actix_web::web::{self, Bytes, BytesMut};
 use flate2::bufread::{MultiGzDecoder, ZlibDecoder};
 use futures_util::StreamExt;
@@ -154,14 +154,17 @@ pub(crate) async fn read(
     Ok(Body { bytes, sent_bytes, _share: share })
 }
 
+/// At most one, on however many lines they stand.
 fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
-    let Some(value) = headers.get(CONTENT_ENCODING) else { return Ok(Encoding::Identity) };
-    let name = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
-    match name.as_str() {
-        "" | "identity" => Ok(Encoding::Identity),
-        "gzip" | "x-gzip" => Ok(Encoding::Gzip),
-        "deflate" => Ok(Encoding::Deflate),
-        _ => Err(BodyError::Encoding(name)),
+    let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let lines: Vec<String> = headers.get_all(CONTENT_ENCODING).map(text).collect();
+    let names = lines.iter().flat_map(|line| line.split(',')).map(str::trim);
+    let mut names = names.filter(|name| !matches!(*name, "" | "identity"));
+    match (names.next(), names.next()) {
+        (None, _) => Ok(Encoding::Identity),
+        (Some("gzip" | "x-gzip"), None) => Ok(Encoding::Gzip),
+        (Some("deflate"), None) => Ok(Encoding::Deflate),
+        (Some(_), _) => Err(BodyError::Encoding(lines.join(", "))),
     }
 }
 

@@ -8,6 +8,7 @@ use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use actix_web::web::{self, Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use peregrine_actors::series::{Effect, SeriesLog, SeriesName, Tick, TickError};
+use peregrine_actors::stream::SourceError;
 
 use super::error::{Problem, Refusal};
 use super::ticks::Millis;
@@ -172,7 +173,8 @@ async fn series(
     name: Path<String>,
     query: Query<SeriesQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let name = SeriesName::new(&name).map_err(|_| Refusal::NoSuchPath)?;
+    let unknown = |_| SourceError::UnknownSeries(name.chars().take(128).collect());
+    let name = SeriesName::new(&name).map_err(unknown).map_err(Refusal::Source)?;
     let log = shared.live.source.log(&name, shared.deadline(None)).await.map_err(Refusal::Source)?;
     let body = describe(&log, query.last.unwrap_or(usize::MAX));
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(body))

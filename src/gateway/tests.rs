@@ -126,6 +126,48 @@ fn a_gibibyte_announced_is_refused_unread() {
 }
 
 #[test]
+fn an_offer_to_speak_http_2_is_passed_over_and_the_end_of_the_connection_is_said() {
+    let node = node();
+    let offer = "upgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n";
+    for path in ["/health/live", "/nothing"] {
+        let (status, answer) = upgraded(&node, path, offer);
+        assert!(matches!(status, 200 | 404) && answer.contains("connection: close\r\n"), "{path}: {answer}");
+        assert!(!answer.contains("connection: upgrade"), "{path}: {answer}");
+    }
+    node.stop();
+}
+
+/// Two lines of a header are one list; read apart, what is packed would be taken for text.
+#[test]
+fn every_line_about_the_encoding_counts() {
+    let node = node();
+    let lines = |first: &str, second: &str| {
+        let head = format!("content-encoding: {first}\r\ncontent-encoding: {second}\r\n");
+        ask(&node, "POST", "/v1/forecast", &head, b"x")
+    };
+    for (first, second) in [("identity", "gzip"), ("gzip", "identity")] {
+        let (status, answer) = lines(first, second);
+        assert!(status == 400 && answer.contains("content encoding says"), "{answer}");
+    }
+    for (first, second) in [("gzip", "gzip"), ("identity", "br")] {
+        let (status, answer) = lines(first, second);
+        assert!(status == 415 && answer.contains(second), "{answer}");
+    }
+    node.stop();
+}
+
+/// The path is one that there is.
+#[test]
+fn what_no_series_can_be_called_is_an_unknown_series() {
+    let node = node();
+    for name in ["a*", "%0A", &"x".repeat(129)] {
+        let (status, answer) = ask(&node, "GET", &format!("/v1/series/{name}"), "", b"");
+        assert!(status == 404 && answer.contains("unknown series `"), "{answer}");
+    }
+    node.stop();
+}
+
+#[test]
 fn a_series_that_cannot_be_forecast_is_named() {
     let node = node();
     let body = r#"{"series":[{"id":"A","values":[1,2]}]}"#;
