@@ -130,7 +130,8 @@ mod tests {
         );
         assert_eq!(rig(good, ""), ["BUILT-IN: data.column: the data have no column `logrv5`"]);
         assert_eq!(rig("", "column = \"v\"\n"), ["FILE:3:8: data.file: the data have no rows to replay"]);
-        let odd = "series `A`: `soon` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a number of seconds";
+        let odd = "series `A`: `soon` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a whole number of \
+                   seconds, or of what all of the file counts in, since 1970";
         assert_eq!(rig("A,soon,1\n", "column = \"v\"\n"), [format!("FILE:3:8: data.file: {odd}")]);
         let name = "the name of a series has 1 to 128 bytes, no control characters and no `*`";
         assert_eq!(rig("*,1,1\n", "column = \"v\"\n"), [format!("FILE:3:8: data.file: series `*`: {name}")]);

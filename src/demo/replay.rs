@@ -22,7 +22,8 @@ pub enum ReplayError {
     Empty,
     /// A stamp that says no time.
     #[error(
-        "series `{id}`: `{ds}` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a number of seconds"
+        "series `{id}`: `{ds}` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a whole number of \
+         seconds, or of what all of the file counts in, since 1970"
     )]
     Stamp {
         /// Which series.
@@ -76,6 +77,7 @@ impl Replay {
     /// The first thing that cannot be replayed.
     pub fn new(data: &SeriesStore, prefix: &str, column: &str) -> Result<Self, ReplayError> {
         let (mut series, mut rows) = (Vec::new(), Vec::new());
+        let unit = unit(data, column);
         for id in data.symbols() {
             let history = data.history(id, column).ok_or_else(|| ReplayError::NoColumn(column.to_owned()))?;
             let name = format!("{prefix}{id}");
@@ -85,7 +87,7 @@ impl Replay {
             })?;
             for (ds, value) in history {
                 let unknown = || ReplayError::Stamp { id: id.to_owned(), ds: ds.to_owned() };
-                let at = nanoseconds(ds).ok_or_else(unknown)?;
+                let at = nanoseconds(ds, unit).ok_or_else(unknown)?;
                 rows.push(Row { at, series: series.len(), value });
             }
             series.push(name);
@@ -146,10 +148,23 @@ const SECOND: i64 = 1_000_000_000;
 const RISE: i64 = 1_000;
 const DAY: i64 = 24 * 3600 * SECOND;
 
-/// A date, or a number of seconds.
-fn nanoseconds(ds: &str) -> Option<i64> {
+/// Nanoseconds of what the numbers of the data count: the longest unit in which all of them are times that a tick can
+/// have. Of what exporters write only one is: today's milliseconds would be some fifty thousand years of seconds.
+fn unit(data: &SeriesStore, column: &str) -> i64 {
+    let stamps = data.symbols().filter_map(|id| data.history(id, column)).flatten();
+    let number = |(ds, _): (&str, f32)| match Moment::parse(ds.trim()) {
+        Some(Moment::Whole(number)) => Some(number.unsigned_abs()),
+        _ => None,
+    };
+    let latest = stamps.filter_map(number).max().unwrap_or_default();
+    let fits = |unit: &i64| latest <= u128::from((i64::MAX / unit).unsigned_abs());
+    [SECOND, SECOND / 1_000, SECOND / 1_000_000, 1].into_iter().find(fits).unwrap_or(SECOND)
+}
+
+/// A date, or a whole number of `unit` nanoseconds.
+fn nanoseconds(ds: &str, unit: i64) -> Option<i64> {
     let nanoseconds = match Moment::parse(ds.trim())? {
-        Moment::Whole(seconds) => seconds.checked_mul(SECOND.into())?,
+        Moment::Whole(number) => number.checked_mul(unit.into())?,
         Moment::Date(at) => at.as_nanosecond(),
         Moment::Number(_) => return None,
     };
@@ -188,8 +203,22 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            assert_eq!(nanoseconds(ds), want.map(|seconds: i64| seconds * SECOND), "{ds}");
+            assert_eq!(nanoseconds(ds, SECOND), want.map(|seconds: i64| seconds * SECOND), "{ds}");
         }
+    }
+
+    #[test]
+    fn numbers_count_what_all_of_the_file_can_count() {
+        let (first, second) = (1_772_755_200, 1_772_755_201);
+        for unit in [SECOND, SECOND / 1_000, SECOND / 1_000_000, 1] {
+            let count = |seconds: i64| seconds * (SECOND / unit);
+            let rows = format!("A,{},10\nA,{},11\nB,-1,20\nB,2026-03-06,21\n", count(first), count(second));
+            let mut replay = Replay::new(&data(&rows), "", "v").unwrap();
+            let at: Vec<_> = replay.ticks(4, Timestamp(i64::MAX)).into_iter().map(|tick| tick.at.0).collect();
+            assert_eq!(at, [-unit, first * SECOND, first * SECOND, second * SECOND], "{rows}");
+        }
+        let far = data("A,9223372036854775808,1\n");
+        assert!(matches!(Replay::new(&far, "", "v"), Err(ReplayError::Stamp { .. })));
     }
 
     #[test]
@@ -230,7 +259,7 @@ mod tests {
         assert_eq!((count, rows), (12, 12 * 780));
         let mut newest = std::collections::HashMap::new();
         // A day of twenty a second: more passes than fit the years that a stamp can say, were they dated by the file.
-        let begun = nanoseconds("2026-11-30").unwrap();
+        let begun = nanoseconds("2026-11-30", SECOND).unwrap();
         for turn in 0..24 * 3600 * 20 {
             let now = Timestamp(begun + turn * SECOND / 20);
             let tick = replay.ticks(1, now).pop().unwrap();
@@ -248,7 +277,8 @@ mod tests {
             "A,soon,1\n",
             "",
             "v",
-            "series `A`: `soon` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a number of seconds",
+            "series `A`: `soon` is neither a date such as 2026-01-31 or 2026-01-31T15:04:05+01:00 nor a whole number of \
+             seconds, or of what all of the file counts in, since 1970",
         );
         check(
             "A,1,1\n",
