@@ -127,7 +127,8 @@ impl Checker<'_> {
         let enabled = self.present("scaler.enabled", written.enabled);
         let dry_run = self.present("scaler.dry_run", written.dry_run);
         let evaluate_every = self.time("scaler.evaluate_every", written.evaluate_every, SECOND / 10..=DAY);
-        let stale_after = self.time("scaler.stale_after", written.stale_after, SECOND / 10..=DAY);
+        // Nodes say what they measure every second: what is never older than that would never be there.
+        let stale_after = self.time("scaler.stale_after", written.stale_after, SECOND * 2..=DAY);
         let stabilisation = self.time("scaler.stabilisation", written.stabilisation, Duration::ZERO..=DAY);
         let share = |share| (0.0..=1.0).contains(&share);
         let dead_band = self.number("scaler.dead_band", written.dead_band, share, "within 0 and 1");

@@ -45,6 +45,14 @@ fn the_built_in_rules_are_the_default_ones() {
 }
 
 #[test]
+fn a_report_is_not_stale_before_the_next_can_be_there() {
+    check(
+        "[scaler]\nstale_after = \"1s\"\n",
+        &["FILE:2:15: scaler.stale_after: 1s is not within 2s and 86400s"],
+    );
+}
+
+#[test]
 fn it_is_off_and_one_key_turns_it_on() {
     let off = scaler("");
     assert!(!off.enabled && !off.dry_run);

@@ -437,4 +437,16 @@ mod tests {
         // Nobody knows the holidays of that year.
         assert_eq!(of(&["XNYS"], "2093-11-25T11:00:00Z"), Markets::default());
     }
+
+    #[test]
+    fn a_market_that_is_not_known_may_be_open() {
+        let desk = "extends = \"xnys\"\nvalid = { first = 2024, last = 2029 }\n";
+        let known = Calendars::built_in().with(&[("desk", desk)]).unwrap();
+        let calendars = ["desk", "xlon"].map(|name| Arc::clone(known.get(name).unwrap()));
+        let is_open = |now: &str| Markets::of(&calendars, at(now)).is_open;
+        // London's calendar ends with 2027.
+        assert_eq!(is_open("2027-11-24T03:00:00Z"), Some(false));
+        assert_eq!(is_open("2028-11-22T03:00:00Z"), None);
+        assert_eq!(is_open("2028-11-22T15:00:00Z"), Some(true), "New York is, whatever London does");
+    }
 }

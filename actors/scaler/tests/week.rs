@@ -99,7 +99,7 @@ fn scenario<'a>(fleet: &'a FleetSpec, trace: &'a Trace, from: Timestamp, to: Tim
         step: SECOND * 10,
         delays: Delays { create: SECOND * 60, start: SECOND * 5, stop: SECOND * 5 },
         node: NodeModel::default(),
-        calendar: Some(xnys()),
+        calendars: vec![xnys()],
         round_trips: trips.into_iter().map(trip).collect(),
         seed: 1,
     }

@@ -74,6 +74,16 @@ pub(in crate::cli) enum SimulateError {
     /// There is no such group.
     #[error("there is no group `{0}` in this configuration")]
     NoGroup(String),
+    /// A fleet that the group cannot have.
+    #[error("--fixed {machines}: the group has {min} to {max} machines")]
+    Fixed {
+        /// As asked for.
+        machines: u32,
+        /// Of the group.
+        min: u32,
+        /// Of the group.
+        max: u32,
+    },
     /// The fleet, or the time.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
@@ -84,7 +94,10 @@ pub(in crate::cli) enum SimulateError {
 
 pub(super) fn run(args: SimulateArgs) -> Result<(), CliError> {
     let config = args.config.resolved_without_models()?.config.scaler;
-    let (outcomes, report) = contend(&args, &config).map_err(ScalerError::from)?;
+    let (outcomes, report) = contend(&args, &config).map_err(|error| match error {
+        SimulateError::NoGroup(_) | SimulateError::Fixed { .. } => CliError::Usage(error.to_string()),
+        error => ScalerError::from(error).into(),
+    })?;
     if args.json {
         let rows: Vec<Value> = outcomes.iter().map(row).collect();
         return Ok(print_json(&json!({ "policies": rows, "report": report.to_string() }))?);
@@ -104,6 +117,10 @@ fn contend(args: &SimulateArgs, config: &ScalerConfig) -> Result<(Vec<Outcome>, 
         None => config.groups.first(),
     };
     let group = group.ok_or_else(|| SimulateError::NoGroup(args.group.clone().unwrap_or_default()))?;
+    let (min, max) = (group.spec.machines_min, group.spec.machines_max);
+    if let Some(machines) = args.fixed.filter(|machines| !(min..=max).contains(machines)) {
+        return Err(SimulateError::Fixed { machines, min, max });
+    }
     let fleet = FleetSpec { groups: vec![group.spec.clone()], ..config.fleet() };
     let (first, last) = trace.span().unwrap_or((Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH));
     let quarter = SignedDuration::from_secs(last.duration_since(first).as_secs() / 4);
@@ -116,11 +133,12 @@ fn contend(args: &SimulateArgs, config: &ScalerConfig) -> Result<(Vec<Outcome>, 
         step: config.evaluate_every,
         delays: delays(group),
         node: NodeModel { boot: group.spec.ready_after / 4, ..NodeModel::default() },
-        calendar: group.markets.first().and_then(|name| config.calendars.get(name).ok().cloned()),
+        calendars: group.markets.iter().filter_map(|name| config.calendars.get(name).ok().cloned()).collect(),
         round_trips: RoundTrips::new(),
         seed: args.seed,
     };
-    let season = match &scenario.calendar {
+    scenario.check()?; // before all of its history is learnt
+    let season = match scenario.calendars.first() {
         Some(calendar) => Season::Market(Arc::clone(calendar)),
         None => Season::Week(TimeZone::UTC),
     };

@@ -26,7 +26,7 @@ pub use run::{Attached, Done, run_once};
 pub use wish::Wish;
 
 use crate::budget::{Budget, Spent};
-use crate::calendar::{Calendar, State as Session};
+use crate::calendar::Calendar;
 use crate::fleet::{GroupSpec, Machine, MachineId, MachineState, Slot};
 use crate::place::{Placement, RoundTrips, Situation, place};
 use crate::pool::PoolError;
@@ -71,16 +71,17 @@ pub struct Markets {
 }
 
 impl Markets {
-    /// Open if one is; until the first of them opens next. What one does not know, the others may.
+    /// Open if one is, closed if all are; until the first of them opens next. One that does not know may be open, which
+    /// the others cannot say.
     #[must_use]
     pub fn of(calendars: &[Arc<Calendar>], now: Timestamp) -> Self {
-        let mut markets = Self::default();
+        let mut markets = Self { is_open: (!calendars.is_empty()).then_some(false), opens_in: None };
         for calendar in calendars {
-            match calendar.state(now) {
-                Ok(Session::Open { .. }) => markets.is_open = Some(true),
-                Ok(Session::Closed { .. }) => drop(markets.is_open.get_or_insert(false)),
-                Err(_) => {}
-            }
+            markets.is_open = match calendar.is_open(now) {
+                Ok(true) => Some(true),
+                Ok(false) => markets.is_open,
+                Err(_) => markets.is_open.filter(|is_open| *is_open),
+            };
             if let Ok(Some(opens_in)) = calendar.until_open(now) {
                 markets.opens_in = Some(markets.opens_in.map_or(opens_in, |known| known.min(opens_in)));
             }

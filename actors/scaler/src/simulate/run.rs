@@ -51,11 +51,24 @@ pub struct Scenario<'a> {
     /// Of nodes.
     pub node: NodeModel,
     /// Whose openings the rules know.
-    pub calendar: Option<Arc<Calendar>>,
+    pub calendars: Vec<Arc<Calendar>>,
     /// Between regions.
     pub round_trips: RoundTrips,
     /// Chance.
     pub seed: u64,
+}
+
+impl Scenario<'_> {
+    /// Whether there is anything to simulate, and not too much.
+    ///
+    /// # Errors
+    /// See [`ScenarioError`].
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        let span = Duration::try_from(self.to.duration_since(self.from)).unwrap_or(Duration::ZERO);
+        // A step may be less than a second.
+        let steps = (span + LEAD).as_nanos().checked_div(self.step.as_nanos()).ok_or(ScenarioError::Steps)?;
+        if span.is_zero() || !(1..=STEPS_MAX).contains(&steps) { Err(ScenarioError::Steps) } else { Ok(()) }
+    }
 }
 
 /// A fleet that cannot be simulated. Whoever asks acts.
@@ -71,7 +84,7 @@ pub enum ScenarioError {
     Steps,
 }
 
-const STEPS_MAX: u64 = 10_000_000;
+const STEPS_MAX: u128 = 10_000_000;
 
 /// Who decides.
 #[derive(Debug)]
@@ -143,12 +156,7 @@ pub fn run_recorded(
     mut recorder: Option<&mut Recorder>,
 ) -> Result<(Outcome, Report), ScenarioError> {
     let group = scenario.fleet.groups.first().ok_or(ScenarioError::NoGroup)?;
-    let span =
-        Duration::try_from(scenario.to.duration_since(scenario.from)).map_err(|_| ScenarioError::Steps)?;
-    let steps = (span + LEAD).as_secs().checked_div(scenario.step.as_secs()).ok_or(ScenarioError::Steps)?;
-    if steps == 0 || steps > STEPS_MAX {
-        return Err(ScenarioError::Steps);
-    }
+    scenario.check()?;
     let fleet = FleetSpec { groups: vec![group.clone()], ..scenario.fleet.clone() };
     let groups = fleet.groups.clone();
     let rules: Vec<String> = match &contender {
@@ -203,7 +211,7 @@ pub fn run_recorded(
                 foresight.most(now, ahead)
             });
             let view = GroupView {
-                markets: Markets::of(scenario.calendar.as_slice(), now),
+                markets: Markets::of(&scenario.calendars, now),
                 demand,
                 cost_per_1000: unit.value(),
                 origins: origins.clone(),

@@ -63,7 +63,7 @@ fn scenario<'a>(fleet: &'a FleetSpec, trace: &'a Trace, from: &str, to: &str) ->
         step: SECOND * 10,
         delays: Delays { create: SECOND * 60, start: SECOND * 5, stop: SECOND * 5 },
         node: NodeModel::default(),
-        calendar: Some(xnys()),
+        calendars: vec![xnys()],
         round_trips: crate::place::RoundTrips::new(),
         seed: 7,
     }
@@ -81,6 +81,52 @@ fn week(seed: u64, start: &str) -> Trace {
         full: None,
     };
     week.trace()
+}
+
+#[test]
+fn a_step_may_be_less_than_a_second() {
+    let (fleet, trace) = (fleet(), week(1, "2026-03-09T00:00:00Z"));
+    let of =
+        |step| Scenario { step, ..scenario(&fleet, &trace, "2026-03-10T14:00:00Z", "2026-03-10T14:05:00Z") };
+    let run = |step| run(&of(step), Contender::Other(Box::new(Fixed::new(2)))).map(|(outcome, _)| outcome);
+    assert!(run(Duration::from_millis(500)).unwrap().requests > 0.0);
+    assert_eq!(run(Duration::ZERO), Err(ScenarioError::Steps));
+}
+
+#[test]
+fn no_time_is_nothing_to_simulate() {
+    let (fleet, trace) = (fleet(), week(1, "2026-03-09T00:00:00Z"));
+    for (from, to, checked) in [
+        ("2026-03-10T14:00:00Z", "2026-03-10T14:00:00Z", Err(ScenarioError::Steps)),
+        ("2026-03-10T14:00:00Z", "2026-03-10T13:00:00Z", Err(ScenarioError::Steps)),
+        ("2026-03-10T14:00:00Z", "2026-03-10T14:00:10Z", Ok(())),
+    ] {
+        assert_eq!(scenario(&fleet, &trace, from, to).check(), checked);
+    }
+}
+
+#[test]
+fn a_file_of_a_spreadsheet_is_a_trace() {
+    let text = "\u{feff}time,region,requests_per_second\r\n2026-03-09T00:00:00Z,iad,5\r\n";
+    assert_eq!(Trace::read(text).unwrap().total(at("2026-03-09T00:00:00Z")), 5.0);
+}
+
+#[test]
+fn rules_know_every_market_that_a_group_follows() {
+    let (fleet, trace) = (fleet(), week(1, "2026-03-09T00:00:00Z"));
+    // London alone is open, and more is asked than a rule for trading hours lets pass.
+    let busy = "2026-03-09T00:00:00Z,iad,35\n2026-03-11T00:00:00Z,iad,35\n";
+    let busy = Trace::read(busy).unwrap();
+    let xlon = Arc::clone(Calendars::built_in().get("xlon").unwrap());
+    let most = |calendars| {
+        let scenario =
+            Scenario { calendars, ..scenario(&fleet, &busy, "2026-03-10T09:00:00Z", "2026-03-10T10:00:00Z") };
+        let season = Season::Market(xnys());
+        let forecast =
+            Forecast::with_history(Forecast::settings(), season, &trace, at("2026-03-09T00:00:00Z"));
+        run(&scenario, Contender::Ours(Box::new(forecast.unwrap()))).unwrap().0.machines_max
+    };
+    assert!(most(vec![xnys(), xlon]) > most(vec![xnys()]));
 }
 
 #[track_caller]

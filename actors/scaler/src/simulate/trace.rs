@@ -71,7 +71,8 @@ impl Trace {
             return Err(TraceError::TooMuch { what: "bytes", max: TEXT_LEN_MAX });
         }
         let mut reader = Reader::default();
-        for (index, line) in text.lines().enumerate() {
+        // As spreadsheets begin their files.
+        for (index, line) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().enumerate() {
             if index >= LINES_MAX {
                 return Err(TraceError::TooMuch { what: "lines", max: LINES_MAX });
             }
