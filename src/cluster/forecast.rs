@@ -11,7 +11,8 @@ use peregrine_runtime::{
     CodecError, Deadline, Failure, Inbox, Lane, RemoteMessage, TraceContext, TraceState, Worker,
 };
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+
+use super::seats::Seats;
 
 /// The service that takes it.
 pub(super) const SERVICE: &str = "forecast";
@@ -136,14 +137,14 @@ pub(super) struct Desk {
     pub(super) system: System,
     pub(super) runtime: Handle,
     /// As many requests of others as may be inside.
-    pub(super) seats: Arc<Semaphore>,
+    pub(super) seats: Seats,
 }
 
 impl<const BULK: bool> Worker<AskForecast<BULK>> for Desk {
     fn run(&mut self, inbox: &mut Inbox<AskForecast<BULK>>) -> Result<(), Failure> {
         while let Some(envelope) = inbox.recv() {
             let mut slot = envelope.slot;
-            let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
+            let Some(seat) = self.seats.take() else {
                 slot.send(Err(RemoteRefusal::Overloaded { retry_after_ms: RETRY_AFTER_MS }));
                 continue;
             };

@@ -9,6 +9,7 @@ mod herald;
 mod offer;
 mod peers;
 mod routing;
+mod seats;
 pub(crate) mod series;
 
 use std::future::Future;
@@ -25,7 +26,6 @@ use peregrine_runtime::{
     StartError, Strategy, Tree, TreeView,
 };
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use self::discovery::Seeds;
@@ -34,6 +34,7 @@ pub(crate) use self::herald::{Computed, computed, computing, serving};
 pub(crate) use self::offer::{Offer, doubters, elsewhere, machine_of, model_of, servers};
 use self::peers::ClusterPeers;
 pub(crate) use self::routing::{devices, routing};
+use self::seats::Seats;
 use self::series::Live;
 use crate::backends;
 use crate::config::{ClusterConfig, Config, Credentials, NodeConfig, RoleChoice};
@@ -82,8 +83,7 @@ pub(crate) struct Joined {
     fabric: Arc<QuicFabric>,
     addr: SocketAddr,
     desk: Tree,
-    seats: Arc<Semaphore>,
-    seats_max: u32,
+    seats: Seats,
     herald: tokio::task::JoinHandle<()>,
     /// Dropped last.
     _threads: Threads,
@@ -113,8 +113,7 @@ pub(crate) async fn join(
             Err(failed) => std::panic::resume_unwind(failed.into_panic()),
         }
     };
-    let seats_max = u32::try_from(config.server.in_flight_max).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
-    let seats = Arc::new(Semaphore::new(seats_max as usize));
+    let seats = Seats::new(current.clone());
     let desk = open_desk(&cluster, system, &runtime, &seats, clock)?;
     system.attach_peers(Arc::new(ClusterPeers {
         cluster: cluster.clone(),
@@ -128,18 +127,7 @@ pub(crate) async fn join(
     let herald = runtime.spawn(telling);
     let bound = fabric.local_addr();
     let addr = part.advertise.unwrap_or(bound);
-    Ok(Joined {
-        cluster,
-        live: None,
-        overview: None,
-        fabric,
-        addr,
-        desk,
-        seats,
-        seats_max,
-        herald,
-        _threads: threads,
-    })
+    Ok(Joined { cluster, live: None, overview: None, fabric, addr, desk, seats, herald, _threads: threads })
 }
 
 /// Binds the address and takes part, on the runtime that this is awaited on.
@@ -149,14 +137,7 @@ async fn meet(
     scales: bool,
     clock: Arc<dyn Clock>,
 ) -> Result<(Arc<QuicFabric>, Cluster), ClusterError> {
-    let credentials = match &part.credentials {
-        Credentials::Secret(secret) => {
-            peregrine_runtime::Credentials::from_secret(secret.expose().as_bytes(), &part.name, &node.name)
-        }
-        Credentials::Files { ca, certificate, key } => {
-            peregrine_runtime::Credentials::from_files(ca, certificate, key, &node.name)
-        }
-    }?;
+    let credentials = credentials(part, node)?;
     // A link that is cut silently is lost a little after a node would be.
     let idle_max = part.detector.silence_max + LINK_GRACE;
     let options = QuicOptions { idle_max, keep_alive_every: idle_max / 5, ..QuicOptions::default() };
@@ -186,21 +167,34 @@ async fn meet(
     Ok((fabric, cluster))
 }
 
+fn credentials(
+    part: &ClusterConfig,
+    node: &NodeConfig,
+) -> Result<peregrine_runtime::Credentials, CredentialsError> {
+    match &part.credentials {
+        Credentials::Secret(secret) => {
+            peregrine_runtime::Credentials::from_secret(secret.expose().as_bytes(), &part.name, &node.name)
+        }
+        Credentials::Files { ca, certificate, key } => {
+            peregrine_runtime::Credentials::from_files(ca, certificate, key, &node.name)
+        }
+    }
+}
+
 /// Starts the actors that answer other nodes, and lets these send to them.
 fn open_desk(
     cluster: &Cluster,
     system: &System,
     runtime: &Handle,
-    seats: &Arc<Semaphore>,
+    seats: &Seats,
     clock: &Arc<dyn Clock>,
 ) -> Result<Tree, ClusterError> {
     let asks = Mailbox::<AskForecast<false>>::new(DESK_QUEUE, Arc::clone(clock));
     let bulk = Mailbox::<AskForecast<true>>::new(DESK_QUEUE, Arc::clone(clock));
     cluster.export(SERVICE, &asks.address())?;
     cluster.export(SERVICE, &bulk.address())?;
-    let (system, runtime, seats) = (system.clone(), runtime.clone(), Arc::clone(seats));
-    let desk =
-        move || Ok(Desk { system: system.clone(), runtime: runtime.clone(), seats: Arc::clone(&seats) });
+    let (system, runtime, seats) = (system.clone(), runtime.clone(), seats.clone());
+    let desk = move || Ok(Desk { system: system.clone(), runtime: runtime.clone(), seats: seats.clone() });
     let mut children = Children::new(Strategy::OneForOne);
     children.worker(ChildSpec::new("remote-asks"), asks, desk.clone());
     children.worker(ChildSpec::new("remote-bulk"), bulk, desk);
@@ -215,8 +209,8 @@ impl Joined {
 
     /// Requests of other nodes that are worked on now.
     pub(crate) fn inside(&self) -> impl Fn() -> usize + Send + 'static {
-        let (seats, seats_max) = (Arc::clone(&self.seats), self.seats_max as usize);
-        move || seats_max.saturating_sub(seats.available_permits())
+        let seats = self.seats.clone();
+        move || seats.taken()
     }
 
     /// The actors that answer other nodes, by what they answer about.
@@ -236,8 +230,7 @@ impl Joined {
     pub(crate) async fn drain(self, deadline: Deadline, finish: impl Future<Output = ()>) {
         let finish = async {
             finish.await;
-            // The semaphore is never closed: every seat comes back.
-            let _ = self.seats.acquire_many(self.seats_max).await;
+            self.seats.given_back().await;
         };
         let report = self.cluster.drain(deadline, finish).await;
         if !report.is_clean() {
