@@ -257,11 +257,11 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>, tells_members: bool)
     let health = node.system.health();
     let mut is_announced = is_one_of_many || health.ready;
     if is_announced {
-        announce(&format!("ready {}", node.url()))?;
+        announce(&format!("ready {}", node.url()));
     } else {
         // The first is the reason; others may pass meanwhile.
         let reason = health.reasons.first().map_or("well again, but not for long", String::as_str);
-        announce(&format!("listening {}, not ready: {reason}", node.url()))?;
+        announce(&format!("listening {}, not ready: {reason}", node.url()));
         if node.system.models().is_empty() {
             warn!(
                 "nothing is served: put a model's folder into one of models.repositories and POST /v1/models/NAME/load, or \
@@ -279,24 +279,24 @@ pub fn serve(resolved: Resolved, rooms: Vec<Box<dyn Room>>, tells_members: bool)
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
-                name = &mut signal => return io::Result::Ok(name),
+                name = &mut signal => return name,
                 // What comes of it is logged and counted; nobody waits for it.
                 Some(()) = hangups.recv() => drop(node.reload.reread()),
                 _ = look.tick(), if !is_announced => {
                     is_announced = node.system.health().ready;
                     if is_announced {
-                        announce(&format!("ready {}", node.url()))?;
+                        announce(&format!("ready {}", node.url()));
                     }
                 }
                 Some(line) = members(&mut views), if views.is_some() => {
                     if line != told {
-                        announce(&line)?;
+                        announce(&line);
                         told = line;
                     }
                 }
             }
         }
-    })?;
+    });
     info!(signal = name, "stopping");
     node.stop();
     info!("stopped");
@@ -328,10 +328,12 @@ fn check_files(config: &Config) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn announce(line: &str) -> io::Result<()> {
+/// Whoever has started the node may have read enough, or be gone: that is no reason to end.
+fn announce(line: &str) {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}")?;
-    stdout.flush()
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        warn!(%error, line, "nobody reads what is said on stdout");
+    }
 }
 
 /// Each asks the process to read its files again.

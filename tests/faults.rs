@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, NodeProcess, TestNode, eventually, request};
@@ -122,6 +122,52 @@ fn without_descriptors_who_is_connected_is_served_and_others_are_when_there_are_
     drop(crowd);
     let answer = request(node.addr, "POST", "/v1/forecast", &[], FORECAST.as_bytes());
     assert_eq!(answer.status, 200, "a new one, once there are descriptors");
+}
+
+/// A verb that says something on stderr, where nobody listens.
+fn unread(arguments: &[&str]) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(arguments)
+        .current_dir(root())
+        .envs([("PEREGRINE_LOG__FILTER", "info"), ("PEREGRINE_DEMO__RATE", "0")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    drop(child.stderr.take());
+    child
+}
+
+/// Its lines until one that begins so.
+fn until_said(child: &mut Child, word: &str) -> String {
+    let lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+    let line = lines.map_while(Result::ok).find(|line| line.starts_with(word));
+    line.unwrap_or_else(|| panic!("nothing begins with {word}"))
+}
+
+fn stopped(mut child: Child) -> Option<i32> {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", "TERM", &id]).status().expect("kill runs").success());
+    child.wait().expect("it ends").code()
+}
+
+#[test]
+fn what_nobody_reads_on_stderr_changes_no_exit_code() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("t.toml");
+    let path = file.display().to_string();
+    fs::write(&file, "[server]\nlisen = 1\n").expect("a file");
+    assert_eq!(unread(&["check", "--config", &path]).wait().expect("it ends").code(), Some(2));
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let meets = socket.local_addr().expect("it is bound");
+    drop(socket);
+    let one = format!(
+        "[[nodes]]\nname = \"a\"\nregion = \"r\"\nlisten = \"127.0.0.1:0\"\nbackend = \"cpu\"\ncluster_listen = \"{meets}\"\n"
+    );
+    fs::write(&file, one).expect("a file");
+    let mut cluster = unread(&["cluster", "--config", &path]);
+    until_said(&mut cluster, "cluster ready");
+    assert_eq!(stopped(cluster), Some(0));
 }
 
 #[test]

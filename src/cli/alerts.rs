@@ -1,11 +1,9 @@
 //! `peregrine alerts rules`: the rules of a configuration for a Prometheus that watches the nodes.
 
-use std::io::{self, Write};
-
 use clap::{Args, Subcommand};
 
 use super::options::ConfigArgs;
-use super::{CliError, print_json};
+use super::{CliError, print_json, print_text};
 use crate::alerts::rules_file;
 
 #[derive(Debug, Subcommand)]
@@ -36,5 +34,5 @@ fn rules(args: &AlertRulesArgs) -> Result<(), CliError> {
         let names: Vec<&str> = config.rules.iter().map(|rule| rule.name.as_str()).collect();
         return Ok(print_json(&serde_json::json!({ "rules": names, "file": text }))?);
     }
-    Ok(io::stdout().write_all(text.as_bytes())?)
+    Ok(print_text(&text)?)
 }

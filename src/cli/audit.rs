@@ -11,7 +11,7 @@ use peregrine_shaders::{Backend, ExecuteError, LoadError, Precision, Scratch};
 use serde_json::{Value, json};
 
 use super::options::{ConfigArgs, ModelsArgs};
-use super::{CliError, print_json};
+use super::{CliError, print_json, print_line, print_text, say};
 use crate::audit::{Folder, Located, ReadError, View};
 use crate::backends;
 use crate::catalog::{self, Entry};
@@ -113,7 +113,7 @@ fn show(args: &ShowArgs) -> Result<(), CliError> {
     let view = View::of(&located);
     if args.records.json {
         let text = serde_json::to_string_pretty(&view).map_err(io::Error::other)?;
-        writeln!(io::stdout().lock(), "{text}")?;
+        print_line(text)?;
     } else {
         print_view(&view)?;
     }
@@ -121,7 +121,7 @@ fn show(args: &ShowArgs) -> Result<(), CliError> {
 }
 
 fn print_view(view: &View<'_>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = Vec::new();
     let or_none = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     let intact = if view.intact { "intact" } else { "EDITED" };
     for (name, value) in [
@@ -159,7 +159,7 @@ fn print_view(view: &View<'_>) -> io::Result<()> {
         }
         writeln!(out, "forecast     {}", numbers(row.forecast))?;
     }
-    Ok(())
+    print_text(&String::from_utf8_lossy(&out))
 }
 
 /// That older records have the name too, and by what else they are found.
@@ -195,17 +195,17 @@ fn verify(args: &VerifyArgs) -> Result<(), CliError> {
             "link": report.link.to_string(),
         }))?;
     } else {
-        let mut out = io::stdout().lock();
         for fault in &faults {
-            writeln!(out, "{fault}")?;
+            print_line(fault)?;
         }
-        writeln!(
-            out,
+        print_line(format_args!(
             "{} records in {} segments, the last link {}",
             report.records, report.segments, report.link
-        )?;
+        ))?;
         for (from, to) in &report.dropped {
-            writeln!(out, "segments {from} to {to} are gone: they were dropped, as the chain says")?;
+            print_line(format_args!(
+                "segments {from} to {to} are gone: they were dropped, as the chain says"
+            ))?;
         }
         for (count, what) in [
             (report.unrecorded, "predictions were answered without a record"),
@@ -213,7 +213,7 @@ fn verify(args: &VerifyArgs) -> Result<(), CliError> {
             (report.torn_bytes, "bytes are being written, or were when the node was killed"),
         ] {
             if count > 0 {
-                writeln!(out, "{count} {what}")?;
+                print_line(format_args!("{count} {what}"))?;
             }
         }
     }
@@ -233,13 +233,13 @@ fn replay(args: &ReplayArgs) -> Result<(), CliError> {
     let entries = catalog::scan(&config.models.repositories)?;
     let again = again(&located.record, &entries, &config.models.vault)?;
     if let Some(others) = others(&View::of(&located).others) {
-        writeln!(io::stderr().lock(), "{others}")?;
+        say(others);
     }
     let holds = again.holds();
     if *json {
         print_json(&again.json(&located.record))?;
     } else {
-        writeln!(io::stdout().lock(), "{}", again.sentence(&located.record))?;
+        print_line(again.sentence(&located.record))?;
     }
     if holds { Ok(()) } else { Err(CliError::Reported("the CPU computes something else".to_owned())) }
 }

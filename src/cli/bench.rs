@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::load::{self, LoadArgs};
 use super::options::{ConfigArgs, ModelsArgs};
-use super::{CliError, print_json, print_table};
+use super::{CliError, print_json, print_line, print_table};
 use crate::{backends, catalog, settings};
 
 /// Requests that are under way at once in the second measurement.
@@ -260,6 +260,6 @@ fn print(model: &str, all: &[Measured], as_json: bool) -> Result<(), CliError> {
             m.backends.clone(),
         ]
     }));
-    println!("{model}");
+    print_line(model)?;
     Ok(print_table(&rows)?)
 }

@@ -1,11 +1,9 @@
 //! `peregrine check`: every mistake of a configuration, or its resolved form with the origin of each value.
 
-use std::io::{self, Write};
-
 use clap::Args;
 
 use super::options::{ConfigArgs, ModelsArgs};
-use super::{CliError, print_json};
+use super::{CliError, print_json, print_text, say};
 use crate::catalog;
 use crate::surroundings::{short_series, survey};
 
@@ -22,10 +20,10 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
     let resolved = args.config.resolved(&ModelsArgs::default())?;
     let found = survey(&resolved)?;
     for unknown in &found.unknown_models {
-        eprintln!("warning: {unknown}");
+        say(format_args!("warning: {unknown}"));
     }
     for overlooked in &found.overlooked {
-        eprintln!("warning: {overlooked}");
+        say(format_args!("warning: {overlooked}"));
     }
     // One that cannot be read is no mistake of the configuration: `models list` says what is wrong.
     let models: Vec<_> = found
@@ -34,12 +32,12 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
         .filter_map(|entry| catalog::load(entry, &resolved.config.models.vault).ok())
         .collect();
     for short in short_series(&resolved, models.iter().map(|model| &**model.spec()))? {
-        eprintln!("warning: {short}");
+        say(format_args!("warning: {short}"));
     }
     if args.json {
         print_json(&resolved.to_json())?;
     } else {
-        io::stdout().write_all(resolved.to_toml().as_bytes())?;
+        print_text(&resolved.to_toml())?;
     }
     Ok(())
 }

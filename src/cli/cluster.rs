@@ -3,7 +3,7 @@
 //! Restarts nothing: it says when a node has ended, and ends when none is left. Nodes get what is theirs through the
 //! environment, the secret included: an argument would be there for everybody to read.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -14,7 +14,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::options::{ConfigArgs, ModelsArgs};
-use super::{CliError, print_json};
+use super::{CliError, print_json, print_line, say};
 use crate::config::{NodeEntry, RoleChoice};
 use crate::node;
 
@@ -201,16 +201,15 @@ impl Cluster {
         let name = entry.name.to_string();
         self.running.push(Running { entry, child, url: None, sees: Vec::new(), ended: false });
         let events = events.clone();
-        // Not `eprintln!`: the terminal may be gone, which is what a hangup says.
-        let say = move |line: &str| drop(writeln!(io::stderr().lock(), "{name}: {line}"));
-        let log = say.clone();
+        let log = move |line: &str| say(format_args!("{name}: {line}"));
+        let other = log.clone();
         let ready = move |line: &str| match line.split_once(' ') {
             Some(("ready", url)) => drop(events.send(Event::Ready { at, url: url.to_owned() })),
             Some(("members", names)) => {
                 let names = names.split(' ').map(str::to_owned).collect();
                 drop(events.send(Event::Members { at, names }));
             }
-            _ => say(line),
+            _ => other(line),
         };
         thread::Builder::new().name("stdout".to_owned()).spawn(move || each_line(stdout, ready))?;
         thread::Builder::new().name("stderr".to_owned()).spawn(move || each_line(stderr, log))?;
@@ -249,9 +248,7 @@ impl Cluster {
                 Ok(Event::Ready { at, url }) => {
                     let node = &mut self.running[at];
                     if !json {
-                        let mut out = io::stdout().lock();
-                        writeln!(out, "ready {url} {} {}", node.entry.name, node.entry.region)?;
-                        out.flush()?;
+                        print_line(format_args!("ready {url} {} {}", node.entry.name, node.entry.region))?;
                     }
                     node.url = Some(url);
                     if self.running.iter().all(|node| node.url.is_some()) {
@@ -283,9 +280,7 @@ impl Cluster {
             };
             print_json(&self.running.iter().map(view).collect())
         } else {
-            let mut out = io::stdout().lock();
-            writeln!(out, "cluster ready {} nodes", self.running.len())?;
-            out.flush()
+            print_line(format_args!("cluster ready {} nodes", self.running.len()))
         }
     }
 
@@ -309,7 +304,7 @@ impl Cluster {
         for node in self.running.iter_mut().filter(|node| !node.ended) {
             if let Some(status) = node.child.try_wait()? {
                 (node.ended, some) = (true, true);
-                eprintln!("{} ended: {status}", node.entry.name);
+                say(format_args!("{} ended: {status}", node.entry.name));
             }
         }
         Ok(some)
@@ -324,7 +319,8 @@ impl Cluster {
 
     /// Asks every node to stop, and kills those that have not done so in time.
     fn stop(mut self, signal: &'static str) -> Result<(), CliError> {
-        eprintln!("{signal}: stopping {} nodes", self.running.iter().filter(|node| !node.ended).count());
+        let left = self.running.iter().filter(|node| !node.ended).count();
+        say(format_args!("{signal}: stopping {left} nodes"));
         for node in self.running.iter().filter(|node| !node.ended) {
             send(&node.child, libc::SIGTERM);
         }

@@ -14,7 +14,7 @@ use peregrine_shaders::place::{ENSEMBLE, MODEL, NATIVE, PARTS};
 use serde_json::{Value, json};
 
 use super::options::{ConfigArgs, ModelsArgs, vault};
-use super::{CliError, print_json};
+use super::{CliError, print_json, print_line};
 use crate::catalog::{self, Entry};
 use crate::sealed::{SIGNATURE, Vault, sealed_name};
 
@@ -79,7 +79,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CliError> {
     if args.json {
         print_json(&json!({ "model": name, "dir": target }))?;
     } else {
-        println!("{name} is now in {}", target.display());
+        print_line(format_args!("{name} is now in {}", target.display()))?;
     }
     Ok(())
 }

@@ -26,12 +26,12 @@ mod tune;
 mod verify;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use error::CliError;
-use print::{print_json, print_table};
+use print::{print_json, print_line, print_table, print_text, say};
 
 use crate::config;
 
@@ -98,7 +98,7 @@ where
         // Whoever reads our answer has seen enough of it, e.g. `| head`.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            say(&error);
             error.code()
         }
     }
@@ -117,7 +117,7 @@ fn dispatch(verb: Verb) -> Result<(), CliError> {
         Verb::Forecast(args) => forecast::run(args),
         Verb::Bench(args) => bench::run(*args),
         Verb::Top(args) => top::run(args),
-        Verb::Schema => Ok(io::stdout().write_all(config::schema().as_bytes())?),
+        Verb::Schema => Ok(print_text(&config::schema())?),
     }
 }
 
@@ -147,5 +147,9 @@ mod tests {
             assert_eq!(run(wrong), ExitCode::from(2), "{wrong:?}");
         }
         assert_eq!(run(["peregrine", "check", "--config", "/no/such.toml"]), ExitCode::from(2));
+        let simulate = ["peregrine", "scaler", "simulate", "--trace", "configs/traces/trading-week.csv"];
+        for wrong in [["--fixed", "99"], ["--group", "nobody"]] {
+            assert_eq!(run(simulate.iter().chain(&wrong)), ExitCode::from(2), "{wrong:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use peregrine_shaders::{Forecaster, LoadError};
 use serde_json::json;
 
 use super::options::{ConfigArgs, ModelsArgs};
-use super::{CliError, import, print_json, print_table, score, seal, tune, verify};
+use super::{CliError, import, print_json, print_table, say, score, seal, tune, verify};
 use crate::catalog::{self, CatalogError, Entry};
 
 #[derive(Debug, Subcommand)]
@@ -54,7 +54,7 @@ pub(super) fn run(verb: ModelsVerb) -> Result<(), CliError> {
 /// Says on stderr which folders of these repositories are not read although a model lies in them.
 pub(super) fn warn_of_overlooked<P: AsRef<Path>>(repositories: &[P]) -> Result<(), CatalogError> {
     for overlooked in catalog::overlooked(repositories)? {
-        eprintln!("{overlooked}");
+        say(overlooked);
     }
     Ok(())
 }

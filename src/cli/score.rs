@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::forecast::find;
 use super::options::{ConfigArgs, ModelsArgs, vault};
-use super::{CliError, print_json, print_table};
+use super::{CliError, print_json, print_table, say};
 use crate::backends;
 use crate::catalog;
 use crate::config::BackendChoice;
@@ -119,7 +119,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     let panel = Panel::read(input, &args.column, &Vec::from_iter(exogenous))
         .map_err(|source| ScoreFailure::Table { file: file(), source })?;
     if let Some(warning) = warning_of(panel.gaps()) {
-        eprintln!("{}: {warning}", args.input.display());
+        say(format_args!("{}: {warning}", args.input.display()));
     }
     let mut executor = backends::open(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let board = score::score(&panel, args.holdout, &candidates, executor.as_mut())
@@ -129,7 +129,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<(), CliError> {
     } else {
         print_table(&table(&board))?;
         for horizon in &board.horizons_without_har {
-            eprintln!("HAR cannot be fitted {horizon} steps ahead: its regressors are collinear");
+            say(format_args!("HAR cannot be fitted {horizon} steps ahead: its regressors are collinear"));
         }
     }
     Ok(())

@@ -1,14 +1,13 @@
 //! `peregrine models encrypt | sign`.
 
 use std::env;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::options::vault;
-use super::{CliError, print_json};
+use super::{CliError, print_json, print_text};
 use crate::catalog::{self, Entry};
 use crate::sealed::{self, ModelKey, SIGNING, SealFailure, VARIABLE, signer_of};
 
@@ -89,7 +88,7 @@ impl Sealed {
         if as_json {
             print_json(&self.json())?;
         } else {
-            io::stdout().lock().write_all(self.text().as_bytes())?;
+            print_text(&self.text())?;
         }
         self.outcome()
     }

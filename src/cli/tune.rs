@@ -10,7 +10,7 @@ use peregrine_shaders::{Executor, Plan};
 use serde_json::{Value, json};
 
 use super::options::{ConfigArgs, ModelsArgs};
-use super::{CliError, print_json, print_table};
+use super::{CliError, print_json, print_line, print_table, say};
 use crate::backends::{self, Tuner};
 use crate::catalog;
 use crate::config::BackendChoice;
@@ -52,7 +52,7 @@ pub(super) fn run(args: TuneArgs) -> Result<(), CliError> {
                 plans.extend(halved.iter().flat_map(|model| model.plans().cloned()));
             }
             // As a node does, whose other models are served.
-            Err(error) => eprintln!("{}: {error}", entry.name),
+            Err(error) => say(format_args!("{}: {error}", entry.name)),
         }
     }
     if plans.is_empty() {
@@ -60,7 +60,7 @@ pub(super) fn run(args: TuneArgs) -> Result<(), CliError> {
     }
     let Tuner { mut executor, folder } = backends::open_tuner(&config.backend)?;
     if folder.is_none() {
-        eprintln!("nothing will be kept: backend.kernel_cache names no folder");
+        say("nothing will be kept: backend.kernel_cache names no folder");
     }
     let tuned = executor.tune(&plans, Duration::from_secs_f64(args.seconds));
     let tuned = tuned.map_err(|error| CliError::Reported(format!("{}: {error}", executor.device())))?;
@@ -80,8 +80,7 @@ pub(super) fn run(args: TuneArgs) -> Result<(), CliError> {
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(tuned.choices.iter().filter(|choice| !choice.micros.is_empty()).map(cells));
     print_table(&rows)?;
-    println!("{}", summary(executor.device(), &tuned));
-    Ok(())
+    Ok(print_line(summary(executor.device(), &tuned))?)
 }
 
 fn summary(device: &str, tuned: &Tuned) -> String {

@@ -12,7 +12,7 @@ use super::report::{
     window_json,
 };
 use super::{CliError, Plan, bar, of_key};
-use crate::cli::{print_json, print_table};
+use crate::cli::{print_json, print_line, print_table};
 
 /// One of the two: its windows in order, and all that failed.
 struct Part<'a> {
@@ -113,8 +113,8 @@ fn print(plan: &Plan, parts: &[Part<'_>; 2]) -> Result<(), CliError> {
         print_json(&body)?;
     } else {
         print_table(&table(plan, parts, [&whole_a, &whole_b], &ratios))?;
-        println!("{verdict}");
-        print_awake(plan);
+        print_line(verdict)?;
+        print_awake(plan)?;
     }
     for (window, part) in [(&whole_a, a), (&whole_b, b)] {
         outcome([(window, &part.failures)].into_iter())?;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::report::{described, failures_json, failures_text, millis, print_awake, spread_json, wrong_count};
 use super::{CliError, Plan, of_usage};
-use crate::cli::{print_json, print_table};
+use crate::cli::{print_json, print_line, print_table};
 
 pub(super) fn run(plan: &Plan) -> Result<(), CliError> {
     // What is learned first, e.g. by a server's allocator, is not how it goes on.
@@ -46,12 +46,12 @@ pub(super) fn run(plan: &Plan) -> Result<(), CliError> {
             row
         }));
         print_table(&rows)?;
-        println!(
+        print_line(format_args!(
             "{answered} requests one after the other, {} of them without the server's share, failed: {}",
             seen.untold,
             failures_text(&seen.failures)
-        );
-        print_awake(plan);
+        ))?;
+        print_awake(plan)?;
     }
     match (answered, wrong_count(&seen.failures)) {
         (0, _) => Err(CliError::Reported("no request was answered".to_owned())),

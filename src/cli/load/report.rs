@@ -1,5 +1,6 @@
 //! What is printed of a load: a table and a verdict, JSON, or rows of CSV.
 
+use std::io;
 use std::time::Duration;
 
 use peregrine_load::recorder::{Spread, Window};
@@ -9,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::measure::{Failures, Measured, name};
 use super::{CliError, Plan};
-use crate::cli::{print_json, print_table};
+use crate::cli::{print_json, print_line, print_table};
 
 /// A thread of the generator that was busy for more of the time was at its limit…
 const BUSY_MAX: f64 = 0.9;
@@ -29,8 +30,8 @@ pub(super) fn print(plan: &Plan, levels: &[Measured]) -> Result<(), CliError> {
         print_json(&body)?;
     } else {
         print_table(&table(plan, levels))?;
-        println!("{verdict}");
-        print_awake(plan);
+        print_line(verdict)?;
+        print_awake(plan)?;
     }
     outcome(levels.iter().map(|level| (&level.figures, &level.failures)))
 }
@@ -50,10 +51,11 @@ pub(super) fn outcome<'a>(parts: impl Iterator<Item = (&'a Window, &'a Failures)
 }
 
 /// Says what the figures are without, where that is so.
-pub(super) fn print_awake(plan: &Plan) {
-    if plan.target.busy_poll {
-        println!("the generator stayed awake (--busy-poll): no wake-up of a client is in these figures");
+pub(super) fn print_awake(plan: &Plan) -> io::Result<()> {
+    if !plan.target.busy_poll {
+        return Ok(());
     }
+    print_line("the generator stayed awake (--busy-poll): no wake-up of a client is in these figures")
 }
 
 /// What was asked of whom.
