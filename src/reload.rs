@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::config::{Config, ConfigError, Resolved, key_of, resolve};
 
-/// Makes a prepared change happen. Dropped instead, nothing has happened.
-pub type Staged = Box<dyn FnOnce() + Send>;
+/// Makes a prepared change happen, and says whether what was read from files of the room's own is another now. Dropped
+/// instead, nothing has happened.
+pub type Staged = Box<dyn FnOnce() -> bool + Send>;
 
 /// A part of the node that uses the configuration while it runs.
 pub trait Room: Send + Sync {
@@ -138,13 +139,15 @@ impl Reload {
         make: impl FnOnce(&Resolved) -> Result<Resolved, ConfigError>,
     ) -> Result<Vec<String>, ReloadRefused> {
         let mut current = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = make(&current).map_err(ReloadRefused::from).and_then(|next| {
+        let result = make(&current).map_err(ReloadRefused::from).and_then(|mut next| {
+            // No key of it can have changed, and that of a node whose scaler starts machines beside it is in no file.
+            next.config.cluster.clone_from(&current.config.cluster);
             let changed = self.apply(&current, &next)?;
             *current = next;
             Ok(changed)
         });
         let outcome = match &result {
-            Ok(changed) if changed.is_empty() => Outcome::Unchanged,
+            Ok((changed, false)) if changed.is_empty() => Outcome::Unchanged,
             Ok(_) => Outcome::Applied,
             Err(ReloadRefused::Invalid(_)) => Outcome::Invalid,
             Err(ReloadRefused::Fixed { .. }) => Outcome::Fixed,
@@ -152,14 +155,16 @@ impl Reload {
         };
         self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
         match &result {
-            Ok(changed) => tracing::info!(outcome = outcome.name(), ?changed, "configuration reloaded"),
+            Ok((changed, files)) => {
+                tracing::info!(files, outcome = outcome.name(), ?changed, "configuration reloaded")
+            }
             Err(error) => tracing::warn!(outcome = outcome.name(), %error, "configuration not reloaded"),
         }
-        result
+        result.map(|(changed, _)| changed)
     }
 
-    /// The keys that are different now.
-    fn apply(&self, current: &Resolved, next: &Resolved) -> Result<Vec<String>, ReloadRefused> {
+    /// The keys that are different now, and whether files of a room's own are.
+    fn apply(&self, current: &Resolved, next: &Resolved) -> Result<(Vec<String>, bool), ReloadRefused> {
         let changed = current.differences(next);
         let fixed: Vec<String> =
             changed.iter().filter(|path| !is_live(path)).map(|path| key_of(path)).collect();
@@ -172,10 +177,8 @@ impl Reload {
             let veto = |reason| ReloadRefused::Veto { room: room.name(), reason };
             staged.push(room.prepare(&config).map_err(veto)?);
         }
-        for commit in staged {
-            commit();
-        }
-        Ok(changed.iter().map(|path| key_of(path)).collect())
+        let files = staged.into_iter().fold(false, |files, commit| commit() || files);
+        Ok((changed.iter().map(|path| key_of(path)).collect(), files))
     }
 }
 
@@ -212,7 +215,10 @@ impl Current {
     /// To be committed.
     pub(crate) fn stage(&self, next: &Arc<Config>) -> Staged {
         let (current, next) = (self.clone(), Arc::clone(next));
-        Box::new(move || *current.0.write().unwrap_or_else(PoisonError::into_inner) = next)
+        Box::new(move || {
+            *current.0.write().unwrap_or_else(PoisonError::into_inner) = next;
+            false
+        })
     }
 }
 
@@ -238,6 +244,7 @@ mod tests {
             let commits = Arc::clone(&self.0);
             Ok(Box::new(move || {
                 commits.fetch_add(1, Ordering::Relaxed);
+                false
             }))
         }
     }
@@ -299,6 +306,65 @@ mod tests {
         file.write_all(b"routing.ocean_rtt = \"90ms\"\n").unwrap();
         assert_eq!(reload.reread().unwrap(), ["deadline.max", "routing.ocean_rtt", "server.in_flight_max"]);
         assert_eq!(reload.to_json()["deadline.max"]["value"], "60s");
+    }
+
+    #[test]
+    fn other_files_of_a_room_are_a_change_though_no_key_is() {
+        /// Reads a file that is another one each second time.
+        struct File(Arc<AtomicU64>);
+
+        impl Room for File {
+            fn name(&self) -> &'static str {
+                "file"
+            }
+
+            fn reads_files(&self) -> bool {
+                true
+            }
+
+            fn prepare(&self, _: &Arc<Config>) -> Result<Staged, String> {
+                let reads = Arc::clone(&self.0);
+                Ok(Box::new(move || reads.fetch_add(1, Ordering::Relaxed) % 2 == 1))
+            }
+        }
+
+        let reload = Reload::new(resolve(&Sources::default()).unwrap(), vec![Box::new(File(Arc::default()))]);
+        for counted in [(1, 0), (1, 1), (2, 1)] {
+            assert_eq!(reload.reread().unwrap(), [""; 0]);
+            assert_eq!((reload.count(Outcome::Unchanged), reload.count(Outcome::Applied)), counted);
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_no_file_speaks_of_outlives_a_reload() {
+        /// The configuration that it was asked to work by.
+        struct Last(Arc<Mutex<Option<Arc<Config>>>>);
+
+        impl Room for Last {
+            fn name(&self) -> &'static str {
+                "last"
+            }
+
+            fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
+                let (last, next) = (Arc::clone(&self.0), Arc::clone(next));
+                Ok(Box::new(move || {
+                    *last.lock().unwrap() = Some(next);
+                    false
+                }))
+            }
+        }
+
+        let mut resolved = resolve(&Sources::default()).unwrap();
+        let other = "[cluster]\nlisten = \"127.0.0.1:1\"\nsecret = \"0123456789abcdef\"\n";
+        let home = resolved.over(other).unwrap().config.cluster;
+        resolved.config.cluster.clone_from(&home);
+        let last = Arc::default();
+        let reload = Reload::new(resolved, vec![Box::new(Last(Arc::clone(&last)))]);
+        let seen = || last.lock().unwrap().clone().unwrap().cluster.clone();
+        reload.post("deadline.max = \"30s\"").unwrap();
+        assert!(home.is_some() && seen() == home);
+        reload.reread().unwrap();
+        assert_eq!(seen(), home);
     }
 
     #[test]

@@ -11,6 +11,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use peregrine::reload::Outcome;
+
 use crate::harness::{TEXT, TestNode, masked};
 
 /// An authority, and the files of a node that it vouches for.
@@ -152,7 +154,10 @@ fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
     assert!(first > 0.0);
     let year = 365.0 * 86_400.0;
     authority.vouch_until(2042);
+    let applied = || node.node.reload.count(Outcome::Applied);
+    assert_eq!(applied(), 0);
     node.node.reload.reread().expect("a good certificate");
+    assert_eq!(applied(), 1);
     let second = left(&metrics());
     assert!((second - first - 2.0 * year).abs() < 3.0 * 86_400.0, "{first} {second}");
     let stranger = KeyPair::generate().expect("a key").serialize_pem();

@@ -26,7 +26,7 @@ pub(crate) use loops::Loops;
 pub(crate) use payload::Origin;
 pub(crate) use prometheus::rules_file;
 pub(crate) use webhook::Teller;
-use webhook::{Target, target};
+use webhook::{FILE_KEY, Target, target};
 
 use crate::config::{AlertsConfig, Config};
 use crate::reload::{Room, Staged};
@@ -66,7 +66,7 @@ impl Alerts {
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> Result<Arc<Self>, String> {
-        let target = target(config)?;
+        let target = target(config).map_err(|error| format!("{FILE_KEY}: {error}"))?;
         let teller = Teller::start(origin, target, clock, seed).map_err(|error| error.to_string())?;
         Ok(Arc::new(Self {
             engine: Mutex::new(Engine::new(config.rules.clone(), config.repeat_every)),
@@ -159,15 +159,16 @@ impl Room for AlertsRoom {
     }
 
     fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
-        let target: Option<Target> = target(&next.alerts)?;
+        let target: Option<Target> = target(&next.alerts).map_err(|error| format!("{FILE_KEY}: {error}"))?;
         let (alerts, clock, next) = (Arc::clone(&self.alerts), Arc::clone(&self.clock), Arc::clone(next));
         Ok(Box::new(move || {
             let AlertsConfig { rules, repeat_every, evaluate_every, .. } = &next.alerts;
             *alerts.every.lock() = *evaluate_every;
-            alerts.teller.redirect(target);
+            let is_other = alerts.teller.redirect(target);
             let at = Moment { now: clock.now(), wall: clock.wall() };
             let ended = alerts.engine.lock().replace(rules.clone(), *repeat_every, at);
             alerts.tell(ended);
+            is_other
         }))
     }
 }

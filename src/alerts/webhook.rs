@@ -16,10 +16,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::payload::{self, Origin};
-use crate::config::{AlertsConfig, Secret, Webhook, is_webhook};
+use crate::config::{AlertsConfig, Secret, Webhook, is_http_url};
 use crate::outbound;
 
-/// Of a file that holds a URL.
+/// Which file holds a URL.
+pub(super) const FILE_KEY: &str = "alerts.webhook_file";
+/// Of that file.
 const FILE_BYTES_MAX: u64 = 4096;
 /// Of the head of an answer; its body is not read.
 const ANSWER_BYTES_MAX: usize = 16 << 10;
@@ -31,7 +33,7 @@ pub(super) struct Target {
     within: Duration,
 }
 
-/// Who is told by this configuration; `None`: nobody. Reads a file.
+/// Who is told by this configuration; `None`: nobody. Reads a file, of which [`FILE_KEY`] is the key.
 pub(super) fn target(config: &AlertsConfig) -> Result<Option<Target>, String> {
     let url = match &config.webhook {
         Webhook::None => return Ok(None),
@@ -39,10 +41,10 @@ pub(super) fn target(config: &AlertsConfig) -> Result<Option<Target>, String> {
         Webhook::File(file) => {
             let mut text = String::new();
             let read = File::open(file).and_then(|open| open.take(FILE_BYTES_MAX).read_to_string(&mut text));
-            read.map_err(|error| format!("alerts.webhook_file: {}: {error}", file.display()))?;
+            read.map_err(|error| format!("{}: {error}", file.display()))?;
             let url = text.trim();
-            if !is_webhook(url) {
-                return Err(format!("alerts.webhook_file: {} holds no URL", file.display()));
+            if !is_http_url(url) {
+                return Err(format!("{} holds no URL", file.display()));
             }
             Secret::from(url.to_owned())
         }
@@ -91,11 +93,11 @@ impl Teller {
         }
     }
 
-    /// Somebody else is told from now on, also what still waits.
-    pub(super) fn redirect(&self, target: Option<Target>) {
+    /// Somebody else is told from now on, also what still waits. `false`: it is the same as before.
+    pub(super) fn redirect(&self, target: Option<Target>) -> bool {
         let mut state = self.shared.state.lock();
         if state.target == target {
-            return;
+            return false;
         }
         match target {
             Some(_) => state.outbox.redirect(),
@@ -103,6 +105,7 @@ impl Teller {
         }
         state.target = target;
         self.shared.changed.notify_all();
+        true
     }
 
     pub(super) fn counts(&self) -> (DeliveryCounts, usize) {

@@ -65,6 +65,7 @@ impl Room for LogRoom {
             if let Err(error) = handle.reload(filter) {
                 tracing::warn!(%error, "another log is in use: its filter stays");
             }
+            false
         }))
     }
 }

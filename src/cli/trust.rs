@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::CliError;
 use crate::client::{Node, key_of_environment};
+use crate::config::is_http_url;
 
 #[derive(Debug, Default, Args)]
 pub(super) struct AccessArgs {
@@ -85,11 +85,7 @@ pub(super) fn shown_key(written: Option<&str>) -> Result<Option<String>, CliErro
 
 /// What `--url` may say: a node, or where a proxy has put it.
 pub(super) fn node_url(written: &str) -> Result<String, String> {
-    let url: Option<Uri> = written.parse().ok();
-    let is_one = url.is_some_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty())
-    });
-    if is_one {
+    if is_http_url(written) {
         Ok(written.to_owned())
     } else {
         Err("wants http://HOST:PORT or https://HOST:PORT".to_owned())
@@ -131,6 +127,8 @@ mod tests {
             "127.0.0.1:8080",
             "localhost:8080",
             "http://",
+            "http://127.0.0.1:99999",
+            "http://127.0.0.1:0",
             "ftp://desk.example",
             "http:/desk",
             "/v1",

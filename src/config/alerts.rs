@@ -182,12 +182,20 @@ pub enum Webhook {
     File(PathBuf),
 }
 
-/// Whether events can be posted to it: http or https, and a host.
+/// Whether it is an address of HTTP: its scheme, a host, and a port if one is named.
 #[must_use]
-pub fn is_webhook(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
-        && url.bytes().all(|byte| byte.is_ascii_graphic())
+pub fn is_http_url(url: &str) -> bool {
+    let parsed: Option<ureq::http::Uri> = url.parse().ok();
+    parsed.is_some_and(|parsed| {
+        let has_scheme = matches!(parsed.scheme_str(), Some("http" | "https"));
+        let has_host = parsed.host().is_some_and(|host| !host.is_empty());
+        // A port that is none would be the scheme's.
+        let asks_port = parsed.authority().is_some_and(|authority| {
+            let behind = authority.as_str().rsplit('@').next().unwrap_or_default();
+            behind.rsplit(']').next().is_some_and(|rest| rest.contains(':'))
+        });
+        has_scheme && has_host && (!asks_port || parsed.port_u16().is_some_and(|port| port > 0))
+    })
 }
 
 impl Checker<'_> {
@@ -221,7 +229,7 @@ impl Checker<'_> {
                 None
             }
             // Never repeats what was written: a token may be in it.
-            (text, None) if !is_webhook(text) => {
+            (text, None) if !is_http_url(text) => {
                 self.mistake("alerts.webhook", "is not a URL such as https://desk.example/hook".to_owned());
                 None
             }
@@ -409,8 +417,21 @@ mod tests {
             "alerts.webhook_file = \"/no/file\"\n",
             &["FILE:1:23: alerts.webhook_file: there is no file `/no/file`"],
         );
-        for wrong in ["http://", "http:///x", "https://a b", "desk.example"] {
-            assert!(!is_webhook(wrong), "{wrong}");
+        for good in ["http://[::1]:9/x", "https://user:word@desk.example/x?y=z", "http://desk.example:65535"]
+        {
+            assert!(is_http_url(good), "{good}");
+        }
+        for wrong in [
+            "http://",
+            "http:///x",
+            "https://a b",
+            "desk.example",
+            "http://a:99999/x",
+            "http://a:0/x",
+            "http://:80/x",
+            "http://[::1]:x/",
+        ] {
+            assert!(!is_http_url(wrong), "{wrong}");
         }
     }
 

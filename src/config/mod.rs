@@ -45,7 +45,7 @@ use std::collections::BTreeMap;
 
 use peregrine_runtime::Region;
 
-pub use alerts::{AlertsConfig, Webhook, is_webhook};
+pub use alerts::{AlertsConfig, Webhook, is_http_url};
 pub use audit::{AuditConfig, FailureChoice, SurvivesChoice};
 pub use backend::{BackendConfig, KernelCache};
 pub use batching::BatchingConfig;

@@ -133,7 +133,7 @@ impl Checker<'_> {
             self.mistake(KEY, "only http/protobuf is spoken here".to_owned());
             return None;
         }
-        let fits = super::is_webhook(&url) && url.len() <= 2048 && !url.contains(['?', '#']);
+        let fits = super::is_http_url(&url) && url.len() <= 2048 && !url.contains(['?', '#']);
         let url = self
             .require(fits.then_some(url), KEY, || "is not a URL such as http://localhost:4318".to_owned())?;
         if is_whole || url.ends_with(PATH) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peregrine_actors::System;
 
 use crate::cluster;
-use crate::config::{Config, Holding};
+use crate::config::{Config, Holding, key_of};
 use crate::reload::{Current, Room, Staged};
 
 /// What requests are read by: limits, deadlines, the default model and the columns of the data.
@@ -28,15 +28,17 @@ impl Room for GatewayRoom {
             && next.holding(default) != Holding::No
             && self.system.find(default, None).is_err()
         {
-            return Err(format!("model `{default}` is not served"));
+            return Err(format!("models.default: model `{default}` is not served"));
         }
         let known = |column: &&String| self.columns.is_empty() || self.columns.contains(*column);
-        let new = [&next.data.column].into_iter().chain(next.data.columns.values());
+        let key = |model: &String| key_of(&["data", "columns", model]);
+        let of_models = next.data.columns.iter().map(|(model, column)| (key(model), column));
+        let mut new = [("data.column".to_owned(), &next.data.column)].into_iter().chain(of_models);
         let was = |column: &&String| {
             now.data.column == **column || now.data.columns.values().any(|known| known == *column)
         };
-        if let Some(column) = new.into_iter().find(|column| !known(column) && !was(column)) {
-            return Err(format!("the data have no column `{column}`"));
+        if let Some((key, column)) = new.find(|(_, column)| !known(column) && !was(column)) {
+            return Err(format!("{key}: the data have no column `{column}`"));
         }
         Ok(self.current.stage(next))
     }
@@ -57,6 +59,7 @@ impl Room for RoutingRoom {
         // A node that is alone asks nobody.
         Ok(Box::new(move || {
             system.set_routing(routing);
+            false
         }))
     }
 }

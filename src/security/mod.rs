@@ -30,6 +30,7 @@ use crate::config::{Config, SecurityConfig};
 use crate::reload::{Room, Staged};
 pub(crate) use calendar::{Civil, rfc3339};
 pub(crate) use key::{KeyHash, NewKey};
+use keys::Key;
 pub(crate) use keys::{BadKeys, expiry, is_name, parse as parse_keys};
 use limit::Table;
 use own_name::own_names;
@@ -211,19 +212,22 @@ fn household(ip: IpAddr) -> IpAddr {
 }
 
 fn read(config: &SecurityConfig) -> Result<Rules, KeysError> {
-    let bad = |file: &Path, reason: String| KeysError::Bad { file: file.to_owned(), reason };
-    let keys = match &config.keys {
-        None => Vec::new(),
-        Some(file) => parse_keys(&text(file)?).map_err(|error: BadKeys| bad(file, error.to_string()))?,
-    };
-    let issuer = match &config.tokens {
-        None => None,
-        Some(tokens) => {
-            let issuer = Issuer::new(tokens, &text(&tokens.jwks)?);
-            Some(Arc::new(issuer.map_err(|error| bad(&tokens.jwks, error.to_string()))?))
-        }
-    };
-    Ok(Rules::new(config, keys, issuer).on_machine(own_names()))
+    Ok(Rules::new(config, keys_of(config)?, issuer_of(config)?).on_machine(own_names()))
+}
+
+fn keys_of(config: &SecurityConfig) -> Result<Vec<Key>, KeysError> {
+    let Some(file) = &config.keys else { return Ok(Vec::new()) };
+    parse_keys(&text(file)?).map_err(|error: BadKeys| bad(file, error.to_string()))
+}
+
+fn issuer_of(config: &SecurityConfig) -> Result<Option<Arc<Issuer>>, KeysError> {
+    let Some(tokens) = &config.tokens else { return Ok(None) };
+    let issuer = Issuer::new(tokens, &text(&tokens.jwks)?);
+    issuer.map(|issuer| Some(Arc::new(issuer))).map_err(|error| bad(&tokens.jwks, error.to_string()))
+}
+
+fn bad(file: &Path, reason: String) -> KeysError {
+    KeysError::Bad { file: file.to_owned(), reason }
 }
 
 fn text(file: &Path) -> Result<String, KeysError> {
@@ -256,9 +260,11 @@ impl Room for SecurityRoom {
         let security = Arc::clone(&self.0);
         Ok(Box::new(move || {
             let was = std::mem::replace(&mut *security.rules.write(), Arc::clone(&rules));
-            if was != rules {
+            let is_other = was != rules;
+            if is_other {
                 tracing::info!(keys = rules.keys().len(), "rules of access replaced");
             }
+            is_other
         }))
     }
 }

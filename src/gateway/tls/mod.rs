@@ -152,14 +152,16 @@ impl Room for TlsRoom {
 
     fn prepare(&self, next: &Arc<Config>) -> Result<Staged, String> {
         // Whether there is TLS at all is fixed while the node runs.
-        let Some(config) = &next.server.tls else { return Ok(Box::new(|| {})) };
+        let Some(config) = &next.server.tls else { return Ok(Box::new(|| false)) };
         let shown = read(config).map_err(|error| error.to_string())?;
         let tls = Arc::clone(&self.0);
         Ok(Box::new(move || {
             let was = std::mem::replace(&mut *tls.shown.write(), shown);
-            if was.key.cert != tls.shown.read().key.cert {
+            let is_other = was.key.cert != tls.shown.read().key.cert;
+            if is_other {
                 tracing::info!("certificate replaced");
             }
+            is_other
         }))
     }
 }
