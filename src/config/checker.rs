@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::layers::{Leaves, path_of};
+use super::layers::{Leaves, origin_of, path_of};
 use super::units::WrittenDuration;
 use super::{Mistake, Origin};
 
@@ -47,15 +47,7 @@ impl Checker<'_> {
     }
 
     pub(super) fn origin(&self, key: &str) -> Origin {
-        let path = path_of(key);
-        let below = || self.leaves.range(path.clone()..).next().filter(|(at, _)| at.starts_with(&path));
-        let beside = || {
-            let section = &path[..path.len().saturating_sub(1)];
-            self.leaves.range(section.to_vec()..).next().filter(|(at, _)| at.starts_with(section))
-        };
-        // A key that is not there is missing where its section is.
-        let leaf = self.leaves.get(&path).or_else(|| Some(below().or_else(beside)?.1));
-        leaf.map_or(Origin::BuiltIn { line: 1, column: 1 }, |leaf| leaf.origin.clone())
+        origin_of(self.leaves, key)
     }
 
     pub(super) fn replace(&mut self, key: &str, value: Value, origin: Option<Origin>) {

@@ -200,7 +200,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for NumberedVisitor<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut numbered = BTreeMap::new();
         while let Some(key) = entries.next_key::<String>()? {
-            let at = key.parse().map_err(|_| A::Error::custom(format_args!("`{key}` is no position")))?;
+            let at = key.parse().map_err(|_| {
+                A::Error::custom(format_args!("`{key}` is no position: an entry begins with [[nodes]]"))
+            })?;
             numbered.insert(at, entries.next_value()?);
         }
         Ok(Numbered(numbered))

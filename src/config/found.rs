@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use peregrine_shaders::ModelSpec;
 
-use super::layers::{key_of, path_of};
+use super::layers::{key_of, origin_of, path_of};
 use super::{Mistake, Origin, Resolved};
 
 impl Resolved {
@@ -27,9 +27,7 @@ impl Resolved {
     /// That the value of a key does not fit what it names.
     #[must_use]
     pub(crate) fn mistake(&self, key: &str, message: String) -> Mistake {
-        let origin = self.leaves().get(&path_of(key)).map(|leaf| leaf.origin.clone());
-        let origin = origin.unwrap_or(Origin::BuiltIn { line: 1, column: 1 });
-        Mistake { origin, key: key.to_owned(), message }
+        Mistake { origin: origin_of(self.leaves(), key), key: key.to_owned(), message }
     }
 
     /// Whether the replayed column has a name of its own.

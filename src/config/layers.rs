@@ -344,21 +344,28 @@ fn misfit(path: &[String], value: &Value) -> Option<Misfit> {
         let message = "invalid type: list, expected a table".to_owned();
         return misfit(path, &Value::Table(Table::new())).or(Some(Misfit { depth: None, message }));
     }
-    let alone = path
-        .iter()
-        .rev()
-        .fold(value.clone(), |inner, key| Value::Table(Table::from_iter([(key.clone(), inner)])));
-    let error = ConfigFile::deserialize(alone).err()?;
+    let error = alone(path, value).err()?;
     let message = error.message().to_owned();
     if message.contains("unit variant, expected string only") && !value.is_str() {
         // Names no word: told as if it had been one that is not known.
         return misfit(path, &Value::String(value.to_string()));
     }
     let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-    let depth = unknown.and_then(|name| path.iter().position(|key| key == name));
+    // The name may be one of a known key above it, as in `log.log`.
+    let is_unknown = |at: &usize| {
+        let said = alone(&path[..=*at], &Value::Table(Table::new())).err();
+        said.is_some_and(|error| error.message().starts_with(&format!("unknown field `{}`", path[*at])))
+    };
+    let depth = unknown.and_then(|name| (0..path.len()).filter(|at| path[*at] == name).find(is_unknown));
     let plain = [("unknown field", "unknown key"), ("expected usize", "expected a whole number from 0 up")];
     let message = plain.iter().fold(message, |text, (theirs, ours)| text.replace(theirs, ours));
     Some(Misfit { depth, message })
+}
+
+/// A configuration of one value, as far as it goes.
+fn alone(path: &[String], value: &Value) -> Result<ConfigFile, toml::de::Error> {
+    let within = |inner, key: &String| Value::Table(Table::from_iter([(key.clone(), inner)]));
+    ConfigFile::deserialize(path.iter().rev().fold(value.clone(), within))
 }
 
 fn key_until(path: &[String], depth: Option<usize>) -> String {
@@ -390,6 +397,18 @@ pub(super) fn path_of(key: &str) -> Vec<String> {
         value = inner;
     }
     path
+}
+
+/// Where a key was written; one that is not there, where its section was.
+pub(super) fn origin_of(leaves: &Leaves, key: &str) -> Origin {
+    let path = path_of(key);
+    let below = || leaves.range(path.clone()..).next().filter(|(at, _)| at.starts_with(&path));
+    let beside = || {
+        let section = &path[..path.len().saturating_sub(1)];
+        leaves.range(section.to_vec()..).next().filter(|(at, _)| at.starts_with(section))
+    };
+    let leaf = leaves.get(&path).or_else(|| Some(below().or_else(beside)?.1));
+    leaf.map_or(Origin::BuiltIn { line: 1, column: 1 }, |leaf| leaf.origin.clone())
 }
 
 fn push_once(mistakes: &mut Vec<Mistake>, mistake: Mistake) {

@@ -161,6 +161,11 @@ impl Checker<'_> {
             nodes: nodes?,
         };
         self.topology(&config);
+        if let (Some(journal), Some(audit)) = (&config.journal, &config.audit)
+            && journal.dir == audit.dir
+        {
+            self.mistake("journal.dir", "is audit.dir: each needs a folder of its own".to_owned());
+        }
         Some(config)
     }
 }

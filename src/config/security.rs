@@ -126,22 +126,31 @@ impl Checker<'_> {
         let per_second = self.present("security.requests_per_second", written.requests_per_second);
         let burst = self.within("security.burst", written.burst, 0..=1_000_000_000);
         let origins = self.present("security.cors_origins", written.cors_origins);
-        let (keys, required, anonymous) = (self.file("security.keys", keys?)?, required?, anonymous?);
-        let rate = self.named(Rate::from_written(per_second?, burst?), "security.requests_per_second");
-        let tokens = self.tokens(jwks?, token_issuer?, token_audience?)?;
-        let origins = origins?;
-        for origin in origins.iter().filter(|origin| !is_origin(origin)) {
+        let keys = keys.and_then(|file| self.file("security.keys", file));
+        let rate = per_second.zip(burst).and_then(|(per_second, burst)| {
+            self.named(Rate::from_written(per_second, burst), "security.requests_per_second")
+        });
+        let tokens = jwks.zip(token_issuer.zip(token_audience));
+        let tokens = tokens.and_then(|(jwks, (issuer, audience))| self.tokens(jwks, issuer, audience));
+        for origin in origins.iter().flatten().filter(|origin| !is_origin(origin)) {
             let message = format!("`{origin}` is not an origin such as https://desk.example");
             self.mistake("security.cors_origins", message);
         }
-        if required && keys.is_none() && tokens.is_none() {
+        if required == Some(true) && keys == Some(None) && tokens == Some(None) {
             let message = "there is no file of keys in security.keys, and none in security.jwks".to_owned();
             self.mistake("security.required", message);
         }
-        if anonymous.contains(&Scope::Admin) {
+        if anonymous.iter().flatten().any(|scope| *scope == Scope::Admin) {
             self.mistake("security.anonymous", "`admin` always needs a key".to_owned());
         }
-        Some(SecurityConfig { keys, tokens, required, anonymous, rate: rate?, cors_origins: origins })
+        Some(SecurityConfig {
+            keys: keys?,
+            tokens: tokens?,
+            required: required?,
+            anonymous: anonymous?,
+            rate: rate?,
+            cors_origins: origins?,
+        })
     }
 
     /// `None` only with a mistake.

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::checker::{Checker, DAY};
+use super::layers::key_of;
 use super::units::WrittenDuration;
 
 /// The windows of observations that ticks feed.
@@ -73,16 +74,16 @@ impl Checker<'_> {
         let nodes = self.present("series.nodes", written.nodes);
         let mut steps = Vec::new();
         for (pattern, step) in written.steps.unwrap_or_default() {
-            let key = format!("series.steps.{pattern}");
-            let step = self.time(&key, Some(step), Duration::from_nanos(2)..=DAY * 366)?;
-            steps.push((self.named(Pattern::new(&pattern), &key)?, step));
+            let key = key_of(&["series", "steps", &pattern]);
+            let step = self.time(&key, Some(step), Duration::from_nanos(2)..=DAY * 366);
+            steps.extend(self.named(Pattern::new(&pattern), &key).zip(step));
         }
         steps.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.as_str().len()));
         let mut always = Vec::new();
         for (model, patterns) in written.always.unwrap_or_default() {
             for pattern in patterns {
-                let pattern = self.named(Pattern::new(&pattern), &format!("series.always.{model}"))?;
-                always.push((model.clone(), pattern));
+                let pattern = self.named(Pattern::new(&pattern), &key_of(&["series", "always", &model]));
+                always.extend(pattern.map(|pattern| (model.clone(), pattern)));
             }
         }
         Some(SeriesConfig {

@@ -53,6 +53,12 @@ impl Checker<'_> {
         let bodies =
             self.within("server.bodies_max", written.bodies_max.map(|WrittenSize(n)| n), 1024..=1 << 40);
         let body = self.within("server.body_max", written.body_max.map(|WrittenSize(n)| n), 1024..=1 << 30);
+        if let (Some(body), Some(bodies)) = (body, bodies)
+            && body > bodies
+        {
+            // It would be told to come back later for ever.
+            self.mistake("server.body_max", format!("{body} is more than bodies_max = {bodies}"));
+        }
         let connections = self.within("server.connections_max", written.connections_max, 1..=1_000_000);
         let in_flight = self.within("server.in_flight_max", written.in_flight_max, 1..=1_000_000);
         let header_timeout = self.time("server.header_timeout", written.header_timeout, SECOND / 100..=DAY);
@@ -60,8 +66,9 @@ impl Checker<'_> {
         let drain = self.time("server.drain", written.drain, Duration::ZERO..=DAY);
         let certificate = self.present("server.tls_certificate", written.tls_certificate);
         let key = self.present("server.tls_key", written.tls_key);
-        let certificate = self.file("server.tls_certificate", certificate?)?;
-        let tls = match (certificate, self.file("server.tls_key", key?)?) {
+        let certificate = certificate.and_then(|file| self.file("server.tls_certificate", file));
+        let key = key.and_then(|file| self.file("server.tls_key", file));
+        let tls = match (certificate?, key?) {
             (Some(certificate), Some(key)) => Some(TlsConfig { certificate, key }),
             (None, None) => None,
             (certificate, _) => {

@@ -418,6 +418,63 @@ pub(super) fn check(text: &str, want: &[&str]) {
     assert_eq!(report(text), want);
 }
 
+#[test]
+fn an_unknown_key_that_is_called_like_its_section_is_told_where_it_is() {
+    for (text, place) in
+        [("\n[log]\nlog = 1", "FILE:3:1: log.log: "), ("\n[placement.x]\nx = 1", "FILE:3:1: placement.x.x: ")]
+    {
+        let said = report(text);
+        assert!(said.len() == 1 && said[0].starts_with(place), "{said:?}");
+    }
+}
+
+#[test]
+fn names_with_dots_are_told_where_they_are_and_hide_no_other_mistake() {
+    let text = "[series.steps]\n\"fx/a.b\" = \"0s\"\n\"fx/c.d\" = \"0s\"\n[series.always]\n\"m.v1\" = [\"\\t\", \"*\"]\n";
+    let said = report(text);
+    assert_eq!(said.len(), 3, "{said:?}");
+    for (said, place) in said.iter().zip([
+        "FILE:2:12: series.steps.\"fx/a.b\": 0ns is not within",
+        "FILE:3:12: series.steps.\"fx/c.d\": 0ns is not within",
+        "FILE:5:10: series.always.\"m.v1\": a pattern has",
+    ]) {
+        assert!(said.starts_with(place), "{said}");
+    }
+}
+
+#[test]
+fn what_could_never_be_had_is_refused() {
+    check(
+        "[server]\nbody_max = \"2MiB\"\nbodies_max = \"1MiB\"\n[journal]\ndir = \"kept\"\n[audit]\ndir = \"kept\"\n",
+        &[
+            "FILE:2:12: server.body_max: 2097152 is more than bodies_max = 1048576",
+            "FILE:5:7: journal.dir: is audit.dir: each needs a folder of its own",
+        ],
+    );
+    check(
+        "[nodes]\nname = \"a\"\n",
+        &["FILE:2:8: nodes.name: `name` is no position: an entry begins with [[nodes]]"],
+    );
+}
+
+#[test]
+fn a_file_that_is_missing_hides_no_other_mistake() {
+    let text = "[server]\ntls_certificate = \"none.crt\"\ntls_key = \"none.key\"\n\
+                [security]\nkeys = \"none.toml\"\nrequests_per_second = -1.0\ncors_origins = [\"desk\"]\n\
+                anonymous = [\"admin\"]\n";
+    check(
+        text,
+        &[
+            "FILE:2:19: server.tls_certificate: there is no file `none.crt`",
+            "FILE:3:11: server.tls_key: there is no file `none.key`",
+            "FILE:5:8: security.keys: there is no file `none.toml`",
+            "FILE:6:23: security.requests_per_second: -1 is not within 0 and 1000000000",
+            "FILE:7:16: security.cors_origins: `desk` is not an origin such as https://desk.example",
+            "FILE:8:13: security.anonymous: `admin` always needs a key",
+        ],
+    );
+}
+
 #[track_caller]
 fn resolved(text: &str) -> Config {
     let file = file_with(text);

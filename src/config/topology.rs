@@ -526,6 +526,10 @@ fn is_host(host: &str) -> bool {
 
 /// Would one of two listeners find its address taken?
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let same = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    // `[::]` takes IPv4 as well; `0.0.0.0` takes nothing else.
+    let takes = |one: SocketAddr, other: SocketAddr| {
+        one.ip().is_unspecified() && (one.is_ipv6() || other.ip().to_canonical().is_ipv4())
+    };
+    let same = a.ip().to_canonical() == b.ip().to_canonical() || takes(a, b) || takes(b, a);
     a.port() != 0 && a.port() == b.port() && same
 }

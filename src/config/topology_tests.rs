@@ -187,6 +187,13 @@ fn two_nodes_share_no_name_and_no_address() {
             "FILE:12:18: nodes.1.cluster_listen: is the address of nodes.0, `iad-1`",
         ],
     );
+    // IPv6 beside IPv4: only `[::]` takes both.
+    let beside =
+        |first: &str| three().replace("127.0.0.1:8080", first).replace("127.0.0.1:8081", "[::1]:8080");
+    assert_eq!(accepted(&beside("0.0.0.0:8080"), &[]).config.nodes.len(), 3);
+    check(&beside("[::]:8080"), &["FILE:11:10: nodes.1.listen: is the address of nodes.0, `iad-1`"]);
+    let mapped = three().replace("127.0.0.1:8081", "[::ffff:127.0.0.1]:8080");
+    check(&mapped, &["FILE:11:10: nodes.1.listen: is the address of nodes.0, `iad-1`"]);
     let free = three().replace(":8080", ":0").replace(":8081", ":0").replace(":8082", ":0");
     assert_eq!(accepted(&free, &[]).config.nodes.len(), 3);
 }
