@@ -1,13 +1,16 @@
 //! What a configuration names, beside what lies on this machine: one judgement for `check` and for a node that starts.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use peregrine_shaders::ModelSpec;
 
 use crate::catalog::{self, CatalogError, Entry, Overlooked};
-use crate::config::{Config, ConfigError, Mistake, Resolved};
+use crate::config::{Config, ConfigError, Holding, Mistake, Resolved, key_of as key_of_path};
 use crate::demo::{Replay, ReplayError};
+use crate::gateway::tls;
 use crate::series_store::SeriesStore;
+use crate::{alerts, cluster, scaler, security};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ pub(crate) struct Surroundings {
     pub(crate) replay: Option<Replay>,
     /// Models that no repository holds yet: they may be put there while the node runs.
     pub(crate) unknown_models: Vec<Mistake>,
+    /// Models that this node holds and, being alone, serves to nobody.
+    pub(crate) unplaced: Vec<Mistake>,
     /// Folders that serve nobody.
     pub(crate) overlooked: Vec<Overlooked>,
 }
@@ -42,6 +47,7 @@ pub enum SurveyError {
 pub(crate) fn survey(resolved: &Resolved) -> Result<Surroundings, SurveyError> {
     let config = &resolved.config;
     let mut mistakes = no_folders(resolved);
+    mistakes.extend(bad_files(resolved));
     let mut found = Surroundings::default();
     if let Some(file) = &config.data.file {
         match SeriesStore::load(file) {
@@ -64,7 +70,16 @@ pub(crate) fn survey(resolved: &Resolved) -> Result<Surroundings, SurveyError> {
     found.entries = catalog::scan(&config.models.repositories)?;
     found.overlooked = catalog::overlooked(&config.models.repositories)?;
     if config.cluster.is_none() {
-        found.unknown_models = resolved.unknown_models(&catalog::names(&found.entries));
+        let names = catalog::names(&found.entries);
+        found.unknown_models = resolved.unknown_models(&names);
+        let unplaced = names.iter().filter(|name| config.holding(name) == Holding::No);
+        found.unplaced = unplaced
+            .map(|name| {
+                let region = &config.node.region;
+                let message = format!("this node is alone, in region `{region}`: nobody serves the model");
+                resolved.mistake(&key_of_path(&["placement", name]), message)
+            })
+            .collect();
     }
     Ok(found)
 }
@@ -109,6 +124,22 @@ fn no_folders(resolved: &Resolved) -> Vec<Mistake> {
     };
     let mistake = |(key, dir)| Some(resolved.mistake(key, is_file(dir)?));
     journal.into_iter().chain(audit).filter_map(mistake).collect()
+}
+
+/// Files that hold something else than a node needs of them as it starts, read as it reads them.
+fn bad_files(resolved: &Resolved) -> Vec<Mistake> {
+    fn said<K: Into<String>>((key, error): (K, impl Display)) -> (String, String) {
+        (key.into(), error.to_string())
+    }
+    let config = &resolved.config;
+    let mut bad: Vec<(String, String)> =
+        security::bad_files(&config.security).into_iter().map(said).collect();
+    bad.extend(config.server.tls.as_ref().and_then(tls::bad_files).map(said));
+    bad.extend(alerts::bad_files(&config.alerts).map(said));
+    let part = config.cluster.as_ref();
+    bad.extend(part.and_then(|part| cluster::bad_files(part, &config.node)).map(said));
+    bad.extend(scaler::bad_pools(config).into_iter().map(said));
+    bad.into_iter().map(|(key, message)| resolved.mistake(&key, message)).collect()
 }
 
 #[cfg(test)]
@@ -164,6 +195,64 @@ mod tests {
         );
         let rig = Rig::new("A,1,1\n", "column = \"v\"\n[journal]\ndir = \"DIR/new/journal\"\n");
         assert_eq!(rig.said(), [""; 0]);
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_mistakes_at_their_keys() {
+        let file = "DIR/data.csv";
+        let text = format!(
+            "column = \"v\"\n[security]\nkeys = \"{file}\"\njwks = \"{file}\"\ntoken_issuer = \"i\"\ntoken_audience = \"a\"\n\
+             [server]\ntls_certificate = \"{file}\"\ntls_key = \"{file}\"\n[alerts]\nwebhook_file = \"{file}\"\n\
+             [cluster]\nlisten = \"127.0.0.1:7946\"\nca = \"{file}\"\ncertificate = \"{file}\"\nkey = \"{file}\"\n"
+        );
+        let said = Rig::new("A,1,1\n", &text).said();
+        let at = |line: &str| said.iter().filter(|said| said.starts_with(line)).count();
+        for place in [
+            "FILE:6:8: security.keys: DIR/data.csv: line 1: ",
+            "FILE:7:8: security.jwks: DIR/data.csv: ",
+            "FILE:11:19: server.tls_certificate: DIR/data.csv: there is no certificate in it",
+            "FILE:14:16: alerts.webhook_file: DIR/data.csv holds no URL",
+            "FILE:17:6: cluster.ca: DIR/data.csv: ",
+        ] {
+            assert_eq!(at(place), 1, "{place}: {said:?}");
+        }
+        assert_eq!(said.len(), 5, "{said:?}");
+    }
+
+    #[test]
+    fn a_platform_that_could_make_no_machine_is_a_mistake_where_the_scaler_is_enabled() {
+        let text = |enabled| {
+            format!(
+                "column = \"v\"\n[scaler]\nenabled = {enabled}\n[scaler.groups.inference]\npool = \"fly\"\n\
+                 [scaler.pools.fly]\nkind = \"fly\"\napp = \"a\"\ntoken = \"t\"\ntemplates = {{ inference = \"DIR/data.csv\" }}\n"
+            )
+        };
+        let said = Rig::new("A,1,1\n", &text(true)).said();
+        assert!(
+            said.len() == 1
+                && said[0].starts_with("FILE:13:27: scaler.pools.fly.templates: template DIR/data.csv: "),
+            "{said:?}"
+        );
+        assert_eq!(Rig::new("A,1,1\n", &text(false)).said(), [""; 0]);
+        let certified = "column = \"v\"\n[scaler]\nenabled = true\n[cluster]\nlisten = \"127.0.0.1:7946\"\nca = \"DIR/data.csv\"\n\
+                         certificate = \"DIR/data.csv\"\nkey = \"DIR/data.csv\"\n";
+        let said = Rig::new("A,1,1\n", certified).said();
+        let is_it = |said: &&String| said.contains("scaler.pools.local: its machines show `cluster.secret`");
+        assert_eq!(said.iter().filter(is_it).count(), 1, "{said:?}");
+    }
+
+    #[test]
+    fn a_model_that_a_lone_node_holds_for_others_is_told() {
+        let placed = "column = \"v\"\n[placement.tcn-vol-point]\nregions = [\"fra\"]\n";
+        let unplaced = |text: &str| survey(&Rig::new("A,1,1\n", text).resolved()).unwrap().unplaced;
+        let told = unplaced(placed);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].to_string().ends_with(
+            ":6:11: placement.tcn-vol-point: this node is alone, in region `local`: nobody serves the model"
+        ), "{}", told[0]);
+        assert!(unplaced(&format!("{placed}[node]\nregion = \"fra\"\n")).is_empty());
+        let secret = "[cluster]\nlisten = \"127.0.0.1:0\"\nsecret = \"0123456789abcdef\"\n";
+        assert!(unplaced(&format!("{placed}{secret}")).is_empty());
     }
 
     #[test]

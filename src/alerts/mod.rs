@@ -31,6 +31,11 @@ use webhook::{FILE_KEY, Target, target};
 use crate::config::{AlertsConfig, Config};
 use crate::reload::{Room, Staged};
 
+/// What is wrong with the files that the configuration names, by key.
+pub(crate) fn bad_files(config: &AlertsConfig) -> Option<(&'static str, String)> {
+    target(config).err().map(|error| (FILE_KEY, error))
+}
+
 /// The alerts of this node.
 pub(crate) struct Alerts {
     engine: Mutex<Engine>,

@@ -22,6 +22,9 @@ pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
     for unknown in &found.unknown_models {
         say(format_args!("warning: {unknown}"));
     }
+    for unplaced in &found.unplaced {
+        say(format_args!("warning: {unplaced}"));
+    }
     for overlooked in &found.overlooked {
         say(format_args!("warning: {overlooked}"));
     }

@@ -181,6 +181,19 @@ fn credentials(
     }
 }
 
+/// What is wrong with the files that the configuration names, by key.
+pub(crate) fn bad_files(part: &ClusterConfig, node: &NodeConfig) -> Option<(&'static str, CredentialsError)> {
+    let error = credentials(part, node).err()?;
+    let Credentials::Files { ca, key, .. } = &part.credentials else { return None };
+    let at = match &error {
+        CredentialsError::File { path, .. } if path == ca => "cluster.ca",
+        CredentialsError::File { path, .. } if path == key => "cluster.key",
+        CredentialsError::Key(_) => "cluster.key",
+        _ => "cluster.certificate",
+    };
+    Some((at, error))
+}
+
 /// Starts the actors that answer other nodes, and lets these send to them.
 fn open_desk(
     cluster: &Cluster,

@@ -32,7 +32,7 @@ mod scorecard;
 mod series;
 pub(crate) mod stream;
 mod ticks;
-mod tls;
+pub(crate) mod tls;
 mod traced;
 mod v1;
 mod v2;

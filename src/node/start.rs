@@ -74,7 +74,8 @@ pub(super) async fn start(
     guests: Guests,
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, NodeError> {
-    let Surroundings { mut entries, data: series, replay, unknown_models, overlooked } = survey(&resolved)?;
+    let Surroundings { mut entries, data: series, replay, unknown_models, unplaced, overlooked } =
+        survey(&resolved)?;
     if resolved.config.scaler.enabled && resolved.config.cluster.is_none() {
         resolved.config.cluster = Some(scaler::home_of(&resolved.config.scaler)?);
     }
@@ -86,6 +87,9 @@ pub(super) async fn start(
     entries.retain(|entry| config.holding(&entry.name) != Holding::No);
     for overlooked in overlooked {
         warn!("{overlooked}");
+    }
+    for unplaced in unplaced {
+        warn!(key = unplaced.key, at = %unplaced.origin, "{}", unplaced.message);
     }
     for unknown in unknown_models {
         warn!(key = unknown.key, at = %unknown.origin, "has no effect yet: {}", unknown.message);

@@ -79,6 +79,16 @@ pub(super) fn open(
     Ok(Box::new(pool))
 }
 
+/// Which key of the pool is to be changed.
+pub(super) fn key_of_error(error: &FlyError) -> &'static str {
+    match error {
+        FlyError::Client(ClientError::BadApp(_)) => "app",
+        FlyError::Client(ClientError::BadToken) => "token",
+        FlyError::NoTemplate(_) | FlyError::Template { .. } | FlyError::Refused { .. } => "templates",
+        FlyError::Url(_) => "kind",
+    }
+}
+
 fn token(part: &FlyPoolConfig) -> Result<peregrine_fly::machines::Token, ClientError> {
     peregrine_fly::machines::Token::new(part.token.expose())
 }

@@ -23,6 +23,6 @@ mod vitals;
 
 pub(crate) use host::{Host, home_of, host};
 pub(crate) use messages::{FromScaler, NAME, ToScaler};
-pub(crate) use open::{OpenError, meeting};
+pub(crate) use open::{OpenError, bad_pools, meeting};
 pub(crate) use rounds::{LatestPicture, Picture};
 pub(crate) use speak::{Told, speak};

@@ -122,4 +122,20 @@ mod tests {
         assert!(refused.starts_with("pool `local`: its machines show `cluster.secret`"), "{refused}");
         assert!(!scaler.exists(), "nothing was made");
     }
+
+    #[test]
+    fn a_pool_that_no_group_uses_needs_no_secret() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(
+            file,
+            "[scaler]\ndir = {:?}\n[scaler.groups.inference]\npool = \"none\"\n[scaler.pools.none]\nkind = \"simulated\"",
+            dir.path().display().to_string()
+        )
+        .unwrap();
+        let sources = Sources { files: vec![file.path().to_owned()], ..Sources::default() };
+        let config = resolve(&sources).unwrap().config;
+        assert!(config.scaler.pools.contains_key("local"), "it is built in");
+        assert!(evaluate(&config, BTreeMap::new(), true).is_ok());
+    }
 }

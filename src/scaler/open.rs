@@ -8,7 +8,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::pools::{self, Meeting};
-use crate::config::{Config, Credentials, PoolConfig};
+use crate::config::{Config, Credentials, PoolConfig, key_of};
 
 /// A pool cannot be used. The operator acts.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +42,37 @@ pub(crate) fn can_meet(config: &Config, meeting: &Meeting) -> Result<(), OpenErr
         PoolConfig::Local(local) => local.program.is_none() && !local.drains.is_empty(),
         PoolConfig::Command(_) | PoolConfig::Fly(_) | PoolConfig::Simulated(_) => false,
     };
-    match config.scaler.pools.iter().find(|(_, pool)| runs_nodes(pool)) {
+    // One that is configured and that no group takes machines from makes none.
+    let is_used = |name: &String| config.scaler.groups.iter().any(|group| group.spec.pool == *name);
+    match config.scaler.pools.iter().find(|(name, pool)| is_used(name) && runs_nodes(pool)) {
         Some((pool, _)) if meeting.secret.is_none() => {
             Err(OpenError { pool: pool.clone(), source: pools::OpenError::NoSecret })
         }
         _ => Ok(()),
     }
+}
+
+/// What the scaler could do nothing with once it acts, by key; one that is not enabled opens no pool.
+pub(crate) fn bad_pools(config: &Config) -> Vec<(String, String)> {
+    let scaler = &config.scaler;
+    if !scaler.enabled {
+        return Vec::new();
+    }
+    let mut bad = Vec::new();
+    for (name, pool) in &scaler.pools {
+        let PoolConfig::Fly(part) = pool else { continue };
+        if let Err(error) = super::fly::open(config, name, part) {
+            let key = super::fly::key_of_error(&error);
+            bad.push((key_of(&["scaler", "pools", name, key]), error.to_string()));
+        }
+    }
+    // A node that is alone has a secret of its own for its machines.
+    if config.cluster.is_some()
+        && let Err(OpenError { pool, source }) = can_meet(config, &meeting(config))
+    {
+        bad.push((key_of(&["scaler", "pools", &pool]), source.to_string()));
+    }
+    bad
 }
 
 /// Those of `wanted` pools, each with the holds that this scaler has in it: none yet.

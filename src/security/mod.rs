@@ -211,6 +211,13 @@ fn household(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// What is wrong with the files that the configuration names, by key.
+pub(crate) fn bad_files(config: &SecurityConfig) -> Vec<(&'static str, KeysError)> {
+    let keys = keys_of(config).err().map(|error| ("security.keys", error));
+    let issuer = issuer_of(config).err().map(|error| ("security.jwks", error));
+    keys.into_iter().chain(issuer).collect()
+}
+
 fn read(config: &SecurityConfig) -> Result<Rules, KeysError> {
     Ok(Rules::new(config, keys_of(config)?, issuer_of(config)?).on_machine(own_names()))
 }

@@ -49,6 +49,15 @@ pub enum TlsError {
     },
 }
 
+/// What is wrong with the files that the configuration names, by key.
+pub(crate) fn bad_files(config: &TlsConfig) -> Option<(&'static str, TlsError)> {
+    let error = read(config).err()?;
+    let (TlsError::Unreadable { file, .. } | TlsError::Bad { file, .. }) = &error;
+    let is_certificate = *file == config.certificate;
+    let key = if is_certificate { "server.tls_certificate" } else { "server.tls_key" };
+    Some((key, error))
+}
+
 /// The certificate that clients are shown, and when it expires.
 struct Shown {
     key: Arc<CertifiedKey>,
