@@ -12,6 +12,9 @@ use crate::{Activation, Init, Linear, ModelSpec, Move, PlanBuilder, Pool, PoolMo
 use super::dense::{Budget, Dense, Sparse};
 use super::network::{Anchor, Layout, Network, Order};
 
+/// Numbers that a device reads at once.
+const VECTOR: usize = 4;
+
 /// One block as it is stored.
 pub(super) struct Block {
     pub(super) kernel: usize,
@@ -44,8 +47,10 @@ impl Projection {
         self.basis.as_ref().is_some_and(|basis| !basis.folds_into(&self.theta))
     }
 
+    /// Of theta as many columns as are whole vectors: this slice and those behind it then begin with one, which a device
+    /// needs for its fast kernels. What is added is zero and has no effect.
     fn joined_width(&self) -> usize {
-        if self.through_theta() { self.theta.out_width } else { self.theta.in_width }
+        if self.through_theta() { self.theta.out_width.next_multiple_of(VECTOR) } else { self.theta.in_width }
     }
 
     /// One layer, or two where that is cheaper.
@@ -105,10 +110,10 @@ pub(super) fn record(spec: &ModelSpec, blocks: Vec<Block>, mut budget: Budget) -
         let hidden = stack.mlp(&name, source, &layers, (!through_theta).then_some(slice))?;
         let mut forecast = block.forecast.layers(&mut budget)?;
         if through_theta {
-            let theta = forecast.remove(0);
+            let theta = forecast.remove(0).with_outputs(width);
             stack.linear(&name, hidden, slice, &theta, Epilogue::Plain(Activation::Identity))?;
         }
-        slices.push((slice, forecast.remove(0)));
+        slices.push((slice, forecast.remove(0).with_inputs(width)));
         if index < last {
             stack.backcast(&name, hidden, &block.backcast.layers(&mut budget)?)?;
         }

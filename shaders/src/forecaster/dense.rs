@@ -68,6 +68,21 @@ impl Dense {
         }
     }
 
+    /// With so many outputs, those that are new always zero.
+    pub(super) fn with_outputs(mut self, out_width: usize) -> Self {
+        self.matrix.resize(out_width * self.in_width, 0.0);
+        self.bias.resize(out_width, 0.0);
+        Self { out_width, ..self }
+    }
+
+    /// With so many inputs, those that are new without effect.
+    pub(super) fn with_inputs(self, in_width: usize) -> Self {
+        let rows = self.matrix.chunks_exact(self.in_width);
+        let new = vec![0.0; in_width - self.in_width];
+        let matrix = rows.flat_map(|row| row.iter().chain(&new)).copied().collect();
+        Self { in_width, matrix, ..self }
+    }
+
     pub(super) fn negated(mut self) -> Self {
         self.matrix.iter_mut().chain(&mut self.bias).for_each(|value| *value = -*value);
         self
