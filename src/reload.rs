@@ -156,7 +156,7 @@ impl Reload {
         self.counts[outcome as usize].fetch_add(1, Ordering::Relaxed);
         match &result {
             Ok((changed, files)) => {
-                tracing::info!(files, outcome = outcome.name(), ?changed, "configuration reloaded")
+                tracing::info!(files, outcome = outcome.name(), ?changed, "configuration reloaded");
             }
             Err(error) => tracing::warn!(outcome = outcome.name(), %error, "configuration not reloaded"),
         }
@@ -177,7 +177,8 @@ impl Reload {
             let veto = |reason| ReloadRefused::Veto { room: room.name(), reason };
             staged.push(room.prepare(&config).map_err(veto)?);
         }
-        let files = staged.into_iter().fold(false, |files, commit| commit() || files);
+        // All of them, whatever the first says.
+        let files = staged.into_iter().map(|commit| commit()).filter(|read| *read).count() > 0;
         Ok((changed.iter().map(|path| key_of(path)).collect(), files))
     }
 }
