@@ -115,3 +115,56 @@ fn a_clock_that_is_set_between_two_lives_costs_no_answer_and_no_tick() {
         node.node.stop();
     }
 }
+
+/// Two machines whatever the market does, at 0.05 an hour each.
+const FLEET: &str = r#"
+evaluate_every = "100ms"
+[scaler.groups.inference]
+pool = "trial"
+machines_min = 2
+machines_max = 2
+warm = 0
+[scaler.groups.inference.regions.local]
+machines_max = 2
+[scaler.pools.trial]
+kind = "simulated"
+"#;
+
+#[test]
+fn a_scaler_whose_clock_is_set_keeps_its_machines_and_goes_on_in_the_new_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("scaler.toml");
+    let folder = dir.path().join("scaler");
+    std::fs::write(&file, format!("[scaler]\nenabled = true\ndir = {folder:?}\n{FLEET}")).expect("a file");
+    let clock = Arc::<Set>::default();
+    let node = TestNode::clocked_with(Arc::clone(&clock) as Arc<dyn Clock>, vec![file], &[])
+        .unwrap_or_else(|err| panic!("{err}"));
+    let report = || node.get("/v1/scaler/report").json();
+    let machines = |report: &Value| -> Vec<String> {
+        let pools = report["pools"].as_array().into_iter().flatten();
+        let machines = pools.filter_map(|pool| pool["machines"].as_array()).flatten();
+        machines.map(|one| format!("{} {}", one["id"], one["state"])).collect()
+    };
+    let are_started = |report: &Value| {
+        let machines = machines(report);
+        machines.len() == 2 && machines.iter().all(|one| one.ends_with("\"started\""))
+    };
+    eventually("both machines run", || are_started(&report()));
+    let before = machines(&report());
+    for hours in [5, -5, 0] {
+        clock.ahead_seconds.store(hours * HOUR, Ordering::SeqCst);
+        let is_now = |report: &Value| {
+            let at: Option<jiff::Timestamp> = report["at"].as_str().and_then(|at| at.parse().ok());
+            let now = jiff::Timestamp::try_from(clock.wall()).expect("a time of day");
+            at.is_some_and(|at| at.duration_since(now).abs() < jiff::SignedDuration::from_secs(60))
+        };
+        eventually("rounds go on", || is_now(&report()));
+        let report = report();
+        assert_eq!((&report["state"], &report["groups"][0]["wanted"]), (&json!("acting"), &json!(2)));
+        assert_eq!(machines(&report), before, "after {hours} h");
+        // Hours that were not are paid for at most once each way.
+        let spent = report["spent_this_month"].as_f64().expect("money");
+        assert!((0.0..2.0 * 0.05 * 16.0).contains(&spent), "{spent} after {hours} h");
+    }
+    assert_eq!(node.get("/health/ready").status, 200);
+}

@@ -43,8 +43,9 @@ const SHARE: f64 = 0.8;
 /// Of each kind of request; a quarter of these while the peak is looked for.
 const CONNECTIONS: usize = 32;
 const EVERY: Duration = Duration::from_secs(5);
-/// Everything happens at least once in it, and what fills up once is full behind it.
-const REHEARSAL: Duration = Duration::from_secs(45);
+/// Everything happens in it, and what fills up once is full behind it: behind 45 s a node grew by 4 MiB in the next two
+/// minutes, and by no more in thirty.
+const REHEARSAL: Duration = Duration::from_secs(300);
 /// Longer than anything is kept for somebody who is gone.
 const QUIET: Duration = Duration::from_secs(75);
 /// Looks at a node at rest, and the pause before each: longer than the allocator keeps pages that nobody uses.

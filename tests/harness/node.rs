@@ -104,7 +104,17 @@ impl TestNode {
 
     /// The CPU alone, by this clock; an error where it cannot start.
     pub(crate) fn clocked(clock: Arc<dyn Clock>, keys: &[(&str, &str)]) -> Result<Self, NodeError> {
-        let node = Node::start_clocked(Self::resolved(keys), Self::factories(Vec::new()), clock)?;
+        Self::clocked_with(clock, Vec::new(), keys)
+    }
+
+    /// The same, with configuration files besides.
+    pub(crate) fn clocked_with(
+        clock: Arc<dyn Clock>,
+        files: Vec<std::path::PathBuf>,
+        keys: &[(&str, &str)],
+    ) -> Result<Self, NodeError> {
+        let resolved = Self::resolved_with(files, keys);
+        let node = Node::start_clocked(resolved, Self::factories(Vec::new()), clock)?;
         Ok(Self { node })
     }
 
