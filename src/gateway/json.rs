@@ -163,6 +163,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// As [`Self::object`], where a member that is `null` is as good as none: some serialisers write absent ones so.
+    pub(crate) fn members<E: From<JsonError>>(
+        &mut self,
+        mut member: impl FnMut(&str, &mut Self) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.object(|key, cursor| if cursor.null() { Ok(()) } else { member(key, cursor) })
+    }
+
     /// Calls `element` at each element of an array; it must read the value.
     pub(crate) fn array<E: From<JsonError>>(
         &mut self,

@@ -126,6 +126,10 @@ pub(super) fn parse(text: &[u8], patterns_max: usize) -> (Option<Id>, Result<Op,
 fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), BadOp> {
     let mut cursor = Cursor::new(text);
     cursor.object(|key, cursor| {
+        // A tick's value may be `null`; any other member that is so is as good as none.
+        if key != "value" && cursor.null() {
+            return Ok(());
+        }
         let at = cursor.at();
         match key {
             "op" => once(&mut members.op, cursor.string()?.into_owned(), "op", at)?,
@@ -307,6 +311,8 @@ mod tests {
         let each = [("a", 1), ("b", 2)].map(|(name, seq)| (SeriesName::new(name).unwrap(), seq)).into();
         let (from, epoch) = (Some(From::Each(each)), Some(From::All(9)));
         assert_eq!(got.wish, Wish { snapshot: true, from, epoch });
+        let nulls = r#"{"op":"subscribe","id":null,"model":null,"series":["a"],"levels":null,"from":null,"epoch":null,"conflate":null,"snapshot":null}"#;
+        assert_eq!(parse(nulls.as_bytes(), 8), parse(br#"{"op":"subscribe","series":["a"]}"#, 8));
     }
 
     #[test]

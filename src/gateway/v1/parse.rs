@@ -139,7 +139,7 @@ pub(crate) fn forecast_body(text: &[u8]) -> Result<ForecastBody<'_>, BadForecast
     let mut cursor = Cursor::new(text);
     let (mut model, mut version, mut horizon, mut levels, mut deadline) = (None, None, None, None, None);
     let mut series = None;
-    cursor.object(|key, cursor| {
+    cursor.members(|key, cursor| {
         let at = cursor.at();
         match key {
             "model" => Ok(once(&mut model, cursor.string()?, "model", at)?),
@@ -284,7 +284,7 @@ fn series_list<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<SeriesBody<'a>>, BadFo
 
 fn one_series<'a>(cursor: &mut Cursor<'a>, place: usize) -> Result<SeriesBody<'a>, BadForecast> {
     let mut series = SeriesBody::default();
-    cursor.object(|key, cursor| {
+    cursor.members(|key, cursor| {
         let at = cursor.at();
         match key {
             "id" => Ok(once(&mut series.id, cursor.string()?, "id", at)?),

@@ -174,7 +174,7 @@ struct Output<'a> {
 fn document(json: &[u8], body_len: usize) -> Result<Document<'_>, BadInfer> {
     let mut cursor = Cursor::new(json);
     let (mut id, mut parameters, mut inputs, mut outputs) = (None, None, None, None);
-    cursor.object(|key, cursor| {
+    cursor.members(|key, cursor| {
         let at = cursor.at();
         match key {
             "id" => Ok(once(&mut id, cursor.string()?, "id", at)?),
@@ -195,7 +195,7 @@ fn document(json: &[u8], body_len: usize) -> Result<Document<'_>, BadInfer> {
 
 fn request_parameters(cursor: &mut Cursor<'_>) -> Result<Parameters, BadInfer> {
     let (mut timeout, mut binary, mut priority) = (None, None, None);
-    cursor.object(|key, cursor| {
+    cursor.members(|key, cursor| {
         let at = cursor.at();
         match key {
             "timeout" => Ok(once(&mut timeout, unsigned_parameter(cursor, "timeout")?, "timeout", at)?),
@@ -226,7 +226,7 @@ fn input_list<'a>(cursor: &mut Cursor<'a>, body_len: usize) -> Result<Vec<Input<
 
 fn input<'a>(cursor: &mut Cursor<'a>, body_len: usize) -> Result<Input<'a>, BadInfer> {
     let mut input = Input::default();
-    cursor.object(|key, cursor| {
+    cursor.members(|key, cursor| {
         let at = cursor.at();
         match key {
             "name" => Ok(once(&mut input.name, cursor.string()?, "name", at)?),
@@ -240,7 +240,7 @@ fn input<'a>(cursor: &mut Cursor<'a>, body_len: usize) -> Result<Input<'a>, BadI
                 let nested = nested(cursor, input.shape.as_deref(), body_len)?;
                 Ok(once(&mut input.data, nested, "data", at)?)
             }
-            "parameters" => cursor.object(|key, cursor| {
+            "parameters" => cursor.members(|key, cursor| {
                 let at = cursor.at();
                 match key {
                     "binary_data_size" => {
@@ -261,11 +261,11 @@ fn output_list<'a>(cursor: &mut Cursor<'a>) -> Result<Vec<Output<'a>>, BadInfer>
     let mut outputs = Vec::new();
     cursor.array(|cursor| {
         let (mut name, mut binary) = (None, None);
-        cursor.object(|key, cursor| {
+        cursor.members(|key, cursor| {
             let at = cursor.at();
             match key {
                 "name" => Ok(once(&mut name, cursor.string()?, "name", at)?),
-                "parameters" => cursor.object(|key, cursor| {
+                "parameters" => cursor.members(|key, cursor| {
                     let at = cursor.at();
                     match key {
                         "binary_data" => {

@@ -95,8 +95,19 @@ fn what_is_no_number_names_the_series_and_the_index() {
         assert_eq!((want.place(), want.is_malformed()), ((Some("A".to_owned()), Some(index)), false));
         check(text, want);
     }
-    let none = forecast_body(br#"{"series":[{"id":"A","values":null}]}"#).unwrap_err();
-    assert!(matches!(none, BadForecast::Json(_)), "{none}");
+}
+
+#[test]
+fn a_member_that_is_null_is_as_good_as_none() {
+    let nulls = r#"{"model":null,"version":null,"horizon":null,"levels":null,"deadline_ms":null,
+        "series":[{"id":null,"symbol":null,"values":[1,2],"mask":null,"hist_exog":null}]}"#;
+    let body = forecast_body(nulls.as_bytes()).unwrap();
+    assert_eq!((body.model, body.version, body.horizon, body.deadline), (None, None, None, None));
+    let [series] = &body.series[..] else { panic!("one series") };
+    assert!(series.mask.is_none() && series.id.is_none() && series.values.is_some());
+    check(r#"{"series":null}"#, BadForecast::NoMember("series"));
+    let series = r#"{"series":[{"id":"A","values":null}]}"#;
+    check(series, BadForecast::ValuesOrSymbol { series: "A".to_owned() });
 }
 
 #[test]

@@ -22,6 +22,16 @@ fn members_may_stand_in_any_order() {
 }
 
 #[test]
+fn a_member_that_is_null_is_as_good_as_none() {
+    let request = good(
+        r#"{"id":null,"parameters":{"timeout":null},"outputs":[{"name":"forecast","parameters":null}],
+            "inputs":[{"name":"y","datatype":"FP32","shape":[1,3],"data":[1,2,3],"parameters":null}]}"#,
+    );
+    assert_eq!((request.id, request.timeout, request.windows.rows), (None, None, 1));
+    check(r#"{"inputs":null}"#, BadInfer::NoInputs);
+}
+
+#[test]
 fn the_wish_on_the_output_wins() {
     let with = |request: &str, output: &str| {
         let parameters = format!(r#""parameters":{{"binary_data_output":{request}}},"#);
