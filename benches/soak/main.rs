@@ -45,7 +45,7 @@ const CONNECTIONS: usize = 32;
 const EVERY: Duration = Duration::from_secs(5);
 /// Everything happens in it, and what fills up once is full behind it: behind 45 s a node grew by 4 MiB in the next two
 /// minutes, and by no more in thirty.
-const REHEARSAL: Duration = Duration::from_secs(300);
+const REHEARSAL: Duration = Duration::from_secs(150);
 /// Longer than anything is kept for somebody who is gone.
 const QUIET: Duration = Duration::from_secs(75);
 /// Looks at a node at rest, and the pause before each: longer than the allocator keeps pages that nobody uses.
