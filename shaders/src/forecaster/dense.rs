@@ -77,6 +77,9 @@ impl Dense {
 
     /// With so many inputs, those that are new without effect.
     pub(super) fn with_inputs(self, in_width: usize) -> Self {
+        if in_width == self.in_width {
+            return self;
+        }
         let rows = self.matrix.chunks_exact(self.in_width);
         let new = vec![0.0; in_width - self.in_width];
         let matrix = rows.flat_map(|row| row.iter().chain(&new)).copied().collect();

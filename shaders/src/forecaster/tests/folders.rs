@@ -101,8 +101,8 @@ fn folding_leaves_the_fewest_multiply_adds() {
     let plan = forecaster.plans().next().unwrap();
     let layers = |inputs: usize| inputs * 256 + 256 * 256;
     let backcasts = 2 * 256 * 168;
-    // Block 0 through its 30 knots, which are 32 columns so that all slices begin with a whole vector; blocks 1 and 2 straight to 24 steps of 5: their 60 and 120 knots would cost as
-    // much in block 2 and less in block 1.
+    // Block 0 through its 30 knots, which are 32 columns so that all slices begin with a whole vector; blocks 1 and 2
+    // straight to 24 steps of 5: their 60 and 120 knots would cost as much in block 2 and less in block 1.
     let forecast = (256 * 32 + 32 * 120) + (256 * 60 + 60 * 120) + 256 * 120;
     assert_eq!(plan.row_macs(), layers(84) + layers(84) + layers(168) + backcasts + forecast);
     let pools = plan.commands.iter().filter(|command| matches!(command, Command::Pool(_))).count();
