@@ -2,7 +2,7 @@
 //! and the microseconds of each candidate by the device's own clock.
 //!
 //! `cargo run --release -p peregrine_shaders --example tune -- models/* 60`: the layers of N-HiTS 512→96, some others, and
-//! those of the model folders that are named; a number is the seconds for all of it, `--software` takes llvmpipe.
+//! those of the model folders that are named, or these `--alone`; a number is the seconds for all of it, `--software` takes llvmpipe.
 //! Nothing is kept. Batches of more than 4,096 rows are cut into such.
 
 mod support;
@@ -24,9 +24,12 @@ fn main() {
     let timeout = Duration::from_secs(60);
     let mut gpu = GpuExecutor::open(&GpuOptions { adapter, timeout, ..GpuOptions::default() })
         .unwrap_or_else(|error| panic!("{error}"));
-    let mut plans: Vec<Arc<Plan>> = vec![Arc::new(nhits(512, 512, 96))];
-    // 1024×512×512 and 1024×512×1024 are these over 1,024 rows, 4096³ the last one over 4,096.
-    plans.extend([(512, 512), (1024, 512), (4096, 4096)].map(|(k, n)| Arc::new(layer(k, n))));
+    let mut plans: Vec<Arc<Plan>> = Vec::new();
+    if !arguments.iter().any(|argument| argument == "--alone") {
+        plans.push(Arc::new(nhits(512, 512, 96)));
+        // 1024×512×512 and 1024×512×1024 are these over 1,024 rows, 4096³ the last one over 4,096.
+        plans.extend([(512, 512), (1024, 512), (4096, 4096)].map(|(k, n)| Arc::new(layer(k, n))));
+    }
     for folder in arguments.iter().map(Path::new).filter(|path| path.is_dir()) {
         match Forecaster::load_from(folder, &PlainFiles) {
             Ok(forecaster) => plans.extend(forecaster.plans().cloned()),
@@ -54,16 +57,15 @@ fn main() {
 }
 
 fn line(choice: &KernelChoice) -> String {
-    let KernelChoice { in_width, out_width, lines, plain, arithmetic, guess, chosen, micros } = choice;
+    let KernelChoice { in_width, out_width, lines, kind, arithmetic, guess, chosen, micros } = choice;
     let micros =
         micros.iter().map(|(name, micros)| format!("{name} {micros:.2}")).collect::<Vec<_>>().join(", ");
-    let plain = if *plain { "plain" } else { "general" };
     let gain = match choice.gain() {
         Some(gain) if chosen != guess => format!("{guess} → {chosen} {gain:.2}×"),
         None if chosen != guess => format!("{guess} (refused) → {chosen}"),
         _ => (*chosen).to_owned(),
     };
-    format!("{lines:>6} × {out_width} × {in_width} {arithmetic} {plain}: {gain}  [{micros}]")
+    format!("{lines:>6} × {out_width} × {in_width} {arithmetic} {kind}: {gain}  [{micros}]")
 }
 
 /// By arithmetic: how often the guess was not the best, and what it cost.

@@ -1,5 +1,6 @@
 // Activations, appended to every kernel.
 
+const IDENTITY: u32 = 0u;
 const RELU: u32 = 1u;
 const SOFTPLUS: u32 = 2u;
 const TANH: u32 = 3u;

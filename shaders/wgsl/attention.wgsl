@@ -23,7 +23,7 @@ struct Batch {
     sink_stride: u32,
 }
 
-@group(0) @binding(0) var<storage, read_write> arena: array<f32>;
+@group(0) @binding(0) var<storage, read_write> arena: array<vec4<f32>>;
 @group(0) @binding(1) var<uniform> attention_params: Attention;
 @group(0) @binding(2) var<uniform> batch: Batch;
 
@@ -40,23 +40,33 @@ fn attention(@builtin(global_invocation_id) cell: vec3<u32>) {
         let scores = attention_params.scores_base + cell.y * attention_params.scores_stride + cell.x * steps;
         let previous = attention_params.previous_base + cell.y * attention_params.previous_stride + cell.x * steps;
         let dst = attention_params.dst_base + cell.y * attention_params.dst_stride + query * model + head * width;
+        // Whole vectors everywhere.
+        let is_whole = (attention_params.qkv_base | attention_params.dst_base | width) % 4u == 0u;
 
         var top = -3.4e38;
         for (var key = 0u; key < steps; key++) {
             let k = qkv + (key * 3u + 1u) * model;
             var score = 0.0;
-            for (var c = 0u; c < width; c++) {
-                score = fma(arena[q + c], arena[k + c], score);
+            if is_whole {
+                for (var c = 0u; c < width; c += 4u) {
+                    let a = arena[(q + c) / 4u];
+                    let b = arena[(k + c) / 4u];
+                    score = fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, fma(a.x, b.x, score))));
+                }
+            } else {
+                for (var c = 0u; c < width; c++) {
+                    score = fma(number(q + c), number(k + c), score);
+                }
             }
             if attention_params.has_previous != 0u {
-                score += arena[previous + key];
+                score += number(previous + key);
             }
-            arena[scores + key] = score;
+            arena[(scores + key) / 4u][(scores + key) % 4u] = score;
             top = select(top, score, score > top);
         }
         var total = 0.0;
         for (var key = 0u; key < steps; key++) {
-            total += exp(max(arena[scores + key] - top, -87.0));
+            total += exp(max(number(scores + key) - top, -87.0));
         }
         // Four columns at a time; those past the last read it again and are dropped.
         for (var c = 0u; c < width; c += 4u) {
@@ -64,19 +74,32 @@ fn attention(@builtin(global_invocation_id) cell: vec3<u32>) {
             let columns = vec4<u32>(c, min(c + 1u, last), min(c + 2u, last), min(c + 3u, last));
             var sum = vec4<f32>();
             for (var key = 0u; key < steps; key++) {
-                let share = exp(max(arena[scores + key] - top, -87.0)) / total;
+                let share = exp(max(number(scores + key) - top, -87.0)) / total;
                 let v = qkv + (key * 3u + 2u) * model;
-                let values = vec4<f32>(
-                    arena[v + columns.x],
-                    arena[v + columns.y],
-                    arena[v + columns.z],
-                    arena[v + columns.w],
-                );
+                var values: vec4<f32>;
+                if is_whole {
+                    values = arena[(v + c) / 4u];
+                } else {
+                    values = vec4<f32>(
+                        number(v + columns.x),
+                        number(v + columns.y),
+                        number(v + columns.z),
+                        number(v + columns.w),
+                    );
+                }
                 sum = fma(vec4<f32>(share), values, sum);
             }
-            for (var lane = 0u; lane < min(4u, width - c); lane++) {
-                arena[dst + c + lane] = sum[lane];
+            if is_whole {
+                arena[(dst + c) / 4u] = sum;
+            } else {
+                for (var lane = 0u; lane < min(4u, width - c); lane++) {
+                    arena[(dst + c + lane) / 4u][(dst + c + lane) % 4u] = sum[lane];
+                }
             }
         }
     }
+}
+
+fn number(at: u32) -> f32 {
+    return arena[at / 4u][at % 4u];
 }

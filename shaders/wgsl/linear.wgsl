@@ -4,7 +4,8 @@
 // Every output is summed the same way everywhere, so that a row's result has the same bits whoever its batch mates
 // are: slices of `slice_len` input columns, each one fma chain from zero in rising order, added up in rising order of
 // the slices, and last the init.
-// A layer that is repeated inside a row counts every place as a row of its own: "line" below is row · places + place.
+// A layer that is repeated inside a row has a line at every place: "line" below is row · places + place. Where all lines of a
+// batch lie at even steps there is one place, and the strides are those steps.
 // `weights` holds the matrix transposed and padded, `[in_padded, out_vec4s]` of vec4, then the bias, `[out_vec4s]`. `variants`
 // in Rust declares it for matrices of halves as well: those are multiplied as f32, but for cooperative matrices.
 
@@ -28,7 +29,7 @@ struct Linear {
     dst_step: u32,
     sinks: u32,
     slice_len: u32,
-    pad_0: u32,
+    row_lines: u32,
 }
 
 struct Batch {
@@ -56,9 +57,12 @@ fn bias(out_vec4: u32) -> vec4<f32> {
 const LINES: u32 = 4u; // of one workgroup
 const SLICES: u32 = 32u; // no layer has more
 const VEC4S: u32 = 4u;
-// Whether the layer is of the plain kind: whole vectors everywhere, one place a row, bent at zero if at all. The rest is
-// code that only costs time to be fetched.
+// Whether the layer has whole vectors everywhere, and whether its lines lie at even steps and are bent at zero if at all as
+// well. The rest is code that only costs time to be fetched.
+const WHOLE: bool = false;
 const PLAIN: bool = false;
+const EACH: u32 = 128u; // invocations of a workgroup,
+const EACH_LINES: u32 = 4u; // and lines of each of them
 
 var<workgroup> partials: array<vec4<f32>, LINES * SLICES * VEC4S>;
 
@@ -109,15 +113,86 @@ fn linear(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_id) 
     }
 }
 
-fn line_count() -> u32 {
-    if PLAIN {
-        return batch.row_count;
+// Thin layers, which have too little to share: an invocation has one vector of outputs of a few lines.
+@compute @workgroup_size(EACH)
+fn linear_each(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_index) index: u32) {
+    let out_vec4s = linear_params.out_vec4s;
+    let across = min(out_vec4s, EACH);
+    let down = EACH / across;
+    let out_vec4 = tile.x * across + index % across;
+    let out_here = min(out_vec4, out_vec4s - 1u);
+    let line_last = line_count() - 1u;
+    let line_first = tile.y * down * EACH_LINES + index / across;
+    let is_spare = index / across >= down;
+    let init = bias(out_here);
+    var srcs: array<u32, EACH_LINES>;
+    var totals: array<vec4<f32>, EACH_LINES>;
+    for (var l = 0u; l < EACH_LINES; l++) {
+        srcs[l] = src_of(min(line_first + l * down, line_last));
+        totals[l] = vec4<f32>();
     }
-    return batch.row_count * linear_params.place_count;
+    for (var k_first = 0u; k_first < linear_params.in_width; k_first += linear_params.slice_len) {
+        var sums: array<vec4<f32>, EACH_LINES>;
+        for (var l = 0u; l < EACH_LINES; l++) {
+            sums[l] = vec4<f32>();
+        }
+        let k_end = min(k_first + linear_params.slice_len, linear_params.in_width);
+        var k = k_first;
+        // Written out, so that what four of them need is on its way at once.
+        for (; k + 16u <= k_end; k += 16u) {
+            for (var quad = 0u; quad < 4u; quad++) {
+                add_quad(&srcs, k + quad * 4u, out_here, &sums);
+            }
+        }
+        for (; k < k_end; k += 4u) {
+            if k + 1u == linear_params.in_width {
+                // Of a single input, which many series have, nothing else is to be fetched.
+                let w = weight(k * out_vec4s + out_here);
+                for (var l = 0u; l < EACH_LINES; l++) {
+                    let at = srcs[l] + k;
+                    sums[l] = fma(vec4<f32>(arena[at / 4u][at % 4u]), w, sums[l]);
+                }
+            } else {
+                add_quad(&srcs, k, out_here, &sums);
+            }
+        }
+        for (var l = 0u; l < EACH_LINES; l++) {
+            totals[l] += sums[l];
+        }
+    }
+    for (var l = 0u; l < EACH_LINES; l++) {
+        finish(select(line_first + l * down, line_last + 1u, is_spare), out_vec4, init, totals[l]);
+    }
+}
+
+// Four more input columns of some lines.
+fn add_quad(
+    srcs: ptr<function, array<u32, EACH_LINES>>,
+    k: u32,
+    out_vec4: u32,
+    sums: ptr<function, array<vec4<f32>, EACH_LINES>>,
+) {
+    let out_vec4s = linear_params.out_vec4s;
+    let at = k * out_vec4s + out_vec4;
+    let w_0 = weight(at);
+    let w_1 = weight(at + out_vec4s);
+    let w_2 = weight(at + 2u * out_vec4s);
+    let w_3 = weight(at + 3u * out_vec4s);
+    for (var l = 0u; l < EACH_LINES; l++) {
+        let x = source((*srcs)[l], k);
+        var sum = fma(vec4<f32>(x.x), w_0, (*sums)[l]);
+        sum = fma(vec4<f32>(x.y), w_1, sum);
+        sum = fma(vec4<f32>(x.z), w_2, sum);
+        (*sums)[l] = fma(vec4<f32>(x.w), w_3, sum);
+    }
+}
+
+fn line_count() -> u32 {
+    return batch.row_count * linear_params.row_lines;
 }
 
 fn src_of(line: u32) -> u32 {
-    if PLAIN {
+    if PLAIN || linear_params.place_count == 1u {
         return linear_params.src_base + line * linear_params.src_stride;
     }
     let row = line / linear_params.place_count;
@@ -126,7 +201,7 @@ fn src_of(line: u32) -> u32 {
 }
 
 fn dst_of(line: u32) -> u32 {
-    if PLAIN {
+    if PLAIN || linear_params.place_count == 1u {
         return linear_params.dst_base + line * linear_params.dst_stride;
     }
     let row = line / linear_params.place_count;
@@ -136,7 +211,7 @@ fn dst_of(line: u32) -> u32 {
 
 // Four cells, the last of which may belong to something else.
 fn quad_at(at: u32) -> vec4<f32> {
-    if PLAIN {
+    if WHOLE || at % 4u == 0u {
         return arena[at / 4u];
     }
     return vec4<f32>(
@@ -147,9 +222,9 @@ fn quad_at(at: u32) -> vec4<f32> {
     );
 }
 
-// Four cells from where two numbers together say, both of them whole vectors if the layer is plain.
+// Four cells from where two numbers together say, both of them whole vectors if the layer is whole.
 fn places(base: u32, more: u32) -> vec4<f32> {
-    if PLAIN {
+    if WHOLE {
         return arena[base / 4u + more / 4u];
     }
     return quad_at(base + more);
@@ -162,7 +237,7 @@ fn source(src: u32, k: u32) -> vec4<f32> {
 
 // What was read of input columns k .. k + 4, zeros beyond the last.
 fn within(x: vec4<f32>, k: u32) -> vec4<f32> {
-    if PLAIN {
+    if WHOLE {
         return select(vec4<f32>(), x, k < linear_params.in_width);
     }
     if k + 4u <= linear_params.in_width {
@@ -185,7 +260,7 @@ fn finish(line: u32, out_vec4: u32, bias_here: vec4<f32>, total: vec4<f32>) {
             // Masked layers are never repeated: a line is a row.
             value *= quad_at(linear_params.mask_base + line * linear_params.mask_stride + out);
         }
-        if PLAIN {
+        if WHOLE || at % 4u == 0u && out + 4u <= linear_params.out_width {
             if linear_params.sinks != 0u {
                 sink[at / 4u] = value;
             } else {
@@ -214,6 +289,9 @@ fn bend(x: vec4<f32>) -> vec4<f32> {
     let slope = linear_params.slope;
     if !PLAIN {
         let kind = linear_params.activation;
+        if kind == IDENTITY {
+            return x;
+        }
         return vec4<f32>(
             activate(kind, slope, x.x),
             activate(kind, slope, x.y),

@@ -90,9 +90,9 @@ fn summary(device: &str, tuned: &Tuned) -> String {
 
 fn cells(choice: &KernelChoice) -> Vec<String> {
     let micros = choice.micros.iter().map(|(name, micros)| format!("{name} {micros:.1}"));
-    let plain = if choice.plain { "" } else { ", general" };
+    let kind = if choice.kind == "plain" { String::new() } else { format!(", {}", choice.kind) };
     vec![
-        format!("{} to {}{plain}", choice.in_width, choice.out_width),
+        format!("{} to {}{kind}", choice.in_width, choice.out_width),
         choice.lines.to_string(),
         choice.arithmetic.to_owned(),
         choice.guess.to_owned(),
@@ -103,14 +103,14 @@ fn cells(choice: &KernelChoice) -> Vec<String> {
 }
 
 fn view(choice: &KernelChoice) -> Value {
-    let KernelChoice { in_width, out_width, lines, plain, arithmetic, guess, chosen, micros } = choice;
+    let KernelChoice { in_width, out_width, lines, kind, arithmetic, guess, chosen, micros } = choice;
     let micros: serde_json::Map<String, Value> =
         micros.iter().map(|(name, micros)| ((*name).to_owned(), json!(micros))).collect();
     json!({
         "in_width": in_width,
         "out_width": out_width,
         "lines": lines,
-        "plain": plain,
+        "kind": kind,
         "arithmetic": arithmetic,
         "guess": guess,
         "chosen": chosen,

@@ -7,8 +7,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::variants::{Arithmetic, Variant, is_plain};
-use crate::Linear;
+use super::variants::{Arithmetic, Kind, Layer, Variant};
 
 /// A challenger takes the place of the guess if it needs so many percent less time: less than that is noise.
 const MARGIN_PERCENT: u64 = 3;
@@ -23,8 +22,7 @@ const HOUR: u64 = 3_600_000_000_000;
 pub(super) struct Question {
     pub(super) in_width: usize,
     pub(super) out_width: usize,
-    /// See [`is_plain`].
-    pub(super) plain: bool,
+    pub(super) kind: Kind,
     pub(super) arithmetic: Arithmetic,
     /// The largest number of lines of its class, which is the one that is measured.
     pub(super) lines: usize,
@@ -39,18 +37,13 @@ pub(super) struct Choice(Vec<(Variant, u64)>);
 pub(super) struct Choices(HashMap<Question, Choice>);
 
 impl Question {
-    pub(super) fn of(linear: &Linear, rows: usize, arithmetic: Arithmetic) -> Self {
-        Self {
-            in_width: linear.weights.in_width,
-            out_width: linear.weights.out_width,
-            plain: is_plain(linear),
-            arithmetic,
-            lines: class(rows * linear.repeat.count),
-        }
+    pub(super) fn of(layer: Layer<'_>, rows: usize, arithmetic: Arithmetic) -> Self {
+        let [in_width, out_width] = layer.widths();
+        Self { in_width, out_width, kind: layer.kind, arithmetic, lines: class(layer.lines(rows)) }
     }
 
     pub(super) fn guess(&self) -> Variant {
-        Variant::guess(self.out_width, self.lines, self.arithmetic)
+        Variant::guess([self.in_width, self.out_width], self.lines, self.arithmetic)
     }
 }
 
@@ -99,14 +92,14 @@ impl Choices {
     /// Variants for a layer, the one to be used first; later ones for when the driver has refused those before.
     pub(super) fn of(
         &self,
-        linear: &Linear,
+        layer: Layer<'_>,
         rows: usize,
         arithmetic: Arithmetic,
     ) -> impl Iterator<Item = Variant> {
-        let guess = Variant::guess(linear.weights.out_width, rows * linear.repeat.count, arithmetic);
+        let guess = Variant::guess(layer.widths(), layer.lines(rows), arithmetic);
         let known = match self.0.is_empty() {
             true => None,
-            false => self.0.get(&Question::of(linear, rows, arithmetic)),
+            false => self.0.get(&Question::of(layer, rows, arithmetic)),
         };
         let same_bits = move |variant: &Variant| variant.rounds(arithmetic) == guess.rounds(arithmetic);
         let known = known.into_iter().flat_map(|choice| &choice.0).map(|(variant, _)| *variant);
@@ -131,8 +124,8 @@ impl Choices {
     pub(super) fn written(&self) -> Vec<u8> {
         let mut all: Vec<(&Question, &Choice)> = self.0.iter().collect();
         all.sort_by_key(|(question, _)| {
-            let Question { in_width, out_width, plain, arithmetic, lines } = question;
-            (arithmetic.name(), *in_width, *out_width, *plain, *lines)
+            let Question { in_width, out_width, kind, arithmetic, lines } = question;
+            (arithmetic.name(), *in_width, *out_width, *kind, *lines)
         });
         serde_json::to_vec(&all).expect("numbers and names")
     }
@@ -182,7 +175,7 @@ mod tests {
         let choice = Choice::decide(Lines, vec![(Line, 90), (Lines, 40), (SmallTile, 30), (LargeTile, 90)]);
         let choice = choice.expect("measured");
         let behind = Variant::ALL.map(|variant| choice.leaves_behind(variant));
-        assert_eq!(behind, [true, false, false, false, false, false]);
+        assert_eq!(behind, [true, false, false, false, false, false, false]);
     }
 
     #[test]
@@ -190,7 +183,7 @@ mod tests {
         let question = Question {
             in_width: 512,
             out_width: 96,
-            plain: true,
+            kind: Kind::Plain,
             arithmetic: Arithmetic::Matrices { lanes: 32 },
             lines: 192,
         };

@@ -278,6 +278,6 @@ mod tests {
         }
         let texts: Vec<String> = variants::texts().collect();
         let tile = texts.iter().filter(|text| text.contains("fn linear_paired_tile")).count();
-        assert_eq!((texts.len(), tile), (18, 2), "six kernels, three ways to multiply");
+        assert_eq!((texts.len(), tile), (21, 2), "seven kernels, three ways to multiply");
     }
 }

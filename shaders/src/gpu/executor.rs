@@ -530,7 +530,7 @@ fn encode(
                 let halves = kernels.halves(plan.precision, rows);
                 for ((command, halved), group) in plan.commands.iter().zip(&prepared.halved).zip(groups) {
                     let halved = if halves { *halved } else { Halved::default() };
-                    let (pipeline, [columns, rows]) = kernels.of(plan.precision, command, halved, rows);
+                    let (pipeline, [columns, rows]) = kernels.of(plan, command, halved, rows);
                     pass.set_pipeline(pipeline);
                     pass.set_bind_group(0, group, &[]);
                     pass.dispatch_workgroups(columns, rows, 1);

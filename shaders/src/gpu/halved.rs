@@ -5,7 +5,7 @@
 
 use crate::{BufferId, Command, Init, Linear, Plan, View};
 
-use super::variants::is_plain;
+use super::variants::{Kind, Layer};
 
 /// Sides of one layer that are halves in the arena.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,10 +38,13 @@ pub(super) fn sides(plan: &Plan) -> Vec<Halved> {
     plan.commands.iter().map(each).collect()
 }
 
-/// Whether only plain layers write and read a buffer, whole.
+/// Whether only plain layers write and read a buffer, whole and in the same lines.
 fn is_halved(plan: &Plan, buffer: BufferId) -> bool {
-    let is_outside = plan.output == buffer || plan.inputs.contains(&buffer);
     let touches = |view: View| view.buffer == buffer;
+    let mut of_layers =
+        Layer::all(plan).filter(|layer| touches(layer.linear.src) || touches(layer.linear.dst));
+    let lines = of_layers.next().map_or(1, |layer| layer.lines(1));
+    let is_outside = plan.output == buffer || plan.inputs.contains(&buffer);
     let is_whole = |view: View| view.offset == 0 && view.width == plan.width(buffer);
     let is_fine = |command: &Command| {
         let reads = command.reads().into_iter().flatten().any(touches);
@@ -50,8 +53,10 @@ fn is_halved(plan: &Plan, buffer: BufferId) -> bool {
             _ if !reads && !writes => true,
             Command::Linear(linear) => {
                 let as_mask = linear.mask.is_some_and(touches);
-                is_plain(linear)
+                let layer = Layer::of(plan, linear);
+                layer.kind == Kind::Plain
                     && !as_mask
+                    && layer.lines(1) == lines
                     && (!reads || is_whole(linear.src))
                     && (!writes || is_whole(linear.dst) && is_simple(linear))
             }
@@ -115,6 +120,26 @@ mod tests {
         check(8, |_, _, _| (), expected);
         assert_eq!(expected.map(Halved::index), [Some(0), Some(1), Some(2)]);
         assert_eq!(NONE.index(), None);
+    }
+
+    #[test]
+    fn a_buffer_of_steps_is_halves_where_all_have_the_same_steps() {
+        let at_both = |src: View, dst: View| {
+            let [one_src, one_dst] = [src, dst].map(|view| view.slice(0, view.width / 2));
+            let repeat = Repeat { count: 2, src_step: one_src.width, dst_step: one_dst.width };
+            Command::Linear(Linear { src, dst, repeat, ..layer(one_src, one_dst) })
+        };
+        let second_in_steps =
+            |_: &mut PlanBuilder, [_, first, second, _]: [View; 4], commands: &mut Vec<Command>| {
+                commands[1] = at_both(first, second);
+            };
+        check(32, second_in_steps, [NONE; 3]);
+        let all_in_steps =
+            |_: &mut PlanBuilder, [input, first, second, _]: [View; 4], commands: &mut Vec<Command>| {
+                commands[0] = at_both(input, first);
+                commands[1] = at_both(first, second);
+            };
+        check(32, all_in_steps, [Halved { src: false, dst: true }, Halved { src: true, dst: false }, NONE]);
     }
 
     #[test]

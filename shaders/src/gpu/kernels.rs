@@ -7,8 +7,9 @@ use super::halved::Halved;
 use super::matrices;
 use super::narrow;
 use super::params::PARAM_BYTES;
-use super::variants::{self, Arithmetic, Variant, is_plain};
-use crate::{Command, ExecuteError, Linear, Plan, Precision};
+use super::recurrent::Grouping;
+use super::variants::{self, Arithmetic, Kind, Layer, Variant};
+use crate::{Command, ExecuteError, Plan, Precision};
 
 macro_rules! source {
     ($stem:literal) => {
@@ -65,12 +66,12 @@ pub(super) struct Kernels {
 /// Kernels of commands with matrices, for one way to keep these.
 struct Weighted {
     arithmetic: Arithmetic,
-    plain: Linears,
-    /// Made for the first plan that needs them.
-    general: Option<Linears>,
+    /// By kind; those of other kinds than the plain are made for the first plan that needs them.
+    linears: [Option<Linears>; Kind::ALL.len()],
     /// By cooperative matrices, for plain layers with halves in the arena; `None`: nothing is multiplied so.
     halved: Option<Halves>,
-    recurrent: wgpu::ComputePipeline,
+    /// In the order of [`Grouping::ALL`]; made for the first plan that needs them.
+    recurrent: Option<[wgpu::ComputePipeline; Grouping::ALL.len()]>,
     /// Widens inputs that cross the bus as halves.
     widen: Option<wgpu::ComputePipeline>,
 }
@@ -100,40 +101,54 @@ impl Kernels {
                 (self.halves.as_mut().expect("made just now"), layout)
             }
         };
-        let needs = |command: &Command| match command {
-            Command::Linear(linear) => !is_plain(linear),
-            _ => false,
-        };
-        if weighted.general.is_none() && plan.commands.iter().any(needs) {
+        let is_recurrent = |command: &Command| matches!(command, Command::Recurrent(_));
+        if weighted.recurrent.is_none() && plan.commands.iter().any(is_recurrent) {
             let arithmetic = weighted.arithmetic;
-            weighted.general = Some(linears(device, layout, false, arithmetic)?);
+            let sources = Grouping::ALL.map(|each| Source {
+                name: "recurrent",
+                wgsl: each.wgsl(arithmetic),
+                bindings: &self.weighted,
+            });
+            weighted.recurrent = Some(device.compiler.pipelines(device, sources)?);
+        }
+        for Layer { kind, .. } in Layer::all(plan) {
+            if weighted.linears[kind as usize].is_none() {
+                weighted.linears[kind as usize] = Some(linears(device, layout, kind, weighted.arithmetic)?);
+            }
         }
         Ok(())
     }
 
-    /// Pipeline and workgroups of one command over `rows` rows. What is halved is only so where [`halves`](Self::halves) says it.
+    /// Pipeline and workgroups of one command of a plan over `rows` rows. What is halved is only so where [`halves`](Self::halves) says it.
     pub(super) fn of(
         &self,
-        precision: Precision,
+        plan: &Plan,
         command: &Command,
         halved: Halved,
         rows: usize,
     ) -> (&wgpu::ComputePipeline, [u32; 2]) {
-        let weighted = self.weighted(precision);
+        let weighted = self.weighted(plan.precision);
         let counts = workgroups(command, rows);
         let pipeline = match command {
-            Command::Linear(linear) => match (halved.index(), &weighted.halved) {
-                (Some(index), Some(kernels)) => {
-                    return self.halved_linear(weighted, &kernels[2 * index..], linear, rows);
-                }
-                _ => return self.linear(weighted, linear, rows),
-            },
+            Command::Linear(linear) => {
+                let layer = Layer::of(plan, linear);
+                return match (halved.index(), &weighted.halved) {
+                    (Some(index), Some(kernels)) => {
+                        self.halved_linear(weighted, &kernels[2 * index..], layer, rows)
+                    }
+                    _ => self.linear(weighted, layer, rows),
+                };
+            }
             Command::Pool(_) => &self.pool,
             Command::Move(_) => &self.moves,
             Command::Affine(_) => &self.affine,
             Command::LayerNorm(_) => &self.layer_norm,
             Command::Attention(_) => &self.attention,
-            Command::Recurrent(_) => &weighted.recurrent,
+            Command::Recurrent(layer) => {
+                let kernels = weighted.recurrent.as_ref().expect("made for the first plan that needs them");
+                let index = Grouping::guess(layer.units().max(layer.out_width()), rows);
+                return (&kernels[index], [1, narrow(Grouping::ALL[index].workgroups(rows))]);
+            }
         };
         (pipeline, counts.map(narrow))
     }
@@ -142,11 +157,11 @@ impl Kernels {
     pub(super) fn by(
         &self,
         precision: Precision,
-        linear: &Linear,
+        layer: Layer<'_>,
         rows: usize,
         variant: Variant,
     ) -> Option<(&wgpu::ComputePipeline, [u32; 2])> {
-        self.variant(self.weighted(precision), linear, rows, variant)
+        self.variant(self.weighted(precision), layer, rows, variant)
     }
 
     /// How matrices that are kept so are multiplied, once a plan with such has been prepared.
@@ -163,7 +178,7 @@ impl Kernels {
     /// Variants of layers that the driver refused.
     pub(super) fn refused(&self) -> usize {
         let weighted = [Some(&self.singles), self.halves.as_ref()].into_iter().flatten();
-        let all = weighted.flat_map(|weighted| std::iter::once(&weighted.plain).chain(&weighted.general));
+        let all = weighted.flat_map(|weighted| weighted.linears.iter().flatten());
         all.flatten().filter(|pipeline| pipeline.is_none()).count()
     }
 
@@ -178,15 +193,15 @@ impl Kernels {
     fn linear<'a>(
         &'a self,
         weighted: &'a Weighted,
-        linear: &Linear,
+        layer: Layer<'_>,
         rows: usize,
     ) -> (&'a wgpu::ComputePipeline, [u32; 2]) {
         #[cfg(test)]
         if let Some(forced) = self.forced {
-            return self.variant(weighted, linear, rows, forced).expect("a variant that is there is forced");
+            return self.variant(weighted, layer, rows, forced).expect("a variant that is there is forced");
         }
-        let mut best = self.choices.of(linear, rows, weighted.arithmetic);
-        let fits = best.find_map(|variant| self.variant(weighted, linear, rows, variant));
+        let mut best = self.choices.of(layer, rows, weighted.arithmetic);
+        let fits = best.find_map(|variant| self.variant(weighted, layer, rows, variant));
         fits.expect("a plan whose dispatches do not fit is refused")
     }
 
@@ -195,30 +210,26 @@ impl Kernels {
         &self,
         weighted: &Weighted,
         kernels: &'a [wgpu::ComputePipeline],
-        linear: &Linear,
+        layer: Layer<'_>,
         rows: usize,
     ) -> (&'a wgpu::ComputePipeline, [u32; 2]) {
-        let variant = match self.choices.of(linear, rows, weighted.arithmetic).next() {
+        let variant = match self.choices.of(layer, rows, weighted.arithmetic).next() {
             Some(Variant::LargeTile) => Variant::LargeTile,
             _ => Variant::SmallTile,
         };
-        let counts = variant.workgroups(linear.weights.out_width, rows, weighted.arithmetic);
+        let counts = variant.workgroups(layer.widths()[1], layer.lines(rows), weighted.arithmetic);
         (&kernels[usize::from(variant == Variant::LargeTile)], counts.map(narrow))
     }
 
     fn variant<'a>(
         &'a self,
         weighted: &'a Weighted,
-        linear: &Linear,
+        layer: Layer<'_>,
         rows: usize,
         variant: Variant,
     ) -> Option<(&'a wgpu::ComputePipeline, [u32; 2])> {
-        let lines = rows * linear.repeat.count;
-        let counts = variant.workgroups(linear.weights.out_width, lines, weighted.arithmetic);
-        let all = match &weighted.general {
-            Some(general) if !is_plain(linear) => general,
-            _ => &weighted.plain,
-        };
+        let counts = variant.workgroups(layer.widths()[1], layer.lines(rows), weighted.arithmetic);
+        let all = weighted.linears[layer.kind as usize].as_ref()?;
         let fits = counts.iter().all(|count| *count <= self.workgroups_max);
         all[variant as usize].as_ref().filter(|_| fits).map(|pipeline| (pipeline, counts.map(narrow)))
     }
@@ -271,23 +282,19 @@ impl Weighted {
     fn new(
         device: &Device,
         of_layers: &wgpu::BindGroupLayout,
-        of_recurrent: &wgpu::BindGroupLayout,
+        of_others: &wgpu::BindGroupLayout,
         arithmetic: Arithmetic,
     ) -> Result<Self, ExecuteError> {
-        let [.., (name, wgsl)] = SOURCES;
-        let wgsl = variants::recurrent(wgsl, arithmetic);
-        let [recurrent] =
-            device.compiler.pipelines(device, [Source { name, wgsl, bindings: of_recurrent }])?;
         let widen = match arithmetic {
             Arithmetic::Single => None,
-            Arithmetic::Half | Arithmetic::Matrices { .. } => Some(narrow::pipeline(device, of_recurrent)?),
+            Arithmetic::Half | Arithmetic::Matrices { .. } => Some(narrow::pipeline(device, of_others)?),
         };
-        let plain = linears(device, of_layers, true, arithmetic)?;
+        let plain = linears(device, of_layers, Kind::Plain, arithmetic)?;
         let halved = match arithmetic {
             Arithmetic::Single | Arithmetic::Half => None,
             Arithmetic::Matrices { lanes } => Some(halves(device, of_layers, lanes)?),
         };
-        Ok(Self { arithmetic, plain, general: None, halved, recurrent, widen })
+        Ok(Self { arithmetic, linears: [Some(plain), None, None], halved, recurrent: None, widen })
     }
 }
 
@@ -298,9 +305,9 @@ fn halves_of(device: &Device) -> Arithmetic {
     let arithmetic = Arithmetic::Matrices { lanes };
     let tried = device.try_apart(|apart| {
         let layout = apart.create(|raw| bindings(raw, Bindings::Halved))?;
-        [true, false].into_iter().try_for_each(|plain| {
+        Kind::ALL.into_iter().try_for_each(|kind| {
             // One that is refused here may have taken the device with it.
-            each_linear(apart, &layout, plain, arithmetic).into_iter().try_for_each(|made| made.map(drop))
+            each_linear(apart, &layout, kind, arithmetic).into_iter().try_for_each(|made| made.map(drop))
         })?;
         halves(apart, &layout, lanes).map(drop)
     });
@@ -324,13 +331,13 @@ pub(super) fn workgroups(command: &Command, rows: usize) -> [usize; 2] {
         Command::Linear(linear) => {
             let arithmetic = Arithmetic::Single;
             let lines = rows * linear.repeat.count;
-            let out_width = linear.weights.out_width;
-            Variant::guess(out_width, lines, arithmetic).workgroups(out_width, lines, arithmetic)
+            let widths = [linear.weights.in_width, linear.weights.out_width];
+            Variant::guess(widths, lines, arithmetic).workgroups(widths[1], lines, arithmetic)
         }
         Command::Pool(pool) => [pool.dst.width.div_ceil(LANES), rows],
         Command::Move(step) => [(step.counts[0] * step.counts[1]).div_ceil(LANES), rows],
-        Command::Affine(affine) => [affine.dst.width.div_ceil(LANES), rows],
-        Command::LayerNorm(norm) => [(norm.dst.width / norm.scale.len()).div_ceil(LANES), rows],
+        Command::Affine(affine) => [affine.dst.width.div_ceil(4 * LANES), rows],
+        Command::LayerNorm(norm) => [1, (rows * (norm.dst.width / norm.scale.len())).div_ceil(LANES / 8)],
         Command::Attention(attention) => [(attention.heads * attention.steps).div_ceil(LANES), rows],
         Command::Recurrent(_) => [1, rows],
     }
@@ -345,18 +352,18 @@ fn has_weights(stem: &str) -> bool {
 fn linears(
     device: &Device,
     bindings: &wgpu::BindGroupLayout,
-    plain: bool,
+    kind: Kind,
     arithmetic: Arithmetic,
 ) -> Result<Linears, ExecuteError> {
     let mut refusal = None;
-    let made = each_linear(device, bindings, plain, arithmetic);
+    let made = each_linear(device, bindings, kind, arithmetic);
     let mut at = 0;
     let there = made.map(|made| {
         let variant = Variant::ALL[at];
         at += 1;
         made.inspect_err(|error| {
-            let (variant, arithmetic) = (variant.name(), arithmetic.name());
-            tracing::warn!(%error, variant, arithmetic, plain, "a kernel is refused, others do its work: report this driver");
+            let (variant, arithmetic, kind) = (variant.name(), arithmetic.name(), kind.name());
+            tracing::warn!(%error, variant, arithmetic, kind, "a kernel is refused, others do its work: report this driver");
         })
         .map_err(|error| refusal = Some(error))
         .ok()
@@ -372,13 +379,13 @@ fn linears(
 fn each_linear(
     device: &Device,
     bindings: &wgpu::BindGroupLayout,
-    plain: bool,
+    kind: Kind,
     arithmetic: Arithmetic,
 ) -> [Result<wgpu::ComputePipeline, ExecuteError>; Variant::ALL.len()] {
     let workgroup_bytes = device.limits.max_compute_workgroup_storage_size as usize;
     let sources = Variant::ALL.map(|variant| Source {
         name: variant.entry_point(arithmetic),
-        wgsl: variant.wgsl(plain, arithmetic, workgroup_bytes),
+        wgsl: variant.wgsl(kind, arithmetic, workgroup_bytes),
         bindings,
     });
     device.compiler.each(device, sources)

@@ -134,7 +134,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
                 }
                 writeln!(
                     to,
-                    "        if PLAIN {{ src_load_{i} = places(src_{i} + src_k_{i}, k); }} \
+                    "        if WHOLE {{ src_load_{i} = places(src_{i} + src_k_{i}, k); }} \
                      else {{ src_load_{i} = source(src_{i}, k + src_k_{i}); }}"
                 )?;
             }
@@ -149,7 +149,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
                 writeln!(
                     to,
                     "        {name}_src[src_cell_{i}] = vec4<f16>(select(vec4<{src_type}>(), src_load_{i}, \
-                     !PLAIN || k_load - {depth}u + src_k_{i} < linear_params.in_width));"
+                     !WHOLE || k_load - {depth}u + src_k_{i} < linear_params.in_width));"
                 )?;
             }
             for i in 0..weight_loads {

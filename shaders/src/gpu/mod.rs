@@ -27,6 +27,7 @@ mod narrow;
 mod params;
 mod prepared;
 mod recent;
+mod recurrent;
 mod refusals;
 mod resident;
 mod slide;

@@ -3,10 +3,10 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::layout::Layout;
-use super::variants;
+use super::variants::{self, Layer};
 use super::weights;
 use crate::{
-    Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Linear, Move, Pool, PoolMode, Precision,
+    Activation, Affine, Attention, Cell, Command, Init, LayerNorm, Move, Plan, Pool, PoolMode, Precision,
     Recurrent, View,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct LinearParams {
     pub(super) dst_step: u32,
     pub(super) sinks: u32,
     pub(super) slice_len: u32,
-    pub(super) pad_0: u32,
+    pub(super) row_lines: u32,
 }
 
 /// `Pool` in pool.wgsl.
@@ -166,16 +166,14 @@ const _: () = assert!(size_of::<RecurrentParams>() == 48);
 const _: () = assert!(size_of::<BatchParams>() == 16);
 
 /// The block of a command, padded with zeros. A layer that sinks writes its destination where the host reads it.
-pub(super) fn block(
-    command: &Command,
-    precision: Precision,
-    layout: &Layout,
-    sinks: bool,
-) -> [u8; PARAM_BYTES] {
+pub(super) fn block(plan: &Plan, command: &Command, layout: &Layout, sinks: bool) -> [u8; PARAM_BYTES] {
     let mut block = [0; PARAM_BYTES];
     let mut put = |bytes: &[u8]| block[..bytes.len()].copy_from_slice(bytes);
     match command {
-        Command::Linear(command) => put(bytemuck::bytes_of(&linear(command, precision, layout, sinks))),
+        Command::Linear(linear) => {
+            let layer = Layer::of(plan, linear);
+            put(bytemuck::bytes_of(&self::linear(layer, plan.precision, layout, sinks)));
+        }
         Command::Pool(command) => put(bytemuck::bytes_of(&pool(command, layout))),
         Command::Move(command) => put(bytemuck::bytes_of(&moves(command, layout))),
         Command::Affine(command) => put(bytemuck::bytes_of(&affine(command, layout))),
@@ -186,14 +184,21 @@ pub(super) fn block(
     block
 }
 
-fn linear(linear: &Linear, precision: Precision, layout: &Layout, sinks: bool) -> LinearParams {
-    let (src_base, src_stride) = layout.place(linear.src);
-    let (dst_base, dst_stride) = layout.place(linear.dst);
+fn linear(layer: Layer<'_>, precision: Precision, layout: &Layout, sinks: bool) -> LinearParams {
+    let linear = layer.linear;
+    let (src_base, mut src_stride) = layout.place(linear.src);
+    let (dst_base, mut dst_stride) = layout.place(linear.dst);
     let (mask_base, mask_stride) = linear.mask.map_or((0, 0), |mask| layout.place(mask));
     let (activation, slope) = activation(linear.activation);
     let (in_padded, out_vec4s) = weights::padded(&linear.weights, precision);
     let dst_base = if sinks { 0 } else { dst_base };
     let [src_step, dst_step] = [linear.repeat.src_step, linear.repeat.dst_step].map(narrow);
+    let row_lines = narrow(linear.repeat.count);
+    let mut place_count = row_lines;
+    if layer.even && place_count > 1 {
+        // From line to line, whether a new row begins there or not.
+        (place_count, src_stride, dst_stride) = (1, src_step, dst_step);
+    }
     LinearParams {
         src_base,
         src_stride,
@@ -209,12 +214,12 @@ fn linear(linear: &Linear, precision: Precision, layout: &Layout, sinks: bool) -
         accumulates: u32::from(linear.init == Init::Accumulate),
         activation,
         slope,
-        place_count: narrow(linear.repeat.count),
+        place_count,
         src_step,
         dst_step,
         sinks: u32::from(sinks),
         slice_len: narrow(variants::slice_len(linear.weights.in_width)),
-        ..LinearParams::default()
+        row_lines,
     }
 }
 

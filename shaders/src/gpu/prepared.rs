@@ -11,12 +11,14 @@ use super::layout::{self, Layout};
 use super::memory::{Memory, Need};
 use super::narrow;
 use super::params::{self, PARAM_BYTES};
+use super::recurrent::{self, Grouping};
 use super::resident::Resident;
+use super::variants::Layer;
 use super::weights::{self, WeightMap};
-use crate::{Command, ExecuteError, Init, Plan, Precision};
+use crate::{Command, ExecuteError, Init, Linear, Plan, Precision};
 
-/// Units of a recurrent layer, and width of its output: what recurrent.wgsl has workgroup memory for.
-const RECURRENT_WIDTH_MAX: usize = 1024;
+/// llvmpipe ends all loops of a kernel once they have turned so often together.
+const SOFTWARE_TURNS_MAX: usize = 65_535;
 
 pub(super) struct Prepared {
     pub(super) plan: Arc<Plan>,
@@ -83,11 +85,14 @@ impl Fit {
             .find(|&rows| fits(rows))
             .unwrap_or(1);
         let too_wide = |command: &Command| match command {
-            Command::Recurrent(layer) => layer.units().max(layer.out_width()) > RECURRENT_WIDTH_MAX,
+            Command::Recurrent(layer) => layer.units().max(layer.out_width()) > Grouping::ALL[0].width_max,
             _ => false,
         };
         if plan.commands.iter().any(too_wide) {
             return Err(no_room("a recurrent layer is wider than workgroup memory"));
+        }
+        if device.is_software() && plan.commands.iter().any(|command| turns(command) >= SOFTWARE_TURNS_MAX) {
+            return Err(no_room("a layer takes more turns of a loop than a software device makes"));
         }
         let map = WeightMap::new(plan, limits.min_storage_buffer_offset_alignment as usize);
         if map.owners.iter().any(|(_, span)| span.bytes > binding_bytes_max) {
@@ -136,7 +141,7 @@ impl Prepared {
         })?;
         fill(&weights, &fit.map, plan)?;
         let plan = Arc::clone(plan);
-        let sinks = sinks(&plan);
+        let sinks = sinks(&plan) && in_vectors(&plan);
         let halved = halved::sides(&plan);
         let bound = [const { None }; LANES];
         let flow = match device.flows {
@@ -231,12 +236,8 @@ impl Prepared {
         }
         for (index, block) in of_commands.chunks_exact_mut(self.param_stride).enumerate() {
             let command = &self.plan.commands[index];
-            block[..PARAM_BYTES].copy_from_slice(&params::block(
-                command,
-                self.plan.precision,
-                &layout,
-                self.sinks(index),
-            ));
+            let params = params::block(&self.plan, command, &layout, self.sinks(index));
+            block[..PARAM_BYTES].copy_from_slice(&params);
         }
         device.queue.write_buffer(&self.params, (lane * blocks.len()) as u64, &blocks);
         let (groups, widening) = device.create(|raw| {
@@ -331,6 +332,18 @@ impl Prepared {
     }
 }
 
+/// Turns that the loops of one invocation take at most, where they may be many: for each step, or pair of steps.
+fn turns(command: &Command) -> usize {
+    match command {
+        Command::Recurrent(layer) => layer.steps * recurrent::turns(layer),
+        Command::Attention(attention) => {
+            let width = attention.dst.width / (attention.steps * attention.heads);
+            attention.steps * (2 + 2 * width)
+        }
+        _ => 0,
+    }
+}
+
 /// Blocks of parameters of a plan in one lane: of each command, then of each input.
 fn blocks(plan: &Plan) -> usize {
     plan.commands.len() + plan.inputs.len()
@@ -361,9 +374,15 @@ pub(super) fn sinks(plan: &Plan) -> bool {
     let read = plan.commands.iter().any(|command| command.reads().into_iter().flatten().any(is_output));
     let mut writers = plan.commands.iter().filter(writer);
     let (only, none) = (writers.next(), writers.next());
-    let whole =
-        |linear: &crate::Linear| linear.init == Init::Bias && linear.dst.width == plan.width(plan.output);
+    let whole = |linear: &Linear| linear.init == Init::Bias && linear.dst.width == plan.width(plan.output);
     !read && none.is_none() && matches!(only, Some(Command::Linear(linear)) if whole(linear))
+}
+
+/// Whether the layers that write the output write whole vectors of four: others would cross the bus number by number, which takes
+/// longer than a copy.
+fn in_vectors(plan: &Plan) -> bool {
+    let mut writers = Layer::all(plan).filter(|layer| layer.linear.dst.buffer == plan.output);
+    writers.all(|Layer { linear, .. }| linear.repeat.count == 1 || linear.repeat.dst_step.is_multiple_of(4))
 }
 
 /// Whether a command is a layer whose matrix has halves.

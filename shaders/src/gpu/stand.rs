@@ -14,8 +14,8 @@ use super::params::BatchParams;
 use super::prepared::{Fit, Prepared};
 use super::timer::Timer;
 use super::tuner;
-use super::variants::Variant;
-use crate::{ExecuteError, Linear, Move, Plan, PlanBuilder, Precision, View};
+use super::variants::{Layer, Variant};
+use crate::{ExecuteError, Linear, Move, Plan, PlanBuilder, View};
 
 /// Passes of each candidate, of which the median counts.
 const ROUNDS: usize = 7;
@@ -41,7 +41,8 @@ const WARM_UP_DISPATCHES: usize = 32;
 pub(super) struct Stand<'a> {
     device: Device,
     kernels: &'a Kernels,
-    precision: Precision,
+    /// Whose layers are measured.
+    plan: &'a Plan,
     copier: Copier,
     timeout: Duration,
     born: Instant,
@@ -63,11 +64,11 @@ struct Bound {
 type Pass = (Variant, usize);
 
 impl<'a> Stand<'a> {
-    /// For layers whose matrices are kept so; `timeout` for all passes of a question.
+    /// For layers of a plan; `timeout` for all passes of a question.
     pub(super) fn new(
         device: &Device,
         kernels: &'a Kernels,
-        precision: Precision,
+        plan: &'a Plan,
         timeout: Duration,
         warm: bool,
     ) -> Result<Self, ExecuteError> {
@@ -77,7 +78,7 @@ impl<'a> Stand<'a> {
         let passes = u32::try_from(ROUNDS * Variant::ALL.len()).expect("a few dozen");
         let timer = Timer::new(&device, passes)?;
         let (copier, born) = (Copier::default(), Instant::now());
-        Ok(Self { device, kernels, precision, copier, timeout, born, warm, timer, bound: None })
+        Ok(Self { device, kernels, plan, copier, timeout, born, warm, timer, bound: None })
     }
 
     /// Whether the device's clock has been brought up.
@@ -86,7 +87,7 @@ impl<'a> Stand<'a> {
     }
 
     /// Brings a layer to the device, with room for all the rows that one batch may have.
-    fn bind(&mut self, linear: &Linear) -> Result<(), ExecuteError> {
+    fn bind(&mut self, Layer { linear, .. }: Layer<'_>) -> Result<(), ExecuteError> {
         let same = |bound: &Bound| {
             Arc::ptr_eq(&bound.of.weights, &linear.weights)
                 && (bound.of.src, bound.of.dst, bound.of.repeat) == (linear.src, linear.dst, linear.repeat)
@@ -95,7 +96,7 @@ impl<'a> Stand<'a> {
             return Ok(());
         }
         self.bound = None;
-        let plan = Arc::new(alone(linear, self.precision));
+        let plan = Arc::new(alone(linear, self.plan));
         let fit = Fit::of(&self.device, &plan, None)?;
         let mut prepared = Prepared::new(&self.device, self.kernels, &plan, &fit)?;
         let rows = prepared.chunk_rows_max;
@@ -145,7 +146,7 @@ impl<'a> Stand<'a> {
         rows: usize,
         timer: Option<&Timer>,
     ) -> Result<Vec<Duration>, ExecuteError> {
-        let Self { device, kernels, precision, .. } = self;
+        let Self { device, kernels, plan, .. } = self;
         let [groups, _] = bound.prepared.bound(0).1;
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some("measurement") };
         let mut encoder = device.raw.create_command_encoder(&descriptor);
@@ -154,7 +155,9 @@ impl<'a> Stand<'a> {
             let timestamp_writes = timer.map(|timer| timer.writes(at));
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
             let mut pass = encoder.begin_compute_pass(&descriptor);
-            let Some((pipeline, [columns, lines])) = kernels.by(*precision, &bound.of, rows, *variant) else {
+            let Some((pipeline, [columns, lines])) =
+                kernels.by(plan.precision, Layer::of(plan, &bound.of), rows, *variant)
+            else {
                 return Err(ExecuteError::Refused("a variant that is not there is measured".to_owned()));
             };
             pass.set_pipeline(pipeline);
@@ -174,11 +177,15 @@ impl<'a> Stand<'a> {
             .collect()
     }
 
+    fn by(&self, layer: Layer<'_>, rows: usize, variant: Variant) -> bool {
+        self.kernels.by(self.plan.precision, layer, rows, variant).is_some()
+    }
+
     /// Brings a layer to the device and, the first time, the device's clock up: neither is time that the layer takes.
-    pub(super) fn make_ready(&mut self, linear: &Linear) -> Result<(), ExecuteError> {
-        self.bind(linear)?;
+    pub(super) fn make_ready(&mut self, layer: Layer<'_>) -> Result<(), ExecuteError> {
+        self.bind(layer)?;
         let rows = self.bound.as_ref().expect("just now").prepared.chunk_rows_max;
-        let is_there = |variant: &Variant| self.kernels.by(self.precision, linear, rows, *variant).is_some();
+        let is_there = |variant: &Variant| self.by(layer, rows, *variant);
         let Some(variant) = Variant::ALL.into_iter().rev().find(is_there) else { return Ok(()) };
         let began = Instant::now();
         while !self.warm {
@@ -196,15 +203,14 @@ impl tuner::Stand for Stand<'_> {
 
     fn measure(
         &mut self,
-        linear: &Linear,
+        layer: Layer<'_>,
         lines: usize,
         candidates: &[Variant],
     ) -> Result<Vec<(Variant, u64)>, ExecuteError> {
-        self.bind(linear)?;
+        self.bind(layer)?;
         let prepared = &self.bound.as_ref().expect("just now").prepared;
-        let rows = lines.div_ceil(linear.repeat.count).min(prepared.chunk_rows_max);
-        let is_there =
-            |variant: &&Variant| self.kernels.by(self.precision, linear, rows, **variant).is_some();
+        let rows = lines.div_ceil(layer.lines(1)).min(prepared.chunk_rows_max);
+        let is_there = |variant: &&Variant| self.by(layer, rows, **variant);
         let there: Vec<Variant> = candidates.iter().filter(is_there).copied().collect();
         if there.is_empty() {
             return Ok(Vec::new());
@@ -235,16 +241,16 @@ fn by_candidate(nanos: &[u64], candidates: usize) -> Vec<Vec<u64>> {
 }
 
 /// A plan of the layer alone, whose output is read by another command: else it would be stored where the host sees it.
-fn alone(linear: &Linear, precision: Precision) -> Plan {
+fn alone(linear: &Linear, of: &Plan) -> Plan {
     let mut plan = PlanBuilder::new("a layer alone");
-    // As far behind a whole vector as in its own plan.
-    let mut like = |view: View| plan.input(view.offset % 4 + view.width).slice(view.offset % 4, view.width);
+    // In a buffer as wide as its own: that says how its lines lie.
+    let mut like = |view: View| plan.input(of.width(view.buffer)).slice(view.offset, view.width);
     let (src, dst) = (like(linear.src), like(linear.dst));
     let mask = linear.mask.map(like);
     let output = plan.buffer(1);
     plan.linear(Linear { src, dst, mask, ..linear.clone() });
     plan.move_columns(Move::copy(dst.slice(0, 1), output));
-    Plan { precision, ..plan.finish(output) }
+    Plan { precision: of.precision, ..plan.finish(output) }
 }
 
 /// Numbers between −1 and 1.

@@ -11,7 +11,8 @@ use super::params::{
     AffineParams, AttentionParams, BatchParams, LayerNormParams, LinearParams, MovesParams, PoolParams,
     RecurrentParams,
 };
-use super::variants::{Arithmetic, Variant, of_halves, recurrent, slice_len};
+use super::recurrent::Grouping;
+use super::variants::{Arithmetic, Kind, Variant, of_halves, slice_len};
 use super::weights::{WeightMap, pack};
 use super::{AdapterChoice, AdapterFacts, AdapterKind, GpuError, matrices};
 use crate::{Activation, Init, Linear, Plan, PlanBuilder, Precision, Weights};
@@ -112,7 +113,7 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
             dst_step,
             sinks,
             slice_len,
-            pad_0,
+            row_lines,
         }
     );
     check_struct!(
@@ -274,8 +275,9 @@ fn every_variant_of_a_layer_is_valid_and_has_its_entry_point() {
         Variant::ALL.into_iter().flat_map(|variant| arithmetics.map(|arithmetic| (variant, arithmetic)))
     {
         // Of a workgroup's memory as much as there must be, and as much as there is at most.
-        for (plain, bytes) in [(false, 16 << 10), (true, 16 << 10), (true, 64 << 10)] {
-            let module = valid(&variant.wgsl(plain, arithmetic, bytes));
+        let kinds = Kind::ALL.into_iter().flat_map(|kind| [(kind, 16 << 10), (kind, 64 << 10)]);
+        for (kind, bytes) in kinds {
+            let module = valid(&variant.wgsl(kind, arithmetic, bytes));
             let entry_point = variant.entry_point(arithmetic);
             assert!(
                 module.entry_points.iter().any(|entry| entry.name == entry_point),
@@ -297,10 +299,12 @@ fn layers_with_halves_in_the_arena_are_valid() {
 }
 
 #[test]
-fn recurrent_layers_of_halves_are_valid() {
-    let [.., (stem, source)] = SOURCES;
-    assert_eq!(stem, "recurrent");
-    valid(&recurrent(source, Arithmetic::Half));
+fn every_form_of_a_recurrent_layer_is_valid() {
+    for each in Grouping::ALL {
+        for arithmetic in [Arithmetic::Single, Arithmetic::Half] {
+            valid(&each.wgsl(arithmetic));
+        }
+    }
 }
 
 /// By the capabilities that devices are asked for.

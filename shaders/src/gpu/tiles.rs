@@ -462,7 +462,7 @@ fn {name}(@builtin(workgroup_id) tile: vec3<u32>, @builtin(local_invocation_inde
         }
         writeln!(
             to,
-            "    if PLAIN && linear_params.has_mask == 0u && linear_params.sinks == 0u
+            "    if (PLAIN || WHOLE && linear_params.place_count == 1u) && linear_params.has_mask == 0u && linear_params.sinks == 0u
         && (tile.y + 1u) * {lines}u <= line_count() && (tile.x + 1u) * {vec4s_all}u <= out_vec4s {{
         // Everything that is added is read before anything is stored: a store might change it.
         let at = dst_of(line) / 4u + out_vec4;

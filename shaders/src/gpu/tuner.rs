@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::choices::{Choice, Choices, Question, class};
 use super::layout::CHUNK_ROWS_MAX;
-use super::variants::{Arithmetic, Variant};
-use crate::{ExecuteError, Linear};
+use super::variants::{Arithmetic, Layer, Variant};
+use crate::ExecuteError;
 
 /// What one layer may take for all numbers of lines: the smaller ones are measured first, the others keep the guess.
 const LAYER_BUDGET: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ pub(super) trait Stand {
     /// Nanoseconds of one dispatch among others of a layer over so many lines, by each of the candidates that can be run.
     fn measure(
         &mut self,
-        linear: &Linear,
+        layer: Layer<'_>,
         lines: usize,
         candidates: &[Variant],
     ) -> Result<Vec<(Variant, u64)>, ExecuteError>;
@@ -40,9 +40,9 @@ pub(super) struct Tally {
 }
 
 /// The questions of a layer, fewest lines first.
-pub(super) fn questions(linear: &Linear, arithmetic: Arithmetic) -> impl Iterator<Item = Question> {
-    let count = linear.repeat.count;
-    let asked = Question::of(linear, 1, arithmetic);
+pub(super) fn questions(layer: Layer<'_>, arithmetic: Arithmetic) -> impl Iterator<Item = Question> {
+    let count = layer.lines(1);
+    let asked = Question::of(layer, 1, arithmetic);
     let lines = std::iter::successors(Some(class(count)), |lines| Some(class(lines + 1)));
     let last = class(count * CHUNK_ROWS_MAX);
     lines.take_while(move |lines| *lines <= last).map(move |lines| Question { lines, ..asked })
@@ -51,7 +51,7 @@ pub(super) fn questions(linear: &Linear, arithmetic: Arithmetic) -> impl Iterato
 /// Measures what is not known of a layer, until `until` at most but for the question that is under way.
 pub(super) fn tune(
     choices: &mut Choices,
-    linear: &Linear,
+    layer: Layer<'_>,
     arithmetic: Arithmetic,
     stand: &mut impl Stand,
     until: Duration,
@@ -61,7 +61,7 @@ pub(super) fn tune(
     let mut tally = Tally::default();
     let mut last = Duration::ZERO;
     let mut behind = Vec::new();
-    for question in questions(linear, arithmetic) {
+    for question in questions(layer, arithmetic) {
         if choices.get(&question).is_some() {
             tally.known += 1;
         } else {
@@ -77,7 +77,7 @@ pub(super) fn tune(
             let is_tried = |variant: &Variant| candidates.contains(variant) || *variant == guess;
             let all = Variant::distinct(arithmetic);
             let tried: Vec<Variant> = all.filter(same_bits).filter(is_tried).collect();
-            let nanos = stand.measure(linear, question.lines, &tried)?;
+            let nanos = stand.measure(layer, question.lines, &tried)?;
             last = stand.now().saturating_sub(now);
             match Choice::decide(guess, nanos) {
                 Some(choice) => {
@@ -103,8 +103,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{Activation, PlanBuilder, Repeat, Weights};
-    use Variant::{LargeTile, Line, Lines, SmallTile, TinyTile};
+    use crate::gpu::variants::Kind;
+    use crate::{Activation, Linear, PlanBuilder, Repeat, Weights};
+    use Variant::{Each, LargeTile, Line, Lines, PairedTile, SmallTile};
 
     /// Takes so long for each question, and finds the variants in an order that a test has.
     struct Fake<'a> {
@@ -121,7 +122,7 @@ mod tests {
 
         fn measure(
             &mut self,
-            _: &Linear,
+            _: Layer<'_>,
             lines: usize,
             candidates: &[Variant],
         ) -> Result<Vec<(Variant, u64)>, ExecuteError> {
@@ -140,6 +141,10 @@ mod tests {
         Linear { repeat, ..Linear::plain(src, dst, Arc::new(weights), Activation::Relu) }
     }
 
+    fn plain(linear: &Linear) -> Layer<'_> {
+        Layer { linear, kind: Kind::Plain, even: true }
+    }
+
     fn fake<'a>(each_ms: u64, nanos: &'a dyn Fn(usize, Variant) -> u64) -> Fake<'a> {
         Fake { now: Duration::ZERO, each: Duration::from_millis(each_ms), nanos, asked: Vec::new() }
     }
@@ -151,10 +156,11 @@ mod tests {
         let mut choices = Choices::default();
         let tune = |choices: &mut Choices| {
             let mut stand = fake(1, &|lines, variant| (lines * 10 + variant as usize) as u64);
-            let tally = tune(choices, &layer(1), Arithmetic::Single, &mut stand, HOUR).expect("it measures");
+            let tally =
+                tune(choices, plain(&layer(1)), Arithmetic::Single, &mut stand, HOUR).expect("it measures");
             (tally, stand.asked.len())
         };
-        let all = questions(&layer(1), Arithmetic::Single).count();
+        let all = questions(plain(&layer(1)), Arithmetic::Single).count();
         assert_eq!(all, 24, "1, 2, 3, 4, 6, … 4,096");
         assert_eq!(tune(&mut choices), (Tally { measured: all, known: 0, left: 0 }, all));
         let kept = choices.clone();
@@ -168,11 +174,11 @@ mod tests {
         let mut stand = fake(10, &|_, _| 1);
         let until = Duration::from_millis(35);
         let tally =
-            tune(&mut choices, &layer(1), Arithmetic::Single, &mut stand, until).expect("it measures");
+            tune(&mut choices, plain(&layer(1)), Arithmetic::Single, &mut stand, until).expect("it measures");
         assert_eq!((tally.measured, tally.left, stand.now), (4, 20, Duration::from_millis(40)));
         let mut stand = fake(10, &|_, _| 1);
         let tally =
-            tune(&mut choices, &layer(1), Arithmetic::Single, &mut stand, until).expect("it measures");
+            tune(&mut choices, plain(&layer(1)), Arithmetic::Single, &mut stand, until).expect("it measures");
         assert_eq!((tally.known, tally.measured, stand.asked[0].0), (4, 4, 6), "the next start goes on");
     }
 
@@ -180,7 +186,8 @@ mod tests {
     fn a_layer_has_a_budget_of_its_own() {
         let mut choices = Choices::default();
         let mut stand = fake(300, &|_, _| 1);
-        let tally = tune(&mut choices, &layer(1), Arithmetic::Single, &mut stand, HOUR).expect("it measures");
+        let tally =
+            tune(&mut choices, plain(&layer(1)), Arithmetic::Single, &mut stand, HOUR).expect("it measures");
         // After five the next might take 600 ms, which two seconds have no room for.
         assert_eq!((tally.measured, stand.now), (5, Duration::from_millis(1500)));
         assert!(stand.now <= LAYER_BUDGET);
@@ -192,7 +199,8 @@ mod tests {
             Line => lines as u64,
             _ => 3,
         });
-        tune(&mut Choices::default(), &layer(1), Arithmetic::Single, &mut stand, HOUR).expect("it measures");
+        tune(&mut Choices::default(), plain(&layer(1)), Arithmetic::Single, &mut stand, HOUR)
+            .expect("it measures");
         let with_line = stand.asked.iter().filter(|(_, tried)| tried.contains(&Line)).count();
         assert_eq!(with_line, 6, "up to eight lines: it takes twice as long with six, and again");
         assert!(stand.asked.iter().all(|(_, tried)| tried.len() >= 5));
@@ -203,13 +211,18 @@ mod tests {
         let mut choices = Choices::default();
         let matrices = Arithmetic::Matrices { lanes: 32 };
         let mut stand = fake(0, &|_, variant| 10 - variant as u64);
-        tune(&mut choices, &layer(1), matrices, &mut stand, HOUR).expect("it measures");
+        tune(&mut choices, plain(&layer(1)), matrices, &mut stand, HOUR).expect("it measures");
         for (lines, tried) in &stand.asked {
-            let expected: &[Variant] = if *lines <= 64 { &[Line, Lines] } else { &[SmallTile, LargeTile] };
+            let expected: &[Variant] = match *lines {
+                0..=2 => &[Line, Lines, Each],
+                // One line a workgroup has fallen behind.
+                3..=64 => &[Lines, Each],
+                _ => &[SmallTile, LargeTile],
+            };
             assert_eq!(tried, expected, "{lines} lines");
         }
-        let first = |rows| choices.of(&layer(1), rows, matrices).next();
-        assert_eq!([1, 64, 65, 4096].map(first), [Lines, Lines, LargeTile, LargeTile].map(Some));
+        let first = |rows| choices.of(plain(&layer(1)), rows, matrices).next();
+        assert_eq!([1, 64, 65, 4096].map(first), [Each, Each, LargeTile, LargeTile].map(Some));
     }
 
     #[test]
@@ -217,15 +230,15 @@ mod tests {
         let mut choices = Choices::default();
         let single = Arithmetic::Single;
         let layer = layer(4);
-        let guess = Variant::guess(64, 400, single);
-        assert_eq!(guess, Lines, "instead of 26 tiny tiles");
+        let guess = Variant::guess([32, 64], 400, single);
+        assert_eq!(guess, PairedTile);
         let choice =
             Choice::decide(guess, vec![(LargeTile, 1), (guess, 2), (SmallTile, 3)]).expect("measured");
-        choices.insert(Question { lines: 512, ..Question::of(&layer, 1, single) }, choice);
-        let order = |rows| choices.of(&layer, rows, single).take(3).collect::<Vec<_>>();
-        assert_eq!(order(97), [LargeTile, Lines, SmallTile]);
-        assert_eq!(order(128), [LargeTile, Lines, SmallTile]);
-        assert_eq!(order(96)[0], Lines);
-        assert_eq!(order(129)[0], TinyTile);
+        choices.insert(Question { lines: 512, ..Question::of(plain(&layer), 1, single) }, choice);
+        let order = |rows| choices.of(plain(&layer), rows, single).take(3).collect::<Vec<_>>();
+        assert_eq!(order(97), [LargeTile, PairedTile, SmallTile]);
+        assert_eq!(order(128), [LargeTile, PairedTile, SmallTile]);
+        assert_eq!(order(96)[0], PairedTile);
+        assert_eq!(order(129)[0], PairedTile);
     }
 }

@@ -8,8 +8,8 @@ use super::GpuExecutor;
 use super::choices::{Choice, Question};
 use super::stand::Stand;
 use super::tuner::{self, Stand as _, Tally};
-use super::variants::Arithmetic;
-use crate::{Command, ExecuteError, Linear, Plan};
+use super::variants::{Arithmetic, Layer};
+use crate::{ExecuteError, Plan};
 
 /// Which kernel takes a layer over so many lines, and what was measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,8 @@ pub struct KernelChoice {
     pub out_width: usize,
     /// Rows, times the places that the layer has in each: the largest number that shares this choice.
     pub lines: usize,
-    /// Whether the layer has the shape that the quicker kernels are for.
-    pub plain: bool,
+    /// What its kernel takes for granted: of `plain` layers the most, of `whole` ones less, of `general` ones nothing.
+    pub kind: &'static str,
     /// How its matrix is multiplied: `single`, `half` or `matrices`.
     pub arithmetic: &'static str,
     /// Without a measurement.
@@ -72,11 +72,11 @@ impl GpuExecutor {
         for plan in plans {
             device.guard(|| self.kernels.prepare(&device, plan))?;
             let arithmetic = self.kernels.arithmetic(plan.precision);
-            for linear in layers(plan).filter(|linear| seen.insert(Question::of(linear, 1, arithmetic))) {
+            for layer in Layer::all(plan).filter(|layer| seen.insert(Question::of(*layer, 1, arithmetic))) {
                 let left = budget.saturating_sub(began.elapsed());
-                let tally = device.guard(|| self.tune_layer(plan, linear, arithmetic, left, &mut warm))?;
+                let tally = device.guard(|| self.tune_layer(plan, layer, arithmetic, left, &mut warm))?;
                 tuned.add(tally);
-                let questions = tuner::questions(linear, arithmetic);
+                let questions = tuner::questions(layer, arithmetic);
                 tuned.choices.extend(questions.map(|question| self.choice(&question)));
             }
         }
@@ -86,19 +86,19 @@ impl GpuExecutor {
     fn tune_layer(
         &mut self,
         plan: &Plan,
-        linear: &Linear,
+        layer: Layer<'_>,
         arithmetic: Arithmetic,
         budget: Duration,
         warm: &mut bool,
     ) -> Result<Tally, ExecuteError> {
         let mut choices = self.kernels.choices.clone();
-        let mut stand = Stand::new(&self.device, &self.kernels, plan.precision, self.timeout, *warm)?;
+        let mut stand = Stand::new(&self.device, &self.kernels, plan, self.timeout, *warm)?;
         let until = stand.now() + budget;
         let is_known = |question: Question| choices.get(&question).is_some();
-        if !budget.is_zero() && !tuner::questions(linear, arithmetic).all(is_known) {
-            stand.make_ready(linear)?;
+        if !budget.is_zero() && !tuner::questions(layer, arithmetic).all(is_known) {
+            stand.make_ready(layer)?;
         }
-        let tally = tuner::tune(&mut choices, linear, arithmetic, &mut stand, until);
+        let tally = tuner::tune(&mut choices, layer, arithmetic, &mut stand, until);
         *warm |= stand.is_warm();
         drop(stand);
         // What was measured before something broke as well.
@@ -111,7 +111,7 @@ impl GpuExecutor {
     }
 
     fn choice(&self, question: &Question) -> KernelChoice {
-        let Question { in_width, out_width, plain, arithmetic, lines } = *question;
+        let Question { in_width, out_width, kind, arithmetic, lines } = *question;
         let known = self.kernels.choices.get(question);
         let guess = question.guess();
         let nanos = known.into_iter().flat_map(Choice::nanos);
@@ -119,7 +119,7 @@ impl GpuExecutor {
             in_width,
             out_width,
             lines,
-            plain,
+            kind: kind.name(),
             arithmetic: arithmetic.name(),
             guess: guess.name(),
             chosen: known.map_or(guess, Choice::variant).name(),
@@ -134,11 +134,4 @@ impl Tuned {
         self.known += tally.known;
         self.left += tally.left;
     }
-}
-
-pub(super) fn layers(plan: &Plan) -> impl Iterator<Item = &Linear> {
-    plan.commands.iter().filter_map(|command| match command {
-        Command::Linear(linear) => Some(linear),
-        _ => None,
-    })
 }

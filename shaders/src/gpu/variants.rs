@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::halved::Halved;
 use super::kernels::SOURCES;
+use super::layout::stride;
 use super::weights::TILE_DEPTH;
 use super::{matrices, tiles};
-use crate::{Activation, Linear};
+use crate::{Activation, Command, Linear, Plan, Repeat, View};
 
 /// Up to this many lines the input columns are dealt out to the invocations,
 const FEW_LINES_MAX: usize = 16;
@@ -25,6 +26,17 @@ const LARGE_TILE_OUTPUTS_ABOVE: usize = 64;
 const TINY_TILES_BELOW: usize = 80;
 /// by four groups while each multiprocessor of a large device has one of them, and by two else.
 const TINY_TILES_OF_FOUR_MAX: usize = 132;
+/// Sums of so few inputs are short: two groups share a tile's, and four or large tiles only wait for each other,
+const SHORT_INPUTS_MAX: usize = 64;
+/// up to so many such tiles.
+const SHORT_TILES_MAX: usize = 264;
+/// A vector of outputs an invocation with hardly any inputs, or where so many lines have so few outputs of short sums.
+const BARE_INPUTS_MAX: usize = 8;
+const THIN_OUTPUTS_MAX: usize = 32;
+const THIN_LINES_MIN: usize = 12_288;
+/// Invocations of a workgroup of that kernel, and lines of each of them.
+const EACH: usize = 128;
+const EACH_LINES: usize = 4;
 /// Slices of a sum, and how long each is at least.
 const SLICES_MAX: usize = 32;
 const SLICE_LEN_MIN: usize = 2 * TILE_DEPTH;
@@ -45,6 +57,27 @@ pub(super) enum Arithmetic {
     },
 }
 
+/// What a kernel may take for granted of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// Whole vectors of four everywhere, lines at even steps, and a bend at zero at most.
+    Plain,
+    /// Whole vectors of four everywhere.
+    Whole,
+    /// Nothing.
+    General,
+}
+
+/// A layer as a kernel sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layer<'a> {
+    pub(super) linear: &'a Linear,
+    pub(super) kind: Kind,
+    /// Whether the lines of all rows lie at even steps.
+    pub(super) even: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Variant {
@@ -57,6 +90,8 @@ pub(super) enum Variant {
     PairedTile,
     SmallTile,
     LargeTile,
+    /// One vector of outputs an invocation. The last one: it takes the least time of many lines, whatever it takes of few.
+    Each,
 }
 
 impl Arithmetic {
@@ -77,20 +112,87 @@ impl Arithmetic {
     }
 }
 
-impl Variant {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Line, Self::Lines, Self::TinyTile, Self::PairedTile, Self::SmallTile, Self::LargeTile];
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Plain, Self::Whole, Self::General];
 
-    /// Without a measurement: the variant for a layer of so many outputs over so many lines.
-    pub(super) fn guess(out_width: usize, lines: usize, arithmetic: Arithmetic) -> Self {
+    fn of(linear: &Linear, even: bool) -> Self {
+        let Repeat { count, src_step, dst_step } = linear.repeat;
+        let views = [Some(linear.src), Some(linear.dst), linear.mask];
+        let offsets = views.into_iter().flatten().map(|view| view.offset);
+        let widths = [linear.weights.in_width, linear.weights.out_width];
+        let steps = if count == 1 { [0; 2] } else { [src_step, dst_step] };
+        let bends =
+            matches!(linear.activation, Activation::Identity | Activation::Relu | Activation::Leaky(_));
+        match offsets.chain(widths).chain(steps).all(|columns| columns.is_multiple_of(4)) {
+            true if even && bends => Self::Plain,
+            true => Self::Whole,
+            false => Self::General,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Whole => "whole",
+            Self::General => "general",
+        }
+    }
+}
+
+impl<'a> Layer<'a> {
+    pub(super) fn of(plan: &Plan, linear: &'a Linear) -> Self {
+        let Repeat { count, src_step, dst_step } = linear.repeat;
+        let follows = |view: View, step: usize| stride(plan.width(view.buffer)) == count * step;
+        let even = count == 1 || follows(linear.src, src_step) && follows(linear.dst, dst_step);
+        Self { linear, kind: Kind::of(linear, even), even }
+    }
+
+    /// Those of a plan.
+    pub(super) fn all(plan: &'a Plan) -> impl Iterator<Item = Self> {
+        plan.commands.iter().filter_map(|command| match command {
+            Command::Linear(linear) => Some(Self::of(plan, linear)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn widths(self) -> [usize; 2] {
+        [self.linear.weights.in_width, self.linear.weights.out_width]
+    }
+
+    /// Each place of a row is one.
+    pub(super) fn lines(self, rows: usize) -> usize {
+        rows * self.linear.repeat.count
+    }
+}
+
+impl Variant {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Line,
+        Self::Lines,
+        Self::TinyTile,
+        Self::PairedTile,
+        Self::SmallTile,
+        Self::LargeTile,
+        Self::Each,
+    ];
+
+    /// Without a measurement: the variant for a layer of so many inputs and outputs over so many lines.
+    pub(super) fn guess(widths: [usize; 2], lines: usize, arithmetic: Arithmetic) -> Self {
+        let [in_width, out_width] = widths;
         let tiles = |variant: Self| variant.workgroups(out_width, lines, arithmetic).into_iter().product();
         let (small, large): (usize, usize) = (tiles(Self::SmallTile), tiles(Self::LargeTile));
         let is_matrices = matches!(arithmetic, Arithmetic::Matrices { .. });
+        let is_short = in_width <= SHORT_INPUTS_MAX;
+        let is_thin = in_width <= BARE_INPUTS_MAX
+            || is_short && out_width <= THIN_OUTPUTS_MAX && lines >= THIN_LINES_MIN;
+        let is_wide = out_width > LARGE_TILE_OUTPUTS_ABOVE && (is_matrices || !is_short);
         match lines {
             0..=1 => Self::Line,
             _ if lines <= arithmetic.few_lines_max() => Self::Lines,
+            _ if is_thin => Self::Each,
+            _ if is_short && !is_matrices && tiles(Self::PairedTile) <= SHORT_TILES_MAX => Self::PairedTile,
             2..=FEW_TILES_LINES_MAX if tiles(Self::TinyTile) < FEW_TILES_BELOW && !is_matrices => Self::Lines,
-            _ if large >= LARGE_TILES_MIN && out_width > LARGE_TILE_OUTPUTS_ABOVE => Self::LargeTile,
+            _ if large >= LARGE_TILES_MIN && is_wide => Self::LargeTile,
             _ if small < TINY_TILES_BELOW && !is_matrices => match tiles(Self::TinyTile) {
                 0..=TINY_TILES_OF_FOUR_MAX => Self::TinyTile,
                 _ => Self::PairedTile,
@@ -109,7 +211,7 @@ impl Variant {
 
     /// Whether it rounds its inputs, so that its bits are not those of the others.
     pub(super) const fn rounds(self, arithmetic: Arithmetic) -> bool {
-        let is_tile = !matches!(self, Self::Line | Self::Lines);
+        let is_tile = !matches!(self, Self::Line | Self::Lines | Self::Each);
         is_tile && matches!(arithmetic, Arithmetic::Matrices { .. })
     }
 
@@ -117,6 +219,7 @@ impl Variant {
         match self {
             Self::Line => "line",
             Self::Lines => "lines",
+            Self::Each => "each",
             Self::TinyTile => "tiny_tile",
             Self::PairedTile => "paired_tile",
             Self::SmallTile => "small_tile",
@@ -130,6 +233,10 @@ impl Variant {
         let [outputs, each] = match self {
             Self::Line => [16, 1],
             Self::Lines => [16, 4],
+            Self::Each => {
+                let across = out_width.div_ceil(4).min(EACH);
+                [4 * across, EACH / across * EACH_LINES]
+            }
             Self::TinyTile | Self::PairedTile | Self::SmallTile if is_matrices => {
                 [matrices::SMALL.outputs, matrices::SMALL.lines]
             }
@@ -146,6 +253,7 @@ impl Variant {
     pub(super) const fn entry_point(self, arithmetic: Arithmetic) -> &'static str {
         match (self, arithmetic) {
             (Self::Line | Self::Lines, _) => "linear",
+            (Self::Each, _) => "linear_each",
             (Self::TinyTile | Self::PairedTile | Self::SmallTile, Arithmetic::Matrices { .. }) => {
                 matrices::SMALL.name
             }
@@ -157,12 +265,12 @@ impl Variant {
         }
     }
 
-    /// The kernel, for layers that are [`is_plain`] or for all, where a workgroup has `workgroup_bytes` of memory.
-    pub(super) fn wgsl(self, plain: bool, arithmetic: Arithmetic, workgroup_bytes: usize) -> String {
-        let source = source(plain);
+    /// The kernel for layers of a kind, where a workgroup has `workgroup_bytes` of memory.
+    pub(super) fn wgsl(self, kind: Kind, arithmetic: Arithmetic, workgroup_bytes: usize) -> String {
+        let source = source(kind);
         match (self, arithmetic) {
             (Self::Line, _) => set(&keeping(&source, arithmetic), "LINES: u32 = 4u", "LINES: u32 = 1u"),
-            (Self::Lines, _) => keeping(&source, arithmetic),
+            (Self::Lines | Self::Each, _) => keeping(&source, arithmetic),
             (Self::TinyTile | Self::PairedTile | Self::SmallTile, Arithmetic::Matrices { lanes }) => {
                 keeping(&source, arithmetic) + &matrices::SMALL.wgsl(lanes, Halved::default())
             }
@@ -181,20 +289,24 @@ impl Variant {
 
 /// Entry point and text of a plain layer by a tile of cooperative matrices, some sides of which are halves in the arena.
 pub(super) fn of_halves(tile: matrices::Tile, lanes: usize, halved: Halved) -> (&'static str, String) {
-    (tile.name, keeping(&source(true), Arithmetic::Matrices { lanes }) + &tile.wgsl(lanes, halved))
+    (tile.name, keeping(&source(Kind::Plain), Arithmetic::Matrices { lanes }) + &tile.wgsl(lanes, halved))
 }
 
 /// Of all kernels between which there is a choice, as they are for a large device.
 pub(super) fn texts() -> impl Iterator<Item = String> {
     let arithmetics = [Arithmetic::Single, Arithmetic::Half, Arithmetic::Matrices { lanes: 32 }];
-    let each = move |variant: Variant| arithmetics.map(|arithmetic| variant.wgsl(true, arithmetic, 48 << 10));
+    let each =
+        move |variant: Variant| arithmetics.map(|arithmetic| variant.wgsl(Kind::Plain, arithmetic, 48 << 10));
     Variant::ALL.into_iter().flat_map(each)
 }
 
-/// linear.wgsl, for layers that are [`is_plain`] or for all.
-fn source(plain: bool) -> String {
+/// linear.wgsl for layers of a kind.
+fn source(kind: Kind) -> String {
     let (_, source) = SOURCES.iter().find(|(stem, _)| *stem == "linear").expect("linear.wgsl is a source");
-    set(source, "PLAIN: bool = false", &format!("PLAIN: bool = {plain}"))
+    let told = [("PLAIN", kind == Kind::Plain), ("WHOLE", kind <= Kind::Whole)];
+    told.into_iter().fold((*source).to_owned(), |source, (what, is)| {
+        set(&source, &format!("{what}: bool = false"), &format!("{what}: bool = {is}"))
+    })
 }
 
 /// linear.wgsl with its weights declared for an arithmetic.
@@ -226,33 +338,63 @@ fn bias(out_vec4: u32) -> vec4<f32> {{
     )
 }
 
-fn set(source: &str, from: &str, to: &str) -> String {
+pub(super) fn set(source: &str, from: &str, to: &str) -> String {
     assert!(source.contains(from), "a kernel lacks `{from}`");
     source.replace(from, to)
-}
-
-/// recurrent.wgsl for matrices that are kept so.
-pub(super) fn recurrent(source: &str, arithmetic: Arithmetic) -> String {
-    match arithmetic {
-        Arithmetic::Single => source.to_owned(),
-        Arithmetic::Half | Arithmetic::Matrices { .. } => {
-            set(source, "HALF: bool = false", "HALF: bool = true")
-        }
-    }
-}
-
-/// Whether a layer has whole vectors of four everywhere, one place a row, and a bend at zero at most.
-pub(super) fn is_plain(linear: &Linear) -> bool {
-    let views = [Some(linear.src), Some(linear.dst), linear.mask];
-    let widths = [linear.src.width, linear.dst.width];
-    let bends = matches!(linear.activation, Activation::Identity | Activation::Relu | Activation::Leaky(_));
-    linear.repeat.count == 1
-        && bends
-        && views.into_iter().flatten().all(|view| view.offset.is_multiple_of(4))
-        && widths.into_iter().all(|width| width.is_multiple_of(4))
 }
 
 /// Input columns of one slice: a matter of the layer, never of the batch.
 pub(super) fn slice_len(in_width: usize) -> usize {
     SLICE_LEN_MIN * in_width.div_ceil(SLICE_LEN_MIN * SLICES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{Move, PlanBuilder, Weights};
+
+    /// A layer of 8 inputs and 12 outputs between buffers of such widths.
+    #[track_caller]
+    fn check(
+        widths: [usize; 2],
+        offsets: [usize; 2],
+        repeat: Repeat,
+        activation: Activation,
+        expected: Kind,
+    ) {
+        let mut plan = PlanBuilder::new("one layer");
+        let (src, dst) = (plan.input(widths[0]), plan.buffer(widths[1]));
+        let last = repeat.count - 1;
+        let weights = Weights { out_width: 12, in_width: 8, matrix: vec![0.0; 8 * 12], bias: vec![0.0; 12] };
+        let src = src.slice(offsets[0], last * repeat.src_step + 8);
+        let dst = dst.slice(offsets[1], last * repeat.dst_step + 12);
+        plan.linear(Linear { repeat, ..Linear::plain(src, dst, Arc::new(weights), activation) });
+        let output = plan.buffer(1);
+        plan.move_columns(Move::copy(dst.slice(0, 1), output));
+        let plan = plan.finish(output);
+        let kinds: Vec<Kind> = Layer::all(&plan).map(|layer| layer.kind).collect();
+        assert_eq!(kinds, [expected]);
+    }
+
+    const STEPS: Repeat = Repeat { count: 5, src_step: 8, dst_step: 12 };
+
+    #[test]
+    fn a_layer_is_plain_where_its_lines_follow_each_other_evenly() {
+        use Activation::{Gelu, Relu};
+        check([8, 12], [0, 0], Repeat::ONCE, Relu, Kind::Plain);
+        check([20, 24], [4, 8], Repeat::ONCE, Relu, Kind::Plain);
+        check([40, 60], [0, 0], STEPS, Relu, Kind::Plain);
+        // A row's padding is part of its last line.
+        check([38 + 1, 60], [0, 0], Repeat { count: 5, src_step: 7, ..STEPS }, Relu, Kind::General);
+        // Patches of twice their step, in a row that has one more of these.
+        check([4 * 5 + 4, 60], [0, 0], Repeat { src_step: 4, ..STEPS }, Relu, Kind::Whole);
+        check([80, 80], [4, 4], Repeat { src_step: 16, dst_step: 16, ..STEPS }, Relu, Kind::Plain);
+        check([48, 60], [8, 0], STEPS, Relu, Kind::Whole);
+        check([40, 72], [0, 12], STEPS, Relu, Kind::Whole);
+        check([40, 60], [0, 0], STEPS, Gelu, Kind::Whole);
+        check([42, 60], [2, 0], STEPS, Relu, Kind::General);
+        check([9, 12], [1, 0], Repeat::ONCE, Relu, Kind::General);
+    }
 }

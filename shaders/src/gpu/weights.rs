@@ -5,12 +5,15 @@ use std::mem::{Discriminant, discriminant};
 
 use half::f16;
 
-use crate::{Command, Plan, Precision, Weights};
+use crate::{Command, Plan, Precision, Recurrent, Weights};
 
 /// The depth of a layer's tiles: `in` is padded to a multiple of it, so that no loop has a remainder.
 pub(super) const TILE_DEPTH: usize = 16;
 /// The same of matrices of halves: what cooperative matrices take at a time.
 pub(super) const HALF_TILE_DEPTH: usize = 64;
+
+/// Numbers of a unit side by side: a recurrent layer's gates, padded.
+const GATES: usize = 4;
 
 /// Where the constants of a command lie in the plan's weight buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,9 +95,12 @@ fn len(command: &Command, precision: Precision) -> usize {
             let (in_padded, out_vec4s) = padded(&linear.weights, precision);
             words(in_padded * out_vec4s * 4, precision) + out_vec4s * 4
         }
-        Command::Recurrent(_) => {
+        Command::Recurrent(layer) => {
+            let units = layer.units();
             let plain = |weights: &Weights| words(weights.matrix.len(), precision) + weights.out_width;
-            command.weights().map(|weights| plain(weights)).sum()
+            words(layer.out_width() * units * GATES, precision)
+                + units * GATES
+                + layer.projection.as_deref().map_or(0, plain)
         }
         Command::Affine(affine) => 2 * affine.scale.len(),
         Command::LayerNorm(norm) => 2 * norm.scale.len(),
@@ -104,7 +110,8 @@ fn len(command: &Command, precision: Precision) -> usize {
 }
 
 /// The words of a command's span. A matrix is transposed to `[in, out]`, two halves a word where it has them, and followed
-/// by its bias; that of a `Linear` is padded with zeros to `[in_padded, out_vec4s · 4]`.
+/// by its bias; that of a `Linear` is padded with zeros to `[in_padded, out_vec4s · 4]`, and that of a recurrent layer's state is
+/// `[out, units, 4]`, the gates of a unit side by side.
 pub(super) fn pack(command: &Command, precision: Precision) -> Vec<u32> {
     let mut packed = Vec::with_capacity(len(command, precision));
     match command {
@@ -112,8 +119,9 @@ pub(super) fn pack(command: &Command, precision: Precision) -> Vec<u32> {
             let (in_padded, out_vec4s) = padded(&linear.weights, precision);
             transpose(&linear.weights, in_padded, out_vec4s * 4, precision, &mut packed);
         }
-        Command::Recurrent(_) => {
-            for weights in command.weights() {
+        Command::Recurrent(layer) => {
+            gates(layer, precision, &mut packed);
+            if let Some(weights) = &layer.projection {
                 transpose(weights, weights.in_width, weights.out_width, precision, &mut packed);
             }
         }
@@ -137,16 +145,36 @@ fn transpose(
         let (k, out) = (at / stride, at % stride);
         if k < *in_width && out < *out_width { matrix[out * in_width + k] } else { 0.0 }
     };
-    let count = in_padded * stride;
+    matrix_words(in_padded * stride, precision, turned, packed);
+    packed.extend(bias.iter().map(|value| value.to_bits()));
+    packed.extend((*out_width..stride).map(|_| 0));
+}
+
+fn gates(layer: &Recurrent, precision: Precision, packed: &mut Vec<u32>) {
+    let (units, count) = (layer.units(), layer.cell.gates());
+    let Weights { in_width, matrix, bias, .. } = &*layer.recurrent;
+    // Gate and unit of a number, and whether there is such a gate.
+    let place = |at: usize| (at % GATES, at / GATES % units, at % GATES < count);
+    let cell = |at: usize| match place(at) {
+        (gate, unit, true) => matrix[(gate * units + unit) * in_width + at / (GATES * units)],
+        _ => 0.0,
+    };
+    matrix_words(in_width * units * GATES, precision, cell, packed);
+    packed.extend((0..units * GATES).map(|at| match place(at) {
+        (gate, unit, true) => bias[gate * units + unit].to_bits(),
+        _ => 0,
+    }));
+}
+
+/// `count` numbers, two halves a word where the matrix has them.
+fn matrix_words(count: usize, precision: Precision, number: impl Fn(usize) -> f32, packed: &mut Vec<u32>) {
     match precision {
-        Precision::F32 | Precision::Int8 => packed.extend((0..count).map(|at| turned(at).to_bits())),
+        Precision::F32 | Precision::Int8 => packed.extend((0..count).map(|at| number(at).to_bits())),
         Precision::F16 => packed.extend((0..count.div_ceil(2)).map(|pair| {
-            let half = |at| if at < count { u32::from(f16::from_f32(turned(at)).to_bits()) } else { 0 };
+            let half = |at| if at < count { u32::from(f16::from_f32(number(at)).to_bits()) } else { 0 };
             half(2 * pair) | half(2 * pair + 1) << 16
         })),
     }
-    packed.extend(bias.iter().map(|value| value.to_bits()));
-    packed.extend((*out_width..stride).map(|_| 0));
 }
 
 fn vectors(scale: &[f32], shift: &[f32], packed: &mut Vec<u32>) {

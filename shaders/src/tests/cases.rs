@@ -93,6 +93,32 @@ impl Case {
         Self::of(plan.finish(dst), rows)
     }
 
+    /// One layer at each of `count` steps of whole buffers, `[count, k]` to `[count, n]`, but for the first `skipped` of what is
+    /// written and the last ones of what is read, as a causal convolution has it.
+    pub(crate) fn steps(shape: LinearShape, count: usize, skipped: usize, rows: usize) -> Self {
+        let LinearShape { k, n, init, activation, .. } = shape;
+        let mut plan = PlanBuilder::new(&format!(
+            "linear {k}→{n} {init:?} {activation:?} at {count} steps but {skipped}"
+        ));
+        let (src, before) = (plan.input(count * k), plan.input(count * n));
+        let dst = plan.buffer(count * n);
+        if init == Init::Accumulate || skipped > 0 {
+            plan.move_columns(Move::copy(before, dst));
+        }
+        let there = count - skipped;
+        plan.linear(Linear {
+            init,
+            repeat: Repeat { count: there, src_step: k, dst_step: n },
+            ..Linear::plain(
+                src.slice(0, there * k),
+                dst.slice(skipped * n, there * n),
+                weights(k as u64 * 1013 + n as u64, k, n),
+                activation,
+            )
+        });
+        Self::of(plan.finish(dst), rows)
+    }
+
     /// Pools a range of a wider buffer into a range of a wider buffer.
     pub(crate) fn pool(steps: usize, columns: usize, kernel: usize, mode: PoolMode, rows: usize) -> Self {
         let mut plan = PlanBuilder::new(&format!("pool {steps}×{columns} by {kernel} {mode:?}"));

@@ -132,6 +132,8 @@ fn every_variant_of_a_layer_gives_the_same_bits() {
     let whole = LinearShape { k: 48, n: 260, init: Init::Accumulate, ..even };
     let large = LinearShape { k: 12, n: 256, ..even };
     let masked = LinearShape { masked: true, ..whole };
+    let thin = LinearShape { k: 75, n: 6, ..odd };
+    let bent = LinearShape { activation: Activation::Gelu, ..whole };
     let mut executor = open();
     for case in [
         Case::nhits(130),
@@ -141,6 +143,12 @@ fn every_variant_of_a_layer_gives_the_same_bits() {
         Case::alone(whole, 140),
         Case::alone(large, 129),
         Case::alone(masked, 129),
+        Case::steps(even, 5, 0, 31),
+        Case::steps(whole, 5, 0, 31),
+        Case::steps(whole, 5, 2, 31),
+        Case::steps(bent, 5, 0, 31),
+        Case::steps(large, 5, 0, 31),
+        Case::steps(thin, 5, 0, 31),
     ] {
         let expected = with_shared(|shared| run_guarded(shared, &case));
         for variant in 0..GpuExecutor::VARIANTS {
@@ -329,7 +337,7 @@ fn a_plan_too_wide_for_the_device_is_out_of_memory_and_harms_no_other() {
     });
 }
 
-fn with_shared<T>(work: impl FnOnce(&mut GpuExecutor) -> T) -> T {
+pub(super) fn with_shared<T>(work: impl FnOnce(&mut GpuExecutor) -> T) -> T {
     work(SHARED.lock().get_or_insert_with(open))
 }
 
@@ -348,7 +356,7 @@ fn open_within(memory: Option<u64>) -> GpuExecutor {
     .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
 }
 
-fn run(executor: &mut GpuExecutor, case: &Case) -> Result<(), ExecuteError> {
+pub(super) fn run(executor: &mut GpuExecutor, case: &Case) -> Result<(), ExecuteError> {
     let mut output = vec![f32::NAN; case.rows * case.plan.width(case.plan.output)];
     executor.run(&case.plan, case.rows, &case.input_slices(), &mut output)
 }

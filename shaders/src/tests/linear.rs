@@ -66,6 +66,21 @@ fn every_place_of_a_repeated_layer_is_right() {
     }
 }
 
+#[test]
+fn every_step_of_whole_buffers_is_right() {
+    // Whole vectors or not, thin or not, several slices of a sum or one.
+    for (k, n) in [(32, 32), (36, 20), (8, 36), (48, 4), (1, 144), (48, 5), (23, 32), (130, 3), (16, 260)] {
+        for activation in [Activation::Identity, Activation::Relu, Activation::Gelu] {
+            for (init, skipped) in [(Init::Bias, 0), (Init::Accumulate, 0), (Init::Accumulate, 2)] {
+                let shape = LinearShape { k, n, init, activation, masked: false };
+                for rows in [1, 3, 50] {
+                    check(&Case::steps(shape, 7, skipped, rows), TOLERANCE);
+                }
+            }
+        }
+    }
+}
+
 /// The cells between the places must survive.
 fn repeated(k: usize, n: usize, repeat: Repeat, init: Init, rows: usize) -> Case {
     let mut plan = PlanBuilder::new(&format!("linear {k}→{n} {repeat:?} {init:?}"));

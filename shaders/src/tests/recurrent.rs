@@ -1,8 +1,8 @@
 //! `recurrent`: oracle ≈ CPU ≈ GPU over cells, widths, projections and resumed states.
 
 use super::cases::weights;
-use super::{Case, Tolerance, check};
-use crate::{Cell, Move, PlanBuilder, Recurrent};
+use super::{Case, Tolerance, check, gpu};
+use crate::{Cell, ExecuteError, Move, PlanBuilder, Recurrent};
 
 /// Up to 40 steps, each with sums of up to 130 numbers below 1 and four activations; the gates forget what came long
 /// before, so errors do not pile up.
@@ -20,6 +20,22 @@ fn every_cell_is_right() {
 }
 
 #[test]
+fn a_long_layer_is_right() {
+    // Nearly as many steps as llvmpipe makes: its loops end by themselves after 819.
+    check(&case(Cell::Lstm, 129, None, 730, 1), TOLERANCE);
+}
+
+#[test]
+fn a_layer_that_a_software_device_would_not_end_is_refused() {
+    let case = case(Cell::Gru, 129, None, 1300, 1);
+    let refused = gpu::with_shared(|shared| gpu::run(shared, &case));
+    assert!(
+        matches!(&refused, Err(ExecuteError::OutOfMemory(why)) if why.contains("software device")),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn a_projected_state_is_right() {
     for (units, out) in [(5, 1), (48, 5), (7, 7), (3, 9)] {
         check(&case(Cell::Lstm, units, Some(out), 12, 3), TOLERANCE);
@@ -30,6 +46,12 @@ fn a_projected_state_is_right() {
 fn a_batch_of_many_rows_is_right() {
     check(&case(Cell::Lstm, 16, None, 5, 200), TOLERANCE);
     check(&case(Cell::Gru, 16, None, 5, 200), TOLERANCE);
+    // As many as take larger workgroups, the last of them not full; one layer is too wide for those.
+    for rows in [265, 2115] {
+        check(&case(Cell::Lstm, 5, Some(3), 3, rows), TOLERANCE);
+        check(&case(Cell::Gru, 7, None, 3, rows), TOLERANCE);
+    }
+    check(&case(Cell::Lstm, 130, None, 2, 267), TOLERANCE);
 }
 
 /// All steps but the last at once, the last one resumed; the result is all outputs and the state.

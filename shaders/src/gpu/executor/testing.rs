@@ -6,8 +6,8 @@ use super::GpuExecutor;
 use crate::gpu::choices::Choice;
 use crate::gpu::device::Flows;
 use crate::gpu::resident::{Resident, Sides};
-use crate::gpu::variants::{Arithmetic, Variant};
-use crate::gpu::{GpuError, GpuOptions, tuner, tuning};
+use crate::gpu::variants::{Arithmetic, Layer, Variant};
+use crate::gpu::{GpuError, GpuOptions, tuner};
 use crate::tests::Case;
 use crate::{PlanId, ResidentPlan};
 
@@ -118,8 +118,8 @@ impl GpuExecutor {
 
     /// Every layer by variants that are drawn anew for each number of lines.
     pub(crate) fn set_choices(&mut self, cases: &[Case], mut draw: impl FnMut() -> usize) {
-        for linear in cases.iter().flat_map(|case| tuning::layers(&case.plan)) {
-            for question in tuner::questions(linear, Arithmetic::Single) {
+        for layer in cases.iter().flat_map(|case| Layer::all(&case.plan)) {
+            for question in tuner::questions(layer, Arithmetic::Single) {
                 let variant = Variant::ALL[draw() % Self::VARIANTS];
                 let choice = Choice::decide(variant, vec![(variant, 1)]).expect("it was measured");
                 self.kernels.choices.insert(question, choice);
