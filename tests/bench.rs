@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::{TestNode, drawn_key};
+use crate::harness::{NodeProcess, TestNode, drawn_key};
 use crate::tls::Authority;
 
 const MODEL: &str = "nhits-vol-quantile";
@@ -144,6 +145,63 @@ fn what_fails_is_counted_by_kind_and_ends_with_1() {
     assert!(failures["http_404"].as_u64().is_some_and(|count| count > 0), "{body}");
     assert_eq!((output.status.code(), &body["levels"][0]["answered"]), (Some(1), &json!(0)));
     assert_eq!(body["verdict"], "nothing was answered");
+}
+
+#[test]
+fn of_nothing_there_is_no_percentile() {
+    let node = TestNode::on_cpu(&[]);
+    let dir = tempfile::tempdir().expect("a folder");
+    let csv = dir.path().join("windows.csv");
+    let output = bench(
+        node.node.addr,
+        &["--body", "neural", "--symbols", "NOBODY", "--csv", &csv.display().to_string()],
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("http_404") && !text.contains("0.000"), "{text}");
+    let mut table = csv::Reader::from_path(csv).expect("a table");
+    let head = table.headers().expect("names").clone();
+    for row in table.records().map(|row| row.expect("a row")) {
+        for name in ["mean_ms", "p50_ms", "p99_9_ms", "max_ms"] {
+            assert_eq!(head.iter().zip(&row).find(|(known, _)| *known == name), Some((name, "")), "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_stands_still_shows_in_the_percentiles_and_in_where_the_time_went() {
+    const STILL: Duration = Duration::from_millis(600);
+    let node = NodeProcess::start(&[]);
+    let body = std::thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            // None is stable with the other two, so that there are three windows.
+            let load = [
+                "--rate",
+                "300",
+                "--body",
+                "native",
+                "--seconds",
+                "1.2",
+                "--windows",
+                "3",
+                "--stable",
+                "0.1",
+            ];
+            body_of(node.addr, &load)
+        });
+        std::thread::sleep(Duration::from_millis(1_800));
+        node.signal(libc::SIGSTOP);
+        std::thread::sleep(STILL);
+        node.signal(libc::SIGCONT);
+        load.join().expect("the load ends")
+    });
+    let level = &body["levels"][0];
+    // Those that fell due meanwhile count from when they did, whether a connection was free for them or not.
+    let (latency, rest) = (&level["latency_ms"], &level["server"]["rest_ms"]);
+    for of in [latency, rest] {
+        let [p50, p99, p99_9] = ["p50", "p99", "p99_9"].map(|name| of[name].as_f64().expect("a time"));
+        assert!(p50 < 100.0 && p99 > 300.0 && p99_9 > 450.0, "{level}");
+    }
+    assert!(level["checked"].as_f64() > level["answered"].as_f64().map(|count| count * 0.9), "{level}");
 }
 
 #[test]

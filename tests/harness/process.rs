@@ -73,6 +73,13 @@ impl NodeProcess {
         Duration::from_millis(ticks.sum::<u64>() * 1000 / TICKS_PER_S)
     }
 
+    /// `kill -STOP`, `-CONT`.
+    pub(crate) fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a pid");
+        // SAFETY: no memory is involved; the child has not been waited for, so its id is its own.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0, "it lives");
+    }
+
     /// Has it ended?
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))

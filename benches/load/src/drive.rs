@@ -18,8 +18,12 @@ use crate::target::Target;
 use crate::websocket::{self, CLOSE, Frame, PING, PONG, TEXT};
 use crate::{answer, http};
 
-/// One answer in so many is read in full, and the first of each connection.
+/// At least one answer in so many is read in full, and the first of each connection…
 const CHECK_EVERY: u64 = 61;
+/// …and so many in a window where it has them, or as many as are so long together: percentiles of fewer say little, and
+/// reading more would be measured.
+const CHECKS_WANTED: u64 = 1000;
+const CHECKED_BYTES_MAX: u64 = 4 << 20;
 /// Requests of an open loop that are kept in mind while no connection is free.
 const BACKLOG_MAX: usize = 1 << 20;
 /// How often timeouts and lost connections are looked at, and the longest wait for a new connection.
@@ -75,6 +79,8 @@ pub(crate) struct Driver {
     window: Window,
     scratch: Vec<u8>,
     answers: u64,
+    /// One answer in so many is read in full.
+    check_every: u64,
     next_request: usize,
     swept: Duration,
     armed: Duration,
@@ -111,6 +117,7 @@ impl Driver {
             window: Window::default(),
             scratch: vec![0; SCRATCH_BYTES],
             answers: 0,
+            check_every: CHECK_EVERY,
             // Threads begin at different bodies.
             next_request: first,
             swept: now,
@@ -128,7 +135,9 @@ impl Driver {
             self.slots.iter_mut().for_each(|slot| slot.idle_since = start);
         }
         self.slots.iter_mut().for_each(|slot| slot.completions = 0);
-        self.span(start, |_, now| now >= start + len)
+        let window = self.span(start, |_, now| now >= start + len)?;
+        self.check_every = check_every(window.answered(), window.bytes_in);
+        Ok(window)
     }
 
     /// Sends no more and waits for what is under way, as long as an answer may take. What was due and not sent is
@@ -298,20 +307,20 @@ impl Driver {
         };
         let now = self.work.epoch.elapsed();
         self.answers += 1;
-        let sampled = slot.completions == 0 || self.answers.is_multiple_of(CHECK_EVERY);
+        let sampled = slot.completions == 0 || self.answers.is_multiple_of(self.check_every);
         let mut verdict = if head.status == 200 { Ok(None) } else { Err(Failure::Status(head.status)) };
         if verdict.is_ok() && sampled {
             let ask = &self.work.ask;
             verdict = answer::check(ask.kind, &self.work.shape, ask.rows, &head, &body);
             self.window.checked += 1;
         }
-        let (due, sent) = (under_way.due, under_way.sent);
+        let due = under_way.due;
         match verdict {
             Ok(hops) => {
                 self.window.completed(due, now);
                 slot.completions += 1;
                 if let Some(hops) = hops {
-                    self.window.samples.add(hops, now - sent);
+                    self.window.samples.add(hops, now.saturating_sub(due));
                 }
             }
             Err(failure) => self.window.failed(failure),
@@ -363,10 +372,10 @@ impl Driver {
         let failure = match message {
             Message::Prediction(at) if at == under_way.at => {
                 self.answers += 1;
-                if slot.completions == 0 || self.answers.is_multiple_of(CHECK_EVERY) {
+                if slot.completions == 0 || self.answers.is_multiple_of(self.check_every) {
                     self.window.checked += 1;
                     match stream::check(payload, &self.work.shape) {
-                        Ok(Some(hops)) => self.window.samples.add(hops, now - under_way.sent),
+                        Ok(Some(hops)) => self.window.samples.add(hops, now.saturating_sub(under_way.due)),
                         Ok(None) => {}
                         Err(failure) => {
                             self.window.failed(failure);
@@ -469,6 +478,13 @@ impl Driver {
     }
 }
 
+/// By a window's answers and their bytes: which share of those of the next is read in full.
+fn check_every(answers: u64, bytes: u64) -> u64 {
+    let bytes_each = (bytes / answers.max(1)).max(1);
+    let wanted = CHECKS_WANTED.min(CHECKED_BYTES_MAX / bytes_each).max(1);
+    (answers / wanted).clamp(1, CHECK_EVERY)
+}
+
 impl Slot {
     fn new(feed: Option<Feed>) -> Self {
         Self {
@@ -504,5 +520,25 @@ impl Slot {
     fn socket(&self) -> io::Result<&Connection> {
         let open = self.connection.as_ref().filter(|connection| connection.as_raw_fd() >= 0);
         open.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_answers_are_all_read_and_of_many_or_long_ones_a_share() {
+        for (answers, bytes_each, every) in [
+            (0, 0, 1),
+            (600, 800, 1),
+            (5_000, 800, 5),
+            (40_000, 800, 40),
+            (1 << 20, 800, 61),
+            (600, 1 << 20, 61),
+            (100, 1 << 20, 25),
+        ] {
+            assert_eq!(check_every(answers, answers * bytes_each), every, "{answers} of {bytes_each} bytes");
+        }
     }
 }

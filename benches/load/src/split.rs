@@ -37,7 +37,7 @@ pub struct Samples {
     pub compute: Spread,
     /// Reading and printing.
     pub transfer: Spread,
-    /// What is left of the time between writing the request and having its answer.
+    /// What is left of the latency; in an open loop the wait for a free connection is in it.
     pub rest: Spread,
 }
 

@@ -135,14 +135,15 @@ fn table(
     let header = ["", "url", "load", "requests/s", "p50 ms", "p99 ms", "max ms", "failed"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for ((side, part), window) in ["A", "B"].into_iter().zip(parts).zip(whole) {
+        let told = |took| if window.answered() > 0 { format!("{:.3}", millis(took)) } else { "-".to_owned() };
         rows.push(vec![
             side.to_owned(),
             part.target.url(),
             name(plan.levels[0]),
             format!("{:.1}", window.rate()),
-            format!("{:.3}", millis(window.latency.at(0.5))),
-            format!("{:.3}", millis(window.latency.at(0.99))),
-            format!("{:.3}", millis(window.latency.longest())),
+            told(window.latency.at(0.5)),
+            told(window.latency.at(0.99)),
+            told(window.latency.longest()),
             failures_text(&part.failures),
         ]);
     }

@@ -87,7 +87,8 @@ pub(super) struct LoadArgs {
     /// Windows in one request
     #[arg(long, value_name = "N", default_value_t = 1)]
     rows: usize,
-    /// A level is over when rate and latency of three windows are within so many per cent of their mean
+    /// A level is over when rate and latency of three windows are within so many per cent of their mean; its figures are
+    /// of the last three
     #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
     stable: f64,
     /// Which latency has to be stable

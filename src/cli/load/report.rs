@@ -82,6 +82,7 @@ fn level_json(plan: &Plan, measured: &Measured) -> Value {
     level["rate_asked"] = measured.level.rate.into();
     level["settled"] = measured.settled.into();
     level["windows"] = measured.windows.len().into();
+    level["longest_ms"] = longest(measured).map(millis).into();
     level["failures"] = failures_json(&measured.failures);
     level["server"] = server_json(plan, measured);
     level
@@ -165,7 +166,8 @@ fn split_json(kind: Kind, samples: &Samples, told: Told) -> Value {
         return body;
     }
     let Some(server) = told.server else { return Value::Null };
-    let rest = told.mean.saturating_sub(server.mean.total());
+    // Where no answer counts there is nothing of which anything could be left.
+    let rest = (!told.mean.is_zero()).then(|| mean(told.mean.saturating_sub(server.mean.total())));
     json!({
         "source": "statistics",
         "requests": server.requests,
@@ -173,7 +175,7 @@ fn split_json(kind: Kind, samples: &Samples, told: Told) -> Value {
         "queue_ms": mean(server.mean.queue),
         "compute_ms": mean(server.mean.compute),
         "transfer_ms": mean(server.mean.transfer),
-        "rest_ms": mean(rest),
+        "rest_ms": rest,
     })
 }
 
@@ -191,7 +193,10 @@ fn table(plan: &Plan, levels: &[Measured]) -> Vec<Vec<String>> {
     let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for level in levels {
         let figures = &level.figures;
-        let at = |share| format!("{:.3}", millis(figures.latency.at(share)));
+        // Of nothing there is no percentile, and none is zero.
+        let told =
+            |took| if figures.answered() > 0 { format!("{:.3}", millis(took)) } else { "-".to_owned() };
+        let at = |share| told(figures.latency.at(share));
         let mut row = vec![
             name(level.level),
             format!("{:.1}", figures.rate()),
@@ -200,7 +205,7 @@ fn table(plan: &Plan, levels: &[Measured]) -> Vec<Vec<String>> {
             at(0.9),
             at(0.99),
             at(0.999),
-            format!("{:.3}", millis(figures.latency.longest())),
+            told(figures.latency.longest()),
             failures_text(&level.failures),
         ];
         let server = server_json(plan, level);
@@ -253,12 +258,22 @@ fn verdict(levels: &[Measured]) -> String {
     if unsettled > 0 {
         line.push_str(&format!("; {unsettled} of {} levels did not settle", levels.len()));
     }
+    let earlier = levels.iter().filter(|level| longest(level) > Some(level.figures.latency.longest()));
+    if let Some(took) = earlier.filter_map(longest).max() {
+        line.push_str(&format!("; in a window before the last three one took {:.3} ms", millis(took)));
+    }
     if levels.iter().any(|level| at_limit(&level.figures)) {
         line.push_str(
             "; the generator was at its limit, or held up: it needs more --threads, or a machine of its own",
         );
     }
     line
+}
+
+/// Of all windows, and not of the last three alone.
+fn longest(measured: &Measured) -> Option<Duration> {
+    let answered = measured.windows.iter().filter(|window| window.answered() > 0);
+    answered.map(|window| window.latency.longest()).max()
 }
 
 pub(super) fn wrong_count(failures: &Failures) -> u64 {
@@ -342,10 +357,12 @@ pub(super) fn csv_rows<'a>(plan: &Plan, rows: impl Iterator<Item = CsvRow<'a>>) 
             window.answered().to_string(),
             window.failed_count().to_string(),
             window.rate().to_string(),
-            millis(window.latency.mean()).to_string(),
         ];
-        row.extend(PERCENTILES.map(|(_, share)| millis(window.latency.at(share)).to_string()));
-        row.push(millis(window.latency.longest()).to_string());
+        let latency = &window.latency;
+        let known = |took| if latency.count() > 0 { millis(took).to_string() } else { String::new() };
+        row.push(known(latency.mean()));
+        row.extend(PERCENTILES.map(|(_, share)| known(latency.at(share))));
+        row.push(known(latency.longest()));
         row.push(millis(window.oldest_waiting).to_string());
         row.push(cores(window).to_string());
         row.push(millis(window.lateness.at(0.99)).to_string());
@@ -357,4 +374,39 @@ pub(super) fn csv_rows<'a>(plan: &Plan, rows: impl Iterator<Item = CsvRow<'a>>) 
         out.write_record(&row)?;
     }
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use peregrine_load::session::Level;
+
+    use super::*;
+
+    /// Windows of one answer each, that took so many milliseconds.
+    fn measured(answers: &[u64]) -> Measured {
+        let window = |millis: &u64| {
+            let mut window = Window { span: Duration::from_secs(1), ..Window::default() };
+            window.completed(Duration::ZERO, Duration::from_millis(*millis));
+            window
+        };
+        let windows: Vec<Window> = answers.iter().map(window).collect();
+        let mut figures = Window::default();
+        windows.iter().rev().take(3).for_each(|window| figures.then(window));
+        let level = Level { connections: 1, rate: None };
+        let failures = BTreeMap::new();
+        Measured { level, settled: true, windows, figures, failures, server: None, mean: Duration::ZERO }
+    }
+
+    #[test]
+    fn what_stood_still_before_the_last_windows_is_not_forgotten() {
+        let told = verdict(&[measured(&[5, 900, 1, 1, 2]), measured(&[1, 1, 2])]);
+        assert!(told.contains("in a window before the last three one took 900."), "{told}");
+        for calm in [&[1, 900, 1][..], &[1, 1, 1, 2], &[2, 1, 1, 2]] {
+            let told = verdict(&[measured(calm)]);
+            assert!(!told.contains("before"), "{calm:?}: {told}");
+        }
+        assert_eq!(longest(&measured(&[])), None);
+    }
 }
