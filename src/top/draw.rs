@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph};
+use ratatui::widgets::{Clear, Paragraph, Wrap};
 
 use super::panels::{Panel, alerts};
 use super::state::{Link, State};
@@ -18,11 +18,16 @@ use crate::overview::{History, Overview};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Palette {
     pub(super) has_colours: bool,
+    /// Everything is of the past.
+    pub(super) is_faint: bool,
 }
 
 impl Palette {
     fn style(self, tone: Tone) -> Style {
         let plain = Style::new();
+        if self.is_faint {
+            return plain.add_modifier(Modifier::DIM);
+        }
         match tone {
             Tone::Plain => plain,
             Tone::Bad => self.coloured(plain.add_modifier(Modifier::BOLD), Color::Red),
@@ -37,6 +42,9 @@ impl Palette {
     }
 
     fn title(self) -> Style {
+        if self.is_faint {
+            return Style::new().add_modifier(Modifier::DIM | Modifier::BOLD);
+        }
         self.coloured(Style::new().add_modifier(Modifier::BOLD), Color::Cyan)
     }
 
@@ -58,21 +66,24 @@ const ALERT_LINES_MAX: usize = 4;
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State, palette: Palette, now: Instant) -> usize {
     let area = frame.area();
     let mut rows = Rows { left: area };
-    rows.line(frame, title(state, palette, now));
+    let width = usize::from(area.width);
+    rows.line(frame, title(state, palette, now, width));
+    // What was heard last must not look like now.
+    let palette = Palette { is_faint: state.lost_for(now).is_some(), ..palette };
     if let Some(seen) = state.shown() {
         if area.height >= FIGURES_HEIGHT_MIN {
-            rows.line(frame, figures(seen, palette));
-            rows.line(frame, machine(seen));
+            rows.line(frame, figures(seen, palette, width));
+            rows.line(frame, machine(seen, palette, width));
         }
         if area.height >= SPARKS_HEIGHT_MIN
             && let Some(history) = &seen.history
         {
-            rows.line(frame, sparks(history, usize::from(area.width)));
+            rows.line(frame, sparks(history, width).style(palette.style(Tone::Plain)));
         }
     }
     if area.height >= TABS_HEIGHT_MIN {
-        rows.line(frame, tabs(state, palette));
-        rows.foot(frame, foot(state, palette));
+        rows.line(frame, tabs(state, palette, width));
+        rows.foot(frame, foot(state, palette, width));
     }
     match (state.shown(), state.table()) {
         (Some(seen), Some(table)) => {
@@ -93,7 +104,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State, palette: Palette, now: 
                 Link::Lost { why, .. } => clean(why),
                 Link::Waiting | Link::Up => "waiting for the first answer".to_owned(),
             };
-            rows.line(frame, Line::styled(waiting, palette.style(Tone::Faint)));
+            let told = Paragraph::new(waiting).style(palette.style(Tone::Faint)).wrap(Wrap { trim: true });
+            frame.render_widget(told, rows.left);
         }
     }
     if state.is_helping {
@@ -126,72 +138,108 @@ impl Rows {
     }
 }
 
-fn title<'a>(state: &State, palette: Palette, now: Instant) -> Line<'a> {
-    let mut line = Line::from(Span::styled("peregrine", palette.title()));
-    let mut add = |text: String, style: Style| {
-        line.push_span(Span::raw("  "));
-        line.push_span(Span::styled(text, style));
+/// A part of a line: its rank, of which the highest go first where there is no room for all, and what it says.
+type Part = (u8, String, Style);
+
+/// Parts beside each other, each whole or not at all: half a number is another number.
+fn fitted<'a>(mut parts: Vec<Part>, width: usize) -> Line<'a> {
+    let total = |parts: &[Part]| {
+        parts.iter().map(|(_, text, _)| width_of(text)).sum::<usize>() + GAP * parts.len().saturating_sub(1)
     };
-    if let Some((time, why)) = state.lost_for(now) {
-        let told = format!("LOST for {}: {}", lasting(time.as_secs_f64()), clean(why));
-        add(told, palette.style(Tone::Bad));
+    while parts.len() > 1 && total(&parts) > width {
+        let last = parts.iter().enumerate().max_by_key(|(place, (rank, ..))| (*rank, *place));
+        let Some(last) = last.map(|(place, _)| place) else { break };
+        parts.remove(last);
     }
-    if state.is_paused() {
-        add("PAUSED".to_owned(), palette.style(Tone::Odd));
+    let mut line = Line::default();
+    for (place, (_, text, style)) in parts.into_iter().enumerate() {
+        if place > 0 {
+            line.push_span(Span::raw(" ".repeat(GAP)));
+        }
+        line.push_span(Span::styled(text, style));
     }
-    let Some(seen) = state.shown() else { return line };
-    let node = &seen.node;
-    if let Some(watched) = state.watched.as_ref().filter(|watched| **watched != node.name) {
-        add(format!("on the way to {}", clean(watched)), palette.style(Tone::Odd));
-    }
-    add(clean(&node.name), Style::new().add_modifier(Modifier::BOLD));
-    add(clean(&node.region), Style::new());
-    match node.ready {
-        true => add("ready".to_owned(), palette.style(Tone::Good)),
-        false => add("not ready".to_owned(), palette.style(Tone::Bad)),
-    }
-    add(format!("up {}", lasting(node.uptime_seconds)), Style::new());
-    let cluster = seen.cluster.name.as_deref().map(clean);
-    let nodes = seen.cluster.members.len();
-    if let Some(cluster) = cluster {
-        add(format!("{nodes} of {} nodes of {cluster}", seen.cluster.size), Style::new());
-    }
-    if let Some(reason) = node.reasons.first() {
-        add(clean(reason), palette.style(Tone::Odd));
-    }
-    add(clean(&node.version), palette.style(Tone::Faint));
     line
 }
 
-fn figures<'a>(seen: &Overview, palette: Palette) -> Line<'a> {
-    let requests = &seen.requests;
-    let fails = requests.error_rate.is_some_and(|rate| rate > 0.0);
-    let errors = format!("{} errors/s", maybe(requests.error_rate));
-    Line::from(vec![
-        Span::raw(format!("{} requests/s  ", maybe(requests.rate))),
-        Span::styled(errors, palette.style(if fails { Tone::Bad } else { Tone::Plain })),
-        Span::raw(format!(
-            "  {} in flight  ms: p50 {}  p95 {}  p99 {}  p99.9 {}",
-            requests.in_flight,
-            maybe(requests.p50_ms),
-            maybe(requests.p95_ms),
-            maybe(requests.p99_ms),
-            maybe(requests.p999_ms),
-        )),
-    ])
+fn title<'a>(state: &State, palette: Palette, now: Instant, width: usize) -> Line<'a> {
+    let lost = state.lost_for(now);
+    let mut parts = vec![(3, "peregrine".to_owned(), palette.title())];
+    let mut add = |rank: u8, text: String, style: Style| parts.push((rank, text, style));
+    if let Some(seen) = state.shown() {
+        add(1, clean(&seen.node.name), Style::new().add_modifier(Modifier::BOLD));
+    }
+    if let Some((time, why)) = lost {
+        let told = format!("LOST for {}: {}", lasting(time.as_secs_f64()), clean(why));
+        let taken = state.shown().map_or(0, |seen| width_of(&clean(&seen.node.name)) + GAP);
+        let room = width_of(&told).min(width.saturating_sub(taken)).max(1);
+        add(0, padded(&told, room, false), palette.style(Tone::Bad));
+    }
+    if state.is_paused() {
+        add(2, "PAUSED".to_owned(), palette.style(Tone::Odd));
+    }
+    let Some(seen) = state.shown() else { return fitted(parts, width) };
+    let node = &seen.node;
+    if let Some(watched) = state.watched.as_ref().filter(|watched| **watched != node.name) {
+        add(2, format!("on the way to {}", clean(watched)), palette.style(Tone::Odd));
+    }
+    add(6, clean(&node.region), Style::new());
+    match (lost, node.ready) {
+        (Some(_), _) => {}
+        (None, true) => add(4, "ready".to_owned(), palette.style(Tone::Good)),
+        (None, false) => add(4, "not ready".to_owned(), palette.style(Tone::Bad)),
+    }
+    add(7, format!("up {}", lasting(node.uptime_seconds)), Style::new());
+    let cluster = seen.cluster.name.as_deref().map(clean);
+    let nodes = seen.cluster.members.len();
+    if let Some(cluster) = cluster {
+        add(5, format!("{nodes} of {} nodes of {cluster}", seen.cluster.size), Style::new());
+    }
+    if let Some(reason) = node.reasons.first() {
+        add(8, clean(reason), palette.style(Tone::Odd));
+    }
+    add(9, clean(&node.version), palette.style(Tone::Faint));
+    fitted(parts, width)
 }
 
-fn machine<'a>(seen: &Overview) -> Line<'a> {
-    let system = &seen.system;
-    Line::raw(format!(
-        "cpu {}  memory {}  process {} of a core, {}  ticks {}/s  subscribers {}",
-        percent(system.cpu_share),
-        part(system.memory_used_bytes, system.memory_total_bytes),
-        percent(system.process_cpu_share),
-        super::words::bytes(system.process_bytes),
-        maybe(seen.streams.ticks_rate),
-        seen.streams.subscribers,
-    ))
+fn figures<'a>(seen: &Overview, palette: Palette, width: usize) -> Line<'a> {
+    let requests = &seen.requests;
+    let fails = requests.error_rate.is_some_and(|rate| rate > 0.0);
+    let plain = palette.style(Tone::Plain);
+    let parts = vec![
+        (0, format!("{} requests/s", maybe(requests.rate)), plain),
+        (
+            0,
+            format!("{} errors/s", maybe(requests.error_rate)),
+            palette.style(if fails { Tone::Bad } else { Tone::Plain }),
+        ),
+        (4, format!("{} in flight", requests.in_flight), plain),
+        (2, "ms:".to_owned(), plain),
+        (5, format!("p50 {}", maybe(requests.p50_ms)), plain),
+        (6, format!("p95 {}", maybe(requests.p95_ms)), plain),
+        (1, format!("p99 {}", maybe(requests.p99_ms)), plain),
+        (3, format!("p99.9 {}", maybe(requests.p999_ms)), plain),
+    ];
+    fitted(parts, width)
+}
+
+fn machine<'a>(seen: &Overview, palette: Palette, width: usize) -> Line<'a> {
+    let (system, plain) = (&seen.system, palette.style(Tone::Plain));
+    let parts = vec![
+        (0, format!("cpu {}", percent(system.cpu_share)), plain),
+        (2, format!("memory {}", part(system.memory_used_bytes, system.memory_total_bytes)), plain),
+        (
+            4,
+            format!(
+                "process {} of a core, {}",
+                percent(system.process_cpu_share),
+                super::words::bytes(system.process_bytes)
+            ),
+            plain,
+        ),
+        (1, format!("ticks {}/s", maybe(seen.streams.ticks_rate)), plain),
+        (3, format!("subscribers {}", seen.streams.subscribers), plain),
+    ];
+    fitted(parts, width)
 }
 
 /// The requests and the slow ones among them, over the last quarter of an hour or as much of it as there is room for.
@@ -202,11 +250,15 @@ pub(super) fn sparks<'a>(history: &History, width: usize) -> Line<'a> {
     Line::raw(format!("{RATE}{}{SLOW}{}", spark(&history.rate, room), spark(&history.p99_ms, room)))
 }
 
-fn tabs<'a>(state: &State, palette: Palette) -> Line<'a> {
+fn tabs<'a>(state: &State, palette: Palette, width: usize) -> Line<'a> {
+    let whole = |(place, panel): (usize, Panel)| format!(" {} {} ", place + 1, panel.title());
+    let has_room =
+        Panel::ALL.into_iter().enumerate().map(|one| width_of(&whole(one))).sum::<usize>() <= width;
     let mut line = Line::default();
     for (place, panel) in Panel::ALL.into_iter().enumerate() {
-        let text = format!(" {} {} ", place + 1, panel.title());
-        let style = if panel == state.panel { palette.chosen() } else { Style::new() };
+        let is_chosen = panel == state.panel;
+        let text = if has_room || is_chosen { whole((place, panel)) } else { format!(" {} ", place + 1) };
+        let style = if is_chosen { palette.chosen() } else { palette.style(Tone::Plain) };
         line.push_span(Span::styled(text, style));
     }
     if !state.filter.is_empty() && !state.is_typing {
@@ -215,25 +267,36 @@ fn tabs<'a>(state: &State, palette: Palette) -> Line<'a> {
     line
 }
 
-fn foot<'a>(state: &State, palette: Palette) -> Line<'a> {
+fn foot<'a>(state: &State, palette: Palette, width: usize) -> Line<'a> {
     if state.is_typing {
         return Line::raw(format!("/{}▏", clean(&state.filter)));
     }
     let order = state.order();
     let sorted = match order.column.and_then(|column| state.panel.columns().get(column)) {
-        Some(column) => format!("by {}{}", column.title, if order.is_reversed { ", reversed" } else { "" }),
-        None => "as it came".to_owned(),
+        Some(column) => format!("(by {}{})", column.title, if order.is_reversed { ", reversed" } else { "" }),
+        None => "(as it came)".to_owned(),
     };
-    let keys = "1-6 panel  s sort  r reverse  / filter  n next node  p pause  ? help  q quit";
-    Line::styled(format!("{keys}  ({sorted})"), palette.style(Tone::Faint))
+    let keys = [
+        (2, "1-6 panel"),
+        (3, "s sort"),
+        (5, "r reverse"),
+        (4, "/ filter"),
+        (6, "n next node"),
+        (7, "p pause"),
+        (0, "? help"),
+        (1, "q quit"),
+        (8, sorted.as_str()),
+    ];
+    let style = palette.style(Tone::Faint);
+    fitted(keys.map(|(rank, text)| (rank, text.to_owned(), style)).to_vec(), width)
 }
 
 fn body(frame: &mut Frame<'_>, area: Rect, state: &State, table: &Table, palette: Palette) {
     if area.height == 0 {
         return;
     }
-    let columns = table.fit(usize::from(area.width));
     let order = state.order();
+    let columns = table.fit(usize::from(area.width), order.column);
     let mut rows = Rows { left: area };
     if area.height > 1 {
         let mut head = Line::default();

@@ -24,7 +24,7 @@ pub(crate) fn shown(text: &[u8]) -> bool {
     state.update(Update::Seen(Box::new(seen)), Instant::now());
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a screen in memory");
     let drawn = terminal.draw(|frame| {
-        draw(frame, &state, Palette { has_colours: true }, Instant::now());
+        draw(frame, &state, Palette { has_colours: true, is_faint: false }, Instant::now());
     });
     drawn.expect("drawn in memory");
     let cells = terminal.backend().buffer().content();

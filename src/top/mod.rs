@@ -84,7 +84,9 @@ pub(crate) fn run(feed: Feed, node: Option<String>, clock: &dyn Clock) -> Result
             }
         }
         let mut room = 0;
-        screen.terminal.draw(|frame| room = draw(frame, &state, Palette { has_colours }, clock.now()))?;
+        screen.terminal.draw(|frame| {
+            room = draw(frame, &state, Palette { has_colours, is_faint: false }, clock.now());
+        })?;
         state.room = room;
         // All that was typed meanwhile is one turn, or a key that is held down would lag behind itself.
         let mut wait = TURN;

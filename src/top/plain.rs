@@ -59,7 +59,7 @@ pub(super) fn write(out: &mut impl Write, seen: &Overview) -> io::Result<()> {
             continue;
         }
         writeln!(out, "\n{}", panel.title().to_uppercase())?;
-        let columns = table.fit(WIDTH);
+        let columns = table.fit(WIDTH, None);
         let line = |cells: Vec<String>| cells.join(&" ".repeat(GAP)).trim_end().to_owned();
         let head = columns.iter().map(|(at, width)| {
             let column = table.columns[*at];

@@ -148,8 +148,9 @@ impl Table {
         self.rows.retain(|_| keep.next().unwrap_or(false));
     }
 
-    /// Which columns have room, and how wide each is. At least the first is kept, however narrow.
-    pub(super) fn fit(&self, width: usize) -> Vec<(usize, usize)> {
+    /// Which columns have room, and how wide each is. At least the first is kept, however narrow, and before all others
+    /// the one that is sorted by.
+    pub(super) fn fit(&self, width: usize, sorted: Option<usize>) -> Vec<(usize, usize)> {
         let least = |at: usize| match self.columns[at].is_number {
             true => self.natural(at),
             false => self.natural(at).min(NAME_WIDTH_MIN),
@@ -159,8 +160,12 @@ impl Table {
             kept.iter().map(|(_, width)| width).sum::<usize>() + GAP * kept.len().saturating_sub(1)
         };
         while kept.len() > 1 && total(&kept) > width {
-            let last =
-                kept.iter().enumerate().max_by_key(|(place, (at, _))| (self.columns[*at].rank, *place));
+            let rank = |at: usize| match at {
+                0 => 0,
+                _ if Some(at) == sorted => 1,
+                _ => u16::from(self.columns[at].rank) + 2,
+            };
+            let last = kept.iter().enumerate().max_by_key(|(place, (at, _))| (rank(*at), *place));
             let Some(last) = last.map(|(place, _)| place) else { break };
             kept.remove(last);
         }
@@ -304,12 +309,15 @@ mod tests {
     fn the_least_important_columns_go_first_and_every_width_is_kept_to() {
         let wide =
             table(&[("a-name-of-thirty-characters-long", Some(1.0), "a-state-of-some-length", 0)], false);
-        let kept = |width| wide.fit(width).iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        let kept = |width| wide.fit(width, None).iter().map(|(at, _)| *at).collect::<Vec<_>>();
         assert_eq!(kept(80), [0, 1, 2]);
         assert_eq!(kept(24), [0, 1]);
         assert_eq!(kept(15), [0]);
-        for width in 0..120 {
-            let fitted = wide.fit(width);
+        // Who sorts by a column sees it.
+        let sorted = |width| wide.fit(width, Some(2)).iter().map(|(at, _)| *at).collect::<Vec<_>>();
+        assert_eq!((sorted(80), sorted(32), sorted(15)), (vec![0, 1, 2], vec![0, 2], vec![0]));
+        for (width, sorted) in (0..120).flat_map(|width| [(width, None), (width, Some(2))]) {
+            let fitted = wide.fit(width, sorted);
             let total: usize =
                 fitted.iter().map(|(_, width)| width).sum::<usize>() + GAP * (fitted.len() - 1);
             assert!(total <= width, "{width}: {fitted:?}");

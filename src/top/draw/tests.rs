@@ -26,7 +26,7 @@ fn of(overview: Value) -> State {
 
 fn screen(state: &State, width: u16, height: u16, has_colours: bool) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    let palette = Palette { has_colours };
+    let palette = Palette { has_colours, is_faint: false };
     let drawn = terminal.draw(|frame| {
         draw(frame, state, palette, Instant::now());
     });
@@ -47,7 +47,7 @@ fn cell(state: &State, name: &str, title: &str) -> String {
     let lines = lines(state, WIDTH, 50);
     let table = state.table().expect("something was seen");
     let (mut from, mut place) = (0, None);
-    for (column, width) in table.fit(usize::from(WIDTH)) {
+    for (column, width) in table.fit(usize::from(WIDTH), None) {
         if table.columns[column].title == title {
             place = Some((from, width));
         }
@@ -159,6 +159,82 @@ fn a_lost_server_and_a_pause_are_told() {
     assert!(lines(&nobody, 60, 10).join("\n").contains("waiting for the first answer"));
     nobody.update(Update::Lost("no route".to_owned()), Instant::now());
     assert!(lines(&nobody, 60, 10).join("\n").contains("no route"));
+}
+
+#[test]
+fn what_was_heard_last_does_not_look_like_now() {
+    let mut state = of(small());
+    state.update(Update::Lost("refused ".repeat(40)), Instant::now());
+    let title = lines(&state, 80, 24)[0].clone();
+    assert!(title.starts_with("fra-1  LOST for 0 s: refused"), "{title}");
+    assert!(title.ends_with('…') && !title.contains("ready"), "{title}");
+    let buffer = screen(&state, 80, 24, true);
+    for y in 1..24 {
+        for x in 0..80 {
+            let cell = &buffer[(x, y)];
+            let is_quiet = cell.symbol() == " " || cell.modifier.contains(Modifier::DIM);
+            assert!(
+                is_quiet && cell.fg == Color::Reset || cell.modifier.contains(Modifier::REVERSED),
+                "{x} {y}: {cell:?}"
+            );
+        }
+    }
+    // Somebody who was never heard of is told of in full.
+    let mut nobody = State::default();
+    nobody.update(Update::Lost(format!("{}end", "a word ".repeat(20))), Instant::now());
+    assert!(lines(&nobody, 60, 10).join(" ").contains("word end"));
+}
+
+#[test]
+fn no_number_is_cut_at_any_width() {
+    let seen = of(small());
+    let state = seen.shown().expect("it was seen");
+    let palette = Palette { has_colours: false, is_faint: false };
+    for width in 1..=160 {
+        for (line, words) in [
+            (
+                figures(state, palette, width),
+                &[
+                    "1234 requests/s",
+                    "2.50 errors/s",
+                    "7 in flight",
+                    "ms:",
+                    "p50 1.25",
+                    "p95 –",
+                    "p99 42.0",
+                    "p99.9 –",
+                ][..],
+            ),
+            (
+                machine(state, palette, width),
+                &["cpu –", "memory –", "process – of a core, –", "ticks 800/s", "subscribers 33"][..],
+            ),
+        ] {
+            let text = line.to_string();
+            assert!(text.split("  ").all(|part| words.contains(&part)), "{width}: {text}");
+            assert!(width < 20 || width_of(&text) <= width, "{width}: {text}");
+        }
+    }
+    let eighty = lines(&demo(), 80, 24);
+    assert!(
+        ["errors/s", "p50", "p99 ", "p99.9 "].iter().all(|word| eighty[1].contains(word)),
+        "{}",
+        eighty[1]
+    );
+    assert!(["cpu", "memory", "ticks", "/s"].iter().all(|word| eighty[2].contains(word)), "{}", eighty[2]);
+    assert!(lines(&demo(), 40, 10)[1].contains("p99 "));
+    // On a narrow screen the chosen panel is the one that is named.
+    assert_eq!(lines(&turned_to(demo(), "6"), 40, 10)[3].trim(), "1  2  3  4  5  6 Streams");
+}
+
+#[test]
+fn the_column_that_is_sorted_by_is_seen() {
+    for (panel, columns) in [("3", 11), ("4", 13), ("5", 8)] {
+        for column in 1..=columns {
+            let shown = lines(&turned_to(demo(), &format!("{panel}{}", "s".repeat(column))), 80, 24);
+            assert!(shown.iter().any(|line| line.contains('↓')), "{panel} {column}: {shown:#?}");
+        }
+    }
 }
 
 #[test]
