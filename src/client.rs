@@ -107,10 +107,11 @@ fn read(url: &str, answered: Result<Response<Body>, ureq::Error>) -> Result<Stri
 fn refused(url: &str, status: u16, text: &str) -> AskError {
     let body: Value = serde_json::from_str(text).unwrap_or_default();
     let sentence = body["detail"].as_str().or_else(|| body["error"].as_str()).unwrap_or(text);
-    AskError::Refused {
-        url: url.to_owned(),
-        why: format!("{status}: {}", visible(sentence, SENTENCE_CHARS_MAX)),
+    let mut why = format!("{status}: {}", visible(sentence, SENTENCE_CHARS_MAX));
+    if matches!(status, 401 | 403) {
+        why.push_str(&format!("; show a key that may with --key or {KEY_VARIABLE}"));
     }
+    AskError::Refused { url: url.to_owned(), why }
 }
 
 /// Text of another machine that can be shown: no control characters, nothing that turns the direction of text or hides,
@@ -137,6 +138,11 @@ mod tests {
         assert_eq!(said(r#"{"title":"x","detail":"no scaler acts"}"#), "u: 503: no scaler acts");
         assert_eq!(said(r#"{"error":"no such model"}"#), "u: 503: no such model");
         assert_eq!(said("<html>"), "u: 503: <html>");
+        let keyless = refused("u", 401, r#"{"detail":"this needs an API key"}"#).to_string();
+        assert_eq!(
+            keyless,
+            "u: 401: this needs an API key; show a key that may with --key or PEREGRINE_API_KEY"
+        );
         assert_eq!(said("\u{1b}[2J"), "u: 503: \u{fffd}[2J", "no terminal is steered by it");
         assert_eq!(said(&"x".repeat(1 << 20)).len(), "u: 503: ".len() + SENTENCE_CHARS_MAX);
     }
