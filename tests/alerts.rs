@@ -243,6 +243,10 @@ fn a_node_that_dies_is_lost_and_one_that_leaves_is_not() {
             assert!(reasons.contains(&said), "{path}: {shown}");
         }
     }
+    took("the overview has it", || {
+        fleet.get("a", "/v1/overview").json()["cluster"]["lost"]
+            == fleet.get("a", "/v1/cluster").json()["lost"]
+    });
     assert!(fleet.metric("a", "peregrine_cluster_member_lost") == 1.0);
     fleet.launch("b");
     took("b is back", || lost(&fleet).is_empty());

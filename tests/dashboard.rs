@@ -453,6 +453,29 @@ fn a_map_of_many_regions_can_be_read_on_a_phone() {
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 
+#[test]
+fn a_node_that_is_gone_stays_on_the_map() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until(LIVE);
+    browser.until("document.querySelector('#map svg')");
+    browser.click("#pause");
+    browser.value(
+        "import('/dashboard/map.js').then(({ show }) => show({ node: { name: 'a', region: 'iad' }, cluster: { size: 3, \
+         members: [{ node: 'a', region: 'iad', here: true, state: 'active' }, { node: 'b', region: 'fra', state: 'active', rtt_ms: 80 }], \
+         lost: [{ node: 'b', region: 'fra' }, { node: 'c', region: 'nrt', since: '2026-11-30T00:00:00Z' }] } }))",
+    );
+    let rows =
+        browser.value("[...document.querySelectorAll('#nodes tbody tr')].map((row) => row.textContent)");
+    let rows: Vec<&str> = rows.as_array().expect("rows").iter().filter_map(Value::as_str).collect();
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert!(rows[2].starts_with("cnrt■ gone"), "{rows:?}");
+    assert_eq!(browser.text("#map-note"), "2 of 3 nodes, 1 gone");
+    let moods = browser.value("[...document.querySelectorAll('#map .spot')].map((one) => one.dataset.mood)");
+    assert_eq!(moods, json!(["good", "good", "bad"]), "fra, iad, nrt");
+}
+
 /// A file with one key that `peregrine keys new` has drawn.
 struct Keys {
     _dir: tempfile::TempDir,

@@ -52,6 +52,7 @@ fn shorten(overview: &mut Overview) -> bool {
         bytes_of(&overview.alerts),
         bytes_of(&overview.devices),
         bytes_of(&overview.node.reasons),
+        bytes_of(&overview.cluster.lost),
     ];
     let Some((longest, _)) = sizes.iter().enumerate().max_by_key(|(_, size)| **size) else { return false };
     fn halve<T>(list: &mut Vec<T>) -> bool {
@@ -66,7 +67,8 @@ fn shorten(overview: &mut Overview) -> bool {
         3 => halve(&mut overview.cluster.members),
         4 => halve(&mut overview.alerts),
         5 => halve(&mut overview.devices),
-        _ => halve(&mut overview.node.reasons),
+        6 => halve(&mut overview.node.reasons),
+        _ => halve(&mut overview.cluster.lost),
     }
 }
 

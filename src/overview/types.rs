@@ -60,6 +60,8 @@ pub(crate) struct Cluster {
     pub(crate) size: u64,
     /// As `GET /v1/cluster` shows them.
     pub(crate) members: Vec<Value>,
+    /// Gone without a word; as there.
+    pub(crate) lost: Vec<Value>,
 }
 
 /// All routes that forecast, as clients see them.

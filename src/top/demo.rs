@@ -154,6 +154,7 @@ impl Demo {
                 name: Some("demo".to_owned()),
                 size: NODES.len() as u64,
                 members: self.nodes.iter().map(|other| member(other, sim, now)).collect(),
+                lost: Vec::new(),
             },
             requests: requests(sim, now),
             models: MODELS.iter().map(|model| model_of(sim, *model, now)).collect(),

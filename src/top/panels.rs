@@ -194,7 +194,13 @@ fn nodes(seen: &Overview) -> Vec<Row> {
             or_dash(&roles.join(", ")),
         ])
     });
-    members.collect()
+    let is_back = |lost: &Value| seen.cluster.members.iter().any(|member| member["node"] == lost["node"]);
+    let lost = seen.cluster.lost.iter().filter(|lost| !is_back(lost)).map(|lost| {
+        let mut cells = vec![said(lost, "node"), said(lost, "region"), Cell::text("gone").toned(Tone::Bad)];
+        cells.resize_with(NODES.len(), || Cell::text(UNKNOWN));
+        row(cells)
+    });
+    members.chain(lost).collect()
 }
 
 /// Who says what its parent is stands below it, whatever order they came in. A ring has no top: it is left where it is.

@@ -18,10 +18,13 @@ let width = WIDE;
 export const show = ({ cluster, node }) => {
   const members = cluster.members ?? [];
   const here = members.find((one) => one.here) ?? { node: node.name, region: node.region };
-  const alone = members.length <= 1;
-  say(byId('map-note'), alone ? 'this node is alone' : `${members.length} of ${cluster.size} nodes${cluster.name ? ` of ${cluster.name}` : ''}`);
-  table(members);
-  const regions = group(members, here);
+  // Those that went without a word are shown until they are back, or forgotten.
+  const lost = (cluster.lost ?? []).filter((one) => members.every(({ node: name }) => name !== one.node));
+  const alone = members.length + lost.length <= 1;
+  say(byId('map-note'), alone ? 'this node is alone' : `${members.length} of ${cluster.size} nodes${cluster.name ? ` of ${cluster.name}` : ''}${lost.length > 0 ? `, ${lost.length} gone` : ''}`);
+  const all = [...members, ...lost.map((one) => ({ ...one, state: 'gone' }))];
+  table(all);
+  const regions = group(all, here);
   // Drawn to the size of a phone, its words can be read there.
   width = innerWidth < WIDE ? NARROW : WIDE;
   const key = JSON.stringify([width, regions]);
@@ -47,7 +50,7 @@ const group = (members, here) => {
 };
 
 const mood = (one) => {
-  if (one.connected === false || ['unready', 'down'].includes(one.state)) return 'bad';
+  if (one.connected === false || ['unready', 'down', 'gone'].includes(one.state)) return 'bad';
   return one.state === 'draining' || (one.cut_from ?? []).length > 0 ? 'fair' : 'good';
 };
 

@@ -76,6 +76,7 @@ fn nodes(shared: &Shared) -> Cluster {
             Some(cluster) => cluster::members(cluster),
             None => vec![health::standing_alone(shared)],
         },
+        lost: cluster::lost(shared),
     }
 }
 

@@ -238,6 +238,16 @@ fn the_column_that_is_sorted_by_is_seen() {
 }
 
 #[test]
+fn a_node_that_is_gone_is_shown_until_it_is_back() {
+    let mut overview = small();
+    overview["cluster"]["lost"] = json!([{ "node": "nrt-1", "region": "nrt", "since": "2026-11-30T00:00:00Z" }, { "node": "iad-1", "region": "iad" }]);
+    let state = of(overview);
+    assert_eq!(cell(&state, "nrt-1", "state"), "gone");
+    assert_eq!(cell(&state, "iad-1", "state"), "draining");
+    assert_eq!(lines(&state, 160, 40).iter().filter(|line| line.contains("iad-1")).count(), 1);
+}
+
+#[test]
 fn every_size_of_every_panel_can_be_drawn() {
     let mut state = demo();
     for panel in '1'..='6' {
