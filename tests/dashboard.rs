@@ -532,6 +532,33 @@ fn a_key_is_asked_for_kept_in_the_tab_and_shown_to_websockets() {
 }
 
 #[test]
+fn who_closes_the_question_for_a_key_is_not_asked_again() {
+    let keys = Keys::draw(&["predict", "observe"]);
+    let node = keys.node(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    let is_open = "document.getElementById('key-dialog').open";
+    browser.until(is_open);
+    assert_eq!(browser.text("#link-text"), "A key is needed");
+    assert_eq!(browser.text("#said"), "", "nothing was connected that could be lost");
+    browser.click("#key-close");
+    browser.value(
+        "void (window.refused = 0, window.real = fetch, window.fetch = (...how) => real(...how).then((answer) => { \
+         refused += answer.status === 401; return answer; }))",
+    );
+    browser.until("refused >= 2");
+    assert_eq!(browser.value(is_open), json!(false));
+    assert_eq!(browser.text("#link-text"), "A key is needed");
+    // A wrong one is another matter.
+    browser.click("#key-open");
+    browser.value("void (document.getElementById('key-input').value = 'pgk_wrong')");
+    browser.click("#key-form button.main");
+    browser.until(&format!(
+        "{is_open} && document.getElementById('key-wrong').textContent.includes('not known here')"
+    ));
+}
+
+#[test]
 fn a_key_that_may_not_read_predictions_is_told_so() {
     let keys = Keys::draw(&["observe"]);
     let node = keys.node(&[]);

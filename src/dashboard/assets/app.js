@@ -23,6 +23,9 @@ let isHeard = false;
 let version = null;
 let lost = null;
 let wasLost = false;
+let isRefused = false;
+let isDeclined = false;
+let isUsed = false;
 
 theme.start(byId('theme'));
 
@@ -133,23 +136,29 @@ function connection(name, detail) {
     link.dataset.state = 'live';
     say(byId('link-text'), 'Live');
     if (wasLost) say(byId('said'), 'Connected again.');
-    wasLost = false;
+    [wasLost, isRefused, isDeclined] = [false, false, false];
     return;
   }
   lost = detail.again;
   silence();
   link.dataset.state = 'lost';
-  if (!wasLost) say(byId('said'), 'Connection lost; trying again.');
-  wasLost = true;
+  if (!wasLost && heard !== null) say(byId('said'), 'Connection lost; trying again.');
+  wasLost = heard !== null;
   wait();
   // A browser does not say why a websocket was refused; a plain question does, when there is somebody to answer it.
-  if (!detail.wasOpen && !byId('key-dialog').open) ask('v1/overview').catch((error) => error.wantsKey && wantKey(error));
+  if (!detail.wasOpen && !byId('key-dialog').open) ask('v1/overview').then(() => { isRefused = false; }, (error) => {
+    if (lost === null) return;
+    isRefused = error.wantsKey === true;
+    wait();
+    // Whoever has closed it without a key knows, and finds it in the corner.
+    if (isRefused && !isDeclined) wantKey(error);
+  });
 }
 
 function wait() {
   if (lost === null) return;
   const seconds = Math.max(0, Math.ceil((lost - performance.now()) / 1000));
-  say(byId('link-text'), seconds > 0 ? `Lost; again in ${seconds} s` : 'Connecting');
+  say(byId('link-text'), isRefused ? 'A key is needed' : seconds > 0 ? `Lost; again in ${seconds} s` : 'Connecting');
 }
 
 function note(text) {
@@ -184,12 +193,18 @@ byId('key-open').addEventListener('click', () => {
 });
 byId('key-close').addEventListener('click', () => byId('key-dialog').close());
 byId('key-forget').addEventListener('click', () => use(''));
+byId('key-dialog').addEventListener('close', () => {
+  [isDeclined, isUsed] = [!isUsed, false];
+});
 byId('key-form').addEventListener('submit', () => use(byId('key-input').value.trim()));
 
 function use(text) {
   key.set(text);
   byId('key-input').value = '';
+  isUsed = byId('key-dialog').open;
   byId('key-dialog').close();
+  isRefused = false;
+  say(byId('release-wrong'), ''); // of the key before
   say(byId('key-open'), text ? 'Key ✓' : 'Key');
   begin();
   fan.start();
