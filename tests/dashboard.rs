@@ -453,6 +453,129 @@ fn a_map_of_many_regions_can_be_read_on_a_phone() {
     assert_eq!(browser.faults(), Vec::<String>::new());
 }
 
+/// Ticks of a series, a minute apart.
+fn feed(node: &TestNode, series: &str, places: std::ops::Range<u64>, value: impl Fn(u64) -> f64) {
+    let tick = |at: u64| {
+        let ts = 1_767_571_200_000 + at * 60_000;
+        json!({ "series": series, "ts": ts, "value": value(at) }).to_string()
+    };
+    let lines: Vec<String> = places.map(tick).collect();
+    assert_eq!(node.post("/v1/ticks", &lines.join("\n")).status, 200, "{series}");
+}
+
+fn choose(browser: &mut Browser, series: &str) {
+    // Whoever goes there is offered what has come since.
+    browser.value("void document.getElementById('fan-series-box').dispatchEvent(new Event('pointerenter'))");
+    let name = json!(series);
+    browser.until(&format!(
+        "[...document.querySelectorAll('#fan-series option')].some((one) => one.value === {name})"
+    ));
+    wish(browser, series);
+}
+
+/// The same of one that is not offered.
+fn wish(browser: &mut Browser, series: &str) {
+    let name = json!(series);
+    browser.value(&format!(
+        "(() => {{ const field = document.getElementById('fan-series'); field.append(new Option({name})); \
+         field.value = {name}; field.dispatchEvent(new Event('change', {{ bubbles: true }})); }})()"
+    ));
+}
+
+#[test]
+fn what_is_shown_is_of_the_chosen_series_whenever_it_came_and_whatever_it_lacks() {
+    const MODEL: &str = "nhits-vol-quantile";
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    browser.resize(1440, 900, false);
+    browser.open(&format!("http://{}/#model={MODEL}", node.node.addr));
+    browser.until("document.getElementById('fan-state').textContent.startsWith('no series is as long as the model’s window')");
+    // The first that comes is shown without being asked for, to as many places as tell its changes.
+    feed(&node, "tiny", 0..140, |at| 1.2e-6 + (at % 7) as f64 * 1e-8);
+    browser.until(PREDICTED);
+    let words = browser.text("#fan-words");
+    assert!(words.starts_with(&format!("tiny by {MODEL}: observed 1.")) && words.contains("e−6"), "{words}");
+    let marks =
+        "[...document.querySelectorAll('#fan-readout dd, #fan-facts dd')].map((one) => one.textContent)";
+    let shown = browser.value(marks).to_string();
+    assert!(!shown.contains("0.000\""), "{shown}");
+    feed(&node, "huge", 0..140, |at| 3e12 + (at % 7) as f64 * 1e9);
+    choose(&mut browser, "huge");
+    browser.until(&format!(
+        "/^huge by {MODEL}: observed 3\\.\\d+e12 at /.test(document.getElementById('fan-words').textContent)"
+    ));
+    // A name with dots in it is not another's.
+    feed(&node, "b", 0..140, |_| 77.0);
+    feed(&node, "a/../b", 0..140, |at| 5.0 + (at % 2) as f64);
+    choose(&mut browser, "a/../b");
+    browser.until(&format!(
+        "/^a\\/\\.\\.\\/b by {MODEL}: observed 6\\.0/.test(document.getElementById('fan-words').textContent)"
+    ));
+    browser.until(PREDICTED);
+    // Of one that is too short nothing is said but that; what was there before is gone.
+    feed(&node, "short", 0..100, |_| 41.0);
+    wish(&mut browser, "short");
+    browser.until("document.getElementById('fan-state').textContent.includes('28 observations short')");
+    browser.until(&format!("/^short by {MODEL}: observed 41.* No prediction yet\\.$/.test(document.getElementById('fan-words').textContent)"));
+    let facts = browser
+        .value("['fan-readout', 'fan-facts'].map((id) => document.getElementById(id).textContent)")
+        .to_string();
+    assert!(facts.contains("41") && !facts.contains("6.0") && !facts.contains("Median"), "{facts}");
+    feed(&node, "short", 100..110, |_| 41.0);
+    browser.until("document.getElementById('fan-state').textContent.includes('18 observations short')");
+    feed(&node, "short", 110..129, |_| 41.0);
+    browser.until(PREDICTED);
+    assert_eq!(browser.faults(), Vec::<String>::new());
+    // Nor is the picture of another left to one of which nothing is known.
+    wish(&mut browser, "nobody");
+    browser.until("document.getElementById('fan-words').textContent.startsWith('nobody by')");
+    browser.until("document.getElementById('fan-state').textContent.includes('128 observations short')");
+    assert_eq!(browser.value("document.querySelectorAll('#fan-plot canvas').length"), json!(0));
+    assert_eq!(browser.text("#fan-readout"), "");
+    // What turns text around is seen as that.
+    feed(&node, "\u{202e}evil", 0..140, |_| 1.0);
+    choose(&mut browser, "\u{202e}evil");
+    browser.until("document.getElementById('fan-words').textContent.startsWith('\\ufffdevil by')");
+}
+
+#[test]
+fn numbers_are_read_as_what_they_are() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    let shown = browser.value(
+        "import('/dashboard/format.js').then(({ value, number, plain, millis }) => [ \
+         value(-2.3271, 0.003), value(1234567.891, 0.5), value(65000, 100), value(1.2345e-6, 2e-10), value(0, 2e-10), \
+         value(2.9989363e12, 7e6), value(null), value(5, 1), number(7.3e-7), number(0.0123), number(12345.6), \
+         number(7.355e12), plain(-0.00001234), plain(1.5), plain(null), millis(0.0088), millis(0.05), millis(0.25), millis(0), \
+         millis(12.34), millis(20000)])",
+    );
+    let want = json!([
+        "−2.327",
+        "1,234,567.9",
+        "65,000",
+        "1.2345e−6",
+        "0.00000000",
+        "2.998936e12",
+        "–",
+        "5",
+        "7.30e−7",
+        "0.0123",
+        "12,346",
+        "7.36e12",
+        "−0.00001234",
+        "1.5",
+        "–",
+        "8.8 µs",
+        "50 µs",
+        "0.25 ms",
+        "0.00 ms",
+        "12.3 ms",
+        "20.0 s"
+    ]);
+    assert_eq!(shown, want);
+}
+
 #[test]
 fn a_node_that_is_gone_stays_on_the_map() {
     let node = TestNode::on_cpu(&[]);

@@ -59,4 +59,4 @@ const view = (record) => {
 
 const numbers = (title, list) => make('div', {},
   make('h3', {}, `${title}, ${list.length} numbers`),
-  make('p', { class: 'many', tabindex: '0' }, list.map((one) => (one === null ? 'none' : format.value(one, 4))).join('  ')));
+  make('p', { class: 'many', tabindex: '0' }, list.map((one) => (one === null ? 'none' : format.plain(one))).join('  ')));

@@ -18,6 +18,12 @@ export const draw = (tag, attributes, ...children) => {
   return node;
 };
 
+// What turns the direction of what stands beside it, or is not seen at all: two names would look alike.
+const UNSEEN = /[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
+/** A name as it can be told from others. */
+export const visible = (text) => String(text).replace(UNSEEN, '\ufffd');
+
 export const byId = (id) => document.getElementById(id);
 
 /** Sets text only when it differs, so that a selection, or a reader that looks on, is left alone. */
@@ -54,7 +60,7 @@ export const state = (word, mood) => {
 };
 
 /** A name that somebody gave: however long, it wraps, and leaves room for what is said of it. */
-export const named = (...parts) => make('span', { class: 'name' }, ...parts);
+export const named = (...parts) => make('span', { class: 'name' }, ...parts.map((part) => (typeof part === 'string' ? visible(part) : part)));
 
 /** A share between 0 and 1 as a bar, with its number. */
 export const bar = (share, text) => {

@@ -1,21 +1,22 @@
 // The forecast of one series, live: what was observed, what is expected of it, and what was expected before.
 
 import uPlot from './uplot.js';
-import { byId, define, make, mark, say } from './dom.js';
+import { byId, define, make, mark, say, visible } from './dom.js';
 import * as format from './format.js';
 import { ask, Refusal, Socket } from './net.js';
 import { centre, Observed } from './observed.js';
 import { colour, onTheme } from './theme.js';
 
-const LISTING = 1;
 const PAST_LEN = 96;
 const PAST_LEN_SMALL = 40;
 const RESUMED_LEN = 96;
 const READ_EVERY_MS = 250;
 const SCORE_EVERY_MS = 5000;
+const LIST_EVERY_MS = 2000;
+const READ_MAX = 1024;
 const SILENCE_MS = 25_000;
 const LEVELS_MAX = 3;
-const PLACES = 3;
+const DIGITS = 1000;
 
 /** Follows one series by one model, both as the reader chooses. */
 export class Fan {
@@ -24,7 +25,9 @@ export class Fan {
   #models = [];
   #model = null;
   #series = null;
-  #id = LISTING;
+  #id = 0;
+  #subscribed = 0;
+  #listing = '';
   #observed = new Observed();
   #seq = 0;
   #reading = false;
@@ -33,8 +36,13 @@ export class Fan {
   #paused = false;
   #isLive = false;
   #chart = null;
+  #followed = '';
+  #short = null;
+  #listed = -LIST_EVERY_MS;
+  #soon = 0;
   #levels = '';
   #range = null;
+  #span = 1;
   #first = 0;
   #cursor = null;
 
@@ -42,16 +50,22 @@ export class Fan {
   constructor(told) {
     this.#told = told;
     this.#socket = new Socket('v1/stream', SILENCE_MS, {
-      open: () => this.#list(),
+      open: () => {
+        [this.#followed, this.#subscribed] = ['', 0];
+        this.#list();
+      },
       message: (message) => this.#hear(message),
       state: (name, detail) => this.#heard(name, detail),
     });
     byId('fan-model').addEventListener('change', (event) => this.#choose(event.target.value, this.#series));
     byId('fan-series-box').addEventListener('change', (event) => this.#choose(this.#model, event.target.value.trim()));
+    for (const box of [byId('fan-model'), byId('fan-series-box')]) {
+      for (const kind of ['pointerenter', 'focusin']) box.addEventListener(kind, () => this.#again());
+    }
     byId('fan-plot').addEventListener('keydown', (event) => this.#step(event));
     new ResizeObserver(() => this.#fit()).observe(byId('fan-plot'));
     onTheme(() => this.#chart?.redraw(true, true));
-    setInterval(() => this.#score(), SCORE_EVERY_MS);
+    setInterval(() => this.#turn(), SCORE_EVERY_MS);
     const wished = new URLSearchParams(location.hash.slice(1));
     this.#model = wished.get('model');
     this.#series = wished.get('series');
@@ -88,7 +102,7 @@ export class Fan {
 
   #lost() {
     this.#mute(true);
-    this.#note('connection lost: this is the last that was heard', 'fair');
+    this.#note(this.#observed.times.length > 0 ? 'connection lost: this is the last that was heard' : 'not connected', 'fair');
   }
 
   // A browser does not say why a websocket was refused; a plain question does, when there is somebody to answer it.
@@ -103,7 +117,26 @@ export class Fan {
     }
   }
 
+  // What came since is offered to whoever is about to choose, and shown where nothing was.
+  #again() {
+    // Where there are too many to be listed, nothing is offered.
+    if (this.#soon || byId('fan-series').localName !== 'select') return;
+    this.#soon = setTimeout(() => {
+      this.#soon = 0;
+      if (this.#isLive) this.#list();
+    }, Math.max(0, this.#listed + LIST_EVERY_MS - performance.now()));
+  }
+
+  #turn() {
+    if (!this.#isLive || document.hidden || this.#paused) return;
+    const isEmpty = this.#observed.times.length === 0;
+    if (isEmpty) this.#again();
+    else if (!isEmpty && !this.#observed.newest) this.#read();
+    this.#score();
+  }
+
   async #list() {
+    this.#listed = performance.now();
     try {
       const { models, default: usual } = await ask('v1/models');
       this.#models = models.filter(({ state }) => state === 'ready' || state === 'remote');
@@ -119,14 +152,15 @@ export class Fan {
 
   // A subscription to all series tells their names; it is given up as soon as it has.
   #names() {
-    this.#id = LISTING;
-    this.#socket.send({ op: 'subscribe', id: LISTING, model: this.#model, series: ['*'], conflate: true });
+    this.#listing = `list ${performance.now()}`;
+    this.#socket.send({ op: 'subscribe', id: this.#listing, model: this.#model, series: ['*'], conflate: true });
   }
 
   #hear(message) {
     switch (message.op) {
       case 'subscribed':
-        if (message.id === LISTING) this.#named(message);
+        if (typeof message.id === 'string') this.#named(message);
+        else if (message.id === this.#id) this.#lacks(message.missing?.[this.#series]);
         break;
       case 'snapshot':
       case 'prediction':
@@ -141,40 +175,69 @@ export class Fan {
         this.#socket.wish(message.reconnect_after_ms);
         break;
       case 'error':
-        if (message.id === undefined || message.id === this.#id) this.#note(message.detail, 'bad');
+        if ([undefined, this.#id, this.#listing].includes(message.id)) this.#note(message.detail, 'bad');
         break;
       default:
     }
   }
 
   #named(message) {
-    this.#socket.send({ op: 'unsubscribe', id: LISTING });
+    this.#socket.send({ op: 'unsubscribe', id: message.id });
+    if (message.id !== this.#listing) return; // another model was chosen meanwhile
     const names = Object.keys(message.next ?? {}).sort();
-    if (!this.#series || (names.length > 0 && !names.includes(this.#series))) this.#series = names[0] ?? this.#series;
+    // One that was wished for is not given up because nothing is known of it yet.
+    this.#series ||= names[0] ?? null;
     const box = byId('fan-series-box');
     // Too many to be listed: the reader says which.
     const kind = names.length > 0 || message.matched === 0 ? 'select' : 'input';
     if (box.firstElementChild.localName !== kind) box.replaceChildren(make(kind, { id: 'fan-series' }));
-    if (kind === 'select') offer(box.firstElementChild, names, this.#series);
-    else box.firstElementChild.value = this.#series ?? '';
-    if (this.#series) this.#follow();
-    else this.#note(message.matched === 0 ? 'no series yet: feed ticks to /v1/ticks' : 'name a series');
+    const field = box.firstElementChild;
+    if (kind === 'select') offer(field, !this.#series || names.includes(this.#series) ? names : [this.#series, ...names], this.#series);
+    else if (document.activeElement !== field) field.value = this.#series ?? '';
+    if (this.#series) {
+      const hasCome = this.#observed.times.length === 0 && names.includes(this.#series);
+      if (hasCome || this.#followed !== this.#wanted) this.#follow();
+    } else this.#note(message.matched === 0 ? 'no series is as long as the model’s window yet: feed ticks to /v1/ticks' : 'name a series');
+  }
+
+  get #wanted() {
+    return JSON.stringify([this.#model, this.#series]);
+  }
+
+  // By how many observations the series is shorter than the model's window, when it was last said.
+  #lacks(missing) {
+    this.#short = missing ? { missing, at: this.#observed.times.length } : null;
+    this.#wait();
+  }
+
+  #wait() {
+    if (!this.#short || this.#observed.newest) return;
+    const left = Math.max(1, this.#short.missing - (this.#observed.times.length - this.#short.at));
+    this.#note(`no prediction yet: the series is ${left === 1 ? 'one observation' : `${format.whole(left)} observations`} short of the model’s window`, 'fair');
   }
 
   #choose(model, series) {
     const isModel = model !== this.#model;
     [this.#model, this.#series] = [model, series];
-    if (this.#id !== LISTING) this.#socket.send({ op: 'unsubscribe', id: this.#id });
+    this.#leave();
     history.replaceState(null, '', `#${new URLSearchParams({ model, series: series ?? '' })}`);
     if (isModel) this.#names();
     else if (series) this.#follow();
   }
 
+  #leave() {
+    if (this.#subscribed) this.#socket.send({ op: 'unsubscribe', id: this.#subscribed });
+    [this.#followed, this.#subscribed] = ['', 0];
+  }
+
   async #follow() {
+    this.#leave();
     this.#id += 1;
     const id = this.#id;
+    this.#followed = this.#wanted;
     this.#observed = new Observed();
-    [this.#seq, this.#range, this.#cursor] = [0, null, null];
+    [this.#seq, this.#range, this.#cursor, this.#short] = [0, null, null, null];
+    define(byId('fan-score'), []);
     this.#note('waiting for the first prediction');
     this.#draw();
     try {
@@ -188,6 +251,7 @@ export class Fan {
     }
     // Those before are asked for too: what was expected of what has come since.
     const from = Math.max(1, this.#seq - RESUMED_LEN);
+    this.#subscribed = id;
     this.#socket.send({ op: 'subscribe', id, model: this.#model, series: [this.#series], from, snapshot: true });
     this.#draw();
     this.#score();
@@ -208,16 +272,17 @@ export class Fan {
     }
     [this.#reading, this.#readAgain] = [true, false];
     const observed = this.#observed;
-    const missing = (observed.newest?.seq ?? 0) - this.#seq;
+    const missing = observed.newest ? observed.newest.seq - this.#seq : READ_MAX;
     try {
-      const log = await ask(`${address(this.#series)}?last=${Math.min(1024, Math.max(2, missing + 1))}`);
+      const log = await ask(`${address(this.#series)}?last=${Math.min(READ_MAX, Math.max(2, missing + 1))}`);
       if (observed === this.#observed) {
         observed.observe(log.ticks);
         this.#seq = log.seq;
+        this.#wait();
         this.#draw();
       }
     } catch (error) {
-      this.#refused(error);
+      if (observed.newest || error.status !== 404) this.#refused(error);
     }
     setTimeout(() => {
       this.#reading = false;
@@ -226,7 +291,7 @@ export class Fan {
   }
 
   async #score() {
-    if (!this.#series || !this.#isLive || document.hidden || this.#paused) return;
+    if (!this.#series) return;
     const [model, series] = [this.#model, this.#series];
     try {
       const wish = new URLSearchParams({ model, series });
@@ -278,12 +343,22 @@ export class Fan {
   }
 
   #show() {
-    this.#facts(this.#observed.shown);
     const data = this.#data();
-    if (!data) return;
+    this.#facts(this.#observed.shown);
+    if (!data) {
+      this.#clear();
+      return;
+    }
     if (!this.#chart || data.levels.join() !== this.#levels) this.#build(data);
     else this.#chart.setData(data.columns, true);
     this.#readout();
+  }
+
+  // Nothing of another series stays on screen.
+  #clear() {
+    this.#chart?.destroy();
+    [this.#chart, this.#levels] = [null, ''];
+    define(byId('fan-readout'), []);
   }
 
   // Columns of the chart. Places on its axis are counted from the first observation there ever was, so that its marks
@@ -326,8 +401,12 @@ export class Fan {
         });
       });
     }
+    const drawn = [...bounds.flat(), ...trail, middle, truth, missed];
+    const values = drawn.flat().filter((one) => one !== null);
+    const [low, high] = values.reduce(([low, high], one) => [Math.min(low, one), Math.max(high, one)], [Infinity, -Infinity]);
+    this.#span = high - low > 0 ? high - low : Math.abs(high) || 1;
     const places = Array.from({ length: len }, (_, at) => this.#first + start + at);
-    return { levels, columns: [places, ...bounds.flat(), ...trail, middle, truth, missed] };
+    return { levels, columns: [places, ...drawn] };
   }
 
   #build({ levels, columns }) {
@@ -354,13 +433,13 @@ export class Fan {
     this.#chart = new uPlot({
       ...this.#size(),
       legend: { show: false },
-      padding: [10, 8, 0, 0],
+      padding: [10, 16, 0, 0],
       scales: { x: { time: false }, y: { range: (_, low, high) => this.#steady(low, high) } },
       series,
       bands,
       axes: [
         { ...axis, grid, size: 30, splits: (u) => this.#marks(u), values: (_, marks) => marks.map((at) => this.#label(at)) },
-        { ...axis, grid, size: 56, values: (_, marks) => marks.map((at) => format.value(at, 2)) },
+        { ...axis, grid, size: (_, marks) => wide(marks), values: (u, marks, axis, room, step) => marks.map((at) => format.value(at, finest(step))) },
       ],
       cursor: { points: { show: false }, drag: { x: false, y: false } },
       hooks: {
@@ -382,6 +461,12 @@ export class Fan {
     const fits = held && low >= held[0] && high <= held[1] && wanted[1] - wanted[0] > (held[1] - held[0]) * 0.6;
     if (!fits) this.#range = wanted;
     return this.#range;
+  }
+
+  // To a thousandth of what there is to see; by the scale, which rests, unless it is of less than that yet.
+  #value(one) {
+    const [low, high] = this.#range ?? [0, 0];
+    return format.value(one, Math.max(this.#span, high - low) / DIGITS);
   }
 
   // Marks at round places of what has been, and at round steps ahead.
@@ -424,21 +509,21 @@ export class Fan {
     const observed = this.#observed;
     const newest = observed.shown;
     const last = observed.times.length - 1;
-    const place = this.#cursor !== null && this.#chart ? this.#chart.data[0][this.#cursor] - this.#first : last + 1;
+    const place = this.#cursor !== null && this.#chart ? this.#chart.data[0][this.#cursor] - this.#first : newest ? last + 1 : last;
     const ahead = place - last;
     const rows = [[ahead > 0 ? 'Step' : 'At', this.#label(place + this.#first) || format.NONE]];
     if (ahead > 0) {
       const step = newest ? place - observed.index(newest.ts) - 1 : 0;
-      rows.push([newest?.median ? 'Median' : 'Mean', format.value(newest ? centre(newest)[step] : null, PLACES)]);
+      rows.push([newest?.median ? 'Median' : 'Mean', this.#value(newest ? centre(newest)[step] : null)]);
       for (const { level, lo, hi } of newest?.intervals ?? []) {
-        rows.push([`${level} %`, `${format.value(lo[step], PLACES)} … ${format.value(hi[step], PLACES)}`]);
+        rows.push([`${level} %`, `${this.#value(lo[step])} … ${this.#value(hi[step])}`]);
       }
     } else {
       const said = observed.foretold(place);
-      rows.push(['Observed', format.value(observed.values[place], PLACES)]);
-      rows.push(['Expected', format.value(said?.centre, PLACES)]);
+      rows.push(['Observed', this.#value(observed.values[place])]);
+      rows.push(['Expected', this.#value(said?.centre)]);
       for (const { level, lo, hi } of said?.bounds ?? []) {
-        rows.push([`${level} %`, `${format.value(lo, PLACES)} … ${format.value(hi, PLACES)}`]);
+        rows.push([`${level} %`, `${this.#value(lo)} … ${this.#value(hi)}`]);
       }
     }
     define(byId('fan-readout'), rows);
@@ -469,12 +554,12 @@ export class Fan {
   #facts(newest) {
     const observed = this.#observed;
     const at = observed.times.length - 1;
-    const rows = [['Observed', `${format.value(observed.values[at], PLACES)} at ${format.moment(observed.times[at], observed.step)}`]];
+    const rows = [['Observed', at < 0 ? 'nothing yet' : `${this.#value(observed.values[at])} at ${format.moment(observed.times[at], observed.step)}`]];
     if (newest) {
       rows.push(
-        ['Next step', format.value(centre(newest)[0], PLACES)],
-        [`Step ${newest.horizon}`, format.value(centre(newest).at(-1), PLACES)],
-        ['Made in', format.millis(newest.made_at - newest.accepted_at), 'From the acceptance of the tick to its prediction'],
+        ['Next step', this.#value(centre(newest)[0])],
+        [`Step ${newest.horizon}`, this.#value(centre(newest).at(-1))],
+        ['Made in', newest.made_at > newest.accepted_at ? format.millis(newest.made_at - newest.accepted_at) : format.NONE, 'From the acceptance of the tick to its prediction'],
         ['By', `${newest.backend}, version ${newest.model_version}`],
         ['Number', `${format.whole(newest.seq)}`],
       );
@@ -488,19 +573,22 @@ export class Fan {
       seen.push([`Within ${level} %`, share === null ? format.NONE : `${share.toFixed(0)} % of ${tally.count}`]);
     }
     define(byId('fan-seen'), seen);
-    if (newest) say(byId('fan-words'), this.#words(newest, at));
+    say(byId('fan-words'), this.#words(newest, at));
   }
 
   #words(newest, at) {
     const observed = this.#observed;
+    const what = `${visible(this.#series)} by ${this.#model}: `;
+    if (at < 0) return `${what}nothing observed yet.`;
+    const seen = `${what}observed ${this.#value(observed.values[at])} at ${format.moment(observed.times[at], observed.step)}. `;
+    if (!newest) return `${seen}No prediction yet.`;
     const span = (step) => (newest.intervals ?? [])
-      .map(({ level, lo, hi }) => `${level} % between ${format.value(lo.at(step), PLACES)} and ${format.value(hi.at(step), PLACES)}`)
+      .map(({ level, lo, hi }) => `${level} % between ${this.#value(lo.at(step))} and ${this.#value(hi.at(step))}`)
       .join(', ');
     const middles = centre(newest);
-    const first = `${format.value(middles[0], PLACES)}${span(0) ? ` (${span(0)})` : ''}`;
-    const last = `${format.value(middles.at(-1), PLACES)}${span(-1) ? ` (${span(-1)})` : ''}`;
-    return `${this.#series} by ${this.#model}: observed ${format.value(observed.values[at], PLACES)} at ${format.moment(observed.times[at], observed.step)}. `
-      + `Expected next ${first}; in ${middles.length} steps ${last}.`;
+    const first = `${this.#value(middles[0])}${span(0) ? ` (${span(0)})` : ''}`;
+    const last = `${this.#value(middles.at(-1))}${span(-1) ? ` (${span(-1)})` : ''}`;
+    return `${seen}Expected next ${first}; in ${middles.length} steps ${last}.`;
   }
 
   #size() {
@@ -513,12 +601,20 @@ export class Fan {
   }
 }
 
-const address = (series) => `v1/series/${series.split('/').map(encodeURIComponent).join('/')}`;
+// As one segment: a browser takes `..` between slashes for the folder above.
+const address = (series) => `v1/series/${encodeURIComponent(series)}`;
 
 // Coverage that is far from its level says that the intervals are wrong.
 const fits = (level, held) => (held === null ? null : Math.abs(held - level) <= 12 ? 'good' : 'fair');
 
+// Marks 2.5 apart need a place more than those 2 apart.
+const finest = (step) => (Number((step / 10 ** Math.floor(Math.log10(step))).toPrecision(6)) % 1 === 0 ? step : step / 10);
+
+// As wide as the longest of its marks.
+const wide = (marks) => Math.max(56, 14 + 7 * Math.max(0, ...(marks ?? []).map((one) => one.length)));
+
 const offer = (select, names, chosen) => {
-  select.replaceChildren(...names.map((name) => make('option', { value: name }, name)));
+  const offered = [...select.options].map((option) => option.value);
+  if (JSON.stringify(offered) !== JSON.stringify(names)) select.replaceChildren(...names.map((name) => make('option', { value: name }, visible(name))));
   if (chosen) select.value = chosen;
 };

@@ -8,14 +8,32 @@ const isKnown = (value) => typeof value === 'number' && Number.isFinite(value);
 export const number = (value, digits = 3) => {
   if (!isKnown(value)) return NONE;
   const size = Math.abs(value);
+  if (size >= LARGE || (size > 0 && size < 1e-4)) return powers(value, digits - 1);
   const decimals = size === 0 || size >= 1000 ? 0 : Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
   return value.toLocaleString('en-GB', { minimumFractionDigits: Math.min(decimals, 6), maximumFractionDigits: Math.min(decimals, 6) });
 };
 
 export const whole = (value) => (isKnown(value) ? Math.round(value).toLocaleString('en-GB') : NONE);
 
-/** A value of a series: as many places as tell its changes. */
-export const value = (one, places = 3) => (isKnown(one) ? one.toFixed(places).replace('-', '−') : NONE);
+const LARGE = 1e9;
+const PLACES_MAX = 8;
+
+/** A value of a series, to as many places as tell a difference of `step`. */
+export const value = (one, step = 0.001) => {
+  if (!isKnown(one)) return NONE;
+  const places = -Math.floor(Math.log10(step) + 1e-9);
+  const isLong = Math.abs(one) >= LARGE || (places > PLACES_MAX && one !== 0);
+  if (isLong) return powers(one, Math.min(9, Math.max(0, Math.floor(Math.log10(Math.abs(one))) + places)));
+  const fixed = Math.min(PLACES_MAX, Math.max(0, places));
+  return minus(one.toLocaleString('en-GB', { minimumFractionDigits: fixed, maximumFractionDigits: fixed }));
+};
+
+/** A number by itself, of which nothing else is known. */
+export const plain = (one, digits = 6) => (isKnown(one) ? minus(String(Number(one.toPrecision(digits)))) : NONE);
+
+const minus = (text) => text.replaceAll('-', '−');
+
+const powers = (one, digits) => minus(one.toExponential(digits)).replace('e+', 'e');
 
 export const rate = (one) => {
   if (!isKnown(one)) return NONE;
@@ -25,6 +43,7 @@ export const rate = (one) => {
 
 export const millis = (one) => {
   if (!isKnown(one)) return NONE;
+  if (one > 0 && one < 0.1) return `${(one * 1000).toFixed(one < 0.01 ? 1 : 0)} µs`;
   if (one < 1) return `${one.toFixed(2)} ms`;
   if (one < 100) return `${one.toFixed(1)} ms`;
   return one < 10_000 ? `${Math.round(one)} ms` : `${(one / 1000).toFixed(1)} s`;
