@@ -279,7 +279,8 @@ impl Ledger {
     /// See [`LedgerError`]. What was spent is not known then, and is not nothing.
     pub fn spent(&mut self, now: Timestamp) -> Result<Spent, LedgerError> {
         let (first, next) = month_of(now);
-        let this_month = self.costs(first, next)?.iter().map(|cost| cost.cost).sum();
+        // The sum of no numbers is -0, which would be read as such.
+        let this_month = self.costs(first, next)?.iter().fold(0.0, |sum, cost| sum + cost.cost);
         let remaining = Duration::try_from(next.duration_since(now)).unwrap_or_default();
         Ok(Spent { this_month, remaining })
     }

@@ -154,6 +154,8 @@ fn a_month_is_that_of_the_calendar() {
     let mut looker = Looker::first(&mut ledger, at(0));
     let end = "2027-02-01T00:00:00Z".parse::<Timestamp>().unwrap();
     let hours = |hours| end.checked_add(SignedDuration::from_hours(hours)).unwrap();
+    // Nothing is nothing, and not less than it.
+    assert!(ledger.spent(hours(-1)).unwrap().this_month.is_sign_positive());
     looker.look(&mut ledger, hours(10));
     let spent = ledger.spent(hours(-1)).unwrap();
     assert!((spent.this_month - 3.6 * 16.0 * 24.0 - 3.6 * 16.0).abs() < 1e-6, "{spent:?}");
