@@ -38,8 +38,8 @@ pub use cluster::{
 pub use deadline::Deadline;
 pub use fabric::{
     BindError, CertificateNameError, ConnectError, Credentials, CredentialsError, DatagramError, Fabric,
-    Lane, LaneReader, LaneWriter, Link, QuicFabric, QuicOptions, SECRET_BYTES_MIN, SimFabric, SimNetwork,
-    SimOptions, SimPath, Wire,
+    Lane, LaneReader, LaneWrite, LaneWriter, Link, QuicFabric, QuicOptions, SECRET_BYTES_MIN, SimFabric,
+    SimNetwork, SimOptions, SimPath, Wire,
 };
 pub use mailbox::{DeadLetters, Envelope, Inbox, Mail, Mailbox, Received};
 pub use reply::{Reply, ReplySlot, reply_slot};

@@ -1,7 +1,10 @@
 //! One open link as both of its ends use it: outboxes with their writers, and the way back for answers.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
 
 use tokio::io::AsyncWriteExt as _;
 
@@ -9,7 +12,7 @@ use crate::address::{AskError, Refusal};
 use crate::cluster::exports::Askings;
 use crate::cluster::outbox::{Outbox, Unsent};
 use crate::cluster::{Incarnation, NodeId};
-use crate::fabric::{Lane, LaneWriter, Wire};
+use crate::fabric::{Lane, LaneWrite as _, LaneWriter, Wire};
 use crate::wire::{CodecError, Flags, Header, Kind};
 
 /// Who is at the other end, as proven by its credentials and said in its greeting.
@@ -99,11 +102,27 @@ impl Path {
     }
 }
 
+/// From here on a piece is handed over as it is; a smaller one is copied for less.
+const HANDED_BYTES_MIN: usize = 16 << 10;
+
 /// Writes what gathers in an outbox until the outbox or the lane is closed.
 pub(crate) async fn write_lane(outboxes: Arc<Outboxes>, lane: Lane, mut writer: LaneWriter) {
+    let outbox = outboxes.lane(lane);
     let mut frames = Vec::new();
-    while outboxes.lane(lane).take(&mut frames).await {
-        if writer.write_all(&frames).await.is_err() {
+    while outbox.take(&mut frames).await {
+        let written = if frames.len() < HANDED_BYTES_MIN {
+            writer.write_all(&frames).await
+        } else {
+            let mut piece = outbox.lend(&mut frames);
+            poll_fn(|cx| {
+                while !piece.is_empty() {
+                    ready!(Pin::new(&mut writer).poll_hand_over(cx, &mut piece))?;
+                }
+                Poll::Ready(Ok(()))
+            })
+            .await
+        };
+        if written.is_err() {
             return;
         }
         frames.clear();

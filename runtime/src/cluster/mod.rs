@@ -32,6 +32,7 @@ pub mod shard;
 #[cfg(test)]
 mod sim;
 pub mod singleton;
+mod spare;
 mod stats;
 mod talk;
 #[cfg(test)]

@@ -10,8 +10,11 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,7 +48,23 @@ impl Lane {
 /// One end of a lane: what comes from the peer.
 pub type LaneReader = Box<dyn AsyncRead + Send + Unpin>;
 /// One end of a lane: what goes to the peer.
-pub type LaneWriter = Box<dyn AsyncWrite + Send + Unpin>;
+pub type LaneWriter = Box<dyn LaneWrite + Send + Unpin>;
+
+/// Writes to a lane, where it can without a copy.
+pub trait LaneWrite: AsyncWrite {
+    /// Takes bytes off the front, at least one; waits for room.
+    fn poll_hand_over(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>>;
+}
+
+impl<W: LaneWrite + ?Sized + Unpin> LaneWrite for Box<W> {
+    fn poll_hand_over(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut **self).poll_hand_over(cx, bytes)
+    }
+}
 
 /// An open, authenticated connection to one peer. All its parts fail together.
 pub struct Link {

@@ -1,5 +1,9 @@
 //! A QUIC connection as a link: its lanes are told apart, its ends are named.
 
+use std::io;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +16,7 @@ use tokio::task::AbortHandle;
 use super::pulse;
 use crate::cluster::NodeId;
 use crate::fabric::tls::node_of;
-use crate::fabric::{DatagramError, Lane, LaneReader, LaneWriter, Link, Wire};
+use crate::fabric::{DatagramError, Lane, LaneReader, LaneWrite, LaneWriter, Link, Wire};
 
 /// Longest reason that is passed on, either way, in bytes.
 const REASON_BYTES_MAX: usize = 256;
@@ -110,6 +114,21 @@ fn link(
     let watch = tokio::spawn(pulse::watch(connection.clone(), unanswered_max)).abort_handle();
     let wire = std::sync::Arc::new(QuicWire { connection, closed_here: Mutex::new(None), watch });
     Ok(Link { remote_addr, peer, lanes, wire })
+}
+
+impl LaneWrite for SendStream {
+    fn poll_hand_over(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let mut chunks = [mem::take(bytes)];
+        // Cancelled it has taken nothing, and it is woken all the same.
+        let written = pin!(self.write_chunks(&mut chunks)).poll(cx);
+        let [rest] = chunks;
+        *bytes = rest;
+        written.map_ok(drop).map_err(io::Error::from)
+    }
 }
 
 fn peer_of(connection: &Connection) -> Option<NodeId> {

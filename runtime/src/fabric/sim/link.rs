@@ -8,14 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::Shared;
 use super::state::{Due, EndId, GONE, Progress};
 use crate::cluster::NodeId;
-use crate::fabric::{DatagramError, Lane, LaneReader, LaneWriter, Link, Wire};
+use crate::fabric::{DatagramError, Lane, LaneReader, LaneWrite, LaneWriter, Link, Wire};
 
 /// What fits in a datagram: a little less than over QUIC.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1300;
@@ -112,6 +112,14 @@ impl AsyncWrite for Writer {
 
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.held.net.state.lock().finish(self.held.end, self.lane, Instant::now());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl LaneWrite for Writer {
+    fn poll_hand_over(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<io::Result<()>> {
+        let written = ready!(self.poll_write(cx, bytes))?;
+        bytes.advance(written);
         Poll::Ready(Ok(()))
     }
 }
