@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -33,6 +34,21 @@ pub(crate) fn service_key(service: &str) -> u64 {
     Fnv::of(service.as_bytes())
 }
 
+/// The body of a frame: between others, or large and in memory of its own.
+pub(crate) enum Payload<'a> {
+    Shared(&'a [u8]),
+    Own(Bytes),
+}
+
+impl AsRef<[u8]> for Payload<'_> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Shared(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
+    }
+}
+
 /// An actor that other nodes may send one type of message to.
 pub(crate) trait Export: Send + Sync {
     fn bytes_max(&self) -> usize;
@@ -41,12 +57,12 @@ pub(crate) trait Export: Send + Sync {
     /// Resolves when the mailbox has room, or has been full for too long; nothing: no wait.
     fn room(&self) -> Option<BoxFuture<'_, ()>>;
     /// Puts a message into the mailbox. Its actor may sleep on until [`Export::rouse`].
-    fn tell(&self, version: u16, body: &[u8], trace: Option<TraceContext>) -> Result<(), AskError>;
+    fn tell(&self, version: u16, body: Payload<'_>, trace: Option<TraceContext>) -> Result<(), AskError>;
     /// As [`Export::tell`].
     fn ask(
         &self,
         version: u16,
-        body: &[u8],
+        body: Payload<'_>,
         deadline: Deadline,
         from: (Call, Option<TraceContext>),
     ) -> Result<(), AskError>;
@@ -195,8 +211,15 @@ struct Exported<M: RemoteMessage> {
     stalled: AtomicBool,
 }
 
-fn read<M: RemoteMessage>(version: u16, body: &[u8], trace: Option<TraceContext>) -> Result<M, CodecError> {
-    let mut message = M::read(version, body)?;
+fn read<M: RemoteMessage>(
+    version: u16,
+    body: Payload<'_>,
+    trace: Option<TraceContext>,
+) -> Result<M, CodecError> {
+    let mut message = match body {
+        Payload::Shared(bytes) => M::read(version, bytes)?,
+        Payload::Own(bytes) => M::read_owned(version, bytes)?,
+    };
     if let Some(context) = trace {
         message.traced(context);
     }
@@ -227,7 +250,7 @@ impl<M: RemoteMessage> Export for Exported<M> {
         }))
     }
 
-    fn tell(&self, version: u16, body: &[u8], trace: Option<TraceContext>) -> Result<(), AskError> {
+    fn tell(&self, version: u16, body: Payload<'_>, trace: Option<TraceContext>) -> Result<(), AskError> {
         let message = read::<M>(version, body, trace).map_err(|_| AskError::Refused(Refusal::Malformed))?;
         self.core.try_push_quietly(Envelope::told(message)).map_err(|refused| match refused {
             NotPushed::Full(_) => AskError::Full,
@@ -238,7 +261,7 @@ impl<M: RemoteMessage> Export for Exported<M> {
     fn ask(
         &self,
         version: u16,
-        body: &[u8],
+        body: Payload<'_>,
         deadline: Deadline,
         (call, trace): (Call, Option<TraceContext>),
     ) -> Result<(), AskError> {

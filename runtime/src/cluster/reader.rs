@@ -7,22 +7,36 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::buf::Limit;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
 
 use crate::address::{AskError, Refusal};
-use crate::cluster::exports::{Call, Export, Receiver, deadline_of};
+use crate::cluster::exports::{Call, Export, Payload, Receiver, deadline_of};
 use crate::cluster::link::{Path, reason_from_byte};
 use crate::cluster::net::Net;
 use crate::cluster::order::Order;
+use crate::cluster::spare::Spare;
 use crate::fabric::{Lane, LaneReader};
 use crate::trace::TraceContext;
 use crate::wire::{CodecError, FRAME_BODY_BYTES_MAX, Flags, FrameError, HEADER_BYTES, Header, Kind};
 
+#[cfg(test)]
+mod tests;
+
 /// Read at a time; what a peer announces is never allocated before it comes.
 const READ_BYTES: usize = 64 << 10;
+/// A body of this length or more is gathered in memory of its own, if it does not come at once.
+const LARGE_BYTES: usize = 16 << 10;
+/// What such a body is given at first, if it is as long.
+const LARGE_BYTES_FIRST: usize = 256 << 10;
+/// Memory for such bodies that a lane keeps, and for how long when nothing comes.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+const REST: Duration = Duration::from_millis(100);
 /// Longest gossip message: the bound of its own protocol.
 pub(crate) const GOSSIP_BYTES_MAX: u32 = 65_507;
 
@@ -129,32 +143,37 @@ impl Reader {
         Ok(Plan::Keep)
     }
 
-    async fn take(&self, header: Header, body: &[u8], receiver: &mut Receiver) -> Result<(), Violation> {
+    async fn take(
+        &self,
+        header: Header,
+        body: Payload<'_>,
+        receiver: &mut Receiver,
+    ) -> Result<(), Violation> {
         match header.kind {
-            Kind::Gossip => self.gossip(Bytes::copy_from_slice(body)),
+            Kind::Gossip => self.gossip(Bytes::copy_from_slice(body.as_ref())),
             Kind::Goodbye => {
                 let life = (self.path.peer.id.clone(), self.path.peer.incarnation);
                 // Full: the failure detector finds out by itself, later.
                 let _ = self.net.goodbyes.try_send(life);
             }
             _ if header.destination != self.net.me.key => {
-                if let Err(why) = self.net.forward(header, body) {
+                if let Err(why) = self.net.forward(header, body.as_ref()) {
                     self.refuse(&header, why);
                 }
             }
             Kind::Tell | Kind::Ask => self.deliver(&header, body, receiver).await,
             Kind::Answer => {
-                let outcome = Ok((header.schema, body));
+                let outcome = Ok((header.schema, body.as_ref()));
                 self.net.pending.complete(header.correlation, header.origin, outcome);
             }
-            Kind::Refusal => self.refused(&header, body),
+            Kind::Refusal => self.refused(&header, body.as_ref()),
             Kind::Cancel => self.path.askings.cancel(header.origin, header.correlation),
             Kind::Hello | Kind::Welcome => return Err(Violation::Misplaced(header.kind)),
         }
         Ok(())
     }
 
-    async fn deliver(&self, header: &Header, body: &[u8], receiver: &mut Receiver) {
+    async fn deliver(&self, header: &Header, body: Payload<'_>, receiver: &mut Receiver) {
         if header.destination_incarnation != self.net.me.incarnation.0 {
             return self.refuse(header, AskError::Refused(Refusal::OtherLife));
         }
@@ -286,12 +305,13 @@ pub(crate) async fn read_lane(
     reader: Arc<Reader>,
     lane: Lane,
     mut input: LaneReader,
-    mut buffer: BytesMut,
+    buffer: BytesMut,
 ) -> Option<String> {
-    let mut skip = 0_usize;
+    let mut coming = Coming { buffer, skip: 0, large: None, spare: Arc::default() };
+    coming.spare.keep(KEPT_BYTES_MAX);
     let mut receiver = Receiver::default();
     loop {
-        match take_frames(&reader, lane, &mut buffer, &mut skip, &mut receiver).await {
+        match take_frames(&reader, lane, &mut coming, &mut receiver).await {
             Ok(()) => receiver.rouse(),
             Err(violation) => {
                 reader.net.stats.violations.fetch_add(1, Ordering::Relaxed);
@@ -300,10 +320,73 @@ pub(crate) async fn read_lane(
             }
         }
         reader.report_untaken(lane);
-        buffer.reserve(READ_BYTES);
-        match input.read_buf(&mut buffer).await {
+        match coming.read(&mut input).await {
             Ok(0) | Err(_) => return None,
             Ok(_) => {}
+        }
+    }
+}
+
+/// What has come of a lane and is not taken yet.
+struct Coming {
+    buffer: BytesMut,
+    /// Bytes that are thrown away when they come.
+    skip: usize,
+    /// While there is one, the buffer is empty.
+    large: Option<Large>,
+    spare: Arc<Spare>,
+}
+
+/// A frame of [`LARGE_BYTES`] or more, of which a part has come.
+struct Large {
+    header: Header,
+    body: Vec<u8>,
+}
+
+impl Large {
+    /// Where the rest of it goes. The room grows with what has come.
+    fn room(&mut self) -> Limit<&mut Vec<u8>> {
+        let (have, rest) = (self.body.len(), self.header.body_bytes as usize - self.body.len());
+        if self.body.capacity() == have {
+            self.body.reserve_exact(rest.min(have));
+        }
+        (&mut self.body).limit(rest)
+    }
+}
+
+impl Coming {
+    /// The frame that the buffer begins with moves into memory of its own.
+    fn begin(&mut self, header: Header) {
+        let mut body = self.spare.take();
+        body.reserve_exact(LARGE_BYTES_FIRST.min(header.body_bytes as usize));
+        body.extend_from_slice(&self.buffer[HEADER_BYTES..]);
+        self.buffer.clear();
+        self.large = Some(Large { header, body });
+    }
+
+    /// Reads on; memory of large bodies goes back when nothing comes.
+    async fn read(&mut self, input: &mut LaneReader) -> std::io::Result<usize> {
+        let Self { buffer, large, spare, .. } = self;
+        let reading = async {
+            match large {
+                Some(large) => input.read_buf(&mut large.room()).await,
+                None => {
+                    buffer.reserve(READ_BYTES);
+                    input.read_buf(buffer).await
+                }
+            }
+        };
+        if spare.bytes() == 0 {
+            return reading.await;
+        }
+        let mut reading = std::pin::pin!(reading);
+        match timeout(REST, &mut reading).await {
+            Ok(read) => read,
+            Err(_elapsed) => {
+                spare.keep(0);
+                spare.keep(KEPT_BYTES_MAX);
+                reading.await
+            }
         }
     }
 }
@@ -311,10 +394,11 @@ pub(crate) async fn read_lane(
 async fn take_frames(
     reader: &Reader,
     lane: Lane,
-    buffer: &mut BytesMut,
-    skip: &mut usize,
+    coming: &mut Coming,
     receiver: &mut Receiver,
 ) -> Result<(), Violation> {
+    take_large(reader, coming, receiver).await?;
+    let Coming { buffer, skip, .. } = coming;
     loop {
         let skipped = buffer.len().min(*skip);
         buffer.advance(skipped);
@@ -335,11 +419,39 @@ async fn take_frames(
                 buffer.advance(HEADER_BYTES);
                 *skip = header.body_bytes as usize;
             }
-            Plan::Keep if !whole => return Ok(()),
+            Plan::Keep if !whole => {
+                if frame_bytes - HEADER_BYTES >= LARGE_BYTES {
+                    coming.begin(header);
+                }
+                return Ok(());
+            }
             Plan::Keep => {
-                reader.take(header, &buffer[HEADER_BYTES..frame_bytes], receiver).await?;
+                let body = Payload::Shared(&buffer[HEADER_BYTES..frame_bytes]);
+                reader.take(header, body, receiver).await?;
                 buffer.advance(frame_bytes);
             }
         }
     }
+}
+
+/// Takes a large frame once it is whole, or no longer if it is not wanted any more.
+async fn take_large(reader: &Reader, coming: &mut Coming, receiver: &mut Receiver) -> Result<(), Violation> {
+    let Some(large) = coming.large.take() else { return Ok(()) };
+    let Large { header, body } = &large;
+    let missing = header.body_bytes as usize - body.len();
+    match reader.plan(header, missing == 0, receiver)? {
+        Plan::Skip(refusal) => {
+            if let Some(refusal) = refusal {
+                reader.refuse(header, AskError::Refused(refusal));
+            }
+            coming.skip = missing;
+            coming.spare.put(large.body);
+        }
+        Plan::Keep if missing > 0 => coming.large = Some(large),
+        Plan::Keep => {
+            let body = Payload::Own(coming.spare.lend(large.body));
+            reader.take(large.header, body, receiver).await?;
+        }
+    }
+    Ok(())
 }

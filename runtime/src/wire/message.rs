@@ -1,5 +1,7 @@
 //! What a message needs before it may cross to another node: a name, a version, a limit, and a form in bytes.
 
+use bytes::Bytes;
+
 use crate::cluster::Fnv;
 use crate::fabric::Lane;
 use crate::mailbox::Mail;
@@ -62,6 +64,14 @@ pub trait RemoteMessage: Mail + Sized {
     /// # Errors
     /// When the bytes are no such message.
     fn read(version: u16, bytes: &[u8]) -> Result<Self, CodecError>;
+
+    /// Reads a large message, which may keep the bytes; as [`RemoteMessage::read`], which small ones come by.
+    ///
+    /// # Errors
+    /// When the bytes are no such message.
+    fn read_owned(version: u16, bytes: Bytes) -> Result<Self, CodecError> {
+        Self::read(version, &bytes)
+    }
 
     /// Appends an answer.
     ///

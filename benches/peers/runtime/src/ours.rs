@@ -54,6 +54,10 @@ impl RemoteMessage for Block {
         Ok(Self(Bytes::copy_from_slice(bytes)))
     }
 
+    fn read_owned(_version: u16, bytes: Bytes) -> Result<Self, CodecError> {
+        Ok(Self(bytes))
+    }
+
     fn write_answer(answer: &Tally, _version: u16, out: &mut Vec<u8>) -> Result<(), CodecError> {
         peregrine_runtime::codec_write(answer, out)
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Wake, Waker};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exports, QUIET_MAX, Receiver, service_key};
+use super::{Exports, Payload, QUIET_MAX, Receiver, service_key};
 use crate::address::Refusal;
 use crate::fabric::Lane;
 use crate::mailbox::{Mailbox, Received};
@@ -39,7 +39,7 @@ fn exported(capacity: usize) -> (Exports, Mailbox<Note>) {
 }
 
 fn tell(receiver: &mut Receiver, exports: &Exports) {
-    receiver.find(exports, &header()).unwrap().tell(1, &7_u64.to_le_bytes(), None).unwrap();
+    receiver.find(exports, &header()).unwrap().tell(1, Payload::Shared(&7_u64.to_le_bytes()), None).unwrap();
     receiver.handed();
 }
 

@@ -6,7 +6,7 @@
 
 mod gossip;
 mod greeting;
-mod peer;
+pub(crate) mod peer;
 mod reader;
 #[cfg(test)]
 mod tests;

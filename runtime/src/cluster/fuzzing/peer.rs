@@ -17,10 +17,10 @@ use crate::cluster::{Incarnation, NodeId, View};
 use crate::fabric::{DatagramError, Fabric, SimNetwork, Wire};
 
 /// Bytes that come a few at a time, then no more.
-pub(super) struct Chunks {
-    pub(super) bytes: Bytes,
+pub(crate) struct Chunks {
+    pub(crate) bytes: Bytes,
     /// At least one.
-    pub(super) chunk_bytes: usize,
+    pub(crate) chunk_bytes: usize,
 }
 
 impl AsyncRead for Chunks {
@@ -63,22 +63,22 @@ impl Wire for NoWire {
     }
 }
 
-pub(super) const CLUSTER: &str = "fuzz";
+pub(crate) const CLUSTER: &str = "fuzz";
 /// Gossip that waits.
-pub(super) const GOSSIP_QUEUE: usize = 4;
+pub(crate) const GOSSIP_QUEUE: usize = 4;
 /// What the outbox of a lane holds.
-pub(super) const LANE_BYTES: usize = 64 << 10;
+pub(crate) const LANE_BYTES: usize = 64 << 10;
 
-pub(super) fn name(name: &str) -> NodeId {
+pub(crate) fn name(name: &str) -> NodeId {
     NodeId::new(name).expect("a valid name")
 }
 
-pub(super) fn identity(id: &str) -> Identity {
+pub(crate) fn identity(id: &str) -> Identity {
     Identity { id: name(id), key: node_key(&name(id)), incarnation: Incarnation(1) }
 }
 
 /// Node `me`, and what it has heard of gossip.
-pub(super) fn net() -> (Arc<Net>, mpsc::Receiver<GossipMail>) {
+pub(crate) fn net() -> (Arc<Net>, mpsc::Receiver<GossipMail>) {
     let advertise = SocketAddr::from(([10, 0, 0, 1], 1));
     let fabric: Arc<dyn Fabric> = Arc::new(SimNetwork::new(1).fabric(&name("me"), advertise));
     let (gossip, heard) = mpsc::channel(GOSSIP_QUEUE);
@@ -91,7 +91,7 @@ pub(super) fn net() -> (Arc<Net>, mpsc::Receiver<GossipMail>) {
         limits: Limits {
             lane_bytes: LANE_BYTES,
             asks_per_link: 4,
-            relayed_bytes: 16 << 10,
+            relayed_bytes: 24 << 10,
             ..Limits::default()
         },
         fabric,
@@ -103,7 +103,7 @@ pub(super) fn net() -> (Arc<Net>, mpsc::Receiver<GossipMail>) {
 }
 
 /// A link from `peer` to a node.
-pub(super) fn path(net: &Net, peer: &str) -> Arc<Path> {
+pub(crate) fn path(net: &Net, peer: &str) -> Arc<Path> {
     let outboxes = Arc::new(Outboxes::new(LANE_BYTES));
     outboxes.open();
     Arc::new(Path {
