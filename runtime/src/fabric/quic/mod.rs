@@ -7,6 +7,7 @@ mod admission;
 mod link;
 mod options;
 mod pulse;
+mod socket;
 
 use std::collections::HashMap;
 use std::io;
@@ -17,8 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig,
-    TokioRuntime, VarInt,
+    ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, Incoming, Runtime as _,
+    ServerConfig, TokioRuntime, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, mpsc};
@@ -30,6 +31,7 @@ use self::admission::{Admission, Limits, Verdict};
 use self::link::{LinkError, clipped};
 pub use self::options::QuicOptions;
 use self::options::Role;
+use self::socket::{MESSAGE_BYTES_MAX, Port};
 use super::tls::Credentials;
 use super::{ConnectError, Fabric, Link};
 use crate::seldom::Seldom;
@@ -119,13 +121,15 @@ impl QuicFabric {
         });
         let mut config = EndpointConfig::default();
         config
-            .max_udp_payload_size(options.packet_bytes_max())
-            .map_err(|_| BindError::Options("a packet has 1200 to 6550 bytes"))?;
+            .max_udp_payload_size(MESSAGE_BYTES_MAX)
+            .map_err(|_| BindError::Options("a packet has at least 1200 bytes"))?;
         let failed = |source| BindError::Socket { addr: listen, source };
-        let socket = udp_socket(listen, &options).map_err(failed)?;
+        let runtime = Arc::new(TokioRuntime);
+        let socket = udp_socket(listen, &options).and_then(|socket| runtime.wrap_udp_socket(socket));
+        let socket = Arc::new(Port(socket.map_err(failed)?));
         let listener = (*answering.network).clone();
         let endpoint =
-            Endpoint::new(config, Some(listener), socket, Arc::new(TokioRuntime)).map_err(failed)?;
+            Endpoint::new_with_abstract_socket(config, Some(listener), socket, runtime).map_err(failed)?;
         let local_addr = endpoint.local_addr().map_err(failed)?;
         let (sender, links) = mpsc::channel(options.backlog_max);
         let answering = Answering {

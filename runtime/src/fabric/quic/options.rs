@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
-use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 use super::BindError;
+use super::socket::MESSAGE_BYTES_MAX;
 use crate::fabric::Lane;
 
 /// What can be chosen; the defaults are for machines in one private network over WireGuard.
@@ -20,10 +21,11 @@ pub struct QuicOptions {
     pub keep_alive_every: Duration,
     /// Size of a full UDP payload. Nothing probes for more, so every path must carry it.
     pub packet_bytes: u16,
-    /// The same between two processes of one machine.
+    /// The same between two processes of one machine. Where loopback does not carry it, packets become smaller
+    /// with the first that are lost.
     pub packet_bytes_loopback: u16,
     /// Whether the kernel cuts large sends into packets. Not every network device of a virtual machine
-    /// does it right; on loopback it is always on.
+    /// does it right; on loopback, where one packet is as long as what can be cut, it is always off.
     pub segmentation_offload: bool,
     /// What a peer may send on one lane ahead of its reader, in bytes. A link holds up to four times this
     /// in either direction.
@@ -46,7 +48,7 @@ impl Default for QuicOptions {
             idle_max: Duration::from_millis(1100),
             keep_alive_every: Duration::from_millis(250),
             packet_bytes: 1372, // 1420 of WireGuard less the headers of IPv6 and UDP
-            packet_bytes_loopback: PACKET_BYTES_MAX,
+            packet_bytes_loopback: 65_480, // 65,536 of Linux less the headers of IPv6 and UDP, and a little
             segmentation_offload: false,
             lane_window_bytes: 4 * 1024 * 1024,
             datagram_buffer_bytes: 256 * 1024,
@@ -70,17 +72,25 @@ pub(super) enum Role {
 /// region would cost the whole handshake its time.
 const RTT_ASSUMED: Duration = Duration::from_millis(50);
 
-/// Ten packets are handed to the kernel at once, and it takes no more than 65,507 bytes.
-const PACKET_BYTES_MAX: u16 = 6550;
+/// Ten packets are handed to the kernel at once, and a device that is given 65,536 bytes or more with the headers has them
+/// cut up before it.
+const PACKET_BYTES_MAX: u16 = 6540;
 /// What may be under way before anything is acknowledged, in packets. A handshake fills two to the brim on either
 /// side, so that a window of fewer would hold it up.
 const FIRST_WINDOW_PACKETS: u64 = 10;
+/// When packets on loopback grow again that were made small because many were lost, and by which steps at the least.
+const GROW_AFTER: Duration = Duration::from_secs(1);
+const GROW_BYTES_MIN: u16 = 1000;
 
 impl QuicOptions {
     pub(super) fn checked(&self) -> Result<(), BindError> {
-        let sizes = 1200..=PACKET_BYTES_MAX;
-        if !sizes.contains(&self.packet_bytes) || !sizes.contains(&self.packet_bytes_loopback) {
-            return Err(BindError::Options("a packet has 1200 to 6550 bytes"));
+        if !(1200..=PACKET_BYTES_MAX).contains(&self.packet_bytes) {
+            return Err(BindError::Options("a packet has 1200 to 6540 bytes"));
+        }
+        if !(self.packet_bytes..=MESSAGE_BYTES_MAX).contains(&self.packet_bytes_loopback) {
+            return Err(BindError::Options(
+                "on loopback a packet is no shorter, and has at most 65507 bytes",
+            ));
         }
         if self.keep_alive_every * 2 > self.idle_max {
             return Err(BindError::Options("keep-alive has to be at most half of the idle time"));
@@ -94,17 +104,17 @@ impl QuicOptions {
         Ok(())
     }
 
-    /// Largest UDP payload that can arrive.
-    pub(super) fn packet_bytes_max(&self) -> u16 {
-        self.packet_bytes.max(self.packet_bytes_loopback)
-    }
-
     pub(super) fn transport(&self, role: Role, loopback: bool) -> Arc<TransportConfig> {
         let lanes = u32::try_from(Lane::ALL.len()).unwrap_or(u32::MAX);
         let link_window_bytes = u64::from(self.lane_window_bytes) * u64::from(lanes);
         let packet_bytes = if loopback { self.packet_bytes_loopback } else { self.packet_bytes };
         let mut congestion = CubicConfig::default();
         congestion.initial_window(FIRST_WINDOW_PACKETS * u64::from(packet_bytes));
+        let growing = loopback.then(|| {
+            let mut growing = MtuDiscoveryConfig::default();
+            growing.upper_bound(packet_bytes).minimum_change(GROW_BYTES_MIN).black_hole_cooldown(GROW_AFTER);
+            growing
+        });
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -116,12 +126,12 @@ impl QuicOptions {
             .keep_alive_interval(Some(self.keep_alive_every))
             .initial_rtt(RTT_ASSUMED)
             .congestion_controller_factory(Arc::new(congestion))
-            .mtu_discovery_config(None)
-            // As the smallest too: the first packet is filled up to it, and until a caller's address is
-            // proven no more than three times what it sent may be answered.
-            .min_mtu(packet_bytes)
+            .mtu_discovery_config(growing)
+            // The first packet is filled up to it, and until a caller's address is proven no more than three
+            // times what it sent may be answered.
+            .min_mtu(self.packet_bytes)
             .initial_mtu(packet_bytes)
-            .enable_segmentation_offload(loopback || self.segmentation_offload)
+            .enable_segmentation_offload(self.segmentation_offload && !loopback)
             .stream_receive_window(VarInt::from_u32(self.lane_window_bytes))
             // The sum of the lanes, so that lanes nobody reads cannot stop one that is read.
             .receive_window(VarInt::from_u64(link_window_bytes).unwrap_or(VarInt::MAX))

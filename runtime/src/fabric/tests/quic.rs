@@ -298,9 +298,11 @@ fn an_address_that_cannot_be_called_is_said_at_once() {
 
 #[test]
 fn options_that_contradict_each_other_are_refused() {
-    let breaks: [fn(&mut QuicOptions); 6] = [
+    let breaks: [fn(&mut QuicOptions); 8] = [
         |options| options.packet_bytes = 1199,
-        |options| options.packet_bytes_loopback = 6551,
+        |options| options.packet_bytes = 6541,
+        |options| options.packet_bytes_loopback = options.packet_bytes - 1,
+        |options| options.packet_bytes_loopback = 65_508,
         |options| options.keep_alive_every = options.idle_max,
         |options| options.idle_max = Duration::MAX,
         |options| options.handshakes_max = 0,
@@ -313,6 +315,21 @@ fn options_that_contradict_each_other_are_refused() {
             let listen = (Ipv6Addr::LOCALHOST, 0).into();
             let refused = QuicFabric::bind(listen, &credentials(SECRET, "blue", "a"), options);
             assert!(matches!(refused, Err(BindError::Options(_))));
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn packets_on_loopback_carry_datagrams_of_64_kib() {
+    run(async {
+        let (called, caller) = (good("a"), good("b"));
+        let (opened, accepted) = meet(&caller, &called).await;
+        for (from, to) in [(&opened, &accepted), (&accepted, &opened)] {
+            let bytes = from.wire.datagram_bytes_max();
+            assert!(bytes > 65_000, "{bytes}");
+            from.wire.send_datagram(vec![7; bytes].into()).unwrap();
+            assert_eq!(to.wire.recv_datagram().await.unwrap(), vec![7; bytes]);
         }
     });
 }
