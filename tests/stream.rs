@@ -415,10 +415,23 @@ fn who_comes_back_to_a_node_that_began_its_numbers_again_is_told_and_goes_on() {
     assert_eq!(node.post("/v1/ticks", &tick(201)).status, 200);
     assert_eq!(socket.op("prediction")["seq"], 201);
     // A series that has not come back yet begins at 1.
-    socket.text(&subscribe(2, r#""series":["other"],"from":{"other":7}"#));
-    assert_eq!(socket.op("subscribed")["next"], json!({"other": 1}));
+    for (id, from) in [(2, r#"{"other":7}"#), (3, "7")] {
+        socket.text(&subscribe(id, &format!(r#""series":["other"],"from":{from}"#)));
+        let subscribed = socket.op("subscribed");
+        assert_eq!(subscribed["next"], json!({"other": 1}));
+        assert!(subscribed["missing"]["other"].as_u64().is_some_and(|missing| missing > 1), "{subscribed}");
+        let gap = socket.op("gap");
+        assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(7), &json!(0), &json!("lost")));
+    }
+    // One that only a pattern means is told of when it begins.
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    socket.text(&subscribe(1, r#""series":["late/*"],"from":379"#));
+    assert_eq!(socket.op("subscribed")["next"], json!({}));
+    let late = |at: i32| tick(at).replace("mine", "late/a");
+    assert_eq!(node.post("/v1/ticks", &(1..=200).map(late).collect::<String>()).json()["advanced"], 200);
     let gap = socket.op("gap");
-    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(7), &json!(0), &json!("lost")));
+    let first = socket.op("prediction")["seq"].as_u64().expect("a number");
+    assert_eq!((&gap["from"], &gap["to"], &gap["reason"]), (&json!(379), &json!(first - 1), &json!("lost")));
 }
 
 #[test]

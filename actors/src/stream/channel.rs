@@ -1,6 +1,6 @@
 //! A channel: those who want the same series in the same form, and the log they share; and one reader's place in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use super::form::{Form, Item, Render};
 use super::held::Held;
 use super::log::{Frame, Log, LogLimits, Overtaken};
+use super::past::From;
 use super::prediction::{Gap, GapReason, StreamId};
-use crate::series::Pattern;
+use crate::series::{Pattern, SeriesName};
 
 /// What somebody wants to read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,9 +50,23 @@ impl Selector {
         self.form
     }
 
+    /// Whether all of its patterns are names.
+    pub(super) fn is_named(&self) -> bool {
+        self.patterns.iter().all(Pattern::is_exact)
+    }
+
+    /// Series that are wanted by name.
+    pub(super) fn named(&self) -> impl Iterator<Item = SeriesName> {
+        let named = self.patterns.iter().filter(|pattern| pattern.is_exact());
+        named.filter_map(|pattern| SeriesName::new(pattern.as_str()).ok())
+    }
+
     pub(super) fn matches(&self, stream: &StreamId) -> bool {
-        self.model == stream.model
-            && self.patterns.iter().any(|pattern| pattern.matches(stream.series.as_str()))
+        self.model == stream.model && self.means(&stream.series)
+    }
+
+    pub(super) fn means(&self, series: &SeriesName) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(series.as_str()))
     }
 }
 
@@ -104,7 +119,35 @@ pub struct Subscription {
     warned: bool,
     /// By stream: up to which number and epoch it has been answered already.
     skip: Option<HashMap<u32, (u64, u64)>>,
+    awaited: Option<Box<Awaited>>,
     held: Option<Box<Held>>,
+}
+
+/// Streams that a reader resumes and of which nothing was known when it came.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    pub(super) from: From,
+    /// Streams of which it has been told, by index.
+    pub(super) told: HashSet<u32>,
+    /// Gaps that come before everything else.
+    owed: VecDeque<Gap>,
+}
+
+impl Awaited {
+    pub(super) fn new(from: From, told: HashSet<u32>) -> Self {
+        Self { from, told, owed: VecDeque::new() }
+    }
+
+    /// Notes what the reader does not get of a stream whose `first` number is coming.
+    fn begins(&mut self, stream: &Tag, first: u64, window: Option<u64>) {
+        if !self.told.insert(stream.index) {
+            return;
+        }
+        let Some(from) = self.from.of(&stream.id.series).filter(|from| *from != first) else { return };
+        let was_short = from < first && window.is_none_or(|window| first <= window);
+        let reason = if was_short { GapReason::Failed } else { GapReason::Lost };
+        self.owed.push_back(Gap { stream: stream.id.clone(), from, to: first.saturating_sub(1), reason });
+    }
 }
 
 impl Subscription {
@@ -124,8 +167,8 @@ impl Subscription {
             }
             head
         };
-        let (waiting_at, warned, skip, held) = (None, false, None, None);
-        Self { channel, render, on_leave, number, conflate, cursor, waiting_at, warned, skip, held }
+        let (waiting_at, warned, skip, awaited, held) = (None, false, None, None, None);
+        Self { channel, render, on_leave, number, conflate, cursor, waiting_at, warned, skip, awaited, held }
     }
 
     pub(super) fn channel(&self) -> &Arc<Channel> {
@@ -152,13 +195,15 @@ impl Subscription {
         beside
     }
 
-    /// Moves to the newest end; what comes there and is in `skip` (by stream: number and epoch) is passed over.
-    pub(super) fn start(&mut self, cursor: u64, skip: HashMap<u32, (u64, u64)>) {
+    /// Moves to the newest end; what comes there and is in `skip` (by stream: number and epoch) is passed over, and
+    /// where a stream that is `awaited` begins, what is missing before it is told.
+    pub(super) fn start(&mut self, cursor: u64, skip: HashMap<u32, (u64, u64)>, awaited: Option<Awaited>) {
         self.cursor = cursor;
         if self.conflate {
             self.channel.log.lock().follow(self.number, cursor);
         }
         self.skip = (!skip.is_empty()).then_some(skip);
+        self.awaited = awaited.map(Box::new);
     }
 
     /// How many frames this reader is behind.
@@ -170,7 +215,8 @@ impl Subscription {
     /// Where this reader stands in the log, if what comes there from now on is all that it is to be handed.
     #[must_use]
     pub fn place(&self) -> Option<u64> {
-        let is_plain = !self.conflate && !self.warned && self.held.is_none() && self.skip.is_none();
+        let is_behind = self.warned || self.held.is_some();
+        let is_plain = !self.conflate && !is_behind && self.skip.is_none() && self.awaited.is_none();
         is_plain.then_some(self.cursor)
     }
 
@@ -199,7 +245,7 @@ impl Subscription {
                 // What left while the rest is handed out comes with it.
                 let overtaken = self.channel.log.lock().overtook(self.number);
                 self.absorb(overtaken);
-                if !self.read_held(&mut take) {
+                if !self.pay(&mut take) || !self.read_held(&mut take) {
                     return Read::Full;
                 }
             }
@@ -230,9 +276,16 @@ impl Subscription {
         }
         let mut full = false;
         for frame in log.from(self.cursor) {
-            if !passed_over(&mut self.skip, frame) && !take(&frame.bytes) {
-                full = true;
-                break;
+            if !passed_over(&mut self.skip, frame) {
+                let (form, render) = (self.channel.selector.form, &*self.render);
+                if let Some(awaited) = &mut self.awaited {
+                    awaited.begins(&frame.stream, frame.seqs.0, frame.window);
+                    full = !pay(awaited, form, render, take);
+                }
+                if full || !take(&frame.bytes) {
+                    full = true;
+                    break;
+                }
             }
             self.cursor += 1;
         }
@@ -266,6 +319,9 @@ impl Subscription {
             let held = self.held.get_or_insert_default();
             for frame in log.from(self.cursor) {
                 if !passed_over(&mut self.skip, frame) {
+                    if let Some(awaited) = &mut self.awaited {
+                        awaited.begins(&frame.stream, frame.seqs.0, frame.window);
+                    }
                     conflated += u64::from(held.add(frame));
                 }
             }
@@ -281,8 +337,20 @@ impl Subscription {
     fn absorb(&mut self, overtaken: Option<Overtaken>) -> u64 {
         let Some(Overtaken { cursor, held, frames }) = overtaken else { return 0 };
         self.cursor = cursor;
+        if let Some(awaited) = &mut self.awaited {
+            for newest in held.order.iter().filter_map(|index| held.by_stream.get(index)) {
+                let (first, window) = (newest.first(), newest.frame.as_ref().and_then(|frame| frame.window));
+                first.into_iter().for_each(|first| awaited.begins(&newest.tag, first, window));
+            }
+        }
         self.held.get_or_insert_default().absorb(held, &mut self.skip);
         frames
+    }
+
+    /// Hands out the gaps that come before everything else.
+    fn pay(&mut self, take: &mut impl FnMut(&Bytes) -> bool) -> bool {
+        let form = self.channel.selector.form;
+        self.awaited.as_mut().is_none_or(|awaited| pay(awaited, form, &*self.render, take))
     }
 
     fn read_held(&mut self, take: &mut impl FnMut(&Bytes) -> bool) -> bool {
@@ -324,6 +392,21 @@ impl Drop for Subscription {
             (self.on_leave)();
         }
     }
+}
+
+fn pay(
+    awaited: &mut Awaited,
+    form: Form,
+    render: &dyn Render,
+    take: &mut impl FnMut(&Bytes) -> bool,
+) -> bool {
+    while let Some(gap) = awaited.owed.front() {
+        if !take(&render.render(form, Item::Gap(gap))) {
+            return false;
+        }
+        awaited.owed.pop_front();
+    }
+    true
 }
 
 /// Whether the reader has been answered this already.

@@ -22,6 +22,14 @@ pub(super) struct Newest {
     pub(super) tag: Arc<Tag>,
 }
 
+impl Newest {
+    /// The first number that came.
+    pub(super) fn first(&self) -> Option<u64> {
+        let frame = self.frame.as_ref().map(|frame| frame.seqs.0);
+        self.passed.map(|(from, _)| from).into_iter().chain(frame).min()
+    }
+}
+
 impl Held {
     /// Takes the place of what is held of the same stream; returns whether something was passed over.
     pub(super) fn add(&mut self, frame: &Frame) -> bool {

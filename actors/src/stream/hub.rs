@@ -297,7 +297,11 @@ impl Hub {
                     }
                 };
                 let seqs = (first(&event), end(&event));
-                let frame = Frame { bytes, stream: Arc::clone(tag), seqs, epoch: epoch(&event) };
+                let window = match &event {
+                    StreamEvent::Prediction(one) => Some(one.spec.window as u64),
+                    StreamEvent::Gap(_) => None,
+                };
+                let frame = Frame { bytes, stream: Arc::clone(tag), seqs, epoch: epoch(&event), window };
                 channel.log.lock().append(frame, wake);
             }
             self.inner.rendered.fetch_add(rendered.len() as u64, Ordering::Relaxed);

@@ -21,6 +21,8 @@ pub(super) struct Frame {
     pub(super) seqs: (u64, u64),
     /// `None`: a gap.
     pub(super) epoch: Option<u64>,
+    /// Observations that its model reads: no stream begins at a higher number. `None`: a gap.
+    pub(super) window: Option<u64>,
 }
 
 /// Most that a log holds.

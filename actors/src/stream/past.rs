@@ -3,7 +3,7 @@
 //! First the series are asked for what this hub does not have; then, stream by stream, the hub's own events are
 //! added, and what the log repeats of them is passed over. So nothing is missing and nothing comes twice.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use peregrine_runtime::Deadline;
 use tokio::time::timeout_at;
 
-use super::channel::Subscription;
+use super::channel::{Awaited, Subscription};
 use super::hub::{Hub, Stream};
 use super::order::{end, epoch, first};
 use super::prediction::{Gap, GapReason, Prediction, StreamEvent, StreamId};
@@ -65,6 +65,8 @@ pub struct Past {
     pub items: VecDeque<PastItem>,
     /// Series that match now, each with the number that comes next.
     pub next: Vec<(SeriesName, u64)>,
+    /// Those of them that are known by what they did not bring: none has had a prediction.
+    pub silent: Vec<SeriesName>,
 }
 
 /// There is no past to be had.
@@ -97,13 +99,16 @@ impl Hub {
             self.tell(&**source); // what comes after what is asked for must come here
             self.learn(reader, &**source, deadline).await?;
         }
-        if let Some(From::Each(each)) = &wish.from {
-            // Whoever resumes a series knows that there is one, though its owner may not answer just now.
-            let model = reader.selector().model();
-            let ids = each.keys().map(|series| StreamId { model: Arc::clone(model), series: series.clone() });
-            for id in ids.filter(|id| reader.selector().matches(id)) {
-                self.stream_of(&id, true);
-            }
+        // Whoever resumes a series knows that there is one, though its owner may not answer just now.
+        let named: Vec<SeriesName> = match &wish.from {
+            Some(From::Each(each)) => each.keys().cloned().collect(),
+            Some(From::All(_)) => reader.selector().named().collect(),
+            None => Vec::new(),
+        };
+        let model = reader.selector().model();
+        let ids = named.into_iter().map(|series| StreamId { model: Arc::clone(model), series });
+        for id in ids.filter(|id| reader.selector().matches(id)) {
+            self.stream_of(&id, true);
         }
         let streams = self.matching(reader);
         let mut fetched = HashMap::new();
@@ -226,10 +231,15 @@ impl Hub {
             let series = &stream.tag.id.series;
             let mut state = stream.state.lock();
             let mut seen = None;
-            if let Some(place) = wish.place(series) {
+            let got = fetched.remove(&stream.tag.index).unwrap_or_default();
+            let is_silent = !state.recent.iter().chain(&got).any(|event| epoch(event).is_some());
+            let is_unheard = got.is_empty() && state.order.last().is_none();
+            // One of which nothing is known is awaited, unless the reader knows a number of it that is not there.
+            if let Some(place) = wish.place(series).filter(|place| !is_unheard || place.epoch.is_some()) {
                 let begun = past.items.len();
-                let got = fetched.remove(&stream.tag.index).unwrap_or_default();
-                if let Some(last) = got.last() {
+                if is_unheard {
+                    state.order.begin(place.first().saturating_sub(1), 0);
+                } else if let Some(last) = got.last() {
                     state.order.begin(end(last), epoch(last).unwrap_or(0));
                 }
                 let mut tail =
@@ -258,14 +268,27 @@ impl Hub {
             }
             let last = seen.map(|(seq, _)| seq).or(state.order.last());
             past.next.extend(last.map(|last| (series.clone(), last.saturating_add(1))));
+            if is_silent && last.is_some() {
+                past.silent.push(series.clone());
+            }
         }
-        reader.start(cursor, skip);
+        let told: HashSet<u32> = skip.keys().copied().collect();
+        let heard = streams.iter().filter(|stream| told.contains(&stream.tag.index));
+        let heard: HashSet<&SeriesName> = heard.map(|stream| &stream.tag.id.series).collect();
+        let selector = reader.selector();
+        let is_awaited = match &wish.from {
+            Some(From::All(_)) => !selector.is_named() || selector.named().any(|one| !heard.contains(&one)),
+            Some(From::Each(each)) => each.keys().any(|one| selector.means(one) && !heard.contains(one)),
+            None => false,
+        };
+        let awaited = wish.from.clone().filter(|_| is_awaited).map(|from| Awaited::new(from, told));
+        reader.start(cursor, skip, awaited);
         Ok(past)
     }
 }
 
 impl From {
-    fn of(&self, series: &SeriesName) -> Option<u64> {
+    pub(super) fn of(&self, series: &SeriesName) -> Option<u64> {
         match self {
             Self::All(from) => Some(*from),
             Self::Each(each) => each.get(series).copied(),

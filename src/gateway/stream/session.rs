@@ -403,7 +403,8 @@ async fn missing(
 ) -> Vec<(SeriesName, usize)> {
     let named = patterns.iter().filter(|pattern| pattern.is_exact());
     let named = named.filter_map(|pattern| SeriesName::new(pattern.as_str()).ok());
-    let silent = named.filter(|series| !past.next.iter().any(|(known, _)| known == series));
+    let silent = named
+        .filter(|series| past.silent.contains(series) || !past.next.iter().any(|(known, _)| known == series));
     let asked = stream::iter(silent).map(|series| async move {
         let log = shared.stream.source().log(&series, deadline);
         let missing = match timeout_at(deadline.instant().into(), log).await {

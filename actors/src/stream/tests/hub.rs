@@ -244,6 +244,89 @@ async fn series_are_resumed_each_from_its_own_number() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_series_that_is_named_is_resumed_by_one_number_as_by_its_own() {
+    let each = From::Each([(SeriesName::new("a").expect("a name"), 9)].into());
+    for from in [From::All(9), each] {
+        let (hub, _) = attached(&[]);
+        let mut reader = join(&hub, &["a"], false);
+        let wish = Wish { from: Some(from), ..Wish::default() };
+        let past = hub.past(&mut reader, &wish, soon()).await.expect("a past");
+        assert_eq!(past.items.len(), 1, "{past:?}");
+        let Some(PastItem::Event(gap)) = past.items.front() else { panic!("{past:?}") };
+        assert_eq!(word(gap), "9-0:lost");
+        assert_eq!(past.silent.iter().map(SeriesName::as_str).collect::<Vec<_>>(), ["a"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_that_begins_later_does_not_bring_is_told() {
+    for (patterns, from, want) in [
+        // The window of the model is 2.
+        (&["*"][..], 9, "a:9-1 a:2 a:3"),
+        (&["*"], 1, "a:1-1:failed a:2 a:3"),
+        (&["*"], 2, "a:2 a:3"),
+        (&["a"], 1, "a:1-1:failed a:2 a:3"),
+    ] {
+        for conflate in [false, true] {
+            let (hub, _) = attached(&[]);
+            let mut reader = join(&hub, patterns, conflate);
+            let wish = Wish { from: Some(From::All(from)), ..Wish::default() };
+            let past = hub.past(&mut reader, &wish, soon()).await.expect("a past");
+            assert!(past.items.is_empty() && past.next.is_empty(), "{past:?}");
+            assert_eq!(reader.place(), None);
+            events("a", "2 3").into_iter().for_each(|event| hub.publish(event));
+            assert_eq!(read(&mut reader).1, want, "{patterns:?} {conflate}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_not_heard_of_in_time_is_lost_and_a_full_reader_is_told_once() {
+    let (hub, _) = attached(&[]);
+    let mut reader = join(&hub, &["*"], false);
+    let wish = Wish { from: Some(From::All(3)), ..Wish::default() };
+    hub.past(&mut reader, &wish, soon()).await.expect("a past");
+    events("a", "7 8").into_iter().for_each(|event| hub.publish(event));
+    let mut got = String::new();
+    for room in [0, 1, 1, 1] {
+        let mut left = room;
+        reader.read(Some(Waker::noop()), |frame| {
+            let taken = left > 0;
+            if taken {
+                left -= 1;
+                got += std::str::from_utf8(frame).expect("words");
+            }
+            taken
+        });
+    }
+    assert_eq!(got, "a:3-6 a:7 a:8 ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflating_reader_that_was_overtaken_is_told_what_a_stream_did_not_bring() {
+    let (hub, _) = attached(&[]);
+    let mut reader = join(&hub, &["*"], true);
+    let wish = Wish { from: Some(From::All(9)), ..Wish::default() };
+    hub.past(&mut reader, &wish, soon()).await.expect("a past");
+    (2..200).for_each(|seq| hub.publish(event("a", &seq.to_string())));
+    let got = read(&mut reader).1;
+    assert!(got.starts_with("a:9-1 a:2-"), "{got}");
+    assert!(got.ends_with(" a:199"), "{got}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_series_without_a_prediction_is_silent_for_all_who_name_it() {
+    let (hub, _) = attached(&[("b", "1 2")]);
+    let each = From::Each([(SeriesName::new("a").expect("a name"), 9)].into());
+    for from in [Some(each), None] {
+        let mut reader = join(&hub, &["a", "b"], false);
+        let past = hub.past(&mut reader, &Wish { from, ..Wish::default() }, soon()).await.expect("a past");
+        assert_eq!(past.next.len(), 2, "{past:?}");
+        assert_eq!(past.silent.iter().map(SeriesName::as_str).collect::<Vec<_>>(), ["a"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_model_that_nobody_serves_is_refused() {
     let (hub, _) = attached(&[]);
     let mut reader = hub.join(Selector::new("x", vec![pattern("*")], FORM), false).expect("room");
@@ -277,7 +360,10 @@ impl Render for Words {
         let text = match item {
             Item::Prediction(one) => format!("{}:{} ", one.stream.series, one.seq),
             Item::Snapshot(one) => format!("{}={} ", one.stream.series, one.seq),
-            Item::Gap(gap) => format!("{}:{}-{} ", gap.stream.series, gap.from, gap.to),
+            Item::Gap(gap) => match gap.reason {
+                GapReason::Failed => format!("{}:{}-{}:failed ", gap.stream.series, gap.from, gap.to),
+                _ => format!("{}:{}-{} ", gap.stream.series, gap.from, gap.to),
+            },
         };
         text.into()
     }
@@ -324,7 +410,12 @@ impl Source for Fake {
         _: Deadline,
     ) -> Result<Vec<StreamEvent>, SourceError> {
         self.replays.fetch_add(1, Ordering::SeqCst);
-        let all = self.streams.get(stream.series.as_str()).cloned().unwrap_or_default();
+        let Some(all) = self.streams.get(stream.series.as_str()).cloned() else {
+            return match from {
+                ..=1 => Err(SourceError::UnknownSeries(stream.series.to_string())),
+                _ => Ok(vec![lost(stream, from, 0)]),
+            };
+        };
         let last = |event: &StreamEvent| match event {
             StreamEvent::Prediction(one) => one.seq,
             StreamEvent::Gap(gap) => gap.to,
@@ -355,6 +446,10 @@ impl Source for Fake {
     async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
         Err(SourceError::UnknownSeries(series.to_string()))
     }
+}
+
+fn lost(stream: &StreamId, from: u64, to: u64) -> StreamEvent {
+    StreamEvent::Gap(Gap { stream: stream.clone(), from, to, reason: GapReason::Lost })
 }
 
 fn hub(frames_max: usize) -> (Hub, Arc<AtomicUsize>) {
