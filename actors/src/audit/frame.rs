@@ -10,6 +10,8 @@
 
 use super::codec::{FORMER_RECORD, u32_at};
 use super::link::{Flaw, Format, HEADER_BYTES, Link, link_at, sha256};
+use super::note::is_note;
+use super::policy::GROUP_BYTES_MAX;
 use super::record::is_record;
 
 /// Before and behind a frame's content.
@@ -186,6 +188,12 @@ impl<'a> Frames<'a> {
         (self.at as u64, self.link)
     }
 
+    /// What stands behind it.
+    #[must_use]
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     fn checked(&self) -> Result<Frame<'a>, Flaw> {
         let frame = frame_at(self.bytes, self.at, self.format).ok_or(Flaw::Short)?;
         if link_of(self.format, self.link, frame.content)? != frame.link {
@@ -226,6 +234,28 @@ pub fn is_intact(bytes: &[u8], at: usize, format: Format) -> bool {
     let before = at.checked_sub(32).and_then(|start| link_at(bytes, start));
     let (Some(before), Some(frame)) = (before, frame_at(bytes, at, format)) else { return false };
     link_of(format, before, frame.content) == Ok(frame.link)
+}
+
+/// Can this be the begin of one frame that is being written? More than one is not torn at once.
+pub(super) fn is_begun(bytes: &[u8], format: Format) -> bool {
+    let Some(len) = u32_at(bytes, 0).map(|len| len as usize) else { return true };
+    let content = &bytes[LEN_BYTES..];
+    let is_entry = |body: &[u8]| body.is_empty() || is_record(body) || is_note(body);
+    if format == Format::Single {
+        return is_entry(content);
+    }
+    let mut at = 0;
+    while at < len.min(content.len()) {
+        let Some(body_len) = u32_at(content, at) else { return at + LEN_BYTES <= len };
+        let (start, end) = (at + LEN_BYTES, at + LEN_BYTES + body_len as usize);
+        // A group ends with the record that fills it.
+        let ends_well = end == len || (end < len && end as u64 <= GROUP_BYTES_MAX);
+        if !ends_well || !is_entry(&content[start..end.min(content.len())]) {
+            return false;
+        }
+        at = end;
+    }
+    content.len() < len + LINK_BYTES
 }
 
 /// The frames of a segment as far as their lengths lead, unchecked: what is searched need not be whole.

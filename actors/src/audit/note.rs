@@ -61,6 +61,11 @@ pub enum Note {
     },
 }
 
+/// May a note begin so?
+pub(super) fn is_note(body: &[u8]) -> bool {
+    matches!(body.first(), Some(&(OPENED | CLOSED | GAP | DROPPED | BROKEN)))
+}
+
 const OPENED: u8 = 2;
 const CLOSED: u8 = 3;
 const GAP: u8 = 4;

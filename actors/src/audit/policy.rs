@@ -43,7 +43,7 @@ pub struct Sealed {
 /// Segments of the largest kind are read whole, and their places have four bytes.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Bytes at which a group ends: hashed and written at the full speed of either, and still soon read for one record of it.
-const GROUP_BYTES_MAX: u64 = 64 << 10;
+pub(super) const GROUP_BYTES_MAX: u64 = 64 << 10;
 /// Pieces in which a store of a small bound, or a short age, is dropped.
 const PIECES: u32 = 8;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::frame::Frames;
+use super::frame::{Frames, is_begun};
 use super::index::Index;
 use super::link::{Flaw, Head, Link, SegmentHeader};
 use super::note::Note;
@@ -177,7 +177,11 @@ impl Verifier {
         self.report.link = link;
         match flawed {
             Some(Flaw::Short) if is_last && self.reaches_head => {
-                self.report.torn_bytes += bytes.len() as u64 - at;
+                if is_begun(frames.rest(), header.format) {
+                    self.report.torn_bytes += bytes.len() as u64 - at;
+                } else {
+                    self.fault(Fault::Segment { segment, at, records, flaw: Flaw::Link });
+                }
             }
             Some(flaw) => self.fault(Fault::Segment { segment, at, records, flaw }),
             None => {}

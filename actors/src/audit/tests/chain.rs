@@ -1,6 +1,7 @@
 //! A chain of three segments, and everything that can be done to it. Nothing goes unnoticed.
 
 use super::*;
+use crate::audit::frame::is_begun;
 
 /// Segments by their number, and the head.
 #[derive(Clone)]
@@ -245,12 +246,45 @@ fn a_rewritten_chain_holds_and_does_not_go_through_what_was_kept_elsewhere() {
     assert_eq!(faults(&whole, Some(whole.head.link)), []);
 }
 
+/// Bytes of no meaning.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 #[test]
 fn what_is_being_written_is_torn_and_no_fault() {
     let mut torn = chain(1);
     let record = torn.segments[2].1[HEADER_BYTES..HEADER_BYTES + 50].to_vec();
     torn.segments[2].1.extend(record);
     assert_eq!(faults(&torn, None), []);
+    // Of a frame, and not of anything else.
+    for added in [noise(5 << 20), noise(100), noise(70_000)] {
+        let mut longer = chain(1);
+        let at = longer.segments[2].1.len() as u64;
+        longer.segments[2].1.extend(added);
+        let found = faults(&longer, None);
+        let is_added = |fault: &Fault| matches!(fault, Fault::Segment { segment: 3, at: found, flaw: Flaw::Link, .. } if *found == at);
+        assert!(matches!(&found[..], [fault] if is_added(fault)), "{found:?}");
+    }
+    let group = {
+        let mut group = Group::default();
+        group.push(&[7; 1000]);
+        group.push(&[7; 300_000]);
+        group.seal(Link::default()).0.to_vec()
+    };
+    for len in 0..group.len() {
+        if len < 1100 || len % 997 == 0 || len > group.len() - 100 {
+            assert!(is_begun(&group[..len], Format::Grouped), "{len}");
+        }
+    }
     // Behind the head and nothing else.
     let whole = chain(1);
     let mut cut = whole.clone();
