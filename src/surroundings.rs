@@ -72,7 +72,9 @@ pub(crate) fn survey(resolved: &Resolved) -> Result<Surroundings, SurveyError> {
     if config.cluster.is_none() {
         let names = catalog::names(&found.entries);
         found.unknown_models = resolved.unknown_models(&names);
-        let unplaced = names.iter().filter(|name| config.holding(name) == Holding::No);
+        // Where the nodes of a cluster are named, this is one of them that has not been told which.
+        let unplaced = names.iter().filter(|_| config.nodes.is_empty());
+        let unplaced = unplaced.filter(|name| config.holding(name) == Holding::No);
         found.unplaced = unplaced
             .map(|name| {
                 let region = &config.node.region;
@@ -253,6 +255,8 @@ mod tests {
         assert!(unplaced(&format!("{placed}[node]\nregion = \"fra\"\n")).is_empty());
         let secret = "[cluster]\nlisten = \"127.0.0.1:0\"\nsecret = \"0123456789abcdef\"\n";
         assert!(unplaced(&format!("{placed}{secret}")).is_empty());
+        let nodes = "[[nodes]]\nname = \"a\"\nregion = \"fra\"\nlisten = \"127.0.0.1:1\"\ncluster_listen = \"127.0.0.1:2\"\n";
+        assert!(unplaced(&format!("{placed}{nodes}")).is_empty());
     }
 
     #[test]

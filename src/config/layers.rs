@@ -23,6 +23,8 @@ const LEAVES_MAX: usize = 4096;
 /// Variables of the environment that begin so are configuration, `__` between section and key.
 const PREFIX: &str = "PEREGRINE_";
 
+const CLUSTER_ROLES: [&str; 2] = ["cluster", "roles"];
+
 /// Where to look, weakest first after the built-in layer.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -161,7 +163,13 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
             }),
         }
     }
-    for (name, text) in &sources.environment {
+    let mut variables: Vec<&(String, String)> = sources.environment.iter().collect();
+    let is_list = |name: &str| {
+        name.strip_prefix(PREFIX).is_some_and(|key| LISTS.iter().any(|list| key.eq_ignore_ascii_case(list)))
+    };
+    // One that names a section comes before those that name its keys, and all entries are there before one is changed.
+    variables.sort_by_cached_key(|(name, _)| (!is_list(name), name.clone()));
+    for (name, text) in variables {
         if name == VARIABLE {
             let path = ["models", "key"].map(str::to_owned).to_vec();
             add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
@@ -171,9 +179,6 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
             && !is_of_kubernetes(name, text)
         {
             let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-            if path == ["cluster", "roles"] {
-                spell_out_roles(&mut leaves);
-            }
             add_plain(path, text, Origin::Variable(name.clone()), &mut leaves, mistakes);
         }
     }
@@ -198,7 +203,7 @@ pub(super) fn gather(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Leaves {
 /// Gives entries of `nodes` without roles those of the files: the environment says what this process does, and the other
 /// nodes of the list have processes of their own.
 fn spell_out_roles(leaves: &mut Leaves) {
-    let key = ["cluster", "roles"].map(str::to_owned);
+    let key = CLUSTER_ROLES.map(str::to_owned);
     let Some(roles) = leaves.get(key.as_slice()).cloned() else { return };
     let entries: BTreeSet<String> = leaves
         .keys()
@@ -265,12 +270,47 @@ fn add_plain(
     mistakes: &mut Vec<Mistake>,
 ) {
     let string = Value::String(text.to_owned());
+    if misfit(&path, &string).is_none() {
+        leaves.insert(path, Leaf { value: string, origin });
+        return;
+    }
     let typed = ValueDeserializer::parse(text).ok().and_then(|value| Value::deserialize(value).ok());
-    let candidates = [Some(string.clone()), typed.clone()];
-    if let Some(value) = candidates.into_iter().flatten().find(|value| misfit(&path, value).is_none()) {
-        leaves.insert(path, Leaf { value, origin });
-    } else if let Some(Misfit { depth, message }) = misfit(&path, &typed.unwrap_or(string)) {
-        push_once(mistakes, Mistake { origin, key: key_until(&path, depth), message });
+    let mut values = Vec::new();
+    spread(path.clone(), typed.unwrap_or(string), &mut values);
+    let is_list = path.len() == 1 && LISTS.contains(&path[0].as_str());
+    if is_list && values.iter().any(|(at, value)| at.len() > 1 || value.is_array()) {
+        leaves.retain(|at, _| at[0] != path[0]); // as in a text, it replaces the weaker one as a whole
+    }
+    if values.iter().any(|(at, _)| *at == CLUSTER_ROLES) {
+        spell_out_roles(leaves);
+    }
+    for (path, value) in values {
+        match misfit(&path, &value) {
+            None => {
+                leaves.insert(path, Leaf { value, origin: origin.clone() });
+            }
+            Some(Misfit { depth, message }) => {
+                let (origin, key) = (origin.clone(), key_until(&path, depth));
+                push_once(mistakes, Mistake { origin, key, message });
+            }
+        }
+    }
+}
+
+/// The values of a table, each under its own path, as [`flatten`] has those of a text.
+fn spread(path: Vec<String>, value: Value, out: &mut Vec<(Vec<String>, Value)>) {
+    let within = |key: String| path.iter().cloned().chain([key]).collect::<Vec<_>>();
+    match value {
+        Value::Table(table) if !table.is_empty() => {
+            table.into_iter().for_each(|(key, value)| spread(within(key), value, out));
+        }
+        Value::Array(entries)
+            if path.len() == 1 && LISTS.contains(&path[0].as_str()) && !entries.is_empty() =>
+        {
+            let entries = entries.into_iter().enumerate();
+            entries.for_each(|(position, entry)| spread(within(position.to_string()), entry, out));
+        }
+        value => out.push((path, value)),
     }
 }
 

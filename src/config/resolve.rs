@@ -44,7 +44,10 @@ fn checked(
     added: &[PathBuf],
     sources: &Sources,
 ) -> Result<Resolved, ConfigError> {
+    // What the other layers come to without one that cannot be read says nothing of the whole.
+    let is_whole = mistakes.iter().all(|mistake| !mistake.key.is_empty());
     let config = match assemble(&leaves) {
+        _ if !is_whole => None,
         Ok(written) => {
             Checker { leaves: &mut leaves, mistakes: &mut mistakes }.config(written, added, sources)
         }

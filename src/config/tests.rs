@@ -299,6 +299,73 @@ fn a_missing_file_is_a_mistake() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_the_only_mistake() {
+    let elsewhere = file_with("[models]\nrepositories = [\"/no/such\"]\n");
+    let broken = file_with("[server\n");
+    for bad in [broken.path().to_owned(), PathBuf::from("/no/such.toml")] {
+        let files = vec![elsewhere.path().to_owned(), bad.clone()];
+        let mistakes = resolve(&Sources { files, ..Sources::default() }).unwrap_err().mistakes;
+        let is_of = |mistake: &Mistake| mistake.to_string().starts_with(&bad.display().to_string());
+        assert!(!mistakes.is_empty() && mistakes.iter().all(is_of), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn a_table_in_a_variable_is_its_keys() {
+    let file = file_with("[server]\nlisten = \"127.0.0.1:1\"\nworkers = 3\n[security]\nrequired = true\n");
+    let sources = |variables: &[(&str, &str)]| Sources {
+        files: vec![file.path().to_owned()],
+        environment: variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect(),
+        overrides: Overrides { listen: Some("127.0.0.1:4".to_owned()), ..Overrides::default() },
+    };
+    let resolved = resolve(&sources(&[
+        ("PEREGRINE_SERVER__CONNECTIONS_MAX", "98"),
+        ("PEREGRINE_SERVER", "{listen = \"127.0.0.1:2\", connections_max = 99}"),
+        ("PEREGRINE_SECURITY", "{required = false}"),
+        ("PEREGRINE_SERIES__STEPS", "{\"m/*\" = \"1m\"}"),
+    ]))
+    .unwrap();
+    let server = &resolved.config.server;
+    assert_eq!((server.listen.port(), server.workers, server.connections_max), (4, 3, 98));
+    let shown = resolved.to_json();
+    for (key, value, origin) in [
+        ("server.listen", serde_json::json!("127.0.0.1:4"), "--listen"),
+        ("server.connections_max", serde_json::json!(98), "PEREGRINE_SERVER__CONNECTIONS_MAX"),
+        ("security.required", serde_json::json!(false), "PEREGRINE_SECURITY"),
+        ("series.steps.\"m/*\"", serde_json::json!("1m"), "PEREGRINE_SERIES__STEPS"),
+    ] {
+        assert_eq!(shown[key], serde_json::json!({ "value": value, "origin": origin }), "{key}");
+    }
+    let posted = resolved.over("[server]\nconnections_max = 97\n").unwrap().to_json();
+    assert_eq!(posted["server.connections_max"]["value"], serde_json::json!(97));
+    let refused =
+        resolve(&sources(&[("PEREGRINE_SERVER", "{lisen = 1, workers = \"x\"}")])).unwrap_err().to_string();
+    assert!(refused.contains("PEREGRINE_SERVER: server.lisen: unknown key `lisen`"), "{refused}");
+    assert!(refused.contains("PEREGRINE_SERVER: server.workers: invalid type"), "{refused}");
+}
+
+#[test]
+fn a_list_of_nodes_in_a_variable_replaces_that_of_a_file() {
+    let node = |name: &str, port: u16| {
+        format!(
+            "name = \"{name}\"\nregion = \"a\"\nlisten = \"127.0.0.1:{port}\"\ncluster_listen = \"127.0.0.1:{}\"\n",
+            port + 100
+        )
+    };
+    let file = file_with(&format!("[[nodes]]\n{}[[nodes]]\n{}", node("a", 1), node("b", 2)));
+    let variable =
+        ("PEREGRINE_NODES".to_owned(), format!("[{{{}}}]", node("c", 3).trim_end().replace('\n', ", ")));
+    let files = vec![file.path().to_owned()];
+    let own = ("PEREGRINE_CLUSTER__ROLES".to_owned(), "[\"gateway\"]".to_owned());
+    let resolved =
+        resolve(&Sources { files, environment: vec![own, variable], ..Sources::default() }).unwrap();
+    let names: Vec<&str> = resolved.config.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["c"]);
+    assert_eq!(resolved.config.nodes[0].roles.len(), 2, "what this process does is no matter to others");
+    assert_eq!(resolved.to_json()["nodes.0.name"]["origin"], serde_json::json!("PEREGRINE_NODES"));
+}
+
+#[test]
 fn stronger_layers_replace_single_keys() {
     let file = file_with("[server]\nlisten = \"127.0.0.1:1\"\nworkers = 3\n[data.columns]\na = \"x\"\n");
     let second = file_with("[data.columns]\nb = \"y\"\n");
