@@ -13,7 +13,7 @@ use futures_util::stream::{self, Stream, StreamExt as _};
 use parking_lot::Mutex;
 use peregrine_actors::{LoadRefused, System};
 use peregrine_shaders::{Forecaster, LoadError};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::backends;
 use crate::catalog::{self, Entry};
@@ -49,12 +49,11 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    /// Whether somebody has to mend the model: nothing is wrong with a family that a later build may serve, nor with what
-    /// devices had no time for.
+    /// Whether somebody has to mend the model, or start a build that knows its family: nothing is wrong with what devices
+    /// had no time for.
     fn is_damage(&self) -> bool {
         match self {
-            Self::Folder { source, .. } => !matches!(source, LoadError::UnknownFamily { .. }),
-            Self::Ensemble { .. } => true,
+            Self::Folder { .. } | Self::Ensemble { .. } => true,
             Self::Device { source, .. } => matches!(source, LoadRefused::Device { .. }),
         }
     }
@@ -142,10 +141,6 @@ pub(crate) async fn bring_in(
         };
         refusals.add(&entry, &refused);
         match &refused {
-            // A repository may hold what a later build can serve; the rest of it is served.
-            ModelError::Folder { source: unknown @ LoadError::UnknownFamily { .. }, .. } => {
-                warn!(model = entry.name, error = %unknown, "model is not served");
-            }
             damaged if damaged.is_damage() => {
                 error!(
                     model = entry.name,
@@ -208,14 +203,19 @@ mod tests {
         assert_eq!((refusals.reason("a", 3), refusals.reason_of("c")), (None, None));
 
         let complaints = refusals.complaints();
-        assert_eq!(complaints.len(), 2, "an unknown family is nobody's mistake: {complaints:?}");
+        assert_eq!(complaints.len(), 3, "{complaints:?}");
+        assert!(
+            complaints[2].contains("version 1 of model `b`"),
+            "of a family that this build does not know"
+        );
         assert!(complaints[1].contains("version 2 of model `a`") && !complaints[1].contains("/here"));
 
         refusals.forget_version("a", 2);
         assert!(refusals.reason("a", 1).is_some() && refusals.reason("a", 2).is_none());
         refusals.forget("a");
         assert_eq!(refusals.reason("a", 1), None);
-        assert!(refusals.reason("b", 1).is_some() && refusals.complaints().is_empty());
+        assert!(refusals.reason("b", 1).is_some() && refusals.complaints().len() == 1);
+        refusals.forget("b");
 
         let late = ModelError::Device { model: "a".to_owned(), source: LoadRefused::Deadline };
         refusals.add(&entry("a", 1), &late);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use peregrine_shaders::place::CASES;
 use peregrine_shaders::verify::{Report, VerifyError, verify, verify_resident};
-use peregrine_shaders::{Backend, Executor, Files as _, LoadError, Precision};
+use peregrine_shaders::{Backend, Executor, Files as _, Precision};
 use serde_json::{Value, json};
 
 use super::models::warn_of_overlooked;
@@ -41,9 +41,6 @@ pub(super) struct VerifyArgs {
 enum Outcome {
     Ran(Report),
     NoCases,
-    NotKnownYet {
-        class: String,
-    },
     /// It does not load.
     Refused {
         reason: String,
@@ -106,9 +103,9 @@ fn outcomes(
 ) -> Vec<(Entry, Outcome)> {
     let cases = entry.dir.join(CASES);
     let only = match catalog::load(entry, vault) {
-        Err(LoadError::UnknownFamily { class }) => Some(Outcome::NotKnownYet { class }),
         Err(refused) => Some(Outcome::Refused { reason: refused.to_string() }),
-        Ok(_) if vault.holds(&cases) => None,
+        // What lies there and is no file is an error of whoever reads it.
+        Ok(_) if vault.holds(&cases) || cases.symlink_metadata().is_ok() => None,
         Ok(_) => Some(Outcome::NoCases),
     };
     if let Some(only) = only {
@@ -139,7 +136,7 @@ impl Outcome {
         match self {
             Self::Ran(report) => !report.passed,
             Self::Refused { .. } | Self::Failed { .. } => true,
-            Self::NoCases | Self::NotKnownYet { .. } => false,
+            Self::NoCases => false,
         }
     }
 
@@ -156,9 +153,6 @@ impl Outcome {
                 verdict(report),
             ],
             Self::NoCases => ["-", "-", "0", "-", "no cases"].map(str::to_owned),
-            Self::NotKnownYet { class } => {
-                ["-", "-", "-", "-", &format!("not known yet: {class}")].map(str::to_owned)
-            }
             Self::Refused { reason } => ["-", "-", "-", "-", reason.as_str()].map(str::to_owned),
             Self::Failed { backend, reason } => [backend, "-", "-", "-", reason.as_str()].map(str::to_owned),
         };
@@ -179,9 +173,6 @@ impl Outcome {
                 "result": if report.passed { "pass" } else { "fail" },
             }),
             Self::NoCases => json!({ "model": model, "result": "no cases" }),
-            Self::NotKnownYet { class } => {
-                json!({ "model": model, "result": "not known yet", "class": class })
-            }
             Self::Refused { reason } => json!({ "model": model, "result": "fail", "reason": reason }),
             Self::Failed { backend, reason } => {
                 json!({ "model": model, "backend": backend, "result": "fail", "reason": reason })
@@ -246,6 +237,28 @@ mod tests {
             assert!(matches!(outcome, Outcome::Refused { reason } if reason.contains("weights.safetensors")));
             assert_eq!(conclusion.unwrap_err().to_string(), "1 of 1 failed");
         }
+    }
+
+    #[test]
+    fn a_model_of_an_unknown_class_has_failed() {
+        let rename = |dir: &Path| {
+            let path = dir.join("model.json");
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains("\"DLinear\""));
+            fs::write(&path, text.replace("\"DLinear\"", "\"Later\"")).unwrap();
+        };
+        let files = ["model.json", "weights.safetensors", "cases.safetensors"];
+        let (outcome, conclusion) = verified(&files, rename);
+        assert!(matches!(outcome, Outcome::Refused { reason } if reason.contains("Later")));
+        assert_eq!(conclusion.unwrap_err().to_string(), "1 of 1 failed");
+    }
+
+    #[test]
+    fn cases_that_are_no_file_are_not_no_cases() {
+        let folder = |dir: &Path| fs::create_dir(dir.join("cases.safetensors")).unwrap();
+        let (outcome, conclusion) = verified(&["model.json", "weights.safetensors"], folder);
+        assert!(matches!(outcome, Outcome::Failed { reason, .. } if reason.contains("cases.safetensors")));
+        assert_eq!(conclusion.unwrap_err().to_string(), "1 of 1 failed");
     }
 
     #[test]
