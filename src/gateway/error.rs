@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ALLOW, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
 };
-use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
 use peregrine_actors::release::ReleaseRefused;
 use peregrine_actors::stream::SourceError;
 use peregrine_actors::{ForecastError, TooManyOrders};
@@ -18,6 +18,7 @@ use peregrine_shaders::WindowError;
 
 use super::body::BodyError;
 use super::json::JsonError;
+use super::query::misread;
 use super::series::BadTicks;
 use super::stream::{NoHandshake, VERSION};
 use super::ticks::parse::BadTick;
@@ -117,12 +118,17 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     /// Of a query that does not read as what it may have.
-    pub(super) fn query(wanted: &'static str, error: &QueryPayloadError) -> Self {
+    pub(super) fn query(wanted: &'static str, error: &QueryPayloadError, request: &HttpRequest) -> Self {
         let why = match error {
             QueryPayloadError::Deserialize(error) => error.to_string(),
             other => other.to_string(),
         };
-        Self::Query { wanted, why: why.chars().take(256).collect() }
+        let why: String = why.chars().take(256).collect();
+        let why = match misread(request.path(), request.query_string()) {
+            Some(name) => format!("`{name}`: {why}"),
+            None => why,
+        };
+        Self::Query { wanted, why }
     }
 
     pub(crate) fn status(&self) -> StatusCode {
@@ -138,6 +144,7 @@ impl Refusal {
             Self::Json(error)
             | Self::Infer(BadInfer::Json(error))
             | Self::Native(BadForecast::Json(error)) => json_status(error),
+            Self::Infer(BadInfer::NoNumber { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Infer(_) => StatusCode::BAD_REQUEST,
             Self::Native(error) if error.is_malformed() => StatusCode::BAD_REQUEST,
             Self::Native(_) => StatusCode::UNPROCESSABLE_ENTITY,

@@ -10,6 +10,9 @@ use super::fractions::Sse41;
 use super::fractions::{Portable, ShortFraction};
 use super::numbers::{parse_f32, parse_f32_by};
 
+/// What writers of JSON put where they have no number; some write words that JSON does not have.
+pub(crate) const NO_NUMBERS: [&str; 4] = ["null", "NaN", "Infinity", "-Infinity"];
+
 /// Nesting that is walked over in members nobody asked for.
 const SKIP_DEPTH_MAX: usize = 32;
 

@@ -21,15 +21,17 @@ pub(super) fn pass_over(
     }
 }
 
-/// But for capitals, underscores and dashes: the same, or one letter of five away, or two of eight. Shorter names are
-/// too close to words that mean something else.
+/// But for capitals, underscores and dashes: the same, or one letter of four away, or two of eight. Shorter names are
+/// too close to words that mean something else; so are others of four that do not begin alike.
 fn is_nearly(name: &str, known: &str) -> bool {
     let (Some((name, name_len)), Some((known, known_len))) = (letters(name), letters(known)) else {
         return false;
     };
-    let edits = match name_len.min(known_len) {
-        0..5 => 0,
-        5..8 => 1,
+    let begins_alike = name[0] == known[0] || (name[0], name[1]) == (known[1], known[0]);
+    let edits = match (name_len.min(known_len), known_len) {
+        (4, 4) if begins_alike => 1,
+        (0..5, _) => 0,
+        (5..8, _) => 1,
         _ => 2,
     };
     is_within(edits, &name[..name_len], &known[..known_len])
@@ -84,6 +86,12 @@ mod tests {
             ("histExog", "hist_exog"),
             ("future_exog", "futr_exog"),
             ("value", "values"),
+            ("masks", "mask"),
+            ("msak", "mask"),
+            ("amsk", "mask"),
+            ("fron", "from"),
+            ("form", "from"),
+            ("fromm", "from"),
         ] {
             assert!(is_nearly(name, known), "{name} {known}");
         }
@@ -91,6 +99,8 @@ mod tests {
             ("mode", "model"),
             ("odel", "model"),
             ("ask", "mask"),
+            ("task", "mask"),
+            ("room", "from"),
             ("is", "id"),
             ("volume", "value"),
             ("session", "version"),
@@ -102,6 +112,73 @@ mod tests {
             ("model_of_somebody_else_and_more", "model"),
         ] {
             assert!(!is_nearly(name, known), "{name} {known}");
+        }
+    }
+
+    #[test]
+    fn what_clients_often_send_along_is_no_near_miss() {
+        let known = [
+            "op",
+            "id",
+            "model",
+            "series",
+            "levels",
+            "from",
+            "epoch",
+            "conflate",
+            "snapshot",
+            "ticks",
+            "ts",
+            "value",
+            "version",
+            "horizon",
+            "deadline_ms",
+            "symbol",
+            "values",
+            "mask",
+            "hist_exog",
+            "futr_exog",
+            "stat_exog",
+        ];
+        for name in [
+            "user",
+            "tags",
+            "meta",
+            "name",
+            "type",
+            "kind",
+            "mode",
+            "task",
+            "note",
+            "data",
+            "date",
+            "time",
+            "freq",
+            "unit",
+            "seed",
+            "lang",
+            "test",
+            "host",
+            "desk",
+            "book",
+            "side",
+            "bid",
+            "ask",
+            "trace",
+            "source",
+            "client",
+            "region",
+            "metadata",
+            "options",
+            "parameters",
+            "request_id",
+            "tenant",
+            "priority",
+            "comment",
+            "schema",
+        ] {
+            let near = known.iter().find(|known| is_nearly(name, known));
+            assert_eq!(near, None, "{name}");
         }
     }
 

@@ -278,7 +278,7 @@ fn app(
 /// Every route of a node.
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     config.app_data(web::QueryConfig::default().error_handler(|error, request| {
-        let answer = refuse(request, Refusal::query("what /openapi.json says of this path", &error));
+        let answer = refuse(request, Refusal::query("what /openapi.json says of this path", &error, request));
         InternalError::from_response(error, answer).into()
     }));
     v2::routes(config);

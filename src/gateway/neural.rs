@@ -11,6 +11,7 @@ use peregrine_actors::release::key_of;
 use peregrine_actors::{Forecast, Names, Origin};
 use peregrine_shaders::{Backend, Windows, head};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
@@ -147,11 +148,19 @@ pub(super) fn read(query: &str, body: &[u8]) -> Result<Wish, BadForecast> {
     if let Some((name, _)) = named.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
         return Err(BadForecast::UnknownParameter(name.chars().take(128).collect()));
     }
-    let query = web::Query::<Wish>::from_query(query).map_err(|_| malformed())?.into_inner();
+    let text = |(name, text): &(String, String)| {
+        let is_number = matches!(name.as_str(), "horizon" | "confidence_level");
+        let number = is_number.then(|| serde_json::from_str(text).ok()).flatten();
+        (name.clone(), number.unwrap_or_else(|| Value::String(text.clone())))
+    };
+    let of_query = || misread(&named.iter().map(text).collect());
+    let query =
+        web::Query::<Wish>::from_query(query).map_err(|_| of_query().unwrap_or_else(malformed))?.into_inner();
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(query);
     }
-    let body: Wish = serde_json::from_slice(body).map_err(|_| malformed())?;
+    let of_body = || serde_json::from_slice(body).ok().and_then(|members| misread(&members));
+    let body: Wish = serde_json::from_slice(body).map_err(|_| of_body().unwrap_or_else(malformed))?;
     Ok(Wish {
         symbol: body.symbol.or(query.symbol),
         symbols: body.symbols.or(query.symbols),
@@ -159,6 +168,21 @@ pub(super) fn read(query: &str, body: &[u8]) -> Result<Wish, BadForecast> {
         confidence_level: body.confidence_level.or(query.confidence_level),
         model: body.model.or(query.model),
     })
+}
+
+/// The first parameter that is not what it must be.
+fn misread(members: &Map<String, Value>) -> Option<BadForecast> {
+    let is_text = |value: &Value| value.is_string();
+    let is_list = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+    let bad = |name: &'static str, want: &'static str, fits: &dyn Fn(&Value) -> bool| {
+        let value = members.get(name).filter(|value| !value.is_null())?;
+        (!fits(value)).then_some(BadForecast::Member { name, want })
+    };
+    bad("symbol", "a string", &is_text)
+        .or_else(|| bad("symbols", "a list of strings, or one with commas", &|it| is_text(it) || is_list(it)))
+        .or_else(|| bad("horizon", "a whole number", &Value::is_u64))
+        .or_else(|| bad("confidence_level", "a number", &Value::is_number))
+        .or_else(|| bad("model", "a string", &is_text))
 }
 
 async fn answer(
@@ -254,4 +278,28 @@ fn percent(level: f64) -> Result<f64, BadForecast> {
 
 fn millis(took: Duration) -> f64 {
     took.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parameter_that_cannot_be_read_is_named() {
+        for (query, body, said) in [
+            ("", r#"{"symbol":"USD","horizon":"3"}"#, "`horizon` must be a whole number"),
+            ("", r#"{"symbol":7}"#, "`symbol` must be a string"),
+            ("", r#"{"symbols":["A",1]}"#, "`symbols` must be a list of strings, or one with commas"),
+            ("", r#"{"symbol":null,"confidence_level":"90"}"#, "`confidence_level` must be a number"),
+            ("symbol=USD&horizon=three", "", "`horizon` must be a whole number"),
+            ("confidence_level=high", "", "`confidence_level` must be a number"),
+            ("", "[1]", "`request` must be a JSON object or a query of known parameters"),
+            ("", "{", "`request` must be a JSON object or a query of known parameters"),
+        ] {
+            let refused = read(query, body.as_bytes()).map(|_| ()).unwrap_err();
+            assert_eq!(refused.to_string(), said, "{query} {body}");
+        }
+        let read = read("symbol=1&horizon=3", br#"{"symbols":"A,B"}"#).unwrap();
+        assert_eq!((read.symbol.as_deref(), read.horizon), (Some("1"), Some(3)));
+    }
 }

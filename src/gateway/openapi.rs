@@ -64,10 +64,13 @@ fn view(one: &Operation) -> Value {
         .into_iter()
         .filter(|name| one.path.contains(&format!("{{{name}}}")))
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }));
-    let in_query = QUERIES
-        .iter()
-        .filter(|(path, ..)| *path == one.path)
-        .map(|(_, name, kind)| json!({ "name": name, "in": "query", "schema": { "type": kind } }));
+    let in_query = QUERIES.iter().filter(|(path, ..)| *path == one.path).map(|(_, name, kind)| {
+        let mut schema = json!({ "type": kind });
+        if *kind == "integer" {
+            schema["minimum"] = u64::from(*name == "version").into(); // versions are counted from 1
+        }
+        json!({ "name": name, "in": "query", "schema": schema })
+    });
     let urgency = (one.refusals == FORECASTING).then(|| {
         json!({ "name": "priority", "in": "header", "schema": { "type": "string" }, "description":
             "RFC 9218: u=0 to u=2 is refused last when there is too much, u=4 to u=7 first" })
@@ -138,7 +141,9 @@ fn view(one: &Operation) -> Value {
         view["description"] = STREAM.into();
     }
     if let Some(schema) = one.request {
-        let required = matches!(schema, "InferRequest" | "ForecastRequest" | "ConfigurationText" | "Tick");
+        let is_order = matches!(one.path, "/v1/breakers" | "/v1/scaler/release");
+        let is_read = matches!(schema, "InferRequest" | "ForecastRequest" | "ConfigurationText" | "Tick");
+        let required = is_order || is_read || matches!(schema, "Split" | "Canary" | "Shadow");
         let kind = match schema {
             "ConfigurationText" => "application/toml",
             "Tick" => "application/x-ndjson",
@@ -217,5 +222,28 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), OPERATIONS.len());
+    }
+
+    #[test]
+    fn a_body_without_which_nothing_is_done_is_required() {
+        let document = document();
+        let required = |path: &str| document["paths"][path]["post"]["requestBody"]["required"].clone();
+        for path in ["split", "canary", "shadow"].map(|order| format!("/v1/models/{{model}}/{order}")) {
+            assert_eq!(required(&path), true, "{path}");
+        }
+        assert_eq!((required("/v1/breakers"), required("/v1/scaler/release")), (json!(true), json!(true)));
+        assert_eq!(required("/v1/models/{model}/promote"), false);
+    }
+
+    #[test]
+    fn numbers_of_queries_have_their_least() {
+        let document = document();
+        let least = |path: &str, name: &str| {
+            let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+            let named = parameters.iter().find(|one| one["name"] == name).unwrap();
+            named["schema"]["minimum"].clone()
+        };
+        assert_eq!(least("/v1/models/{model}", "version"), 1);
+        assert_eq!(least("/v1/series/{name}", "last"), 0);
     }
 }

@@ -16,6 +16,23 @@ pub(super) fn refuse_unknown(path: &str, query: &str) -> Result<(), Refusal> {
     Err(Refusal::Query { wanted: "no members", why })
 }
 
+/// The first member whose text is none of its type: who reads a query says what is wrong, and not where.
+pub(super) fn misread(path: &str, query: &str) -> Option<&'static str> {
+    let members = query.split('&').filter_map(|member| member.split_once('='));
+    members
+        .filter_map(|(name, text)| {
+            let (_, name, kind) =
+                QUERIES.iter().find(|(pattern, known, _)| *known == name && is_of(pattern, path))?;
+            let is_read = match *kind {
+                "integer" => text.parse::<u32>().is_ok(),
+                "boolean" => text.parse::<bool>().is_ok(),
+                _ => true,
+            };
+            (!is_read).then_some(*name)
+        })
+        .next()
+}
+
 /// Names of series have slashes, no others do.
 fn is_of(pattern: &str, path: &str) -> bool {
     let mut segments = path.split('/');
@@ -32,6 +49,19 @@ fn is_of(pattern: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_member_that_cannot_be_read_is_named() {
+        for (path, query, named) in [
+            ("/v1/series/fx/a", "last=-1", Some("last")),
+            ("/v1/series/fx/a", "last=1", None),
+            ("/v1/scorecard", "series=x&version=one", Some("version")),
+            ("/v1/scorecard", "version=1&steps=yes", Some("steps")),
+            ("/v1/scorecard", "last=x", None),
+        ] {
+            assert_eq!(misread(path, query), named, "{path}?{query}");
+        }
+    }
 
     #[test]
     fn only_paths_that_take_a_query_may_have_one() {

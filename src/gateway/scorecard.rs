@@ -25,7 +25,8 @@ struct Wish {
 }
 
 async fn show(shared: Data<Shared>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let refused = |error| Refusal::query("model, version, series and steps (true or false)", &error);
+    let refused =
+        |error| Refusal::query("model, version, series and steps (true or false)", &error, &request);
     let wish = Query::<Wish>::from_query(request.query_string()).map_err(refused)?.into_inner();
     if let Some(model) = &wish.model {
         shared.known(model, wish.version).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use peregrine_shaders::{ModelSpec, Windows};
 
 use self::Shape::{List, Table};
-use crate::gateway::json::{Cursor, JsonError, Nesting, Scalar, once};
+use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, Nesting, Scalar, once};
 use crate::gateway::members::pass_over;
 use crate::series_store::{SeriesStore, SymbolError};
 
@@ -16,8 +16,6 @@ use crate::series_store::{SeriesStore, SymbolError};
 const DEPTH_MAX: usize = 2;
 const MEMBERS: [&str; 6] = ["model", "version", "series", "horizon", "levels", "deadline_ms"];
 const SERIES_MEMBERS: [&str; 7] = ["id", "symbol", "values", "mask", "hist_exog", "futr_exog", "stat_exog"];
-/// What writers of JSON put where they have no number; some write words that JSON does not have.
-const NO_NUMBERS: [&str; 4] = ["null", "NaN", "Infinity", "-Infinity"];
 /// More interval levels than anyone reads.
 const LEVELS_MAX: usize = 32;
 

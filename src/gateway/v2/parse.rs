@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peregrine_shaders::{ModelSpec, Windows};
 
-use crate::gateway::json::{Cursor, JsonError, Scalar, once};
+use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, Scalar, once};
 
 /// The deepest tensors of ours, `hist_exog [B, L, X]` and the `y [B, L, N]` of several series.
 const RANK_MAX: usize = 3;
@@ -61,6 +61,8 @@ pub(crate) enum BadInfer {
     EmptyBatch(&'static str),
     #[error("input `{input}` holds {got} numbers where its shape asks for {want}")]
     Count { input: &'static str, got: usize, want: usize },
+    #[error("{input} is {what} at index {index}: every value must be a number")]
+    NoNumber { input: String, what: &'static str, index: usize },
     #[error("input `{input}` is nested {got} deep where its shape has {rank} dimensions")]
     Nested { input: &'static str, got: usize, rank: usize },
     #[error("input `{0}` must have either `data` or `binary_data_size`")]
@@ -237,7 +239,7 @@ fn input<'a>(cursor: &mut Cursor<'a>, body_len: usize) -> Result<Input<'a>, BadI
                     let input = input.name.as_deref().unwrap_or_default().to_owned();
                     return Err(BadInfer::Datatype { input, datatype: datatype.to_owned() });
                 }
-                let nested = nested(cursor, input.shape.as_deref(), body_len)?;
+                let nested = nested(cursor, input.name.as_deref(), input.shape.as_deref(), body_len)?;
                 Ok(once(&mut input.data, nested, "data", at)?)
             }
             "parameters" => cursor.members(|key, cursor| {
@@ -305,7 +307,12 @@ fn shape(cursor: &mut Cursor<'_>) -> Result<Vec<usize>, BadInfer> {
 
 /// Reads `data`. A number takes at least two bytes of text, so a shape that asks for more than the rest of the
 /// body can hold is refused before a buffer is made.
-fn nested(cursor: &mut Cursor<'_>, shape: Option<&[usize]>, body_len: usize) -> Result<Nested, BadInfer> {
+fn nested(
+    cursor: &mut Cursor<'_>,
+    name: Option<&str>,
+    shape: Option<&[usize]>,
+    body_len: usize,
+) -> Result<Nested, BadInfer> {
     let mut numbers = Vec::new();
     let room = cursor.rest_len().min(body_len) / 2 + 1;
     if let Some(shape) = shape {
@@ -314,7 +321,17 @@ fn nested(cursor: &mut Cursor<'_>, shape: Option<&[usize]>, body_len: usize) -> 
             _ => return Err(BadInfer::ShapeBeyondBody(shape.to_vec())),
         }
     }
-    let depth = cursor.leaves(&mut numbers, RANK_MAX, room)?.depth;
+    let nesting = cursor.leaves(&mut numbers, RANK_MAX, room).map_err(|error| match error {
+        JsonError::Expected { at, wanted: "a number" } => match cursor.word_at(at, &NO_NUMBERS) {
+            Some(what) => {
+                let input = name.map_or_else(|| "an input".to_owned(), |name| format!("input `{name}`"));
+                BadInfer::NoNumber { input, what, index: numbers.len() }
+            }
+            None => error.into(),
+        },
+        _ => error.into(),
+    });
+    let depth = nesting?.depth;
     Ok(Nested { numbers, depth })
 }
 

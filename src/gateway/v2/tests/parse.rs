@@ -1,6 +1,7 @@
 //! Inference bodies as text, requests or named mistakes out.
 
 use super::*;
+use crate::gateway::error::Refusal;
 use crate::testing::{point_spec, series_spec};
 
 #[test]
@@ -192,9 +193,20 @@ fn the_same_twice_is_a_mistake() {
 }
 
 #[test]
+fn what_stands_in_the_place_of_a_number_is_named() {
+    for what in ["null", "NaN", "Infinity", "-Infinity"] {
+        let input = "input `y`".to_owned();
+        check(&body("[1,3]", &format!("[1,{what},3]")), BadInfer::NoNumber { input, what, index: 1 });
+    }
+    let nameless = r#"{"inputs":[{"shape":[1,3],"datatype":"FP32","data":[1,2,NaN],"name":"y"}]}"#;
+    let refused = Refusal::Infer(infer(nameless).unwrap_err());
+    assert_eq!(refused.to_string(), "an input is NaN at index 2: every value must be a number");
+    assert_eq!(refused.status(), 422);
+}
+
+#[test]
 fn what_is_not_json_is_refused() {
-    for data in ["[1,NaN,3]", "[1,Infinity,3]", "[1,-Infinity,3]", "[1,\"2\",3]", "[1,null,3]", "5", "[1,2,3"]
-    {
+    for data in ["[1,\"2\",3]", "[1,nil,3]", "5", "[1,2,3"] {
         assert!(
             matches!(infer(&body("[1,3]", data)), Err(BadInfer::Json(JsonError::Expected { .. }))),
             "{data}"
