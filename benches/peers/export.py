@@ -6,7 +6,8 @@ OUT_DIR/NAME.onnx is the graph as the trainer's own exporter lays it out: revers
 slice, subtract, resize, transpose, add. With --folded, OUT_DIR/NAME.folded.onnx has in addition the algebra that
 peregrine does at load (products in float64): the first two layers multiplied, interpolation and transposition in one
 last layer for all blocks, the reversal in the weights, the last block's unused backcast left out. Thus a difference to
-the folded graph is a difference of kernels, not of algebra.
+the folded graph is a difference of kernels, not of algebra. OUT_DIR/NAME.layers.safetensors has that as matrices, for peers that
+read no graph.
 
 Input `y` [B, L] scaled, output `forecast` [B, h, Q]; B is free. With --scaled, OUT_DIR/NAME.scaled.onnx is the first graph with
 the standard scaler before and behind it: raw windows in, forecasts out, as one exports it for servers in Python, where a
@@ -14,12 +15,14 @@ step outside of the graph costs more than inside. Each graph is run and compared
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 import nhits
 
@@ -111,39 +114,72 @@ def plain(model: nhits.Nhits, scaled: bool = False) -> onnx.ModelProto:
     return g.finish(model, forecast)
 
 
-def folded(model: nhits.Nhits) -> onnx.ModelProto:
-    """The same function with the fewest multiply-adds: each block leaves its last hidden layer or, where the way
-    through them is cheaper, its knots; one last layer maps all of them to the forecast."""
-    g, length, steps = Graph(), model.window, model.horizon * model.outputs
-    residual, slices, matrices, biases = "y", [], [], []
+@dataclass
+class FoldedBlock:
+    """One block after the algebra: its hidden layers, what it takes off the residual, and its knots where the way through them
+    is cheaper; each as (weight [out, in], bias [out])."""
+
+    kernel: int
+    hidden: list[tuple[np.ndarray, np.ndarray]]
+    backcast: tuple[np.ndarray, np.ndarray] | None
+    knots: tuple[np.ndarray, np.ndarray] | None
+
+
+def fold(model: nhits.Nhits) -> tuple[list[FoldedBlock], tuple[np.ndarray, np.ndarray]]:
+    """The same function with the fewest multiply-adds, oldest step first: each block leaves its last hidden layer or its knots, and
+    one last layer maps all of them to the forecast, to which the newest step is added."""
+    length, steps = model.window, model.horizon * model.outputs
+    blocks, matrices, biases = [], [], []
     for number, block in enumerate(model.blocks):
         if length % block.kernel:
             raise SystemExit(f"{model.name}: pooling by {block.kernel} does not commute with reversal")
         layers = [(w.astype(np.float64), b.astype(np.float64)) for w, b in block.layers]
         (w0, b0), (w1, b1), *middle, (last_weight, last_bias) = layers
         first = ((w1 @ w0)[:, ::-1], w1 @ b0 + b1)
-        x = g.pool(residual, block.kernel) if block.kernel > 1 else residual
-        for weight, bias in [first, *middle]:
-            x = g.add("Relu", g.linear(x, weight, bias))
-        if number + 1 < len(model.blocks):
-            backcast = g.linear(x, last_weight[:length][::-1], last_bias[:length][::-1])
-            residual = g.add("Sub", residual, backcast)
+        is_last = number + 1 == len(model.blocks)
+        backcast = None if is_last else (last_weight[:length][::-1], last_bias[:length][::-1])
         theta_weight, theta_bias = last_weight[length:], last_bias[length:]
         basis = np.einsum("tk,qr->tqrk", nhits.interpolation(block.knots, model.horizon), np.eye(model.outputs))
         basis = basis.reshape(steps, model.outputs * block.knots)
         knots, units = theta_weight.shape
-        if knots * (units + steps) < steps * units:
-            slices.append(g.linear(x, theta_weight, theta_bias))
-            matrices.append(basis)
-        else:
-            slices.append(x)
-            matrices.append(basis @ theta_weight)
-            biases.append(basis @ theta_bias)
-    joined = g.add("Concat", *slices, axis=1)
-    forecast = g.linear(joined, np.concatenate(matrices, axis=1), sum(biases, np.zeros(steps)))
+        through_knots = knots * (units + steps) < steps * units
+        blocks.append(FoldedBlock(block.kernel, [first, *middle], backcast,
+                                  (theta_weight, theta_bias) if through_knots else None))
+        matrices.append(basis if through_knots else basis @ theta_weight)
+        biases += [] if through_knots else [basis @ theta_bias]
+    return blocks, (np.concatenate(matrices, axis=1), sum(biases, np.zeros(steps)))
+
+
+def folded(model: nhits.Nhits) -> onnx.ModelProto:
+    """What `fold` leaves, as a graph."""
+    g, length = Graph(), model.window
+    residual, slices = "y", []
+    blocks, head = fold(model)
+    for block in blocks:
+        x = g.pool(residual, block.kernel) if block.kernel > 1 else residual
+        for layer in block.hidden:
+            x = g.add("Relu", g.linear(x, *layer))
+        if block.backcast:
+            residual = g.add("Sub", residual, g.linear(x, *block.backcast))
+        slices.append(g.linear(x, *block.knots) if block.knots else x)
+    forecast = g.linear(g.add("Concat", *slices, axis=1), *head)
     forecast = g.add("Add", forecast, g.slice("y", length - 1, length, 1))
     shape = g.constant(np.array([-1, model.horizon, model.outputs], np.int64))
     return g.finish(model, g.add("Reshape", forecast, shape))
+
+
+def write_layers(model: nhits.Nhits, file: Path) -> None:
+    """What `fold` leaves, as f32 tensors: `BLOCK.hidden.N`, `BLOCK.backcast`, `BLOCK.knots` and `head`, each with `.weight`
+    [out, in] and `.bias` [out]; `kernels` [blocks] are those of the pools."""
+    blocks, head = fold(model)
+    layers = {"head": head}
+    for number, block in enumerate(blocks):
+        layers |= {f"{number}.hidden.{at}": layer for at, layer in enumerate(block.hidden)}
+        layers |= {f"{number}.{name}": layer
+                   for name, layer in [("backcast", block.backcast), ("knots", block.knots)] if layer}
+    parts = {f"{name}.{part}": np.ascontiguousarray(value, np.float32)
+             for name, layer in layers.items() for part, value in zip(("weight", "bias"), layer)}
+    save_file(parts | {"kernels": np.array([block.kernel for block in blocks], np.int64)}, file)
 
 
 def check(model: nhits.Nhits, proto: onnx.ModelProto, label: str) -> None:
@@ -177,6 +213,8 @@ def main() -> None:
         check(model, proto, label)
         suffix = ".onnx" if label == "plain" else f".{label}.onnx"
         onnx.save(proto, args.out / f"{model.name}{suffix}")
+    if args.folded:
+        write_layers(model, args.out / f"{model.name}.layers.safetensors")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Writes the serving benchmark's model folder: a random-weight N-HiTS of 256 → 24, 3 stacks × 2 × 512, point head,
-standard scaler; and, beside it, windows with their exact forecasts so that a load generator can check answers.
+"""Writes the model folder of a benchmark: a random-weight N-HiTS of 3 stacks × 2 × 512, point head, standard scaler; with a third
+argument also windows with their exact forecasts, so that a load generator can check answers.
 
-    make_model.py MODELS_DIR CASES_DIR
+    make_model.py MODELS_DIR WINDOWxHORIZON [CASES_DIR]
 
-writes MODELS_DIR/serve-256x24-point/{model.json,weights.safetensors} and CASES_DIR/{windows,expected}.f32
-(little-endian, [1000, 256] and [1000, 24]).
+writes MODELS_DIR/serve-WINDOWxHORIZON-point/{model.json,weights.safetensors} and CASES_DIR/{windows,expected}.f32
+(little-endian, [1000, WINDOW] and [1000, HORIZON]).
 """
 
 import json
@@ -16,14 +16,15 @@ from safetensors.numpy import save_file
 
 import nhits
 
-NAME = "serve-256x24-point"
-WINDOW, HORIZON, UNITS, CASES = 256, 24, 512, 1000
+WINDOW, HORIZON = map(int, sys.argv[2].split("x"))
+NAME = f"serve-{WINDOW}x{HORIZON}-point"
+UNITS, CASES = 512, 1000
 POOL, DOWNSAMPLE = [2, 2, 1], [4, 2, 1]
 
 
 def main() -> None:
     """Weights, card, windows and expected answers."""
-    models, cases = Path(sys.argv[1]), Path(sys.argv[2])
+    models = Path(sys.argv[1])
     rng = np.random.default_rng(2024)
     weights = {}
     for index, (kernel, down) in enumerate(zip(POOL, DOWNSAMPLE)):
@@ -39,7 +40,10 @@ def main() -> None:
     save_file(weights, folder / "weights.safetensors")
     (folder / "model.json").write_text(json.dumps(card(weights), indent=1) + "\n")
 
-    model = nhits.load(folder)
+    print(f"{NAME}: {sum(w.size for w in weights.values()):,} weights")
+    if len(sys.argv) < 4:
+        return
+    model, cases = nhits.load(folder), Path(sys.argv[3])
     scales = rng.lognormal(0.0, 1.5, (CASES, 1))
     steps = rng.standard_normal((CASES, WINDOW)) * scales
     # Four decimals: what a price or an indicator looks like as text. The f32 values are the truth.
@@ -47,7 +51,6 @@ def main() -> None:
     cases.mkdir(parents=True, exist_ok=True)
     (cases / "windows.f32").write_bytes(windows.astype("<f4").tobytes())
     (cases / "expected.f32").write_bytes(nhits.forecast(model, windows).astype("<f4").tobytes())
-    print(f"{NAME}: {sum(w.size for w in weights.values()):,} weights, {CASES} windows")
 
 
 def card(weights: dict) -> dict:

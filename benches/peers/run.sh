@@ -4,6 +4,7 @@
 #   ./run.sh            everything (about 8 minutes when all is built)
 #   ./run.sh setup      Python environment, models, graphs, builds
 #   ./run.sh kernels    the criterion bench
+#   ./run.sh cpu        the CPU executor beside ONNX Runtime, faer and torch in turns (after setup and setup-peers)
 #   ./run.sh servers    the servers, alternating, and the table
 #   ./run.sh runtime    the actor runtime beside other carriers of messages (needs no setup)
 #   ./run.sh setup-peers   an environment of its own for each of what a user would pick (5 GB; after setup)
@@ -31,9 +32,11 @@ setup() {
     "$venv/bin/pip" install --quiet --requirement "$here/requirements.txt"
     cp "$here/requirements.txt" "$venv/installed.txt"
   fi
-  "$venv/bin/python" "$here/make_model.py" "$PEERS_BUILD/models" "$PEERS_BUILD/cases"
+  "$venv/bin/python" "$here/make_model.py" "$PEERS_BUILD/models" 256x24 "$PEERS_BUILD/cases"
+  "$venv/bin/python" "$here/make_model.py" "$PEERS_BUILD/models-cpu" 512x96
   "$venv/bin/python" "$here/export.py" "$PEERS_BUILD/models/$model" "$PEERS_BUILD" --folded --scaled
   "$venv/bin/python" "$here/export.py" "$root/models/nhits-168x24-quantile" "$PEERS_BUILD" --folded
+  "$venv/bin/python" "$here/export.py" "$PEERS_BUILD/models-cpu/serve-512x96-point" "$PEERS_BUILD" --folded
   (cd "$here" && cargo build --release --locked --bins)
   [ -n "${OURS_BIN:-}" ] || (cd "$root" && cargo build --release --locked --bin peregrine --target-dir target)
 }
@@ -46,6 +49,13 @@ find_runtime() {
 kernels() {
   find_runtime
   (cd "$here" && cargo bench --locked -p peer_onnxruntime --bench cpu)
+}
+
+cpu() {
+  find_runtime
+  (cd "$here" && cargo build --release --locked -p peer_cpu)
+  TORCH_PYTHON=$PEERS_BUILD/venv-torch/bin/python TORCH_PEER=$here/torch_cpu.py \
+    "$CARGO_TARGET_DIR/release/peer_cpu" "$rounds" "$PEERS_BUILD/models-cpu/serve-512x96-point" "$root/models/nhits-168x24-quantile"
 }
 
 # serve NAME: starts a server in the background; sets server_pid once it is ready.
@@ -118,6 +128,7 @@ runtime() {
 case ${1:-all} in
   setup) setup ;;
   kernels) kernels ;;
+  cpu) cpu ;;
   servers) servers ;;
   runtime) runtime ;;
   setup-peers) setup_peers ;;
