@@ -88,9 +88,11 @@ impl Folded {
             let mut source: &[f32] = residual;
             if block.kernel > 1 {
                 pooled.clear();
-                pooled.extend(residual.chunks_exact(block.kernel).map(|group| {
-                    group.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-                }));
+                pooled.extend(
+                    residual
+                        .chunks_exact(block.kernel)
+                        .map(|group| group.iter().copied().fold(f32::NEG_INFINITY, f32::max)),
+                );
                 source = pooled;
             }
             for layer in &block.hidden {
