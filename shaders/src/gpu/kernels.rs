@@ -34,6 +34,12 @@ pub(super) const SOURCES: [(&str, &str); 7] = [
     ("recurrent", source!("recurrent")),
 ];
 
+/// The WGSL of a kernel.
+pub(super) fn source(stem: &str) -> &'static str {
+    let (_, wgsl) = SOURCES.iter().find(|(known, _)| *known == stem).expect("a stem is one of the sources");
+    wgsl
+}
+
 pub(super) struct Kernels {
     singles: Weighted,
     /// Made for the first plan that keeps halves.

@@ -3,8 +3,8 @@
 //! A weight is read once for all rows of a workgroup, so that many rows take larger workgroups, and few ones more of them. A row's sums
 //! are the same in all: which kernel takes it changes no bit.
 
-use super::kernels::SOURCES;
-use super::variants::{Arithmetic, set};
+use super::kernels;
+use super::variants::{Arithmetic, exchange, set, with_weights};
 use crate::Recurrent;
 
 /// A kernel.
@@ -39,15 +39,10 @@ impl Grouping {
 
     /// The kernel, for matrices that are kept so.
     pub(super) fn wgsl(self, arithmetic: Arithmetic) -> String {
-        let (_, source) = SOURCES.iter().find(|(stem, _)| *stem == "recurrent").expect("it is a source");
+        let source = kernels::source("recurrent");
         let source = match arithmetic {
-            Arithmetic::Single => (*source).to_owned(),
-            Arithmetic::Half | Arithmetic::Matrices { .. } => exchange(
-                source,
-                "@group(0) @binding(3)",
-                "// Ends what is declared for each kind of weights.\n",
-                HALVES,
-            ),
+            Arithmetic::Single => source.to_owned(),
+            Arithmetic::Half | Arithmetic::Matrices { .. } => with_weights(source, HALVES),
         };
         if self.lanes == 1 {
             return source;
@@ -68,13 +63,6 @@ pub(super) fn turns(layer: &Recurrent) -> usize {
     let projected = if layer.projection.is_some() { units } else { 0 };
     let of_units = units.div_ceil(LANES) * (8 + out / AHEAD + out % AHEAD);
     2 + of_units + out.div_ceil(LANES) * (4 + projected)
-}
-
-/// Everything from `begins` to before `ends` becomes something else.
-fn exchange(source: &str, begins: &str, ends: &str, by: &str) -> String {
-    let (before, rest) = source.split_once(begins).expect("the kernel says where it begins");
-    let (_, after) = rest.split_once(ends).expect("and where it ends");
-    format!("{before}{by}{after}")
 }
 
 /// A cell is four halves, a bias two words of two cells.

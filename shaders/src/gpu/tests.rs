@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::adapter::choose;
 use super::halved::Halved;
-use super::kernels::SOURCES;
+use super::kernels::{self, SOURCES};
 use super::layout::{Layout, SLACK_BYTES, capacity_rows, chunk_rows_max, chunks};
 use super::params::{
     AffineParams, AttentionParams, BatchParams, LayerNormParams, LinearParams, MovesParams, PoolParams,
@@ -227,7 +227,7 @@ fn every_parameter_struct_is_laid_out_as_its_wgsl() {
 
 /// Names and offsets of a WGSL struct's members; asserts that it is `bytes` long.
 fn reflect(stem: &str, name: &str, bytes: usize) -> Vec<(String, usize)> {
-    let (_, source) = SOURCES.iter().find(|(known, _)| *known == stem).unwrap();
+    let source = kernels::source(stem);
     members(source, name, bytes)
 }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::halved::Halved;
-use super::kernels::SOURCES;
+use super::kernels;
 use super::layout::stride;
 use super::weights::TILE_DEPTH;
 use super::{matrices, tiles};
@@ -302,17 +302,14 @@ pub(super) fn texts() -> impl Iterator<Item = String> {
 
 /// linear.wgsl for layers of a kind.
 fn source(kind: Kind) -> String {
-    let (_, source) = SOURCES.iter().find(|(stem, _)| *stem == "linear").expect("linear.wgsl is a source");
     let told = [("PLAIN", kind == Kind::Plain), ("WHOLE", kind <= Kind::Whole)];
-    told.into_iter().fold((*source).to_owned(), |source, (what, is)| {
+    told.into_iter().fold(kernels::source("linear").to_owned(), |source, (what, is)| {
         set(&source, &format!("{what}: bool = false"), &format!("{what}: bool = {is}"))
     })
 }
 
 /// linear.wgsl with its weights declared for an arithmetic.
 fn keeping(source: &str, arithmetic: Arithmetic) -> String {
-    const BEGINS: &str = "@group(0) @binding(3)";
-    const ENDS: &str = "// Ends what is declared for each kind of weights.\n";
     let (enable, cells, number) = match arithmetic {
         Arithmetic::Single => return source.to_owned(),
         Arithmetic::Half => {
@@ -320,10 +317,8 @@ fn keeping(source: &str, arithmetic: Arithmetic) -> String {
         }
         Arithmetic::Matrices { .. } => (matrices::ENABLE, "vec4<f16>", "vec4<f32>(weights[at])"),
     };
-    let (before, rest) = source.split_once(BEGINS).expect("linear.wgsl declares its weights");
-    let (_, after) = rest.split_once(ENDS).expect("linear.wgsl says where that ends");
-    format!(
-        "{enable}{before}@group(0) @binding(3) var<storage, read> weights: array<{cells}>;
+    let declared = format!(
+        "@group(0) @binding(3) var<storage, read> weights: array<{cells}>;
 // The same bytes once more.
 @group(0) @binding(5) var<storage, read> biases: array<vec4<f32>>;
 
@@ -334,8 +329,22 @@ fn weight(at: u32) -> vec4<f32> {{
 fn bias(out_vec4: u32) -> vec4<f32> {{
     return biases[linear_params.in_padded * linear_params.out_vec4s / 2u + out_vec4];
 }}
-{after}"
-    )
+"
+    );
+    format!("{enable}{}", with_weights(source, &declared))
+}
+
+/// A kernel with its weights declared in another way.
+pub(super) fn with_weights(source: &str, declared: &str) -> String {
+    const ENDS: &str = "// Ends what is declared for each kind of weights.\n";
+    exchange(source, "@group(0) @binding(3)", ENDS, declared)
+}
+
+/// Everything from `begins` to behind `ends` becomes something else.
+pub(super) fn exchange(source: &str, begins: &str, ends: &str, by: &str) -> String {
+    let (before, rest) = source.split_once(begins).expect("the kernel says where it begins");
+    let (_, after) = rest.split_once(ends).expect("and where it ends");
+    format!("{before}{by}{after}")
 }
 
 pub(super) fn set(source: &str, from: &str, to: &str) -> String {
