@@ -129,9 +129,8 @@ export class Fan {
 
   #turn() {
     if (!this.#isLive || document.hidden || this.#paused) return;
-    const isEmpty = this.#observed.times.length === 0;
-    if (isEmpty) this.#again();
-    else if (!isEmpty && !this.#observed.newest) this.#read();
+    if (this.#observed.times.length === 0) this.#again();
+    else if (!this.#observed.newest) this.#read();
     this.#score();
   }
 
