@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{NodeProcess, TestNode, WebSocket, request};
+use crate::harness::{Client, NodeProcess, TestNode, WebSocket, request};
 
 const MODEL: &str = "mlp-vol-quantile";
 
@@ -51,6 +51,32 @@ fn ticks_of_a_quick_model_are_answered_and_predicted_in_one_thread_and_in_order(
     let in_line = metric(addr, "peregrine_predictions_in_line_total");
     assert!(in_line > 0.0, "of {}", metric(addr, "peregrine_predictions_total"));
     assert!(metric(addr, "peregrine_busy_poll_turns_total") > 0.0);
+}
+
+#[test]
+fn what_one_thread_has_at_hand_shares_batches() {
+    const CLIENTS: usize = 16;
+    const ROUNDS: usize = 50;
+    let node = TestNode::on_cpu(&[("SERVER__WORKERS", "1")]);
+    let addr = node.node.addr;
+    let window = [1.0, 2.0, 4.0, 3.0].repeat(42);
+    let body = format!(r#"{{"model":"nhits-168x24-quantile","series":[{{"id":"s","values":{window:?}}}]}}"#);
+    let head =
+        format!("POST /v1/forecast HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+    let message = head + &body;
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(addr).expect("a node")).collect();
+    for _ in 0..ROUNDS {
+        for client in &mut clients {
+            client.send_raw(message.as_bytes()).expect("a node");
+        }
+        for client in &mut clients {
+            let answer = client.receive().expect("an answer");
+            assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        }
+    }
+    // The first of a round may still be alone; one after the other they would all be.
+    let batches = metric(addr, "peregrine_device_batches_total");
+    assert!(batches < (CLIENTS * ROUNDS) as f64 * 0.75, "{batches} batches");
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub struct ForecastRequest {
     pub origin: Origin,
     /// What the answer is called where it is recorded.
     pub subject: Subject,
+    /// Its caller has no other request that could share its batch: a device may run it in the caller's thread.
+    pub is_alone: bool,
 }
 
 /// What the answer to a request is called in the audit records.
@@ -62,7 +64,7 @@ impl ForecastRequest {
     #[must_use]
     pub fn new(model: impl Into<String>, windows: Windows, deadline: Deadline) -> Self {
         let (origin, subject) = (Origin::default(), Subject::default());
-        Self { model: model.into(), version: None, windows, deadline, origin, subject }
+        Self { model: model.into(), version: None, windows, deadline, origin, subject, is_alone: true }
     }
 
     /// All of it but what is to be forecast.
@@ -74,6 +76,7 @@ impl ForecastRequest {
             deadline: self.deadline,
             origin: self.origin.clone(),
             subject: self.subject.clone(),
+            is_alone: self.is_alone,
         }
     }
 }

@@ -169,7 +169,11 @@ impl Shared {
         subject: Subject,
     ) -> Result<Forecast, ForecastError> {
         let model = model.spec.name.clone();
-        self.system.forecast(ForecastRequest { model, version, windows, deadline, origin, subject }).await
+        // What else this thread has at hand is read first: one request after the other would never share a batch.
+        tokio::task::yield_now().await;
+        let is_alone = self.meter.in_flight() <= 1;
+        let request = ForecastRequest { model, version, windows, deadline, origin, subject, is_alone };
+        self.system.forecast(request).await
     }
 
     /// What an answer is called where it is recorded; asked for only if it is.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peregrine_actors::{ForecastRequest, Origin, Subject, System};
+use peregrine_actors::{ForecastRequest, System};
 use peregrine_runtime::{Clock, Deadline};
 use peregrine_scaler::demand::{DemandModel, ModelError, Quantiles};
 use peregrine_shaders::{ModelSpec, Windows};
@@ -56,14 +56,9 @@ impl DemandModel for Forecaster {
     }
 
     fn forecast(&mut self, values: &[f32]) -> Result<Quantiles, ModelError> {
-        let request = ForecastRequest {
-            model: self.spec.name.clone(),
-            version: None,
-            windows: Windows { rows: 1, y: values.to_vec(), ..Windows::default() },
-            deadline: Deadline::after(self.clock.now(), WITHIN),
-            origin: Origin::default(),
-            subject: Subject::Unnamed,
-        };
+        let windows = Windows { rows: 1, y: values.to_vec(), ..Windows::default() };
+        let deadline = Deadline::after(self.clock.now(), WITHIN);
+        let request = ForecastRequest::new(self.spec.name.clone(), windows, deadline);
         let forecast = self.runtime.block_on(self.system.forecast(request));
         let forecast = forecast.map_err(|failed| ModelError::Unavailable(failed.to_string()))?;
         quantiles(&forecast.spec, &forecast.values).ok_or_else(|| {

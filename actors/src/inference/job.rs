@@ -81,6 +81,8 @@ pub(crate) struct Job {
     pub(crate) accepted_at: Instant,
     pub(crate) deadline: Deadline,
     pub(crate) origin: Origin,
+    /// It may run in its caller's thread.
+    pub(crate) is_alone: bool,
     /// `None`: nobody waits, it is there for its check.
     pub(crate) slot: Option<ReplySlot<Answer>>,
     /// It is on the CPU because the GPU could not serve it.

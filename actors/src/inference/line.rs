@@ -1,7 +1,7 @@
 //! The line in front of one device: what waits, the executor behind it, and what happens when that fails.
 //!
-//! Two may use the executor: the device's actor, batch by batch, and a caller whose request is small while nobody
-//! else waits (its thread is already awake, so two hops are saved). Both run the same code under the executor's
+//! Two may use the executor: the device's actor, batch by batch, and a caller whose request is small and alone while
+//! nobody else waits (its thread is already awake, so two hops are saved). Both run the same code under the executor's
 //! lock. A GPU that fails hands what it held to another's line, or to the CPU's: accepted work is not lost.
 
 mod answers;
@@ -161,7 +161,8 @@ impl Line {
     }
 
     fn run_inline(&self, job: Job) -> Option<Job> {
-        if job.work() >= self.inline_macs_max(&job.served.terms) || self.waiting.load(Ordering::Relaxed) > 0 {
+        let is_small = job.work() < self.inline_macs_max(&job.served.terms);
+        if !job.is_alone || !is_small || self.waiting.load(Ordering::Relaxed) > 0 {
             return Some(job);
         }
         let Some(mut engine) = self.engine.try_lock() else { return Some(job) };

@@ -33,6 +33,7 @@ impl System {
             accepted_at: now,
             deadline: request.deadline,
             origin: request.origin,
+            is_alone: request.is_alone,
             slot: Some(slot),
             degraded: false,
             relieved: false,

@@ -188,6 +188,7 @@ impl System {
             accepted_at: now,
             deadline,
             origin: Origin { priority: Priority::Low, ..Origin::default() },
+            is_alone: false,
             slot: Some(slot),
             relieved: false,
             degraded: line.backend() == Backend::Cpu && !self.inner.rooms.lines.gpus.is_empty(),

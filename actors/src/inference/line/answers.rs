@@ -141,6 +141,7 @@ impl Line {
             accepted_at: now,
             deadline: Deadline::after(now, CHECK_WITHIN),
             origin: Origin { priority: Priority::Low, ..Origin::default() },
+            is_alone: false,
             slot: None,
             degraded: false,
             relieved: false,
