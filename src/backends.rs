@@ -83,7 +83,7 @@ pub enum BackendError {
 pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
     let threads = config.threads;
     let cpu: ExecutorFactory = Arc::new(move || Ok(Box::new(CpuExecutor::new(threads)) as Box<dyn Executor>));
-    let meant = meant(&gpu::adapters(), config.choice, config.gpus)?;
+    let meant = meant(gpu::adapters, config.choice, config.gpus)?;
     let placement = match (config.placement, &meant) {
         (PlacementChoice::Fastest, _) => Placement::Fastest,
         (PlacementChoice::Gpu, _) => Placement::Gpu,
@@ -121,7 +121,7 @@ pub fn open(
     threads: usize,
     gpu_timeout: Duration,
 ) -> Result<Box<dyn Executor>, BackendError> {
-    match meant(&gpu::adapters(), choice, 1)? {
+    match meant(gpu::adapters, choice, 1)? {
         Some(Meant { adapter, .. }) => {
             open_adapter(&GpuOptions { adapter, timeout: gpu_timeout, ..GpuOptions::default() })
         }
@@ -164,7 +164,7 @@ pub struct Tuner {
 /// # Errors
 /// When there is no such device, or it does not open.
 pub fn open_tuner(config: &BackendConfig) -> Result<Tuner, BackendError> {
-    let Some(Meant { adapter, .. }) = meant(&gpu::adapters(), config.choice, 1)? else {
+    let Some(Meant { adapter, .. }) = meant(gpu::adapters, config.choice, 1)? else {
         return Err(BackendError::NothingToTune);
     };
     let folder = kernel_folder(&config.kernel_cache, adapter, |name| std::env::var_os(name));
@@ -189,9 +189,10 @@ struct Meant {
     places: Vec<String>,
 }
 
-/// Which of the adapters that Vulkan shows are meant, `wanted` of them or, where that is 0, all. `None`: the CPU alone.
+/// Which of the adapters that Vulkan shows are meant, `wanted` of them or, where that is 0, all. `None`: the CPU alone,
+/// for which Vulkan is not asked: its drivers take tens of MB and a tenth of a second to load.
 fn meant(
-    shown: &[AdapterFacts],
+    shown: impl FnOnce() -> Vec<AdapterFacts>,
     choice: BackendChoice,
     wanted: usize,
 ) -> Result<Option<Meant>, BackendError> {
@@ -200,11 +201,12 @@ fn meant(
         BackendChoice::Software => AdapterChoice::Software,
         BackendChoice::Auto | BackendChoice::Gpu => AdapterChoice::Hardware,
     };
+    let shown = shown();
     let found = || match shown.iter().map(|facts| format!("`{}`", facts.name)).collect::<Vec<_>>() {
         names if names.is_empty() => "no Vulkan adapter at all".to_owned(),
         names => names.join(", "),
     };
-    let there = adapter.among(shown);
+    let there = adapter.among(&shown);
     match choice {
         _ if wanted > there.len() && !there.is_empty() => {
             let names = there.iter().map(|&at| format!("`{}`", shown[at].name)).collect();
@@ -266,7 +268,7 @@ mod tests {
             software: kind == AdapterKind::Software,
             pci: format!("0000:{at:02x}:00.0"),
         });
-        match (meant(&shown.collect::<Vec<_>>(), choice, wanted), expected) {
+        match (meant(|| shown.collect(), choice, wanted), expected) {
             (Ok(meant), Ok(count)) => assert_eq!(meant.map_or(0, |meant| meant.places.len()), count),
             (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
             (got, expected) => panic!("{got:?} instead of {expected:?}"),
@@ -290,6 +292,11 @@ mod tests {
         check(&host, (Software, 0), Ok(1));
         check(&host, (Software, 2), Err("has 1 of its best kind (`llvmpipe`)"));
         check(&host, (Cpu, 7), Ok(0));
+    }
+
+    #[test]
+    fn nothing_is_asked_for_the_cpu_alone() {
+        assert_eq!(meant(|| panic!("asked"), BackendChoice::Cpu, 1).unwrap(), None);
     }
 
     #[test]
