@@ -16,7 +16,7 @@ mod pool;
 mod prepared;
 mod recurrent;
 mod rows;
-mod simd;
+pub(crate) mod simd;
 mod weight;
 
 use std::collections::HashMap;

@@ -70,23 +70,21 @@ impl Projection {
 }
 
 /// Folds layer 0 into layer 1; what is left alternates layer and activation.
-fn folded_layers(block: &Block, budget: &mut Budget) -> Result<Vec<(Dense, Activation)>, LoadError> {
-    let mut layers = Vec::new();
-    let rest = match block.layers.get(1).and_then(|second| second.after(&block.layers[0])) {
-        Some(folded) => {
-            layers.push((folded, block.activation));
-            &block.layers[2..]
-        }
-        None => {
-            layers.push((block.layers[0].clone(), Activation::Identity));
-            &block.layers[1..]
-        }
-    };
-    layers.extend(rest.iter().map(|layer| (layer.clone(), block.activation)));
-    for (layer, _) in &layers {
+fn folded_layers(
+    mut layers: Vec<Dense>,
+    activation: Activation,
+    budget: &mut Budget,
+) -> Result<Vec<(Dense, Activation)>, LoadError> {
+    let mut first = Activation::Identity;
+    if let Some(folded) = layers.get(1).and_then(|second| second.after(&layers[0])) {
+        layers.splice(..2, [folded]);
+        first = activation;
+    }
+    for layer in &layers {
         budget.spend(layer.out_width, layer.in_width)?;
     }
-    Ok(layers)
+    let activations = std::iter::once(first).chain(std::iter::repeat(activation));
+    Ok(layers.into_iter().zip(activations).collect())
 }
 
 /// Records all blocks. `budget` goes on from what the bases took.
@@ -105,7 +103,7 @@ pub(super) fn record(spec: &ModelSpec, blocks: Vec<Block>, mut budget: Budget) -
         let slice = joined.slice(offset, width);
         offset += width;
         let through_theta = block.forecast.through_theta();
-        let layers = folded_layers(&block, &mut budget)?;
+        let layers = folded_layers(block.layers, block.activation, &mut budget)?;
         let source = stack.block_input(index == 0, block.kernel, block.pool);
         let hidden = stack.mlp(&name, source, &layers, (!through_theta).then_some(slice))?;
         let mut forecast = block.forecast.layers(&mut budget)?;
