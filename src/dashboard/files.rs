@@ -1,7 +1,7 @@
-//! The files of the page, compressed once.
+//! The files of the page, each compressed when it is first asked for so.
 
 use std::io::Write as _;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use actix_web::http::header::EntityTag;
 use actix_web::web::Bytes;
@@ -23,7 +23,7 @@ pub(super) struct File {
     pub(super) path: &'static str,
     pub(super) kind: &'static str,
     plain: (Bytes, EntityTag),
-    gzip: (Bytes, EntityTag),
+    gzip: (OnceLock<Bytes>, EntityTag),
 }
 
 impl File {
@@ -31,20 +31,20 @@ impl File {
         let hash = digest(&SHA256, text);
         let name: String = hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         // Two forms of one file are two entities to a cache that compares strongly.
-        let gzip = (compressed(text), EntityTag::new_strong(format!("{name}-gzip")));
+        let gzip = (OnceLock::new(), EntityTag::new_strong(format!("{name}-gzip")));
         Self { path, kind, plain: (Bytes::from_static(text), EntityTag::new_strong(name)), gzip }
     }
 
     pub(super) fn coded(&self, coding: Coding) -> (Bytes, &EntityTag) {
-        let (bytes, tag) = match coding {
-            Coding::Identity => &self.plain,
-            Coding::Gzip => &self.gzip,
-        };
-        (bytes.clone(), tag)
+        let (plain, gzip) = (&self.plain, &self.gzip);
+        match coding {
+            Coding::Identity => (plain.0.clone(), &plain.1),
+            Coding::Gzip => (gzip.0.get_or_init(|| compressed(&plain.0)).clone(), &gzip.1),
+        }
     }
 }
 
-/// All of them; compressed when the first is asked for.
+/// All of them.
 pub(super) fn files() -> &'static [File] {
     static FILES: LazyLock<Vec<File>> =
         LazyLock::new(|| EMBEDDED.iter().map(|&(path, kind, text)| File::new(path, kind, text)).collect());
