@@ -128,7 +128,7 @@ pub(crate) async fn bring_in(
     let mut loaded = pin!(load_all(entries, vault));
     while let Some((entry, loaded)) = loaded.next().await {
         let served = match loaded {
-            Ok(forecaster) => serve(system, vec![(entry.clone(), forecaster)]).await,
+            Ok(forecaster) => serve(system, vec![(entry.clone(), Arc::new(forecaster))]).await,
             Err(source) => Err(ModelError::Folder { dir: entry.dir.clone(), source }),
         };
         let refused = match served {
@@ -164,9 +164,8 @@ pub(crate) async fn bring_in(
 ///
 /// # Errors
 /// See [`ModelError`].
-pub(crate) async fn serve(system: &System, models: Vec<(Entry, Forecaster)>) -> Result<(), ModelError> {
-    let models =
-        models.into_iter().map(|(entry, forecaster)| (Arc::new(forecaster), entry.version)).collect();
+pub(crate) async fn serve(system: &System, models: Vec<(Entry, Arc<Forecaster>)>) -> Result<(), ModelError> {
+    let models = models.into_iter().map(|(entry, forecaster)| (forecaster, entry.version)).collect();
     let refused = |(model, source)| ModelError::Device { model, source };
     system.load_together(models).await.map_err(refused)
 }

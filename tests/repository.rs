@@ -1,10 +1,12 @@
 //! Model folders that are damaged: each is refused by name, and the rest is served.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
@@ -284,6 +286,34 @@ fn a_version_whose_folder_is_gone_is_not_served_after_a_load() {
     fs::remove_dir_all(repository.path().join("pair")).expect("a folder");
     assert_eq!(node.post("/v1/models/pair/load", "").status, 404);
     assert_eq!(answers(&node, "pair"), "1");
+}
+
+#[test]
+fn versions_that_are_loaded_together_serve_from_one_moment_on() {
+    const NEWEST: u32 = 24;
+    let repository = Repository::new().whole("many/1");
+    let node = repository.node();
+    let grow = |repository: Repository, version| repository.whole(&format!("many/{version}"));
+    let repository = (2..=NEWEST).fold(repository, grow);
+    let (addr, body, loaded) = (node.node.addr, body("many"), AtomicBool::new(false));
+    let ask = || {
+        let mut seen = BTreeSet::new();
+        while !loaded.load(Ordering::Acquire) {
+            let answer = request(addr, "POST", "/v1/forecast", &[], body.as_bytes());
+            seen.insert(answer.json()["model_version"].to_string());
+        }
+        seen
+    };
+    let seen = std::thread::scope(|scope| {
+        let asks = [scope.spawn(ask), scope.spawn(ask)];
+        assert_eq!(node.post("/v1/models/many/load", "").status, 200);
+        loaded.store(true, Ordering::Release);
+        asks.map(|asks| asks.join().expect("answers")).into_iter().flatten().collect::<BTreeSet<_>>()
+    });
+    let ends = ["\"1\"".to_owned(), format!("\"{NEWEST}\"")];
+    assert!(seen.iter().all(|version| ends.contains(version)), "{seen:?}");
+    assert_eq!(answers(&node, "many"), NEWEST.to_string());
+    drop(repository);
 }
 
 /// The median that a model answers.

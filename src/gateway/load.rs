@@ -46,9 +46,10 @@ impl Shared {
     }
 
     /// Loads every version of `name` that the repositories hold; a served one answers until the new one does, and one that
-    /// cannot be loaded keeps none of the others from it. A version whose folder is gone is unloaded where another one
-    /// answers, as it would be after a restart. Ensembles that name it are made anew and change with it in one moment; where
-    /// one of them cannot be, nothing changes.
+    /// cannot be loaded keeps none of the others from it. Those that can serve from one moment on, so that who names no
+    /// version is not answered by one on the way to the newest. A version whose folder is gone is unloaded where another one
+    /// answers, as it would be after a restart. Ensembles that name it are made anew and change with it in the same moment;
+    /// where one of them cannot be, nothing changes.
     pub(crate) async fn load(&self, name: &str) -> Result<(), Refusal> {
         if !self.config().computes() {
             return Err(match self.not_served(name, None) {
@@ -68,7 +69,7 @@ impl Shared {
         let (mut first, mut read) = (None, Vec::new());
         for entry in entries {
             match self.read(entry).await? {
-                (entry, Ok(forecaster)) => read.push((entry, forecaster)),
+                (entry, Ok(forecaster)) => read.push((entry, Arc::new(forecaster))),
                 (entry, Err(source)) => {
                     let refused = ModelError::Folder { dir: entry.dir.clone(), source };
                     self.refusals.add(&entry, &refused);
@@ -78,22 +79,19 @@ impl Shared {
         }
         let along = if read.is_empty() { Ok(Vec::new()) } else { self.along(name, others).await? };
         let along = along.map_err(|refused| self.refused(&entries_of(&read), &refused))?;
-        let is_one_step = !along.is_empty();
-        let steps: Vec<Vec<(Entry, Forecaster)>> = if is_one_step {
-            vec![read.into_iter().chain(along).collect()]
-        } else {
-            read.into_iter().map(|one| vec![one]).collect()
-        };
-        for step in steps {
-            let (versions, ensembles): (Vec<Entry>, Vec<Entry>) =
-                entries_of(&step).into_iter().partition(|entry| entry.name == name);
-            match models::serve(&self.system, step).await {
-                Err(refused) if is_one_step => return Err(self.refused(&versions, &refused)),
-                Err(refused) => {
-                    let refused = self.refused(&versions, &refused);
-                    first.get_or_insert(refused);
+        let ensembles = entries_of(&along);
+        let together = read.iter().cloned().chain(along).collect();
+        match models::serve(&self.system, together).await {
+            Ok(()) => self.serves_with(name, ensembles),
+            Err(refused) if !ensembles.is_empty() => return Err(self.refused(&entries_of(&read), &refused)),
+            Err(_one_of_them) => {
+                for one in read {
+                    let version = one.0.clone();
+                    if let Err(refused) = models::serve(&self.system, vec![one]).await {
+                        let refused = self.refused(&[version], &refused);
+                        first.get_or_insert(refused);
+                    }
                 }
-                Ok(()) => self.serves_with(name, ensembles),
             }
         }
         self.unload_but(name, &held).await;
@@ -147,7 +145,7 @@ impl Shared {
         &self,
         member: &str,
         others: Vec<Entry>,
-    ) -> Result<Result<Vec<(Entry, Forecaster)>, ModelError>, Refusal> {
+    ) -> Result<Result<Vec<(Entry, Arc<Forecaster>)>, ModelError>, Refusal> {
         let (vault, member) = (self.config().models.vault.clone(), member.to_owned());
         let naming = move || {
             // One that cannot be read names nobody: what serves of it goes on.
@@ -164,7 +162,7 @@ impl Shared {
             let (entry, made) = self.read(entry).await?;
             match (made, served) {
                 (Ok(made), Some(served)) if Precision::of_digest(&served.digest).0 == made.digest() => {}
-                (Ok(made), _) => along.push((entry, made)),
+                (Ok(made), _) => along.push((entry, Arc::new(made))),
                 (Err(source), Some(_)) => {
                     return Ok(Err(ModelError::Ensemble { ensemble: entry.name, source }));
                 }
@@ -215,7 +213,7 @@ impl Shared {
     }
 }
 
-fn entries_of(read: &[(Entry, Forecaster)]) -> Vec<Entry> {
+fn entries_of(read: &[(Entry, Arc<Forecaster>)]) -> Vec<Entry> {
     read.iter().map(|(entry, _)| entry.clone()).collect()
 }
 
