@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peregrine_shaders::{ModelSpec, Windows};
 
-use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, Scalar, once};
+use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, Nesting, Scalar, once};
 
 /// The deepest tensors of ours, `hist_exog [B, L, X]` and the `y [B, L, N]` of several series.
 const RANK_MAX: usize = 3;
@@ -65,6 +65,10 @@ pub(crate) enum BadInfer {
     NoNumber { input: String, what: &'static str, index: usize },
     #[error("input `{input}` is nested {got} deep where its shape has {rank} dimensions")]
     Nested { input: &'static str, got: usize, rank: usize },
+    #[error(
+        "input `{input}` is not nested as its shape is: {want} numbers in each innermost list are, or no list within it"
+    )]
+    Rows { input: &'static str, want: usize },
     #[error("input `{0}` must have either `data` or `binary_data_size`")]
     DataOrBinary(&'static str),
     #[error("input `{input}` has {got} binary bytes where its shape asks for {want}")]
@@ -165,7 +169,7 @@ struct Input<'a> {
 
 struct Nested {
     numbers: Vec<f32>,
-    depth: usize,
+    nesting: Nesting,
 }
 
 struct Output<'a> {
@@ -331,8 +335,8 @@ fn nested(
         },
         _ => error.into(),
     });
-    let depth = nesting?.depth;
-    Ok(Nested { numbers, depth })
+    let nesting = nesting?;
+    Ok(Nested { numbers, nesting })
 }
 
 fn product(shape: &[usize]) -> Option<usize> {
@@ -415,8 +419,14 @@ fn windows(inputs: Vec<Input<'_>>, tail: &[u8], spec: &ModelSpec) -> Result<Wind
                         want: count,
                     });
                 }
-                if nested.depth > shape.len() {
-                    return Err(BadInfer::Nested { input: input_name, got: nested.depth, rank: shape.len() });
+                let Nesting { depth, row_len } = nested.nesting;
+                if depth > shape.len() {
+                    return Err(BadInfer::Nested { input: input_name, got: depth, rank: shape.len() });
+                }
+                // As many numbers in other rows are another tensor, a transposed one as a rule.
+                let want = shape[depth - 1..].iter().product();
+                if depth > 1 && row_len != Some(want) {
+                    return Err(BadInfer::Rows { input: input_name, want });
                 }
                 nested.numbers
             }

@@ -6,11 +6,33 @@ use crate::testing::{point_spec, series_spec};
 
 #[test]
 fn flat_and_nested_are_the_same() {
-    for data in ["[1,2,3,4,5,6]", "[[1,2,3],[4,5,6]]", "[[1,2,3],4,5,6]"] {
+    for data in ["[1,2,3,4,5,6]", "[[1,2,3],[4,5,6]]"] {
         let text = body("[2,3]", data);
         let request = good(&text);
         assert_eq!((request.windows.rows, request.windows.y), (2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
     }
+}
+
+#[test]
+fn rows_are_those_of_the_shape() {
+    for data in [
+        "[[1,4],[2,5],[3,6]]",
+        "[[1,2,3,4],[5,6]]",
+        "[[1,2,3],4,5,6]",
+        "[[1,2,3,4,5,6]]",
+        "[[1,2,3],[4,5,6],[]]",
+    ] {
+        check(&body("[2,3]", data), BadInfer::Rows { input: "y", want: 3 });
+    }
+    let several = |data: &str| {
+        let spec = series_spec(3, 1, 2, &["point"]);
+        infer_request(body("[1,3,2]", data).as_bytes(), None, &spec).map(|request| request.windows.y)
+    };
+    for data in ["[1,2,3,4,5,6]", "[[1,2,3,4,5,6]]", "[[[1,2],[3,4],[5,6]]]"] {
+        assert_eq!(several(data), Ok(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "{data}");
+    }
+    assert_eq!(several("[[[1,3,5],[2,4,6]]]"), Err(BadInfer::Rows { input: "y", want: 2 }));
+    assert_eq!(several("[[1,2],[3,4],[5,6]]"), Err(BadInfer::Rows { input: "y", want: 6 }));
 }
 
 #[test]
