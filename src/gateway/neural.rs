@@ -148,14 +148,9 @@ pub(super) fn read(query: &str, body: &[u8]) -> Result<Wish, BadForecast> {
     if let Some((name, _)) = named.iter().find(|(name, _)| !PARAMETERS.contains(&name.as_str())) {
         return Err(BadForecast::UnknownParameter(name.chars().take(128).collect()));
     }
-    let text = |(name, text): &(String, String)| {
-        let is_number = matches!(name.as_str(), "horizon" | "confidence_level");
-        let number = is_number.then(|| serde_json::from_str(text).ok()).flatten();
-        (name.clone(), number.unwrap_or_else(|| Value::String(text.clone())))
-    };
-    let of_query = || misread(&named.iter().map(text).collect());
-    let query =
-        web::Query::<Wish>::from_query(query).map_err(|_| of_query().unwrap_or_else(malformed))?.into_inner();
+    let members = of_query(named.into_inner())?;
+    let query = Wish::deserialize(&Value::Object(members.clone()))
+        .map_err(|_| misread(&members).unwrap_or_else(malformed))?;
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(query);
     }
@@ -168,6 +163,27 @@ pub(super) fn read(query: &str, body: &[u8]) -> Result<Wish, BadForecast> {
         confidence_level: body.confidence_level.or(query.confidence_level),
         model: body.model.or(query.model),
     })
+}
+
+/// The parameters of a query, as a body would have them: `symbols` that stand several times are one list, as clients write
+/// lists.
+fn of_query(named: Vec<(String, String)>) -> Result<Map<String, Value>, BadForecast> {
+    let mut members = Map::new();
+    for (name, text) in named {
+        match members.get_mut(&name) {
+            Some(Value::String(joined)) if name == "symbols" => *joined = format!("{joined},{text}"),
+            Some(_) => {
+                let known = PARAMETERS.into_iter().find(|known| *known == name);
+                return Err(BadForecast::Member { name: known.unwrap_or("request"), want: "there once" });
+            }
+            None => {
+                let is_number = matches!(name.as_str(), "horizon" | "confidence_level");
+                let number = is_number.then(|| serde_json::from_str(&text).ok()).flatten();
+                members.insert(name, number.unwrap_or(Value::String(text)));
+            }
+        }
+    }
+    Ok(members)
 }
 
 /// The first parameter that is not what it must be.
@@ -293,6 +309,9 @@ mod tests {
             ("", r#"{"symbol":null,"confidence_level":"90"}"#, "`confidence_level` must be a number"),
             ("symbol=USD&horizon=three", "", "`horizon` must be a whole number"),
             ("confidence_level=high", "", "`confidence_level` must be a number"),
+            ("symbol=USD&horizon=", "", "`horizon` must be a whole number"),
+            ("symbol=USD&symbol=GBP", "", "`symbol` must be there once"),
+            ("symbols=USD&horizon=1&horizon=2", "", "`horizon` must be there once"),
             ("", "[1]", "`request` must be a JSON object or a query of known parameters"),
             ("", "{", "`request` must be a JSON object or a query of known parameters"),
         ] {
@@ -301,5 +320,15 @@ mod tests {
         }
         let read = read("symbol=1&horizon=3", br#"{"symbols":"A,B"}"#).unwrap();
         assert_eq!((read.symbol.as_deref(), read.horizon), (Some("1"), Some(3)));
+    }
+
+    #[test]
+    fn a_list_in_a_query_has_commas_or_its_name_again() {
+        for query in
+            ["symbols=A,B,C&horizon=1", "symbols=A&symbols=B&horizon=1&symbols=C", "symbols=A&symbols=B%2CC"]
+        {
+            let symbols = read(query, b"").unwrap().symbols.unwrap().into_list();
+            assert_eq!(symbols, ["A", "B", "C"], "{query}");
+        }
     }
 }
