@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cases, TestNode, eventually, request};
+use crate::harness::{Cases, TestNode, WebSocket, eventually, request};
 
 const BASE: &str = "mlp-vol-quantile";
 const WINDOW: usize = 128;
@@ -314,6 +314,52 @@ fn versions_that_are_loaded_together_serve_from_one_moment_on() {
     assert!(seen.iter().all(|version| ends.contains(version)), "{seen:?}");
     assert_eq!(answers(&node, "many"), NEWEST.to_string());
     drop(repository);
+}
+
+#[test]
+fn a_subscriber_is_told_once_when_a_version_without_its_intervals_comes() {
+    let repository = Repository::new().whole("pair/1");
+    let keys = [("MODELS__REPOSITORIES", repository.listed()), ("STREAM__HEARTBEAT", "100ms".to_owned())];
+    let node = TestNode::on_cpu(&keys.each_ref().map(|(key, value)| (*key, value.as_str())));
+    let tick = |ts: usize| format!("{}\n", json!({ "series": "x", "ts": ts, "value": (ts % 7) as f64 }));
+    let feed = |ticks: std::ops::Range<usize>| node.post("/v1/ticks", &ticks.map(tick).collect::<String>());
+    assert_eq!(feed(0..WINDOW).json()["advanced"], WINDOW);
+    let mut socket = WebSocket::open(node.node.addr, "/v1/stream", None);
+    for (id, levels) in [(1, "[80]"), (2, "[]")] {
+        let wish = r#""model":"pair","series":["x"]"#;
+        socket.text(&format!(r#"{{"op":"subscribe","id":{id},{wish},"levels":{levels}}}"#));
+        socket.op("subscribed");
+    }
+    let heard = |socket: &mut WebSocket, version: &str, place: usize| -> Vec<(Value, Value)> {
+        let mut errors = Vec::new();
+        // Whatever is to be said is said before a node is quiet for as long as that.
+        for _ in 0..4 {
+            let message = socket.json();
+            if message["op"] != "heartbeat" {
+                assert!(message["detail"].to_string().contains("no 80 % interval"), "{message}");
+                errors.push((message["id"].clone(), message["code"].clone()));
+            }
+        }
+        assert_eq!(feed(place..place + 1).json()["advanced"], 1);
+        for _ in 0..2 {
+            assert_eq!(socket.op("prediction")["model_version"], version);
+        }
+        errors
+    };
+    assert_eq!(heard(&mut socket, "1", WINDOW), []);
+    fs::create_dir_all(repository.path().join("pair/2")).expect("a folder");
+    repository.put("patchtst-vol-point", "pair/2");
+    assert_eq!(node.post("/v1/models/pair/load", "").status, 200);
+    assert_eq!(heard(&mut socket, "2", WINDOW + 1), [(json!(1), json!("levels"))]);
+    assert_eq!(heard(&mut socket, "2", WINDOW + 2), []);
+    // What it lacked is there again, and then once more not.
+    for (version, place, told) in
+        [(1, WINDOW + 3, vec![]), (2, WINDOW + 4, vec![(json!(1), json!("levels"))])]
+    {
+        let order = json!({ "version": version }).to_string();
+        assert_eq!(node.post("/v1/models/pair/promote", &order).status, 200);
+        assert_eq!(heard(&mut socket, &version.to_string(), place), told, "version {version}");
+    }
 }
 
 /// The median that a model answers.

@@ -65,6 +65,8 @@ struct Entry {
     /// Of the past, rendered, not yet taken.
     next: Option<Bytes>,
     reader: Subscription,
+    /// It was told that the version that answers now lacks levels that it asked for.
+    told_of_levels: bool,
 }
 
 /// What was begun has ended.
@@ -190,7 +192,7 @@ impl Talk {
                 };
                 out.push(print::subscribed(self.encoding, &told));
                 past.next = Vec::new();
-                self.subscriptions.push(Entry { id, past, next: None, reader });
+                self.subscriptions.push(Entry { id, past, next: None, reader, told_of_levels: false });
             }
         }
     }
@@ -309,7 +311,13 @@ impl Session for Talk {
             let why = if denied == Denied::Expired { "expired" } else { "revoked" };
             out.push(print::goodbye(self.encoding, 0, why));
             super::denied(denied)
-        })
+        })?;
+        for entry in &mut self.subscriptions {
+            if let Some(lacking) = entry.lacks_levels(&self.shared) {
+                out.push(print::error(self.encoding, entry.id.as_ref(), "levels", &lacking));
+            }
+        }
+        Ok(())
     }
 
     fn goodbye(&mut self, why: End, out: &mut Outbox) {
@@ -340,6 +348,18 @@ impl Entry {
                 return false;
             }
         }
+    }
+
+    /// That the version that answers by now has not all intervals that were asked for, where that is news: none is refused
+    /// for it, and it would be missing without a word.
+    fn lacks_levels(&mut self, shared: &Shared) -> Option<String> {
+        let selector = self.reader.selector();
+        let levels = selector.form().levels?;
+        let model = shared.system.find(selector.model(), None).ok()?;
+        let lacking = levels.percent().find(|&level| !offers(&model.spec.head, level));
+        let was_told = std::mem::replace(&mut self.told_of_levels, lacking.is_some());
+        let lacking = no_level(&model.spec, lacking.filter(|_| !was_told)?);
+        Some(format!("version {} answers now: {lacking}", model.version))
     }
 
     fn render_next(&mut self) -> Option<Bytes> {
