@@ -81,6 +81,10 @@ pub(super) enum BadOp {
     TooMany { count_max: usize },
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
+    #[error(
+        "a subscription takes no `{0}`: it brings all of what the version says that answers at that time"
+    )]
+    OfForecasts(&'static str),
 }
 
 impl BadOp {
@@ -112,6 +116,8 @@ struct Members {
     snapshot: Option<bool>,
     ticks: Option<Vec<Tick>>,
     parent: Option<Option<TraceContext>>,
+    /// What `/v1/forecast` takes, and was read past here.
+    of_forecasts: Option<&'static str>,
     tick: TickParts,
 }
 
@@ -147,6 +153,10 @@ fn read(text: &[u8], patterns_max: usize, members: &mut Members) -> Result<(), B
                 once(&mut members.parent, parent, "traceparent", at)?;
             }
             "ticks" => once(&mut members.ticks, ticks(cursor)?, "ticks", at)?,
+            "version" | "horizon" => {
+                members.of_forecasts = Some(if key == "version" { "version" } else { "horizon" });
+                cursor.skip()?;
+            }
             _ => {
                 if !members.tick.member(key, cursor)? {
                     pass_over(cursor, key, &MEMBERS)?;
@@ -174,6 +184,9 @@ impl Members {
     }
 
     fn into_subscribe(self) -> Result<Subscribe, BadOp> {
+        if let Some(name) = self.of_forecasts {
+            return Err(BadOp::OfForecasts(name));
+        }
         let want = "a list of names or patterns of series";
         let series = self.series.unwrap_or_default();
         let wrong = BadOp::Member { name: "series", want };
@@ -311,7 +324,7 @@ mod tests {
         let each = [("a", 1), ("b", 2)].map(|(name, seq)| (SeriesName::new(name).unwrap(), seq)).into();
         let (from, epoch) = (Some(From::Each(each)), Some(From::All(9)));
         assert_eq!(got.wish, Wish { snapshot: true, from, epoch });
-        let nulls = r#"{"op":"subscribe","id":null,"model":null,"series":["a"],"levels":null,"from":null,"epoch":null,"conflate":null,"snapshot":null}"#;
+        let nulls = r#"{"op":"subscribe","id":null,"model":null,"series":["a"],"levels":null,"from":null,"epoch":null,"conflate":null,"snapshot":null,"version":null}"#;
         assert_eq!(parse(nulls.as_bytes(), 8), parse(br#"{"op":"subscribe","series":["a"]}"#, 8));
     }
 
@@ -363,6 +376,8 @@ mod tests {
             (r#"{"op":"subscribe","series":["1","2","3","4","5","6","7","8","9"]}"#, "at most 8 names"),
             (r#"{"op":"subscribe","series":["a"],"levels":[100]}"#, "`levels` must be"),
             (r#"{"op":"subscribe","series":["a"],"from":-1}"#, "an unsigned integer"),
+            (r#"{"op":"subscribe","series":["a"],"version":9}"#, "takes no `version`"),
+            (r#"{"horizon":2,"op":"subscribe","series":["a"]}"#, "takes no `horizon`"),
             (r#"{"op":"tick","ticks":[]}"#, "`ticks` must be"),
             (r#"{"op":"tick","ticks":[{}],"value":1}"#, "no `series`"),
             (r#"{"op":"tick","series":["a","b"],"ts":1,"value":1}"#, "one series"),
