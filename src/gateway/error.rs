@@ -188,9 +188,10 @@ impl Refusal {
             Self::Source(SourceError::Unsuitable(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Ticks(BadTicks::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Ticks(BadTicks::Line { source: BadTick::Json(error), .. }) => json_status(error),
-            Self::Ticks(BadTicks::Line { source: BadTick::TooLarge { .. }, .. }) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Ticks(BadTicks::Line {
+                source: BadTick::TooLarge { .. } | BadTick::NoNumber { .. },
+                ..
+            }) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Ticks(BadTicks::Line { .. } | BadTicks::None) => StatusCode::BAD_REQUEST,
             Self::Handshake(NoHandshake::NoUpgrade | NoHandshake::Version) => StatusCode::UPGRADE_REQUIRED,
             Self::Handshake(_) => StatusCode::BAD_REQUEST,

@@ -7,7 +7,7 @@ use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, Tick, Timestamp};
 
 use super::Millis;
-use crate::gateway::json::{Cursor, JsonError, once};
+use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, once};
 use crate::gateway::members::pass_over;
 
 const MEMBERS: [&str; 6] = ["series", "ts", "value", "hist_exog", "futr_exog", "stat_exog"];
@@ -29,6 +29,9 @@ pub(crate) enum BadTick {
     NoMember(&'static str),
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
+    /// As some writers of JSON have it.
+    #[error("`{name}` is {what}, which is no number: a `value` that is missing is `null`")]
+    NoNumber { name: &'static str, what: &'static str },
     /// Well-formed; which tick, and what of it.
     #[error("series `{series}`, ts {}: `{name}` has a number that is too large for FP32", Millis(*at))]
     TooLarge { series: SeriesName, at: Timestamp, name: &'static str },
@@ -119,15 +122,24 @@ impl TickParts {
     }
 }
 
-fn value(cursor: &mut Cursor<'_>, too_large: &mut Option<&'static str>) -> Result<Option<f32>, JsonError> {
+fn value(cursor: &mut Cursor<'_>, too_large: &mut Option<&'static str>) -> Result<Option<f32>, BadTick> {
     if cursor.null() {
         return Ok(None);
     }
-    let value = single(cursor)?;
+    let value = single(cursor).map_err(|error| no_number(error, cursor, "value"))?;
     if value.is_none() {
         too_large.get_or_insert("value");
     }
     Ok(value)
+}
+
+/// Says what stands in the place of a number, where that is known.
+fn no_number(error: JsonError, cursor: &Cursor<'_>, name: &'static str) -> BadTick {
+    let what = match error {
+        JsonError::Expected { at, wanted: "a number" } => cursor.word_at(at, &NO_NUMBERS),
+        _ => None,
+    };
+    what.map_or_else(|| error.into(), |what| BadTick::NoNumber { name, what })
 }
 
 /// `None`: no `f32` can hold it.
@@ -163,7 +175,7 @@ fn columns<T>(
         if columns.iter().any(|(known, _)| known == column) {
             return Err(BadTick::Member { name, want: "columns that each stand once" });
         }
-        match read(cursor)? {
+        match read(cursor).map_err(|error| no_number(error, cursor, name))? {
             Some(value) => columns.push((column.to_owned(), value)),
             None => _ = too_large.get_or_insert(name),
         }
