@@ -19,6 +19,7 @@ class Client:
 
     def forecast(self, series, model=None, levels=(80,), horizon=None):
         """Forecasts `{name: values}`, or the latest windows of names that the node knows: one dict for each."""
+        series = [series] if isinstance(series, str) else series
         named = series.items() if isinstance(series, dict) else ((name, None) for name in series)
         body = {
             "series": [
@@ -55,6 +56,7 @@ class Client:
     def stream(self, model, series=("*",), levels=(80,), start=None, patience=60.0):
         """Yields snapshots, predictions and gaps for ever. A connection that ends is opened again and goes on where it
         was, at `start`: the first number wanted by series. Raises once none could be had for `patience` seconds."""
+        series = [series] if isinstance(series, str) else list(series)
         following, epochs, wait, since = dict(start or {}), {}, 0.1, time.monotonic()
         while True:
             try:
@@ -81,7 +83,7 @@ class Client:
             subprotocols=["peregrine.v1.json"], header=self.headers,
         )
         try:
-            wish = {"op": "subscribe", "id": 1, "model": model, "series": list(series), "levels": list(levels)}
+            wish = {"op": "subscribe", "id": 1, "model": model, "series": series, "levels": list(levels)}
             place = {"from": following, "epoch": epochs} if following else {"snapshot": True}
             connection.send(json.dumps(wish | place))
             while text := connection.recv():
