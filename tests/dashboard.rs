@@ -544,10 +544,11 @@ fn numbers_are_read_as_what_they_are() {
     let mut browser = Browser::start();
     visit(&mut browser, node.node.addr);
     let shown = browser.value(
-        "import('/dashboard/format.js').then(({ value, number, plain, millis }) => [ \
+        "import('/dashboard/format.js').then(({ value, number, plain, scale, TIMES, millis }) => [ \
          value(-2.3271, 0.003), value(1234567.891, 0.5), value(65000, 100), value(1.2345e-6, 2e-10), value(0, 2e-10), \
          value(2.9989363e12, 7e6), value(null), value(5, 1), number(7.3e-7), number(0.0123), number(12345.6), \
-         number(7.355e12), plain(-0.00001234), plain(1.5), plain(null), millis(0.0088), millis(0.05), millis(0.25), millis(0), \
+         number(7.355e12), plain(-0.00001234), plain(1.5), plain(null), scale([0, 2.5, 5, 7.5], 2.5).join(), scale([0, 5, 10, 15], 5).join(), \
+         scale([0, 0.2, 0.4], 0.2, TIMES).join(), scale([0, 2, 4], 2, TIMES).join(), millis(0.0088), millis(0.05), millis(0.25), millis(0), \
          millis(12.34), millis(20000)])",
     );
     let want = json!([
@@ -566,6 +567,10 @@ fn numbers_are_read_as_what_they_are() {
         "−0.00001234",
         "1.5",
         "–",
+        "0.0,2.5,5.0,7.5",
+        "0,5,10,15",
+        "0 µs,200 µs,400 µs",
+        "0 ms,2 ms,4 ms",
         "8.8 µs",
         "50 µs",
         "0.25 ms",
@@ -597,6 +602,112 @@ fn a_node_that_is_gone_stays_on_the_map() {
     assert_eq!(browser.text("#map-note"), "2 of 3 nodes, 1 gone");
     let moods = browser.value("[...document.querySelectorAll('#map .spot')].map((one) => one.dataset.mood)");
     assert_eq!(moods, json!(["good", "good", "bad"]), "fra, iad, nrt");
+    // Nor does one that cannot answer look well.
+    browser.value(
+        "import('/dashboard/map.js').then(({ show }) => show({ node: { name: 'a', region: 'iad' }, cluster: { size: 1, \
+         members: [{ node: 'a', region: 'iad', here: true, state: 'not-ready' }] } }))",
+    );
+    assert_eq!(browser.text("#nodes .state"), "■ not-ready");
+    assert_eq!(browser.value("document.querySelector('#map .spot').dataset.mood"), json!("bad"));
+}
+
+#[test]
+fn charts_go_on_when_the_clock_of_the_node_is_set_back() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until(LIVE);
+    browser.click("#pause");
+    let said = browser.value(
+        "import('/dashboard/charts.js').then((charts) => { charts.clear(); \
+         return [[2e12, 5], [2e12 + 1000, 6], [1e12, 7], [1e12 + 1000, 8]].map(([at, rate]) => { \
+         charts.observe({ at, requests: { rate }, streams: {} }); charts.show(); \
+         return document.querySelector('#rate-keys b').textContent; }); })",
+    );
+    assert_eq!(said, json!(["5.0", "6.0", "7.0", "8.0"]));
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn of_very_many_models_each_is_found_and_what_does_not_serve_is_seen() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until(LIVE);
+    browser.click("#pause");
+    let home = browser.text("#node-name");
+    let shown = |from: usize, state: &str| {
+        format!(
+            "import('/dashboard/models.js').then(({{ observe }}) => observe({{ node: {{ name: '{home}', uptime_seconds: 9e9 }}, \
+             models: Array.from({{ length: {} }}, (_, at) => ({{ name: `m${{{from} + at}}`, version: '1', \
+             state: at === {} ? '{state}' : 'ready' }})) }}, '{home}'))",
+            450 - from,
+            449 - from,
+        )
+    };
+    browser.value(&shown(100, "unavailable"));
+    let first = "document.querySelector('#models tbody tr').textContent";
+    assert!(browser.value(first).as_str().is_some_and(|row| row.starts_with("m449 1○ unavailable")));
+    // Whoever is on a button stays on that of the same model, though others have come before it.
+    browser.value("document.querySelector('button[data-model=m101]').focus()");
+    browser.value(&shown(10, "ready"));
+    let row = "[document.activeElement.dataset.model, document.activeElement.closest('tr').cells[0].textContent.trim()]";
+    assert_eq!(browser.value(row), json!(["m101", "m101"]));
+    let of_row = "[...document.querySelectorAll('#models tbody tr')].every((row) => \
+                  !row.querySelector('button') || row.cells[0].textContent.trim() === row.querySelector('button').dataset.model)";
+    assert_eq!(browser.value(of_row), json!(true));
+    browser.value("document.getElementById('models-find').focus()");
+    browser.insert("M449");
+    let names = "[...document.querySelectorAll('#models tbody th')].map((one) => one.textContent.trim())";
+    assert_eq!(browser.value(names), json!(["m449"]));
+    accessible(&mut browser, "models that are sought");
+    assert_eq!(browser.faults(), Vec::<String>::new());
+}
+
+#[test]
+fn a_token_of_an_identity_provider_can_be_typed_whole() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until(LIVE);
+    browser.click("#key-open");
+    browser.value("document.getElementById('key-input').focus()");
+    let token = "e".repeat(4000);
+    browser.insert(&token);
+    assert_eq!(browser.value("document.getElementById('key-input').value.length"), json!(token.len()));
+}
+
+#[test]
+fn a_pattern_is_no_series_to_be_shown() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    visit(&mut browser, node.node.addr);
+    browser.until("document.getElementById('fan-state').textContent.startsWith('no series is as long as')");
+    let said = browser.value(
+        "(() => { const field = document.getElementById('fan-series'); field.append(new Option('fx/*')); field.value = 'fx/*'; \
+         field.dispatchEvent(new Event('change', { bubbles: true })); return document.getElementById('fan-state').textContent; })()",
+    );
+    assert_eq!(said, json!("a pattern stands for many series: name one"));
+}
+
+#[test]
+fn fields_are_told_from_the_page_by_their_edge() {
+    let node = TestNode::on_cpu(&[]);
+    let mut browser = Browser::start();
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme);
+        visit(&mut browser, node.node.addr);
+        browser.until("document.querySelector('#audit-id')");
+        // WCAG 2.2, 1.4.11.
+        let least = browser.value(
+            "(() => { const of = (colour) => { const [r, g, b] = colour.match(/\\d+/g).map((one) => { const part = one / 255; \
+             return part <= .04045 ? part / 12.92 : ((part + .055) / 1.055) ** 2.4; }); return .2126 * r + .7152 * g + .0722 * b; }; \
+             const ratio = (one, other) => { const [low, high] = [of(one), of(other)].sort((a, b) => a - b); return (high + .05) / (low + .05); }; \
+             return Math.min(...[...document.querySelectorAll('main select, main input')].map((one) => \
+             ratio(getComputedStyle(one).borderTopColor, getComputedStyle(one.closest('.panel')).backgroundColor))); })()",
+        );
+        assert!(least.as_f64().is_some_and(|least| least >= 3.0), "{scheme}: {least}");
+    }
 }
 
 /// A file with one key that `peregrine keys new` has drawn.

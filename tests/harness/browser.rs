@@ -136,6 +136,11 @@ impl Browser {
         self.value(&format!("document.querySelector({selector}).click()"));
     }
 
+    /// Writes into what has the focus, as a hand or the clipboard would.
+    pub(crate) fn insert(&mut self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text }));
+    }
+
     /// Presses a key as a hand would: `Tab`, `Enter`.
     pub(crate) fn press(&mut self, key: &str) {
         let code = match key {

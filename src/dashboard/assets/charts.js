@@ -7,19 +7,23 @@ import { colour, onTheme } from './theme.js';
 
 const SPAN_SECONDS = 900;
 const POINTS_MAX = 1800;
+// Between marks of the time.
+const STEPS_SECONDS = [5, 10, 15, 30, 60, 120, 180, 300];
 
 /** One chart of some measures over time; `measures` are { title, colour, dash, of(frame), past } each. */
 class Timeline {
   #name;
   #measures;
   #print;
+  #units;
   #columns;
   #chart = null;
 
-  constructor(name, measures, print) {
+  constructor(name, measures, print, units) {
     this.#name = name;
     this.#measures = measures;
     this.#print = print;
+    this.#units = units;
     this.clear();
     byId(`${name}-keys`).replaceChildren(...measures.map((one) =>
       make('li', {}, make('span', { class: `swatch ${one.colour}`, 'aria-hidden': 'true' }), make('span', {}, one.title), ' ', make('b', {}, format.NONE))));
@@ -47,7 +51,9 @@ class Timeline {
   push(frame) {
     const [times] = this.#columns;
     const at = frame.at / 1000;
-    if (times.length > 0 && at <= times.at(-1)) return;
+    // A clock that was set back says times again: what it has not reached is no past.
+    const ahead = times.findIndex((second) => second >= at);
+    if (ahead >= 0) this.#columns.forEach((column) => column.splice(ahead));
     times.push(at);
     this.#measures.forEach((one, index) => this.#columns[index + 1].push(one.of(frame) ?? null));
     const old = times.findIndex((second) => second >= at - SPAN_SECONDS);
@@ -87,8 +93,8 @@ class Timeline {
         stroke: () => colour(one.colour), width: 1.75, dash: one.dash, points: { show: false }, spanGaps: false,
       }))],
       axes: [
-        { ...axis, grid, size: 28, space: 70, values: (_, marks) => marks.map((second) => format.clock(second * 1000)) },
-        { ...axis, grid, size: 62, values: (_, marks) => marks.map((one) => this.#print(one)) },
+        { ...axis, grid, size: 28, space: 70, incrs: STEPS_SECONDS, values: (_, marks) => marks.map((second) => format.clock(second * 1000)) },
+        { ...axis, grid, size: 62, values: (u, marks, at, room, step) => format.scale(marks, step, this.#units) },
       ],
       cursor: { points: { show: false }, drag: { x: false, y: false } },
     }, this.#columns, byId(`${this.#name}-plot`));
@@ -104,13 +110,13 @@ const rates = new Timeline('rate', [
   { title: 'Forecasts asked /s', colour: 'first', of: ({ requests }) => requests.rate, past: 'rate' },
   { title: 'Ticks /s', colour: 'second', dash: [6, 4], of: ({ streams }) => streams.ticks_rate, past: 'ticks_rate' },
   { title: 'Predicted on ticks /s', colour: 'third', dash: [2, 3], of: ({ streams }) => streams.predictions_rate, past: 'predictions_rate' },
-], format.rate);
+], format.rate, format.PLAIN);
 
 const latencies = new Timeline('latency', [
   { title: 'Median', colour: 'first', of: ({ requests }) => requests.p50_ms, past: 'p50_ms' },
   { title: '95th percentile', colour: 'second', dash: [6, 4], of: ({ requests }) => requests.p95_ms, past: 'p95_ms' },
   { title: '99th percentile', colour: 'third', dash: [2, 3], of: ({ requests }) => requests.p99_ms, past: 'p99_ms' },
-], format.millis);
+], format.millis, format.TIMES);
 
 /** Takes a frame of the overview; the first of a connection has the past with it. */
 export const observe = (frame) => {

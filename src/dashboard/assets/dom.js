@@ -41,7 +41,7 @@ export const define = (list, rows) => {
     }
     say(box.firstChild, term);
     say(box.lastChild, value);
-    if (hint) box.title = hint;
+    box.title = hint ?? '';
     mark(box, mood);
   });
   while (list.children.length > rows.length) list.lastChild.remove();
@@ -101,16 +101,24 @@ export const fill = (table, caption, columns, rows, empty) => {
 
 // Rows that say the same stay: focus and selections survive, and a browser lays out what has changed alone.
 const patch = (body, lines) => {
+  const held = body.contains(document.activeElement) ? called(document.activeElement.closest('tr')) : null;
   lines.forEach((line, at) => {
     const old = body.children[at];
     if (!old) body.append(line);
     else if (!old.isEqualNode(line)) {
-      if (old.contains(document.activeElement)) mend(old, line);
+      if (old.contains(document.activeElement) && called(line) === held) mend(old, line);
       else old.replaceWith(line);
     }
   });
   while (body.children.length > lines.length) body.lastChild.remove();
+  // Whoever is on the button of a row stays on it, wherever the row is now.
+  if (held !== null && !body.contains(document.activeElement)) {
+    [...body.rows].find((row) => called(row) === held)?.querySelector('button')?.focus({ preventScroll: true });
+  }
 };
+
+// Which row it is, whatever else is said in it.
+const called = ({ cells }) => `${cells[0].textContent}\n${cells[1]?.textContent}`;
 
 // A row whose button has the focus: its other cells are replaced.
 const mend = (old, line) => {

@@ -58,7 +58,7 @@ export class Fan {
       state: (name, detail) => this.#heard(name, detail),
     });
     byId('fan-model').addEventListener('change', (event) => this.#choose(event.target.value, this.#series));
-    byId('fan-series-box').addEventListener('change', (event) => this.#choose(this.#model, event.target.value.trim()));
+    byId('fan-series-box').addEventListener('change', (event) => this.#name(event.target.value.trim()));
     for (const box of [byId('fan-model'), byId('fan-series-box')]) {
       for (const kind of ['pointerenter', 'focusin']) box.addEventListener(kind, () => this.#again());
     }
@@ -196,7 +196,10 @@ export class Fan {
     if (this.#series) {
       const hasCome = this.#observed.times.length === 0 && names.includes(this.#series);
       if (hasCome || this.#followed !== this.#wanted) this.#follow();
-    } else this.#note(message.matched === 0 ? 'no series is as long as the model’s window yet: feed ticks to /v1/ticks' : 'name a series');
+    } else {
+      this.#note(message.matched === 0 ? 'no series is as long as the model’s window yet: feed ticks to /v1/ticks'
+        : `${format.whole(message.matched)} series are as long as the model’s window, too many to be listed: name one`);
+    }
   }
 
   get #wanted() {
@@ -213,6 +216,11 @@ export class Fan {
     if (!this.#short || this.#observed.newest) return;
     const left = Math.max(1, this.#short.missing - (this.#observed.times.length - this.#short.at));
     this.#note(`no prediction yet: the series is ${left === 1 ? 'one observation' : `${format.whole(left)} observations`} short of the model’s window`, 'fair');
+  }
+
+  #name(series) {
+    if (series.includes('*')) this.#note('a pattern stands for many series: name one', 'fair');
+    else this.#choose(this.#model, series);
   }
 
   #choose(model, series) {
@@ -438,7 +446,7 @@ export class Fan {
       bands,
       axes: [
         { ...axis, grid, size: 30, splits: (u) => this.#marks(u), values: (_, marks) => marks.map((at) => this.#label(at)) },
-        { ...axis, grid, size: (_, marks) => wide(marks), values: (u, marks, axis, room, step) => marks.map((at) => format.value(at, finest(step))) },
+        { ...axis, grid, size: (_, marks) => wide(marks), values: (u, marks, axis, room, step) => format.scale(marks, step) },
       ],
       cursor: { points: { show: false }, drag: { x: false, y: false } },
       hooks: {
@@ -605,9 +613,6 @@ const address = (series) => `v1/series/${encodeURIComponent(series)}`;
 
 // Coverage that is far from its level says that the intervals are wrong.
 const fits = (level, held) => (held === null ? null : Math.abs(held - level) <= 12 ? 'good' : 'fair');
-
-// Marks 2.5 apart need a place more than those 2 apart.
-const finest = (step) => (Number((step / 10 ** Math.floor(Math.log10(step))).toPrecision(6)) % 1 === 0 ? step : step / 10);
 
 // As wide as the longest of its marks.
 const wide = (marks) => Math.max(56, 14 + 7 * Math.max(0, ...(marks ?? []).map((one) => one.length)));

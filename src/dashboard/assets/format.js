@@ -28,6 +28,20 @@ export const value = (one, step = 0.001) => {
   return minus(one.toLocaleString('en-GB', { minimumFractionDigits: fixed, maximumFractionDigits: fixed }));
 };
 
+// Marks 2.5 apart need a place more than those 2 apart.
+const finest = (step) => (Number((step / 10 ** Math.floor(Math.log10(step))).toPrecision(6)) % 1 === 0 ? step : step / 10);
+
+export const PLAIN = [[1, '']];
+/** Of times in milliseconds. */
+export const TIMES = [[1e-3, ' µs'], [1, ' ms'], [1000, ' s']];
+
+/** Marks of a scale that are `step` apart, in one unit and to as many places as tell them apart. */
+export const scale = (marks, step, units = PLAIN) => {
+  const largest = Math.max(...marks);
+  const [size, unit] = units.findLast(([least]) => largest >= least) ?? units[0];
+  return marks.map((one) => `${value(one / size, finest(step / size))}${unit}`);
+};
+
 /** A number by itself, of which nothing else is known. */
 export const plain = (one, digits = 6) => (isKnown(one) ? minus(String(Number(one.toPrecision(digits)))) : NONE);
 

@@ -50,7 +50,7 @@ const group = (members, here) => {
 };
 
 const mood = (one) => {
-  if (one.connected === false || ['unready', 'down', 'gone'].includes(one.state)) return 'bad';
+  if (one.connected === false || ['not-ready', 'down', 'gone'].includes(one.state)) return 'bad';
   return one.state === 'draining' || (one.cut_from ?? []).length > 0 ? 'fair' : 'good';
 };
 

@@ -6,6 +6,7 @@ import { ask, Refusal } from './net.js';
 
 const READ_EVERY_MS = 5000;
 const READ_MAX = 50;
+const FIND_FROM = 20;
 const LIFE = { ready: 'good', loading: 'fair', warming: 'fair', unloading: 'fair', remote: 'none', unavailable: 'none' };
 
 // Of the node of this page, which alone is asked and ordered; null: it is known that there is none.
@@ -18,6 +19,7 @@ let turn = 0;
 let told = () => {};
 let open = null;
 let orders = null;
+let latest = null;
 
 /** Begins to read releases; `refused` is told of answers that want another key. */
 export const start = (refused) => {
@@ -41,6 +43,9 @@ export const start = (refused) => {
     const order = event.target.closest('button')?.dataset;
     if (order?.order) confirm(order);
   });
+  byId('models-find').addEventListener('input', () => {
+    if (latest) table(latest);
+  });
   setInterval(() => {
     if (!document.hidden && byId('link').dataset.state === 'live') refresh();
   }, READ_EVERY_MS);
@@ -57,6 +62,16 @@ export const observe = ({ models, node }, ours) => {
   const isNew = [...next].some(([name, list]) => list.length > 1 && !(versions.get(name)?.length > 1));
   versions = next;
   if (isNew || isAnother) refresh();
+  latest = { models, node };
+  table(latest);
+};
+
+const table = ({ models, node }) => {
+  byId('models-pick').hidden = models.length <= FIND_FROM;
+  const sought = byId('models-pick').hidden ? '' : byId('models-find').value.trim().toLowerCase();
+  const found = models.filter(({ name }) => name.toLowerCase().includes(sought));
+  // What does not serve stands where it is seen, however many there are.
+  found.sort((a, b) => (a.state === 'ready') - (b.state === 'ready'));
   const ready = models.filter((one) => one.state === 'ready').length;
   const elsewhere = isHome ? '' : `; shares and orders are on the dashboard of ${node.name} itself`;
   say(byId('models-note'), `${ready} of ${models.length} ready; a row is one forecast, asked for or on a tick, and an answer has one or more${elsewhere}`);
@@ -65,7 +80,7 @@ export const observe = ({ models, node }, ours) => {
     ['p50', 'right'], ['p95', 'right'], ['p99', 'right'], ['Queue p99', 'right wide-only'], ['Compute p99', 'right wide-only'],
     ['Batch', 'right wide-only'], ['Versions'],
   ];
-  const rows = models.map((one) => {
+  const rows = found.map((one) => {
     const button = make('button', { type: 'button', 'data-model': one.name, class: 'small', 'aria-label': `Manage ${one.name}` }, 'Manage');
     return [
       named(one.name, make('small', {}, ` ${one.family ?? ''}`)),
@@ -84,7 +99,7 @@ export const observe = ({ models, node }, ours) => {
       isHome ? button : named(make('small', {}, `on ${node.name}`)),
     ];
   });
-  fill(byId('models'), 'Models that are served', columns, rows, 'no model is loaded');
+  fill(byId('models'), 'Models that are served', columns, rows, models.length > 0 ? 'no model is called that' : 'no model is loaded');
 };
 
 // Of the requests that name no version.
@@ -165,8 +180,8 @@ const paint = (from) => {
       format.millis(seen?.requests > 0 ? seen.p95_ms : null),
     ];
   });
-  const table = make('table', { id: 'release-table' });
-  fill(table, 'Versions and their traffic', [['Version'], ['Role'], ['Share', 'right'], ['Order'], ['Requests', 'right'], ['Failed', 'right'], ['p95', 'right']], rows, 'no version is loaded');
+  const versioned = make('table', { id: 'release-table' });
+  fill(versioned, 'Versions and their traffic', [['Version'], ['Role'], ['Share', 'right'], ['Order'], ['Requests', 'right'], ['Failed', 'right'], ['p95', 'right']], rows, 'no version is loaded');
   const canary = release?.canary;
   const others = list.filter((version) => version !== stable);
   const buttons = make('div', { class: 'row' },
@@ -180,7 +195,7 @@ const paint = (from) => {
     make('p', {}, release ? `Plan: ${release.plan}; version ${release.stable} is stable.` : `No release: the highest version, ${stable}, answers whoever names none.`),
     canary ? make('p', {}, `Canary ${canary.version} at ${canary.percent} % since ${format.lasting(canary.step_age_s)}${canary.waiting ? `; waits: ${canary.waiting}` : ''}.`) : '',
     release?.shadow ? make('p', {}, `Shadow ${release.shadow.version}: ${format.whole(release.shadow.compared)} compared, ${format.whole(release.shadow.differing)} differ.`) : '',
-    make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'release-title' }, table), buttons,
+    make('div', { class: 'scroll', tabindex: '0', role: 'group', 'aria-labelledby': 'release-title' }, versioned), buttons,
     log.length > 0 ? make('h3', {}, 'What was done') : '', log.length > 0 ? make('ul', { class: 'log' }, ...log) : '',
   ], from);
 };
