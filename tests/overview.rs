@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::{Fleet, Load, Post, TestNode, WebSocket, eventually, took};
 
@@ -41,9 +41,14 @@ fn a_node_shows_what_it_is_and_what_it_does() {
     assert!(names(&seen).is_superset(&MEMBERS.into()), "{seen}");
     assert_eq!(seen["scaler"], Value::Null);
     assert_eq!(seen["cluster"]["members"], node.get("/v1/cluster").json()["members"]);
+    // One that is alone says of itself what members say.
+    let alone = &seen["cluster"]["members"][0];
+    assert_eq!(alone["version"], seen["node"]["version"]);
+    assert_eq!(alone["models"][MODEL]["versions"], json!(["1"]));
     assert_eq!(seen["breakers"], node.get("/v1/breakers").json()["breakers"]);
     assert_eq!(seen["alerts"], node.get("/v1/alerts").json()["alerts"]);
     assert_eq!(seen["history"]["step_seconds"], 5);
+    assert!(seen["history"]["predictions_rate"].is_array());
     let actors = seen["actors"].as_array().expect("actors");
     let mut known = BTreeSet::new();
     for actor in actors {

@@ -1,14 +1,17 @@
 //! Levels of health, each with its reasons, and the whole node in one JSON.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Data};
-use peregrine_actors::{DeviceMeter, DeviceState, DeviceStatus, Health, Percentiles, ResidentStatus, Vitals};
+use peregrine_actors::{
+    DeviceMeter, DeviceState, DeviceStatus, Health, ModelState, Percentiles, ResidentStatus, Vitals,
+};
 use peregrine_runtime::{ActorKind, ActorState, ActorStatus};
 use peregrine_shaders::{Backend, DeviceMemory, KernelFacts};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::app::unix_millis;
 use super::cluster::{losses, lost, members};
@@ -144,11 +147,23 @@ async fn cluster(shared: Data<Shared>) -> HttpResponse {
 
 /// The only member of a cluster that is none.
 pub(super) fn standing_alone(shared: &Shared) -> Value {
+    let mut models = BTreeMap::<String, Vec<String>>::new();
+    for model in shared.system.models().iter().filter(|model| model.state == ModelState::Ready) {
+        models.entry(model.spec.name.clone()).or_default().push(model.version.to_string());
+    }
+    let models: Map<String, Value> =
+        models.into_iter().map(|(name, versions)| (name, json!({ "versions": versions }))).collect();
     json!({
         "node": shared.config().node.name.as_str(),
         "region": shared.config().node.region.as_str(),
         "here": true,
-        "state": if shared.system.health().ready { "ready" } else { "not-ready" },
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": match (shared.told.is_draining(), shared.system.health().ready) {
+            (true, _) => "draining",
+            (_, true) => "ready",
+            (_, false) => "not-ready",
+        },
+        "models": models,
     })
 }
 
