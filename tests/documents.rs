@@ -19,7 +19,7 @@ mod guide_to_actors;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use run::NotRun;
 use stage::root;
@@ -175,6 +175,23 @@ fn every_verb_is_told_of() {
         }
     }
     assert!(seen > 15, "{seen} verbs");
+}
+
+#[test]
+fn the_help_ends_as_every_answer_does() {
+    let help = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peregrine"));
+        command.arg("--help").stdout(out).output().expect("the binary starts")
+    };
+    // As `| head -1` leaves it.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let seen_enough = help(writer.into());
+    assert_eq!((seen_enough.status.code(), &*seen_enough.stderr), (Some(0), &b""[..]));
+    let full = fs::File::options().write(true).open("/dev/full").expect("a full disk");
+    let unsaid = help(full.into());
+    let why = String::from_utf8_lossy(&unsaid.stderr).into_owned();
+    assert!(unsaid.status.code() == Some(1) && why.contains("cannot write the answer"), "{why}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,6 +80,14 @@ pub(super) enum ForecastCsvError {
 }
 
 pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
+    if let Some(output) = &args.output
+        && is_one_file(&args.input, output)
+    {
+        return Err(CliError::Usage(format!(
+            "--output {} is the input: name another file",
+            output.display()
+        )));
+    }
     let forecaster = loaded(&args)?;
     let ModelSpec { family, series, .. } = **forecaster.spec();
     if family.is_multivariate() {
@@ -99,6 +108,15 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
             .map_err(|source| ForecastCsvError::File { file: file.clone(), source })?,
     }
     Ok(())
+}
+
+/// By whatever names.
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| {
+        let found = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some((found.dev(), found.ino()))
+    };
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// The model as it is to compute.
@@ -252,6 +270,24 @@ mod tests {
         line.extend(options.iter().map(|option| std::ffi::OsStr::new(*option)));
         let code = crate::cli::run(line);
         fs::read_to_string(&output).map_err(|_| code)
+    }
+
+    #[test]
+    fn the_input_is_never_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, link) = (dir.path().join("in.csv"), dir.path().join("link.csv"));
+        let text = format!("unique_id,ds,y\n{}", history("A", 0.5));
+        fs::write(&input, &text).unwrap();
+        std::os::unix::fs::symlink("in.csv", &link).unwrap();
+        for output in [&input, &link] {
+            let mut line: Vec<&std::ffi::OsStr> =
+                ["peregrine", "forecast", "--model", "models/tcn-vol-point", "--input"]
+                    .map(AsRef::as_ref)
+                    .into();
+            line.extend([input.as_os_str(), AsRef::as_ref("--output"), output.as_os_str()]);
+            assert_eq!(crate::cli::run(line), ExitCode::from(2));
+            assert_eq!(fs::read_to_string(&input).unwrap(), text);
+        }
     }
 
     #[test]

@@ -86,14 +86,17 @@ where
         Ok(line) => line,
         Err(error) => {
             let printed = error.print();
-            return if error.use_stderr() || printed.is_err() {
-                ExitCode::from(2)
-            } else {
-                ExitCode::SUCCESS
-            };
+            if error.use_stderr() {
+                return ExitCode::from(2);
+            }
+            return ended(printed.map_err(CliError::Output));
         }
     };
-    match dispatch(line.verb.unwrap_or_else(|| Verb::Serve(serve::ServeArgs::default()))) {
+    ended(dispatch(line.verb.unwrap_or_else(|| Verb::Serve(serve::ServeArgs::default()))))
+}
+
+fn ended(outcome: Result<(), CliError>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads our answer has seen enough of it, e.g. `| head`.
         Err(CliError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
