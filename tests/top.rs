@@ -133,14 +133,8 @@ struct Tty {
 
 impl Tty {
     fn of(args: &[&str], (rows, columns): (u16, u16)) -> Self {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        let (mut master, mut slave) = (0, 0);
-        // SAFETY: both places are written to; a name and settings are not asked for.
-        let opened =
-            unsafe { libc::openpty(&mut master, &mut slave, std::ptr::null_mut(), std::ptr::null(), &size) };
-        assert_eq!(opened, 0, "a terminal: {}", std::io::Error::last_os_error());
-        // SAFETY: both were just opened and belong to nobody else.
-        let (master, slave) = unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) };
+        let (master, slave) = terminal();
+        resized(&master, (rows, columns));
         let before = settings(&slave);
         let end = || Stdio::from(slave.try_clone().expect("one more"));
         let mut command = top(args);
@@ -172,10 +166,8 @@ impl Tty {
         self.master.write_all(keys.as_bytes()).expect("it is there");
     }
 
-    fn resize(&self, (rows, columns): (u16, u16)) {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the size is read, and lives until then.
-        assert_eq!(unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
+    fn resize(&self, size: (u16, u16)) {
+        resized(&self.master, size);
     }
 
     /// Waits until these words came since the last ones did. What is drawn moves about, words are in one piece.
@@ -197,19 +189,49 @@ impl Tty {
 
     #[track_caller]
     fn ended(mut self) -> ExitStatus {
-        let until = Instant::now() + PATIENCE;
-        let status = loop {
-            match self.child.try_wait().expect("it can be waited for") {
-                Some(status) => break status,
-                None => assert!(Instant::now() < until, "it does not end"),
-            }
-            thread::sleep(Duration::from_millis(10));
-        };
+        let status = ended(&mut self.child);
         self.awaits("\x1b[?1049l");
         let after = settings(&self.slave);
         assert_eq!(after.c_lflag, self.before.c_lflag, "echo and lines are back");
         assert_eq!((after.c_iflag, after.c_oflag), (self.before.c_iflag, self.before.c_oflag));
         status
+    }
+}
+
+/// Both ends of a terminal that no other program inherits: it would keep this one from going away.
+fn terminal() -> (File, OwnedFd) {
+    let how = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: what is opened belongs to nobody else, and every call is asked whether it did what it was to.
+    unsafe {
+        let master = libc::posix_openpt(how);
+        assert!(master >= 0, "a terminal: {}", std::io::Error::last_os_error());
+        let master = File::from_raw_fd(master);
+        assert_eq!(libc::unlockpt(master.as_raw_fd()), 0);
+        let slave = libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, how);
+        assert!(slave >= 0, "its other end: {}", std::io::Error::last_os_error());
+        (master, OwnedFd::from_raw_fd(slave))
+    }
+}
+
+fn resized(master: &File, (rows, columns): (u16, u16)) {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the size is read, and lives until then.
+    assert_eq!(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
+}
+
+#[track_caller]
+fn ended(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(status) = child.try_wait().expect("it can be waited for") {
+            return status;
+        }
+        if Instant::now() > until {
+            // It is nobody else's any more, and may be busy.
+            child.kill().expect("it is there");
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -250,6 +272,16 @@ fn a_signal_gives_the_terminal_back_too() {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
         assert!(tty.ended().success());
     }
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_it() {
+    let mut tty = Tty::of(&["--demo"], (24, 80));
+    tty.awaits("fra-1");
+    // The thread that hears it lets go with what is drawn next, and nobody holds the terminal then.
+    let Tty { mut child, master, slave, heard, .. } = tty;
+    drop((master, slave, heard));
+    ended(&mut child);
 }
 
 /// Answers every request with an overview of a node with one model, until it is dropped.

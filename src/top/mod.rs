@@ -17,7 +17,7 @@ mod words;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ use crate::client::AskError;
 
 /// The screen is drawn anew at least so often, and signals are seen this late at most.
 const TURN: Duration = Duration::from_millis(100);
+/// Keys that wait for their turn; more wait in the terminal.
+const EVENTS_MAX: usize = 256;
 
 /// The terminal cannot be used; whoever sits before it acts.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +76,9 @@ pub(crate) fn run(feed: Feed, node: Option<String>, clock: &dyn Clock) -> Result
     let told_to_stop = signals()?;
     let running = Running::start(feed, node.clone())?;
     let mut screen = Screen::open()?;
+    let events = events()?;
     let mut state = State::of(node);
-    while !told_to_stop.load(Ordering::SeqCst) {
+    while !told_to_stop.load(Ordering::SeqCst) && !is_gone() {
         loop {
             match running.updates.try_recv() {
                 Ok(update) => state.update(update, clock.now()),
@@ -90,9 +93,16 @@ pub(crate) fn run(feed: Feed, node: Option<String>, clock: &dyn Clock) -> Result
         state.room = room;
         // All that was typed meanwhile is one turn, or a key that is held down would lag behind itself.
         let mut wait = TURN;
-        while event::poll(wait)? {
+        loop {
+            let event = match events.recv_timeout(wait) {
+                Ok(event) => event?,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("its keys are not heard any more").into());
+                }
+            };
             wait = Duration::ZERO;
-            let Event::Key(key) = event::read()? else { continue };
+            let Event::Key(key) = event else { continue };
             let Some(press) = pressed(key) else { continue };
             match state.press(press) {
                 Effect::Nothing => {}
@@ -122,6 +132,23 @@ impl Drop for Screen {
         let _ = self.terminal.show_cursor();
         let _ = ratatui::try_restore();
     }
+}
+
+/// What is typed, and changes of the size. They are read in a thread of their own: from a terminal that goes away
+/// crossterm reads on and on, whatever its timeout, and says nothing to anybody.
+fn events() -> io::Result<Receiver<io::Result<Event>>> {
+    let (to, events) = mpsc::sync_channel(EVENTS_MAX);
+    let read = move || while to.send(event::read()).is_ok() {};
+    thread::Builder::new().name("keys".to_owned()).spawn(read)?;
+    Ok(events)
+}
+
+/// Whether nobody sits before the terminal any more.
+fn is_gone() -> bool {
+    let mut stdin = libc::pollfd { fd: libc::STDIN_FILENO, events: 0, revents: 0 };
+    // SAFETY: one place, which outlives the call; it waits for nothing.
+    let count = unsafe { libc::poll(&mut stdin, 1, 0) };
+    count > 0 && stdin.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
 }
 
 fn pressed(key: KeyEvent) -> Option<Press> {
