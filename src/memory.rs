@@ -1,4 +1,4 @@
-//! What the machine has of memory, and what of it goes back that others than this program's own code took.
+//! What the machine has of memory, and what of it goes back to it.
 
 use std::ffi::CStr;
 use std::ptr::null_mut;

@@ -11,7 +11,7 @@ use super::fractions::{Portable, ShortFraction};
 use super::numbers::{parse_f32, parse_f32_by};
 
 /// What writers of JSON put where they have no number; some write words that JSON does not have.
-pub(crate) const NO_NUMBERS: [&str; 4] = ["null", "NaN", "Infinity", "-Infinity"];
+const NO_NUMBERS: [&str; 4] = ["null", "NaN", "Infinity", "-Infinity"];
 
 /// Nesting that is walked over in members nobody asked for.
 const SKIP_DEPTH_MAX: usize = 32;
@@ -251,10 +251,11 @@ impl<'a> Cursor<'a> {
         self.peek() == Some(b'n') && self.word("null").is_ok()
     }
 
-    /// Which of these words begins at an offset, for who wants to say what stands in the place of a number.
-    pub(crate) fn word_at(&self, at: usize, words: &[&'static str]) -> Option<&'static str> {
-        let rest = self.text.get(at..)?;
-        words.iter().copied().find(|word| rest.starts_with(word.as_bytes()))
+    /// The word that stands in the place of a number, where `error` is that none is there.
+    pub(crate) fn no_number(&self, error: &JsonError) -> Option<&'static str> {
+        let JsonError::Expected { at, wanted: "a number" } = error else { return None };
+        let rest = self.text.get(*at..)?;
+        NO_NUMBERS.into_iter().find(|word| rest.starts_with(word.as_bytes()))
     }
 
     /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns how they

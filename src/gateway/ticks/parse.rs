@@ -7,7 +7,7 @@ use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, Tick, Timestamp};
 
 use super::Millis;
-use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, once};
+use crate::gateway::json::{Cursor, JsonError, once};
 use crate::gateway::members::pass_over;
 
 const MEMBERS: [&str; 6] = ["series", "ts", "value", "hist_exog", "futr_exog", "stat_exog"];
@@ -135,11 +135,10 @@ fn value(cursor: &mut Cursor<'_>, too_large: &mut Option<&'static str>) -> Resul
 
 /// Says what stands in the place of a number, where that is known.
 fn no_number(error: JsonError, cursor: &Cursor<'_>, name: &'static str) -> BadTick {
-    let what = match error {
-        JsonError::Expected { at, wanted: "a number" } => cursor.word_at(at, &NO_NUMBERS),
-        _ => None,
-    };
-    what.map_or_else(|| error.into(), |what| BadTick::NoNumber { name, what })
+    match cursor.no_number(&error) {
+        Some(what) => BadTick::NoNumber { name, what },
+        None => error.into(),
+    }
 }
 
 /// `None`: no `f32` can hold it.

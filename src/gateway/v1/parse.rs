@@ -8,7 +8,7 @@ use std::time::Duration;
 use peregrine_shaders::{ModelSpec, Windows};
 
 use self::Shape::{List, Table};
-use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, Nesting, Scalar, once};
+use crate::gateway::json::{Cursor, JsonError, Nesting, Scalar, once};
 use crate::gateway::members::pass_over;
 use crate::series_store::{SeriesStore, SymbolError};
 
@@ -318,14 +318,12 @@ fn numbers<'a>(
         Err(JsonError::Infinite { index, .. }) => {
             Err(BadForecast::Infinite { series: series.label(place), tensor, index })
         }
-        Err(JsonError::Expected { at, wanted: "a number" }) => {
-            let (series, index) = (series.label(place), flat.len());
-            Err(match cursor.word_at(at, &NO_NUMBERS) {
-                Some(what) => BadForecast::NoNumber { series, tensor, what, index },
-                None => JsonError::Expected { at, wanted: "a number" }.into(),
-            })
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(match cursor.no_number(&error) {
+            Some(what) => {
+                BadForecast::NoNumber { series: series.label(place), tensor, what, index: flat.len() }
+            }
+            None => error.into(),
+        }),
     }
 }
 

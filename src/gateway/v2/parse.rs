@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peregrine_shaders::{ModelSpec, Windows};
 
-use crate::gateway::json::{Cursor, JsonError, NO_NUMBERS, Nesting, Scalar, once};
+use crate::gateway::json::{Cursor, JsonError, Nesting, Scalar, once};
 
 /// The deepest tensors of ours, `hist_exog [B, L, X]` and the `y [B, L, N]` of several series.
 const RANK_MAX: usize = 3;
@@ -325,16 +325,14 @@ fn nested(
             _ => return Err(BadInfer::ShapeBeyondBody(shape.to_vec())),
         }
     }
-    let nesting = cursor.leaves(&mut numbers, RANK_MAX, room).map_err(|error| match error {
-        JsonError::Expected { at, wanted: "a number" } => match cursor.word_at(at, &NO_NUMBERS) {
+    let nesting =
+        cursor.leaves(&mut numbers, RANK_MAX, room).map_err(|error| match cursor.no_number(&error) {
             Some(what) => {
                 let input = name.map_or_else(|| "an input".to_owned(), |name| format!("input `{name}`"));
                 BadInfer::NoNumber { input, what, index: numbers.len() }
             }
             None => error.into(),
-        },
-        _ => error.into(),
-    });
+        });
     let nesting = nesting?;
     Ok(Nested { numbers, nesting })
 }
