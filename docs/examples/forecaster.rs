@@ -17,8 +17,8 @@ const TOLERANCE: f64 = 1e-5;
 /// What training would give: small, and different everywhere.
 fn layer(out_width: usize, in_width: usize, seed: f64) -> Arc<Weights> {
     let small = |at: usize| ((at as f64 * 0.618_034 + seed).fract() as f32 - 0.5) / in_width as f32;
-    let matrix = (0..out_width * in_width).map(small).collect();
-    Arc::new(Weights { out_width, in_width, matrix, bias: (0..out_width).map(small).collect() })
+    let matrix: Vec<f32> = (0..out_width * in_width).map(small).collect();
+    Arc::new(Weights::new(out_width, in_width, &matrix, (0..out_width).map(small).collect()))
 }
 
 /// `forecast = last value + W2 · gelu(W1 · y + b1) + b2`, for a window that is scaled already.
@@ -46,7 +46,8 @@ fn record(first: &Arc<Weights>, second: &Arc<Weights>) -> Plan {
 /// The same in f64 and plain loops: what both executors must come to.
 fn oracle(first: &Weights, second: &Weights, y: &[f32]) -> Vec<f64> {
     let dense = |weights: &Weights, x: &[f64]| -> Vec<f64> {
-        let rows = weights.matrix.chunks_exact(weights.in_width).zip(&weights.bias);
+        let matrix = weights.matrix();
+        let rows = matrix.chunks_exact(weights.in_width).zip(&weights.bias);
         rows.map(|(row, &bias)| {
             row.iter().zip(x).fold(f64::from(bias), |sum, (&w, x)| sum + f64::from(w) * x)
         })

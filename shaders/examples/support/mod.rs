@@ -30,7 +30,7 @@ impl Noise {
     /// Of a layer that keeps its inputs' size.
     pub fn weights(&mut self, k: usize, n: usize) -> Arc<Weights> {
         let matrix = self.uniform(k * n, (3.0 / k as f32).sqrt());
-        Arc::new(Weights { out_width: n, in_width: k, matrix, bias: self.uniform(n, 0.1) })
+        Arc::new(Weights::new(n, k, &matrix, self.uniform(n, 0.1)))
     }
 }
 
@@ -111,7 +111,8 @@ pub fn reference(plan: &Plan, input: &[f32]) -> Vec<f64> {
             Command::Linear(linear) => {
                 let (x, before) = (read(linear.src), read(linear.dst));
                 let weights = &linear.weights;
-                let rows = weights.matrix.chunks_exact(weights.in_width).zip(&weights.bias).zip(before);
+                let matrix = weights.matrix();
+                let rows = matrix.chunks_exact(weights.in_width).zip(&weights.bias).zip(before);
                 let sum = |((row, bias), before): ((&[f32], &f32), f64)| {
                     let sum: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum();
                     let init = if linear.init == Init::Accumulate { before } else { 0.0 };

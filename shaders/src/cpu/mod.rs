@@ -22,6 +22,7 @@ mod weight;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+pub(crate) use pack::Panels;
 use parking_lot::Mutex;
 use prepared::{Prepared, Workspace};
 pub use simd::Simd;

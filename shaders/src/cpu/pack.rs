@@ -1,5 +1,8 @@
 //! Weights as the kernels read them: panels of a few output columns, input-major inside, padded with zeros.
 
+use std::marker::PhantomData;
+use std::sync::Arc;
+
 use bytemuck::{Pod, Zeroable};
 use half::f16;
 
@@ -41,7 +44,52 @@ impl Aligned {
     }
 }
 
-/// One layer, packed: `panels[p][i][c] = W[p · panel_width + c, i]`.
+/// A matrix in panels of `width` outputs: `cells[p][i][c] = W[p · width + c, i]`.
+#[derive(Debug)]
+pub(crate) struct Panels<W> {
+    pub(crate) width: usize,
+    cells: Aligned,
+    of: PhantomData<W>,
+}
+
+impl<W: Pod> Panels<W> {
+    /// Of a row-major matrix, each number of which `narrow` makes what is kept of it.
+    pub(crate) fn new<T: Copy>(width: usize, in_width: usize, matrix: &[T], narrow: impl Fn(T) -> W) -> Self {
+        /// Inputs whose cells of one panel stay in the nearest cache while its outputs pass.
+        const TOGETHER: usize = 16;
+        let out_width = matrix.len() / in_width;
+        let mut cells = Aligned::zeros::<W>(out_width.div_ceil(width) * in_width * width);
+        let panels = cells.cells_mut().chunks_exact_mut(in_width * width);
+        for (panel, outputs) in panels.zip(matrix.chunks(in_width * width)) {
+            for (block, cells) in panel.chunks_mut(TOGETHER * width).enumerate() {
+                for (c, row) in outputs.chunks_exact(in_width).enumerate() {
+                    let row = row[block * TOGETHER..].iter();
+                    for (cell, weight) in cells[c..].iter_mut().step_by(width).zip(row) {
+                        *cell = narrow(*weight);
+                    }
+                }
+            }
+        }
+        Self { width, cells, of: PhantomData }
+    }
+
+    /// The matrix, row-major.
+    pub(crate) fn rows(&self, out_width: usize, in_width: usize) -> Vec<W> {
+        let cells = self.cells.cells::<W>();
+        let mut matrix = Vec::with_capacity(out_width * in_width);
+        for output in 0..out_width {
+            let first = output / self.width * in_width * self.width + output % self.width;
+            matrix.extend(cells[first..].iter().step_by(self.width).take(in_width));
+        }
+        matrix
+    }
+
+    fn bytes(&self) -> usize {
+        self.cells.bytes()
+    }
+}
+
+/// One layer, packed.
 #[derive(Debug)]
 pub(crate) struct Packed {
     pub(crate) out_width: usize,
@@ -52,41 +100,63 @@ pub(crate) struct Packed {
     pub(crate) finite: bool,
     /// What the panels are made of.
     pub(crate) precision: Precision,
-    panels: Aligned,
+    panels: Kept,
     bias: Aligned,
     /// Of each column, if its weights are whole numbers.
     scales: Aligned,
 }
 
+/// Whose panels they are.
+#[derive(Debug)]
+enum Kept {
+    /// The plan's own are as this layer wants them.
+    Plan(Arc<Weights>),
+    Here(Aligned),
+}
+
 impl Packed {
     /// # Panics
-    /// When the lengths in `weights` contradict its widths, or a weight is larger than `precision` allows.
-    pub(crate) fn new(weights: &Weights, panel_width: usize, precision: Precision) -> Self {
+    /// When a weight is larger than `precision` allows.
+    pub(crate) fn new(weights: &Arc<Weights>, panel_width: usize, precision: Precision) -> Self {
         let (n, k) = (weights.out_width, weights.in_width);
-        assert!(n > 0 && k > 0, "a layer has inputs and outputs");
-        assert_eq!(weights.matrix.len(), n.checked_mul(k).expect("a matrix fits memory"), "matrix");
-        assert_eq!(weights.bias.len(), n, "bias");
         let panel_count = n.div_ceil(panel_width);
-        let finite = weights.matrix.iter().all(|weight| weight.is_finite());
+        let cells = weights.panels().cells.cells::<f32>();
+        // Kernels rely on it, and widths can be written to.
+        let plan_width = weights.panels().width;
+        let len = n.div_ceil(plan_width).checked_mul(plan_width).and_then(|columns| columns.checked_mul(k));
+        assert!(len.is_some_and(|len| n > 0 && len > 0 && len <= cells.len()), "matrix");
+        assert_eq!(weights.bias.len(), n, "bias");
+        let finite = cells.iter().all(|weight| weight.is_finite());
         let mut scales = Aligned::default();
         let panels = match precision {
-            Precision::F32 => panels(weights, panel_width, |from, to: &mut [f32]| to.copy_from_slice(from)),
+            Precision::F32 if plan_width == panel_width => Kept::Plan(Arc::clone(weights)),
+            Precision::F32 => {
+                Kept::Here(Panels::new(panel_width, k, &weights.matrix(), |weight: f32| weight).cells)
+            }
             Precision::F16 => {
-                let largest = weights.matrix.iter().fold(0.0, |max: f32, weight| max.max(weight.abs()));
+                let matrix = weights.matrix();
+                let largest = matrix.iter().fold(0.0, |max: f32, weight| max.max(weight.abs()));
                 assert!(finite && largest <= f16::MAX.to_f32(), "halves can be as large as the weights");
-                panels(weights, panel_width, halves::round)
+                let mut rounded = vec![f16::ZERO; matrix.len()];
+                halves::round(&matrix, &mut rounded);
+                Kept::Here(Panels::new(panel_width, k, &rounded, |half| half).cells)
             }
             Precision::Int8 => {
                 assert!(finite, "whole numbers are finite");
-                let rows = weights.matrix.chunks_exact(k);
+                let matrix = weights.matrix();
+                let rows = matrix.chunks_exact(k);
                 scales = Aligned::zeros::<f32>(panel_count * panel_width);
-                scales.cells_mut().iter_mut().zip(rows).for_each(|(of_row, row)| *of_row = scale(row));
-                panels(weights, panel_width, |from, to: &mut [i8]| {
-                    let scale = scale(from);
-                    for (kept, weight) in to.iter_mut().zip(from) {
-                        *kept = whole(*weight, scale);
-                    }
-                })
+                scales
+                    .cells_mut()
+                    .iter_mut()
+                    .zip(rows.clone())
+                    .for_each(|(of_row, row)| *of_row = scale(row));
+                let numbers = rows.flat_map(|row| {
+                    let scale = scale(row);
+                    row.iter().map(move |weight| whole(*weight, scale))
+                });
+                let numbers: Vec<i8> = numbers.collect();
+                Kept::Here(Panels::new(panel_width, k, &numbers, |number| number).cells)
             }
         };
         let mut bias = Aligned::zeros::<f32>(panel_count * panel_width);
@@ -97,7 +167,10 @@ impl Packed {
     /// `panel_count · in_width · panel_width` weights, of the type that [`precision`](Self::precision) tells.
     pub(crate) fn panels<W: Weight>(&self) -> &[W] {
         debug_assert_eq!(W::PRECISION, self.precision);
-        self.panels.cells()
+        match &self.panels {
+            Kept::Plan(weights) => weights.panels().cells.cells(),
+            Kept::Here(cells) => cells.cells(),
+        }
     }
 
     /// `panel_count · panel_width` floats.
@@ -110,27 +183,12 @@ impl Packed {
         self.scales.cells()
     }
 
+    /// What it works with, the plan's own panels included.
     pub(crate) fn bytes(&self) -> usize {
-        self.panels.bytes() + self.bias.bytes() + self.scales.bytes()
+        let panels = match &self.panels {
+            Kept::Plan(weights) => weights.panels().bytes(),
+            Kept::Here(cells) => cells.bytes(),
+        };
+        panels + self.bias.bytes() + self.scales.bytes()
     }
-}
-
-/// `narrow` makes a row of the matrix what is kept of it.
-fn panels<W: Weight>(
-    weights: &Weights,
-    panel_width: usize,
-    mut narrow: impl FnMut(&[f32], &mut [W]),
-) -> Aligned {
-    let k = weights.in_width;
-    let mut panels = Aligned::zeros::<W>(weights.out_width.div_ceil(panel_width) * k * panel_width);
-    let cells = panels.cells_mut();
-    let mut kept = vec![W::zeroed(); k];
-    for (o, row) in weights.matrix.chunks_exact(k).enumerate() {
-        narrow(row, &mut kept);
-        let first = o / panel_width * k * panel_width + o % panel_width;
-        for (i, &weight) in kept.iter().enumerate() {
-            cells[first + i * panel_width] = weight;
-        }
-    }
-    panels
 }

@@ -119,12 +119,10 @@ impl Dense {
     /// # Errors
     /// When a product of layers lies beyond f32.
     pub(super) fn weights(&self, name: &str) -> Result<Arc<Weights>, LoadError> {
-        Ok(Arc::new(Weights {
-            out_width: self.out_width,
-            in_width: self.in_width,
-            matrix: rounded(name, &self.matrix)?,
-            bias: rounded(name, &self.bias)?,
-        }))
+        let bias = rounded(name, &self.bias)?;
+        check(name, &self.matrix)?;
+        let narrow = |weight| weight as f32;
+        Ok(Arc::new(Weights::narrowed(self.out_width, self.in_width, &self.matrix, bias, narrow)))
     }
 }
 
@@ -256,9 +254,14 @@ fn add_scaled(row: &mut [f64], weight: f64, other: &[f64]) {
 }
 
 pub(super) fn rounded(name: &str, values: &[f64]) -> Result<Vec<f32>, LoadError> {
-    let numbers: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-    match numbers.iter().position(|number| !number.is_finite()) {
+    check(name, values)?;
+    Ok(values.iter().map(|&value| value as f32).collect())
+}
+
+/// That all are f32, rounded.
+fn check(name: &str, values: &[f64]) -> Result<(), LoadError> {
+    match values.iter().position(|&value| !(value as f32).is_finite()) {
         Some(index) => Err(LoadError::NotFinite { name: name.to_owned(), index }),
-        None => Ok(numbers),
+        None => Ok(()),
     }
 }

@@ -73,10 +73,10 @@ impl Units {
     pub(super) fn pack_matrix(self, packed: &mut [f32], weights: &Weights, at: usize, part: Part) {
         let width = weights.in_width;
         let len = slice_len(width, self.slices);
+        let matrix = weights.matrix();
         for (sum, unit, gate) in self.sums(part) {
             let (workgroup, place) = (unit / self.here, unit % self.here);
-            for (k, value) in weights.matrix[(gate * self.count + unit) * width..][..width].iter().enumerate()
-            {
+            for (k, value) in matrix[(gate * self.count + unit) * width..][..width].iter().enumerate() {
                 let invocation = (place * SUMS + sum) * self.slices + k / len;
                 let vec4 = workgroup * (len / 4) + k % len / 4;
                 packed[(at + vec4 * INVOCATIONS + invocation) * 4 + k % 4] = *value;

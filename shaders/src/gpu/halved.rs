@@ -82,12 +82,8 @@ mod tests {
     const NONE: Halved = Halved { src: false, dst: false };
 
     fn layer(src: View, dst: View) -> Linear {
-        let weights = Weights {
-            out_width: dst.width,
-            in_width: src.width,
-            matrix: vec![0.0; src.width * dst.width],
-            bias: vec![0.0; dst.width],
-        };
+        let matrix = vec![0.0; src.width * dst.width];
+        let weights = Weights::new(dst.width, src.width, &matrix, vec![0.0; dst.width]);
         Linear::plain(src, dst, Arc::new(weights), Activation::Relu)
     }
 

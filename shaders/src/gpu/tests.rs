@@ -360,8 +360,7 @@ fn chunks_cover_a_batch_once() {
 
 #[test]
 fn weights_are_transposed_padded_and_followed_by_their_bias() {
-    let weights =
-        Weights { out_width: 2, in_width: 3, matrix: vec![1., 2., 3., 4., 5., 6.], bias: vec![7., 8.] };
+    let weights = Weights::new(2, 3, &[1., 2., 3., 4., 5., 6.], vec![7., 8.]);
     let weights = Arc::new(weights);
     let plan = twice(&weights);
     let map = WeightMap::new(&plan, 64);
@@ -377,8 +376,7 @@ fn weights_are_transposed_padded_and_followed_by_their_bias() {
 
 #[test]
 fn halves_lie_two_in_a_word_and_the_bias_behind_them_whole() {
-    let weights =
-        Weights { out_width: 2, in_width: 3, matrix: vec![1., 2., 3., 4., 5., 6.], bias: vec![0.1, 8.] };
+    let weights = Weights::new(2, 3, &[1., 2., 3., 4., 5., 6.], vec![0.1, 8.]);
     let plan = twice(&Arc::new(weights)).halved().expect("small weights");
     let packed = pack(&plan.commands[0], Precision::F16);
     let map = WeightMap::new(&plan, 64);

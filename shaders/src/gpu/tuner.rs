@@ -134,8 +134,7 @@ mod tests {
 
     fn layer(count: usize) -> Linear {
         let mut plan = PlanBuilder::new("a layer");
-        let weights =
-            Weights { out_width: 64, in_width: 32, matrix: vec![0.0; 64 * 32], bias: vec![0.0; 64] };
+        let weights = Weights::new(64, 32, &[0.0; 64 * 32], vec![0.0; 64]);
         let (src, dst) = (plan.input(32 * count), plan.buffer(64 * count));
         let repeat = Repeat { count, src_step: 32, dst_step: 64 };
         Linear { repeat, ..Linear::plain(src, dst, Arc::new(weights), Activation::Relu) }

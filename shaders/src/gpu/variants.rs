@@ -376,7 +376,7 @@ mod tests {
         let mut plan = PlanBuilder::new("one layer");
         let (src, dst) = (plan.input(widths[0]), plan.buffer(widths[1]));
         let last = repeat.count - 1;
-        let weights = Weights { out_width: 12, in_width: 8, matrix: vec![0.0; 8 * 12], bias: vec![0.0; 12] };
+        let weights = Weights::new(12, 8, &[0.0; 8 * 12], vec![0.0; 12]);
         let src = src.slice(offsets[0], last * repeat.src_step + 8);
         let dst = dst.slice(offsets[1], last * repeat.dst_step + 12);
         plan.linear(Linear { repeat, ..Linear::plain(src, dst, Arc::new(weights), activation) });

@@ -58,11 +58,11 @@ impl WeightMap {
 type Key = (Discriminant<Command>, [*const f32; 2]);
 
 fn key(command: &Command) -> Option<Key> {
-    let matrix = |weights: &Weights| weights.matrix.as_ptr();
+    let of = |weights: &Weights| weights.bias.as_ptr();
     let shared = match command {
-        Command::Linear(linear) => [matrix(&linear.weights), std::ptr::null()],
+        Command::Linear(linear) => [of(&linear.weights), std::ptr::null()],
         Command::Recurrent(layer) => {
-            [matrix(&layer.recurrent), layer.projection.as_deref().map_or(std::ptr::null(), matrix)]
+            [of(&layer.recurrent), layer.projection.as_deref().map_or(std::ptr::null(), of)]
         }
         Command::Affine(affine) => [affine.scale.as_ptr(), affine.shift.as_ptr()],
         Command::LayerNorm(norm) => [norm.scale.as_ptr(), norm.shift.as_ptr()],
@@ -97,7 +97,7 @@ fn len(command: &Command, precision: Precision) -> usize {
         }
         Command::Recurrent(layer) => {
             let units = layer.units();
-            let plain = |weights: &Weights| words(weights.matrix.len(), precision) + weights.out_width;
+            let plain = |weights: &Weights| words(weights.matrix_len(), precision) + weights.out_width;
             words(layer.out_width() * units * GATES, precision)
                 + units * GATES
                 + layer.projection.as_deref().map_or(0, plain)
@@ -140,7 +140,8 @@ fn transpose(
     precision: Precision,
     packed: &mut Vec<u32>,
 ) {
-    let Weights { out_width, in_width, matrix, bias } = weights;
+    let Weights { out_width, in_width, bias, .. } = weights;
+    let matrix = weights.matrix();
     let turned = |at: usize| {
         let (k, out) = (at / stride, at % stride);
         if k < *in_width && out < *out_width { matrix[out * in_width + k] } else { 0.0 }
@@ -152,7 +153,8 @@ fn transpose(
 
 fn gates(layer: &Recurrent, precision: Precision, packed: &mut Vec<u32>) {
     let (units, count) = (layer.units(), layer.cell.gates());
-    let Weights { in_width, matrix, bias, .. } = &*layer.recurrent;
+    let Weights { in_width, bias, .. } = &*layer.recurrent;
+    let matrix = layer.recurrent.matrix();
     // Gate and unit of a number, and whether there is such a gate.
     let place = |at: usize| (at % GATES, at / GATES % units, at % GATES < count);
     let cell = |at: usize| match place(at) {

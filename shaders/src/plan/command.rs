@@ -312,9 +312,9 @@ impl Command {
     /// Multiply-adds of one row.
     pub(super) fn row_macs(&self) -> usize {
         match self {
-            Self::Linear(linear) => linear.repeat.count * linear.weights.matrix.len(),
+            Self::Linear(linear) => linear.repeat.count * linear.weights.matrix_len(),
             Self::Recurrent(layer) => {
-                layer.steps * self.weights().map(|weights| weights.matrix.len()).sum::<usize>()
+                layer.steps * self.weights().map(|weights| weights.matrix_len()).sum::<usize>()
             }
             Self::Attention(attention) => 2 * attention.steps * attention.dst.width,
             Self::Pool(_) | Self::Move(_) | Self::Affine(_) | Self::LayerNorm(_) => 0,
@@ -356,17 +356,8 @@ impl Linear {
         assert_eq!(self.src.width, last * repeat.src_step + weights.in_width, "linear input");
         assert_eq!(self.dst.width, last * repeat.dst_step + weights.out_width, "linear output");
         assert!(repeat.count == 1 || repeat.dst_step >= weights.out_width, "linear places overlap");
-        weights.assert_shapes();
         let mask_fits = self.mask.is_none_or(|mask| mask.width == weights.out_width && repeat.count == 1);
         assert!(mask_fits, "linear mask");
-    }
-}
-
-impl Weights {
-    fn assert_shapes(&self) {
-        assert!(self.in_width > 0 && self.out_width > 0, "a layer has inputs and outputs");
-        assert_eq!(self.matrix.len(), self.in_width * self.out_width, "matrix");
-        assert_eq!(self.bias.len(), self.out_width, "bias");
     }
 }
 
@@ -438,7 +429,6 @@ impl Attention {
 impl Recurrent {
     fn assert_shapes(&self) {
         let (units, out, gates) = (self.units(), self.out_width(), self.recurrent.out_width);
-        self.recurrent.assert_shapes();
         assert!(self.steps > 0 && gates == units * self.cell.gates(), "recurrent gates");
         assert_eq!(self.gates.width, self.steps * gates, "recurrent input");
         assert_eq!(self.dst.width, self.steps * out, "recurrent output");
@@ -449,7 +439,6 @@ impl Recurrent {
         assert_eq!(self.state.width, state, "recurrent state");
         match &self.projection {
             Some(projection) => {
-                projection.assert_shapes();
                 let fits = projection.in_width == units && projection.out_width == out;
                 assert!(fits && self.cell == Cell::Lstm, "recurrent projection");
             }

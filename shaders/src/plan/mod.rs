@@ -10,6 +10,7 @@ mod builder;
 mod command;
 mod precision;
 mod shorten;
+mod weights;
 
 pub use builder::PlanBuilder;
 pub use command::{
@@ -18,6 +19,7 @@ pub use command::{
 };
 pub use precision::Precision;
 pub(crate) use precision::{scale, whole};
+pub use weights::Weights;
 
 /// Unique within the process; executors key their prepared weights by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,19 +50,6 @@ impl View {
         assert!(offset + width <= self.width, "slice {offset}+{width} of a view {} wide", self.width);
         Self { buffer: self.buffer, offset: self.offset + offset, width }
     }
-}
-
-/// `out × in` matrix, row-major as trained (`W[o, i]`), and `out` biases. Shared, never copied per batch.
-#[derive(Debug)]
-pub struct Weights {
-    /// Number of outputs.
-    pub out_width: usize,
-    /// Number of inputs.
-    pub in_width: usize,
-    /// `[out, in]`.
-    pub matrix: Vec<f32>,
-    /// `[out]`; zeros when the layer has none.
-    pub bias: Vec<f32>,
 }
 
 /// What a forecaster asks an executor to do for one batch.
@@ -115,7 +104,7 @@ impl Plan {
         let distinct = all.filter(|weights| seen.insert(std::ptr::from_ref::<Weights>(weights)));
         let bytes = |weights: &Weights| {
             let scales = if self.precision == Precision::Int8 { weights.out_width } else { 0 };
-            weights.matrix.len() * self.precision.bytes() + (weights.bias.len() + scales) * size_of::<f32>()
+            weights.matrix_len() * self.precision.bytes() + (weights.bias.len() + scales) * size_of::<f32>()
         };
         distinct.map(|weights| bytes(weights)).sum()
     }

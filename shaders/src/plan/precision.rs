@@ -150,17 +150,17 @@ impl Weights {
             let scale = scale(row);
             row.iter().map(|weight| f32::from(whole(*weight, scale)) * scale).collect::<Vec<f32>>()
         };
+        let exact = self.matrix();
         let matrix = match precision {
-            Precision::F32 => self.matrix.clone(),
-            Precision::F16 => self.matrix.iter().map(halve).collect::<Option<Vec<f32>>>()?,
+            Precision::F32 => exact,
+            Precision::F16 => exact.iter().map(halve).collect::<Option<Vec<f32>>>()?,
             Precision::Int8 => {
                 let all_finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
-                let matrix =
-                    self.matrix.chunks_exact(self.in_width).flat_map(whole_numbers).collect::<Vec<f32>>();
-                (all_finite(&self.matrix) && all_finite(&matrix)).then_some(matrix)?
+                let matrix = exact.chunks_exact(self.in_width).flat_map(whole_numbers).collect::<Vec<f32>>();
+                (all_finite(&exact) && all_finite(&matrix)).then_some(matrix)?
             }
         };
-        Some(Self { out_width: self.out_width, in_width: self.in_width, matrix, bias: self.bias.clone() })
+        Some(Self::new(self.out_width, self.in_width, &matrix, self.bias.clone()))
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
         for (exact, rounded) in plan.commands.iter().zip(&halved.commands) {
             for (exact, rounded) in exact.weights().zip(rounded.weights()) {
                 assert_eq!(exact.bias, rounded.bias);
-                for (exact, rounded) in exact.matrix.iter().zip(&rounded.matrix) {
+                for (exact, rounded) in exact.matrix().iter().zip(&rounded.matrix()) {
                     assert!((exact - rounded).abs() <= exact.abs() / 2048.0 + 3e-8, "{exact} {rounded}");
                     assert_eq!(f16::from_f32(*rounded).to_f32(), *rounded);
                 }
@@ -193,8 +193,7 @@ mod tests {
 
     #[test]
     fn what_no_half_can_be_is_refused() {
-        let weights =
-            |largest| Weights { out_width: 1, in_width: 2, matrix: vec![1.0, largest], bias: vec![1e9] };
+        let weights = |largest| Weights::new(1, 2, &[1.0, largest], vec![1e9]);
         assert!(weights(65_504.0).rounded(Precision::F16).is_some());
         assert!(weights(65_530.0).rounded(Precision::F16).is_none());
         assert!(weights(3e38).rounded(Precision::Int8).is_some());
@@ -208,8 +207,8 @@ mod tests {
         for (size, width) in [(1.0, 1), (0.03, 700), (1e-30, 33), (3e36, 9), (1e-37, 5), (1e-42, 4), (0.0, 3)]
         {
             let row = noise.uniform(width, size);
-            let weights = Weights { out_width: 1, in_width: width, matrix: row.clone(), bias: vec![0.0] };
-            let rounded = weights.rounded(Precision::Int8).expect("far from the largest").matrix;
+            let weights = Weights::new(1, width, &row, vec![0.0]);
+            let rounded = weights.rounded(Precision::Int8).expect("far from the largest").matrix();
             let largest = row.iter().fold(0.0, |max: f32, weight| max.max(weight.abs()));
             // Below some 1e-36 nothing is left.
             let (scale, lost) = (scale(&row), if scale(&row) == 0.0 { largest } else { 0.0 });

@@ -168,7 +168,7 @@ impl Folds<'_> {
         let Command::Linear(linear) = &self.plan.commands[index] else { panic!("a layer") };
         let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
         self.layers.get(&index).cloned().unwrap_or_else(|| Folded {
-            parts: vec![Part { view: linear.src, at: index, matrix: wide(&linear.weights.matrix) }],
+            parts: vec![Part { view: linear.src, at: index, matrix: wide(&linear.weights.matrix()) }],
             bias: wide(&linear.weights.bias),
         })
     }
@@ -264,11 +264,8 @@ impl Folded {
             };
             self.parts.iter().flat_map(of_part)
         };
-        Weights {
-            out_width,
-            in_width: self.parts.iter().map(|part| part.view.width).sum(),
-            matrix: (0..out_width).flat_map(row).collect(),
-            bias: self.bias.iter().map(rounded).collect(),
-        }
+        let in_width = self.parts.iter().map(|part| part.view.width).sum();
+        let matrix: Vec<f32> = (0..out_width).flat_map(row).collect();
+        Weights::new(out_width, in_width, &matrix, self.bias.iter().map(rounded).collect())
     }
 }

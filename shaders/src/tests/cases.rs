@@ -314,7 +314,7 @@ impl Case {
 pub(crate) fn weights(seed: u64, k: usize, n: usize) -> Arc<Weights> {
     let mut noise = Noise(seed);
     let matrix = noise.uniform(k * n, (3.0 / k as f32).sqrt());
-    Arc::new(Weights { out_width: n, in_width: k, matrix, bias: noise.uniform(n, 0.5) })
+    Arc::new(Weights::new(n, k, &matrix, noise.uniform(n, 0.5)))
 }
 
 /// SplitMix64.

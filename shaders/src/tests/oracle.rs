@@ -67,6 +67,7 @@ impl Memory<'_> {
 
     fn linear(&mut self, row: usize, linear: &Linear) {
         let Linear { src, dst, weights, repeat, .. } = linear;
+        let matrix = weights.matrix();
         for place in 0..repeat.count {
             let (from, to) = (place * repeat.src_step, place * repeat.dst_step);
             for o in 0..weights.out_width {
@@ -75,7 +76,8 @@ impl Memory<'_> {
                     sum += self.get(row, *dst, to + o);
                 }
                 for i in 0..weights.in_width {
-                    sum += self.get(row, *src, from + i) * weight(weights, o, i);
+                    let weight = f64::from(matrix[o * weights.in_width + i]);
+                    sum += self.get(row, *src, from + i) * weight;
                 }
                 let factor = linear.mask.map_or(1.0, |mask| self.get(row, mask, o));
                 self.set(row, *dst, to + o, activate(linear.activation, sum) * factor);
@@ -214,13 +216,9 @@ impl Memory<'_> {
     }
 }
 
-fn weight(weights: &Weights, o: usize, i: usize) -> f64 {
-    f64::from(weights.matrix[o * weights.in_width + i])
-}
-
 fn apply(weights: &Weights, x: &[f64]) -> Vec<f64> {
-    let output = |o: usize| -> f64 {
-        f64::from(weights.bias[o]) + x.iter().enumerate().map(|(i, x)| x * weight(weights, o, i)).sum::<f64>()
-    };
-    (0..weights.out_width).map(output).collect()
+    let matrix = weights.matrix();
+    let product = |row: &[f32]| row.iter().zip(x).map(|(weight, x)| f64::from(*weight) * x).sum::<f64>();
+    let rows = matrix.chunks_exact(weights.in_width).map(product);
+    weights.bias.iter().zip(rows).map(|(bias, product)| f64::from(*bias) + product).collect()
 }

@@ -247,7 +247,7 @@ impl Flow {
         for layer in &self.layers {
             let weights = &layer.linear.weights;
             let len = layer.len;
-            for (output, row) in weights.matrix.chunks_exact(weights.in_width).enumerate() {
+            for (output, row) in weights.matrix().chunks_exact(weights.in_width).enumerate() {
                 let here = layer.outputs_here(self.workgroups);
                 let (workgroup, of_round) = (output / here, output % here);
                 let (round, place) = (of_round / layer.outputs, of_round % layer.outputs);

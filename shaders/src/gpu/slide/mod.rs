@@ -145,7 +145,7 @@ impl<'s> Slide<'s> {
             }
         }
         let (units, outputs) = (self.stack.units(), self.stack.outputs());
-        for (output, row) in self.stack.head.matrix.chunks_exact(units).enumerate() {
+        for (output, row) in self.stack.head.matrix().chunks_exact(units).enumerate() {
             for (unit, value) in row.iter().enumerate() {
                 let (workgroup, here) = (unit / self.units_here, unit % self.units_here);
                 packed[self.head_at + (workgroup * outputs + output) * self.units_here + here] = *value;
@@ -158,9 +158,10 @@ impl<'s> Slide<'s> {
     fn pack_columns(&self, packed: &mut [f32], weights: &Weights, at: usize, part: Part) {
         let (units, here, width) = (self.stack.units(), self.units_here, weights.in_width);
         let columns = units.next_multiple_of(TILE);
+        let matrix = weights.matrix();
         for (sum, unit, gate) in self.units().sums(part) {
             let (workgroup, place) = (unit / here, unit % here);
-            for (k, value) in weights.matrix[(gate * units + unit) * width..][..width].iter().enumerate() {
+            for (k, value) in matrix[(gate * units + unit) * width..][..width].iter().enumerate() {
                 packed[(at + (workgroup * columns + k) * here + place) * 4 + sum] = *value;
             }
         }

@@ -85,7 +85,7 @@ impl Places {
     fn pack(&self, packed: &mut [f32]) {
         let weights = &self.linear.weights;
         let len = self.slices.len();
-        for (output, row) in weights.matrix.chunks_exact(weights.in_width).enumerate() {
+        for (output, row) in weights.matrix().chunks_exact(weights.in_width).enumerate() {
             let (block, place) = (output / self.outputs(), output % self.outputs());
             for (k, value) in row.iter().enumerate() {
                 let invocation = place * self.slices.count + k / len;
