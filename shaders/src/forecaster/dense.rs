@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::cpu::Simd;
-use crate::cpu::simd::Kernel;
 use crate::loader::{Archive, LoadError};
 use crate::{PlanBuilder, View, Weights};
+
+use super::product::product;
 
 /// Multiply-adds that folding two layers may cost at load.
 const FOLD_WORK_MAX: usize = 1 << 32;
@@ -101,12 +101,9 @@ impl Dense {
         if !(cheaper && affordable) {
             return None;
         }
-        let mut matrix = vec![0.0; self.out_width * wide];
+        let matrix = product(&self.matrix, &first.matrix, [self.out_width, hidden, wide]);
         let mut bias = self.bias.clone();
-        let simd = Simd::best();
-        let rows = matrix.chunks_exact_mut(wide).zip(self.matrix.chunks_exact(hidden));
-        for ((sums, weights), bias) in rows.zip(&mut bias) {
-            simd.run(Combination { sums, weights, rows: &first.matrix });
+        for (weights, bias) in self.matrix.chunks_exact(hidden).zip(&mut bias) {
             for (weight, inner) in weights.iter().zip(&first.bias) {
                 *bias += weight * inner;
             }
@@ -217,36 +214,6 @@ impl Budget {
     }
 }
 
-/// Adds rows to `sums`, each by its weight, one after the other: the same bits whatever the instructions.
-struct Combination<'a> {
-    sums: &'a mut [f64],
-    weights: &'a [f64],
-    /// As many as weights, one behind the other.
-    rows: &'a [f64],
-}
-
-impl Kernel for Combination<'_> {
-    #[inline(always)]
-    fn run(self) {
-        /// Rows for each time that the sums pass through registers.
-        const TOGETHER: usize = 4;
-        let Self { sums, weights, rows } = self;
-        let wide = sums.len();
-        let (fours, last) = weights.as_chunks::<TOGETHER>();
-        for ([a, b, c, d], rows) in fours.iter().zip(rows.chunks_exact(TOGETHER * wide)) {
-            let (first, rest) = rows.split_at(wide);
-            let (second, rest) = rest.split_at(wide);
-            let (third, fourth) = rest.split_at(wide);
-            for ((((sum, p), q), r), s) in sums.iter_mut().zip(first).zip(second).zip(third).zip(fourth) {
-                *sum = *sum + a * p + b * q + c * r + d * s;
-            }
-        }
-        let rest = rows[fours.len() * TOGETHER * wide..].chunks_exact(wide);
-        last.iter().zip(rest).for_each(|(weight, row)| add_scaled(sums, *weight, row));
-    }
-}
-
-#[inline(always)]
 fn add_scaled(row: &mut [f64], weight: f64, other: &[f64]) {
     for (sum, value) in row.iter_mut().zip(other) {
         *sum += weight * value;

@@ -18,6 +18,7 @@ mod nlinear;
 mod norm;
 mod patchtst;
 mod pipeline;
+mod product;
 mod recorder;
 mod recurrent;
 mod recursion;
