@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use crate::loader::{self, Archive, Blueprint, LoadError, place};
 use crate::normalizer::Normalizer;
@@ -33,12 +34,13 @@ impl Trained {
     }
 
     pub(super) fn build(blueprint: Blueprint, archive: &Archive) -> Result<Self, LoadError> {
-        let Network { plan, order, anchor, masked } = Network::build(&blueprint, archive)?;
+        let (network, digest) = beside(archive.bytes(), || Network::build(&blueprint, archive));
+        let Network { plan, order, anchor, masked } = network?;
         Ok(Self {
             normalizer: normalizer(&blueprint.spec, archive)?,
             spec: Arc::new(blueprint.spec),
             plan: Arc::new(plan),
-            digest: archive.digest().to_owned(),
+            digest,
             order,
             anchor,
             masked,
@@ -77,6 +79,23 @@ impl Trained {
         executor.run(&self.plan, windows.rows, &inputs[..1 + usize::from(self.masked)], &mut scratch.raw)?;
         self.finish(windows.rows, scratch, out)
     }
+}
+
+/// What `build` makes, and the digest of `file`: of a large one taken by a thread of its own, if there is one to be had.
+fn beside<T>(file: &[u8], build: impl FnOnce() -> T) -> (T, String) {
+    /// As many as are hashed in some ten times what starting a thread takes.
+    const BYTES_MIN: usize = 1 << 20;
+    if file.len() < BYTES_MIN {
+        return (build(), loader::digest(file));
+    }
+    thread::scope(|scope| {
+        let digest =
+            thread::Builder::new().name("digest".to_owned()).spawn_scoped(scope, || loader::digest(file));
+        let built = build();
+        let digest = digest
+            .map_or_else(|_| loader::digest(file), |digest| digest.join().expect("hashing cannot fail"));
+        (built, digest)
+    })
 }
 
 fn normalizer(spec: &ModelSpec, archive: &Archive) -> Result<Normalizer, LoadError> {

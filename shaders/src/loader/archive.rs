@@ -34,7 +34,6 @@ pub(crate) struct Archive {
     aliases: HashMap<String, String>,
     metadata: HashMap<String, String>,
     taken: RefCell<HashSet<String>>,
-    digest: String,
 }
 
 impl Archive {
@@ -63,7 +62,6 @@ impl Archive {
             };
         }
         Ok(Self {
-            digest: hex(&Sha256::digest(&bytes)),
             metadata: header.metadata().clone().unwrap_or_default(),
             aliases: HashMap::new(),
             taken: RefCell::default(),
@@ -72,9 +70,9 @@ impl Archive {
         })
     }
 
-    /// Hex SHA-256 of the whole file.
-    pub(crate) fn digest(&self) -> &str {
-        &self.digest
+    /// The whole file.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
@@ -141,6 +139,11 @@ impl Archive {
 
 fn decode<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
     bytes.as_chunks::<N>().0.iter().map(|&chunk| number(chunk)).collect()
+}
+
+/// Hex SHA-256.
+pub(crate) fn digest(file: &[u8]) -> String {
+    hex(&Sha256::digest(file))
 }
 
 fn header_bytes(bytes: &[u8]) -> u64 {

@@ -19,7 +19,7 @@ use std::path::Path;
 pub use error::LoadError;
 pub use file::{Files, PlainFiles};
 
-pub(crate) use archive::{Archive, hex};
+pub(crate) use archive::{Archive, digest, hex};
 pub(crate) use blueprint::Blueprint;
 pub(crate) use ensemble::{Combine, EnsembleBlueprint, members_of, read_ensemble};
 pub(crate) use folder::CaseFile;
