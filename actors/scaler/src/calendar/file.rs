@@ -239,7 +239,7 @@ impl Written {
             }
         }
         let parts = Parts { zone, first, last, sessions, holidays, early_closes };
-        Ok(Calendar::lay_out(name, parts))
+        Ok(Calendar::new(name, parts))
     }
 }
 

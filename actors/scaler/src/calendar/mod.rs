@@ -11,6 +11,7 @@ mod set;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use jiff::civil::{Date, Time, Weekday};
@@ -72,10 +73,17 @@ pub enum DayKind {
 }
 
 /// The sessions of one market.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Calendar {
     name: String,
     parts: Parts,
+    /// Made of them when it is first asked for: of many calendars a node follows few.
+    laid_out: OnceLock<LaidOut>,
+}
+
+/// The years that a file speaks of.
+#[derive(Clone, Debug)]
+struct LaidOut {
     /// Sorted; no two touch.
     sessions: Vec<Session>,
     special: BTreeMap<Date, Special>,
@@ -110,11 +118,11 @@ impl Calendar {
     /// The year is not known.
     pub fn state(&self, at: Timestamp) -> Result<State, NotKnown> {
         self.known(at)?;
-        let after = self.after(at);
-        let now = after.checked_sub(1).map(|before| self.sessions[before]);
+        let (sessions, after) = (&self.laid_out().sessions, self.after(at));
+        let now = after.checked_sub(1).map(|before| sessions[before]);
         Ok(match now {
             Some(session) if at < session.closes => State::Open { until: session.closes },
-            _ => State::Closed { opens_at: self.sessions.get(after).map(|next| next.opens) },
+            _ => State::Closed { opens_at: sessions.get(after).map(|next| next.opens) },
         })
     }
 
@@ -133,15 +141,16 @@ impl Calendar {
     /// The year is not known.
     pub fn until_open(&self, at: Timestamp) -> Result<Option<Duration>, NotKnown> {
         self.known(at)?;
-        let next = self.sessions.get(self.after(at));
+        let next = self.laid_out().sessions.get(self.after(at));
         Ok(next.map(|next| next.opens.duration_since(at).try_into().unwrap_or(Duration::ZERO)))
     }
 
     /// The session that goes on at that instant, if one does, and those after it; they end with the years that are
     /// known.
     pub fn next_sessions(&self, at: Timestamp) -> impl Iterator<Item = Session> {
-        let first = self.sessions.partition_point(|session| session.closes <= at);
-        self.sessions[first..].iter().copied()
+        let sessions = &self.laid_out().sessions;
+        let first = sessions.partition_point(|session| session.closes <= at);
+        sessions[first..].iter().copied()
     }
 
     /// What trading day it is; `None` for a year that is not known. A session that crosses midnight is of the day that
@@ -151,7 +160,7 @@ impl Calendar {
         if !(self.parts.first..=self.parts.last).contains(&date.year()) {
             return None;
         }
-        let as_it_is = || self.parts.of_day(date, self.special.get(&date));
+        let as_it_is = || self.parts.of_day(date, self.laid_out().special.get(&date));
         Some(match as_it_is().next() {
             None => DayKind::Closed,
             Some(_) if as_it_is().eq(self.parts.of_day(date, None)) => DayKind::Full,
@@ -162,17 +171,18 @@ impl Calendar {
     /// Why a date is not like others of its weekday.
     #[must_use]
     pub fn occasion(&self, date: Date) -> Option<&str> {
-        self.special.get(&date).map(|special| special.name.as_str())
+        self.laid_out().special.get(&date).map(|special| special.name.as_str())
     }
 
     /// From and until when it answers.
     #[must_use]
     pub fn known_within(&self) -> (Timestamp, Timestamp) {
-        (self.known_from, self.known_until)
+        (self.laid_out().known_from, self.laid_out().known_until)
     }
 
     fn known(&self, at: Timestamp) -> Result<(), NotKnown> {
-        if (self.known_from..self.known_until).contains(&at) {
+        let (from, until) = self.known_within();
+        if (from..until).contains(&at) {
             return Ok(());
         }
         let (first, last) = (self.parts.first, self.parts.last);
@@ -181,11 +191,27 @@ impl Calendar {
 
     /// The first session that opens later.
     fn after(&self, at: Timestamp) -> usize {
-        self.sessions.partition_point(|session| session.opens <= at)
+        self.laid_out().sessions.partition_point(|session| session.opens <= at)
     }
 
-    /// Lays the sessions out over the years that the file speaks of.
-    fn lay_out(name: String, parts: Parts) -> Self {
+    fn new(name: String, parts: Parts) -> Self {
+        Self { name, parts, laid_out: OnceLock::new() }
+    }
+
+    fn laid_out(&self) -> &LaidOut {
+        self.laid_out.get_or_init(|| LaidOut::of(&self.parts))
+    }
+}
+
+/// What is laid out follows from the rest.
+impl PartialEq for Calendar {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.parts == other.parts
+    }
+}
+
+impl LaidOut {
+    fn of(parts: &Parts) -> Self {
         let special = parts.special_days();
         let mut sessions = Vec::new();
         let mut date = Date::constant(parts.first, 1, 1);
@@ -199,7 +225,7 @@ impl Calendar {
         // What opens on the last evening is of a day that is not known.
         let overnight = parts.sessions.iter().map(|session| session.opens).min().unwrap_or(0).min(0);
         let known_until = parts.at(Date::constant(parts.last + 1, 1, 1), overnight);
-        Self { name, sessions: merge(sessions), special, known_from, known_until, parts }
+        Self { sessions: merge(sessions), special, known_from, known_until }
     }
 }
 
