@@ -162,7 +162,8 @@ async fn serve_models(
         None => Arc::clone(&live.source),
     };
     let refusals = models::bring_in(system, entries, config.models.vault.clone()).await?;
-    memory::trim();
+    // Beside all that follows: nothing waits for it.
+    drop(spawn_blocking(memory::trim));
     let served = system.models();
     for short in short_series(&resolved, served.iter().map(|model| &*model.spec))? {
         warn!(key = short.key, at = %short.origin, "series are too short for a model: {}", short.message);
