@@ -5,30 +5,33 @@
 //! computed; the level is the caller's ([`Anchor::Level`]).
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::loader::LoadError;
 use crate::{Activation, Init, Linear, ModelSpec, Move, PlanBuilder, Pool, PoolMode, View};
 
 use super::dense::{Budget, Dense, Sparse};
 use super::network::{Anchor, Layout, Network, Order};
+use super::stack_weights::BlockLayers;
 
 /// Numbers that a device reads at once.
 const VECTOR: usize = 4;
 
 /// One block as it is stored.
-pub(super) struct Block {
+pub(super) struct Block<'a> {
     pub(super) kernel: usize,
     pub(super) pool: PoolMode,
-    /// The first without an activation, each other followed by `activation`.
-    pub(super) layers: Vec<Dense>,
-    pub(super) activation: Activation,
     pub(super) backcast: Projection,
     pub(super) forecast: Projection,
+    /// Its layers, taken when it is recorded: in f64 there is one block at a time.
+    pub(super) layers: Box<dyn FnOnce() -> Result<BlockLayers, LoadError> + 'a>,
 }
 
-/// `basis · (theta · hidden)`.
+/// `basis · (theta · hidden)` of some outputs of a block's theta.
 pub(super) struct Projection {
-    pub(super) theta: Dense,
+    pub(super) outputs: Range<usize>,
+    /// Of theta.
+    pub(super) in_width: usize,
     /// `None`: theta itself is the result.
     pub(super) basis: Option<Sparse>,
 }
@@ -44,23 +47,24 @@ pub(super) fn input_width(spec: &ModelSpec, kernel: usize) -> usize {
 impl Projection {
     /// Whether the joined buffer gets this block's theta; its last hidden layer otherwise.
     fn through_theta(&self) -> bool {
-        self.basis.as_ref().is_some_and(|basis| !basis.folds_into(&self.theta))
+        self.basis.as_ref().is_some_and(|basis| !basis.folds_into(self.outputs.len(), self.in_width))
     }
 
     /// Of theta as many columns as are whole vectors: this slice and those behind it then begin with one, which a device
     /// needs for its fast kernels. What is added is zero and has no effect.
     fn joined_width(&self) -> usize {
-        if self.through_theta() { self.theta.out_width.next_multiple_of(VECTOR) } else { self.theta.in_width }
+        if self.through_theta() { self.outputs.len().next_multiple_of(VECTOR) } else { self.in_width }
     }
 
     /// One layer, or two where that is cheaper.
-    fn layers(self, budget: &mut Budget) -> Result<Vec<Dense>, LoadError> {
-        let Self { theta, basis } = self;
+    fn layers(self, theta: &Dense, budget: &mut Budget) -> Result<Vec<Dense>, LoadError> {
+        let Self { outputs, basis, .. } = self;
+        let theta = theta.outputs(outputs.start, outputs.end);
         let Some(basis) = basis else {
             budget.spend(theta.out_width, theta.in_width)?;
             return Ok(vec![theta]);
         };
-        if basis.folds_into(&theta) {
+        if basis.folds_into(theta.out_width, theta.in_width) {
             budget.spend(basis.out_width(), theta.in_width)?;
             return Ok(vec![basis.folded(&theta)]);
         }
@@ -88,7 +92,11 @@ fn folded_layers(
 }
 
 /// Records all blocks. `budget` goes on from what the bases took.
-pub(super) fn record(spec: &ModelSpec, blocks: Vec<Block>, mut budget: Budget) -> Result<Network, LoadError> {
+pub(super) fn record(
+    spec: &ModelSpec,
+    blocks: Vec<Block<'_>>,
+    mut budget: Budget,
+) -> Result<Network, LoadError> {
     let out_width = spec.horizon * spec.head.network_width();
     let mut stack = Stack::new(spec, &blocks);
     let last = blocks.len() - 1;
@@ -103,17 +111,18 @@ pub(super) fn record(spec: &ModelSpec, blocks: Vec<Block>, mut budget: Budget) -
         let slice = joined.slice(offset, width);
         offset += width;
         let through_theta = block.forecast.through_theta();
-        let layers = folded_layers(block.layers, block.activation, &mut budget)?;
+        let BlockLayers { hidden, theta, activation } = (block.layers)()?;
+        let layers = folded_layers(hidden, activation, &mut budget)?;
         let source = stack.block_input(index == 0, block.kernel, block.pool);
         let hidden = stack.mlp(&name, source, &layers, (!through_theta).then_some(slice))?;
-        let mut forecast = block.forecast.layers(&mut budget)?;
+        let mut forecast = block.forecast.layers(&theta, &mut budget)?;
         if through_theta {
             let theta = forecast.remove(0).with_outputs(width);
             stack.linear(&name, hidden, slice, &theta, Epilogue::Plain(Activation::Identity))?;
         }
         slices.push((slice, forecast.remove(0).with_inputs(width)));
         if index < last {
-            stack.backcast(&name, hidden, &block.backcast.layers(&mut budget)?)?;
+            stack.backcast(&name, hidden, &block.backcast.layers(&theta, &mut budget)?)?;
         }
     }
     let output = stack.plan.buffer(out_width);
@@ -170,7 +179,7 @@ struct Stack {
 }
 
 impl Stack {
-    fn new(spec: &ModelSpec, blocks: &[Block]) -> Self {
+    fn new(spec: &ModelSpec, blocks: &[Block<'_>]) -> Self {
         let mut plan = PlanBuilder::new(&spec.name);
         let layout = Layout::of(spec);
         let features = plan.input(layout.width());

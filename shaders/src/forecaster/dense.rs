@@ -129,11 +129,10 @@ impl Sparse {
     }
 
     /// True when mapping straight from what `theta` reads needs no more multiply-adds than by way of `theta`.
-    pub(super) fn folds_into(&self, theta: &Dense) -> bool {
-        let cheaper =
-            self.out_width() * theta.in_width <= theta.out_width * (theta.in_width + self.out_width());
+    pub(super) fn folds_into(&self, theta_out: usize, theta_in: usize) -> bool {
+        let cheaper = self.out_width() * theta_in <= theta_out * (theta_in + self.out_width());
         let terms: usize = self.rows.iter().map(Vec::len).sum();
-        cheaper && terms.checked_mul(theta.in_width).is_some_and(|work| work <= FOLD_WORK_MAX)
+        cheaper && terms.checked_mul(theta_in).is_some_and(|work| work <= FOLD_WORK_MAX)
     }
 
     /// `self · theta`.

@@ -4,7 +4,7 @@ use crate::PoolMode;
 use crate::loader::{Archive, Blueprint, Hparams, LoadError};
 
 use super::block::{self, Block, Projection};
-use super::dense::{Budget, Dense, Sparse};
+use super::dense::{Budget, Sparse};
 use super::network::Network;
 use super::stack_weights::{BlockShape, stack_of_block};
 
@@ -16,15 +16,15 @@ pub(super) fn build(blueprint: &Blueprint, archive: &Archive) -> Result<Network,
     let mut blocks = Vec::new();
     for (index, stack) in stack_of_block(hparams, types.len())?.into_iter().enumerate() {
         let expansion = Expansion::read(blueprint, archive, &mut budget, &types[stack], index)?;
-        let layers = shape.take(archive, index, spec.window, expansion.theta_width())?;
-        let (backcast, forecast) = expansion.split(&layers.theta);
+        let theta_width = expansion.theta_width();
+        let (backcast, forecast) = expansion.split(shape.theta_in_width());
+        let shape = &shape;
         blocks.push(Block {
             kernel: 1,
             pool: PoolMode::Max,
-            layers: layers.hidden,
-            activation: layers.activation,
             backcast,
             forecast,
+            layers: Box::new(move || shape.take(archive, index, spec.window, theta_width)),
         });
     }
     block::record(spec, blocks, budget)
@@ -84,18 +84,16 @@ impl Expansion {
         }
     }
 
-    fn split(self, theta: &Dense) -> (Projection, Projection) {
-        let all = theta.out_width;
-        match self {
-            Self::Identity { window, .. } => (
-                Projection { theta: theta.outputs(0, window), basis: None },
-                Projection { theta: theta.outputs(window, all), basis: None },
-            ),
-            Self::Basis { terms, backcast, forecast, .. } => (
-                Projection { theta: theta.outputs(0, terms), basis: Some(backcast) },
-                Projection { theta: theta.outputs(terms, all), basis: Some(forecast) },
-            ),
-        }
+    fn split(self, in_width: usize) -> (Projection, Projection) {
+        let all = self.theta_width();
+        let (first, backcast, forecast) = match self {
+            Self::Identity { window, .. } => (window, None, None),
+            Self::Basis { terms, backcast, forecast, .. } => (terms, Some(backcast), Some(forecast)),
+        };
+        (
+            Projection { outputs: 0..first, in_width, basis: backcast },
+            Projection { outputs: first..all, in_width, basis: forecast },
+        )
     }
 }
 

@@ -42,17 +42,20 @@ pub(super) fn build(blueprint: &Blueprint, archive: &Archive) -> Result<Network,
         let knots = (horizon / downsamples[stack]).max(1);
         let theta_width = window + outputs * knots;
         budget.spend_terms(horizon * outputs, interpolation.tap_count())?;
-        let layers = shape.take(archive, index, block::input_width(spec, kernel), theta_width)?;
+        let in_width = shape.theta_in_width();
+        let shape = &shape;
         blocks.push(Block {
             kernel,
             pool,
-            backcast: Projection { theta: layers.theta.outputs(0, window), basis: None },
+            backcast: Projection { outputs: 0..window, in_width, basis: None },
             forecast: Projection {
-                theta: layers.theta.outputs(window, theta_width),
+                outputs: window..theta_width,
+                in_width,
                 basis: Some(knots_to_steps(interpolation, knots, horizon, outputs)),
             },
-            layers: layers.hidden,
-            activation: layers.activation,
+            layers: Box::new(move || {
+                shape.take(archive, index, block::input_width(spec, kernel), theta_width)
+            }),
         });
     }
     block::record(spec, blocks, budget)

@@ -19,7 +19,7 @@ pub(super) struct BlockShape {
 
 /// The layers of one block.
 pub(super) struct BlockLayers {
-    /// The first without an activation.
+    /// The first without an activation, each other followed by `activation`.
     pub(super) hidden: Vec<Dense>,
     pub(super) theta: Dense,
     pub(super) activation: Activation,
@@ -58,6 +58,11 @@ impl BlockShape {
         Ok(Self { units, activation: hparams.text("activation")?.to_owned(), numbers_per_layer })
     }
 
+    /// Inputs of a block's theta.
+    pub(super) fn theta_in_width(&self) -> usize {
+        self.units[self.units.len() - 1][1]
+    }
+
     /// Layers of block `block`, whose theta has `theta_width` numbers.
     pub(super) fn take(
         &self,
@@ -77,8 +82,7 @@ impl BlockShape {
             }
             number += self.numbers_per_layer;
         }
-        let last_width = self.units[self.units.len() - 1][1];
-        let theta = Dense::take(archive, &name(number), theta_width, last_width)?;
+        let theta = Dense::take(archive, &name(number), theta_width, self.theta_in_width())?;
         Ok(BlockLayers { hidden, theta, activation: activation(&self.activation, &slopes)? })
     }
 }
