@@ -368,6 +368,11 @@ fn in_form_of(path: &str, refusal: Refusal) -> HttpResponse {
     }
 }
 
+/// Paths that begin alike, with a name that is no word of ours: the pattern is compiled, and compared, once for all of them.
+fn below(config: &mut web::ServiceConfig, path: &str, routes: impl FnOnce(&mut web::ServiceConfig)) {
+    config.service(web::scope(path).configure(routes));
+}
+
 /// A path that answers GET (and HEAD) only.
 pub(crate) fn get<F, Args>(config: &mut web::ServiceConfig, path: &str, handler: F)
 where

@@ -18,19 +18,21 @@ use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
 use super::replay::Way;
-use super::{Shared, get, get_or_post, glimpse, guard, post, traced};
+use super::{Shared, below, get, get_or_post, glimpse, guard, post, traced};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
     get(config, "/v1/models", models::list);
-    get(config, "/v1/models/{model}", models::one);
-    post(config, "/v1/models/{model}/load", models::load);
-    post(config, "/v1/models/{model}/unload", models::unload);
-    post(config, "/v1/models/{model}/split", releases::split);
-    post(config, "/v1/models/{model}/canary", releases::canary);
-    post(config, "/v1/models/{model}/shadow", releases::shadow);
-    post(config, "/v1/models/{model}/promote", releases::promote);
-    post(config, "/v1/models/{model}/rollback", releases::rollback);
+    below(config, "/v1/models/{model}", |routes| {
+        get(routes, "", models::one);
+        post(routes, "/load", models::load);
+        post(routes, "/unload", models::unload);
+        post(routes, "/split", releases::split);
+        post(routes, "/canary", releases::canary);
+        post(routes, "/shadow", releases::shadow);
+        post(routes, "/promote", releases::promote);
+        post(routes, "/rollback", releases::rollback);
+    });
     get_or_post(config, "/v1/breakers", breakers::show, breakers::order);
     get_or_post(config, "/v1/config", config::show, config::post);
 }

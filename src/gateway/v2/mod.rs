@@ -12,7 +12,7 @@ use actix_web::{HttpResponse, http::StatusCode};
 use serde_json::{Value, json};
 
 use super::error::{ProtocolError, Refusal};
-use super::{Shared, get, post};
+use super::{Shared, below, get, post};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     for base in ["/v2", "/v2/"] {
@@ -22,15 +22,23 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/v2/health/ready", ready);
     get(config, "/v2/models/stats", statistics::all);
     post(config, "/v2/repository/index", repository::index);
-    post(config, "/v2/repository/models/{model}/load", repository::load);
-    post(config, "/v2/repository/models/{model}/unload", repository::unload);
-    for base in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
-        post(config, &format!("{base}/infer"), infer::infer);
-        get(config, &format!("{base}/ready"), metadata::ready);
-        get(config, &format!("{base}/config"), metadata::configuration);
-        get(config, &format!("{base}/stats"), statistics::one);
-        get(config, base, metadata::model);
-    }
+    below(config, "/v2/models/{model}", |routes| {
+        model(routes);
+        below(routes, "/versions/{version}", model);
+    });
+    below(config, "/v2/repository/models/{model}", |routes| {
+        post(routes, "/load", repository::load);
+        post(routes, "/unload", repository::unload);
+    });
+}
+
+/// Of a model, and of one of its versions.
+fn model(routes: &mut web::ServiceConfig) {
+    post(routes, "/infer", infer::infer);
+    get(routes, "/ready", metadata::ready);
+    get(routes, "/config", metadata::configuration);
+    get(routes, "/stats", statistics::one);
+    get(routes, "", metadata::model);
 }
 
 /// `{model}` and, where the path has one, `{version}`.
