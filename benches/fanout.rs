@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let overrides = Overrides { listen: Some("127.0.0.1:0".to_owned()), ..Overrides::default() };
     let resolved = resolve(&Sources { files: Vec::new(), environment, overrides })?;
     let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-    let factories = Factories { cpu, gpus: Vec::new(), placement: Placement::Cpu, meters: None };
+    let factories =
+        Factories { cpu, gpus: Vec::new(), placement: Placement::Cpu, cpu_first: false, meters: None };
     let feed = Box::new(move |hub: &Hub| {
         let hub = hub.clone();
         thread::spawn(move || speak(&hub, Duration::from_secs_f64(1.0 / rate)));

@@ -29,6 +29,8 @@ pub struct Factories {
     pub gpus: Vec<ExecutorFactory>,
     /// Which device runs a request.
     pub placement: Placement,
+    /// Whether the CPU answers until the GPUs are there: who asks for one by name waits for it.
+    pub cpu_first: bool,
     /// How the devices fare, as their driver says; `None`: nothing can be asked.
     pub meters: Option<Arc<dyn Meters>>,
 }
@@ -109,7 +111,7 @@ pub fn factories(config: &BackendConfig) -> Result<Factories, BackendError> {
         BackendChoice::Auto | BackendChoice::Gpu => nvml::open(places),
         BackendChoice::Cpu | BackendChoice::Software => None,
     };
-    Ok(Factories { cpu, gpus, placement, meters })
+    Ok(Factories { cpu, gpus, placement, cpu_first: config.choice == BackendChoice::Auto, meters })
 }
 
 /// One executor for offline work: the chosen adapter, or the CPU where `auto` finds no hardware.

@@ -78,6 +78,16 @@ fn gpu_breaker(node: &TestNode) -> peregrine_actors::BreakerStatus {
 }
 
 #[test]
+fn clients_are_answered_before_a_slow_device_is_there_and_by_it_afterwards() {
+    let node = TestNode::on_late_gpu(&PowerSwitch::default(), &[]);
+    let tally = Tally::default();
+    tally.while_asked(&node, || {
+        eventually("the cpu answers", || tally.cpu_degraded.load(Ordering::SeqCst) > 0);
+        eventually("the device answers", || tally.gpu.load(Ordering::SeqCst) > 0);
+    });
+}
+
+#[test]
 fn a_device_taken_away_under_load_loses_no_request() {
     let switch = PowerSwitch::default();
     let node = TestNode::on_gpu(&switch, &[("BREAKER__OPEN_FOR", "200ms")]);

@@ -29,6 +29,9 @@ pub struct Settings {
     pub fallback: FallbackPolicy,
     /// The same for single models.
     pub fallback_by_model: BTreeMap<String, FallbackPolicy>,
+    /// Whether the CPU, where it stands in for every model, answers until the GPUs have come up and have the models. A driver
+    /// takes its time, most of all the first one of a machine.
+    pub cpu_first: bool,
     /// Which device runs a request when both could.
     pub placement: Placement,
     /// The same for single models, whatever their profile says.
@@ -91,6 +94,12 @@ impl Settings {
     /// Whether the CPU stands in for the GPU, for any model.
     pub(crate) fn falls_back(&self) -> bool {
         self.fallback.falls_back() || self.fallback_by_model.values().any(|policy| policy.falls_back())
+    }
+
+    /// Whether GPUs are kept from answering at first.
+    pub(crate) fn holds_gpus(&self) -> bool {
+        let policies = self.fallback_by_model.values();
+        self.cpu_first && self.fallback.falls_back() && policies.copied().all(FallbackPolicy::falls_back)
     }
 
     /// How exactly the owner wants a model's matrices, whatever its profile says.
@@ -178,6 +187,7 @@ impl Default for Settings {
             checks: CheckLimits::default(),
             fallback: FallbackPolicy::Allow,
             fallback_by_model: BTreeMap::new(),
+            cpu_first: false,
             placement: Placement::Gpu,
             placement_by_model: BTreeMap::new(),
             models_of_others: BTreeSet::new(),

@@ -15,11 +15,11 @@ mod views;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use peregrine_runtime::{AskError, Clock, Deadline, StartError, reply_slot};
-use peregrine_shaders::Windows;
+use peregrine_shaders::{Forecaster, Windows};
 
 use crate::audit::Audit;
 use crate::breaker::Orders;
@@ -48,6 +48,8 @@ struct Inner {
     /// Of operators, about breakers.
     orders: Arc<Orders>,
     loading: parking_lot::Mutex<Vec<Arc<ModelStatus>>>,
+    /// Models that the GPUs will be given; `None`: they have all, and answer.
+    later: parking_lot::Mutex<Option<Vec<Weak<Forecaster>>>>,
     /// By name and version, kept over unloading: what counts only ever grows. As many as the repository has names.
     ledgers: parking_lot::Mutex<BTreeMap<(String, u32), Arc<Ledger>>>,
     stopping: AtomicBool,
@@ -91,6 +93,8 @@ impl System {
         let orders = Arc::new(Orders::new(settings.breaker_mode));
         let rooms = supervisor::start(&settings, &orders, cpu, gpus, meters, &clock, seed)?;
         let loading = parking_lot::Mutex::new(Vec::new());
+        let holds_gpus = settings.holds_gpus() && !rooms.lines.gpus.is_empty();
+        let later = parking_lot::Mutex::new(holds_gpus.then(Vec::new));
         let ledgers = parking_lot::Mutex::new(BTreeMap::new());
         let stopping = AtomicBool::new(false);
         let steady = parking_lot::Mutex::new(Steady::new());
@@ -102,6 +106,7 @@ impl System {
             rooms,
             orders,
             loading,
+            later,
             ledgers,
             stopping,
             steady,

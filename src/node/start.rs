@@ -9,10 +9,10 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
-use peregrine_actors::System;
 use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::Journal;
 use peregrine_actors::stream::Source;
+use peregrine_actors::{Settings, System};
 use peregrine_fly::Identity;
 use peregrine_runtime::watchdog::Watch;
 use peregrine_runtime::{Address, Clock, Deadline};
@@ -80,7 +80,7 @@ pub(super) async fn start(
         resolved.config.cluster = Some(scaler::home_of(&resolved.config.scaler)?);
     }
     let config = &resolved.config;
-    let mut settings = settings(config, factories.placement);
+    let mut settings = Settings { cpu_first: factories.cpu_first, ..settings(config, factories.placement) };
     let of_others = |name: &&String| config.holding(name) == Holding::No;
     let named = entries.iter().map(|entry| &entry.name).chain(config.placement.keys());
     settings.models_of_others = named.filter(of_others).cloned().collect();
@@ -162,8 +162,13 @@ async fn serve_models(
         None => Arc::clone(&live.source),
     };
     let refusals = models::bring_in(system, entries, config.models.vault.clone()).await?;
-    // Beside all that follows: nothing waits for it.
+    // Beside all that follows: nothing waits for either.
     drop(spawn_blocking(memory::trim));
+    let gpus = system.clone();
+    actix_web::rt::spawn(async move {
+        gpus.bring_gpus().await;
+        drop(spawn_blocking(memory::trim));
+    });
     let served = system.models();
     for short in short_series(&resolved, served.iter().map(|model| &*model.spec))? {
         warn!(key = short.key, at = %short.origin, "series are too short for a model: {}", short.message);

@@ -87,6 +87,14 @@ impl TestNode {
         Self::start(vec![switch.factory()], keys)
     }
 
+    /// The same, for which nobody waits at the start.
+    pub(crate) fn on_late_gpu(switch: &PowerSwitch, keys: &[(&str, &str)]) -> Self {
+        let factories = Factories { cpu_first: true, ..Self::factories(vec![switch.factory()]) };
+        let node = Node::start_with(Self::resolved(keys), factories, Vec::new())
+            .unwrap_or_else(|err| panic!("{err}"));
+        Self { node }
+    }
+
     /// The CPU alone, beside devices of which `meters` speaks.
     pub(crate) fn metered(meters: Arc<dyn Meters>, keys: &[(&str, &str)]) -> Self {
         let factories = Factories { meters: Some(meters), ..Self::factories(Vec::new()) };
@@ -131,7 +139,7 @@ impl TestNode {
 
     fn factories(gpus: Vec<ExecutorFactory>) -> Factories {
         let cpu: ExecutorFactory = Arc::new(|| Ok(Box::new(CpuExecutor::new(1)) as Box<dyn Executor>));
-        Factories { cpu, gpus, placement: Placement::Gpu, meters: None }
+        Factories { cpu, gpus, placement: Placement::Gpu, cpu_first: false, meters: None }
     }
 
     fn resolved(keys: &[(&str, &str)]) -> Resolved {

@@ -45,6 +45,8 @@ pub(crate) struct LineSpec {
     pub(crate) door: Address<Order>,
     /// Where the work of this device goes when it fails.
     pub(crate) spare: Option<Arc<Line>>,
+    /// It takes no requests before it is released, whether it is up or not.
+    pub(crate) held: bool,
     /// Told when the device goes down (with a reason) and when it is up.
     pub(crate) notice: Notice,
     /// How plans stay on the device, if they may.
@@ -89,6 +91,7 @@ struct Desk {
     retired: Vec<PlanId>,
     asleep: bool,
     accepts: bool,
+    held: bool,
 }
 
 /// Why a line did not take a request.
@@ -107,6 +110,7 @@ impl Line {
                 retired: Vec::new(),
                 asleep: false,
                 accepts: false,
+                held: spec.held,
             }),
             engine: Mutex::new(None),
             residents: Residents::new(spec.stay),

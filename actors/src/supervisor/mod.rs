@@ -93,6 +93,7 @@ pub(crate) fn start(
             clock: Arc::clone(clock),
             door: mailbox.address(),
             spare,
+            held: device.backend == Backend::Gpu && settings.holds_gpus(),
             stay: (device.backend == Backend::Gpu && settings.resident)
                 .then_some(Stay { rows_max: RESIDENT_ROWS_MAX, rest_after: settings.rest_after }),
             notice: Box::new(move |up, why| {

@@ -141,14 +141,54 @@ impl System {
 
     /// Every device that is up must take the model, and one of those that must serve has to be up. A model that is to stay
     /// does so on one GPU.
-    async fn prepare(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
-        let Terms { mut residence, fallback, .. } = self.terms(&forecaster.spec().name);
+    async fn prepare(&self, forecaster: &Arc<Forecaster>, deadline: Deadline) -> Result<(), LoadRefused> {
+        let Terms { residence, fallback, .. } = self.terms(&forecaster.spec().name);
         let (lines, falls_back) = (&self.inner.rooms.lines, fallback.falls_back());
         match prepare_on(&lines.cpu, forecaster, residence, deadline).await {
             Err(LoadRefused::Device { .. } | LoadRefused::DeviceDown { .. })
                 if !falls_back && !lines.gpus.is_empty() => {} // it only stands by
             result => result?,
         }
+        if let Some(later) = self.inner.later.lock().as_mut() {
+            later.push(Arc::downgrade(forecaster));
+            return Ok(());
+        }
+        self.prepare_on_gpus(forecaster, deadline).await
+    }
+
+    /// Brings to the GPUs what the CPU alone has had so far, as they come up, and lets them answer then. Returns at once
+    /// where they were not kept from it ([`Settings::cpu_first`](crate::Settings::cpu_first)).
+    pub async fn bring_gpus(&self) {
+        loop {
+            let next = {
+                let mut later = self.inner.later.lock();
+                match later.as_mut() {
+                    None => return,
+                    Some(models) if !models.is_empty() => std::mem::take(models),
+                    Some(_none_left) => {
+                        *later = None;
+                        self.inner.rooms.lines.gpus().for_each(|(_, line)| line.release());
+                        return;
+                    }
+                }
+            };
+            for model in next {
+                // What has been unloaded since is nobody's any more.
+                let Some(forecaster) = model.upgrade() else { continue };
+                let deadline = Deadline::after(
+                    Instant::from(tokio::time::Instant::now()),
+                    self.inner.settings.load_within,
+                );
+                if let Err(refused) = self.prepare_on_gpus(&forecaster, deadline).await {
+                    tracing::warn!(model = %forecaster.spec().name, error = %refused, "no gpu has the model yet");
+                }
+            }
+        }
+    }
+
+    async fn prepare_on_gpus(&self, forecaster: &Forecaster, deadline: Deadline) -> Result<(), LoadRefused> {
+        let Terms { mut residence, fallback, .. } = self.terms(&forecaster.spec().name);
+        let (lines, falls_back) = (&self.inner.rooms.lines, fallback.falls_back());
         let (mut home, mut refusals, mut served) = (None, Vec::new(), false);
         for at in homes(&lines.gpus.iter().map(|line| line.kept()).collect::<Vec<_>>()) {
             let line = &lines.gpus[at];

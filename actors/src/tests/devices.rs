@@ -1,14 +1,17 @@
 //! Several GPUs of one node: who runs what, and who takes over.
 
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use peregrine_shaders::{Backend, ExecuteError, NotServed};
+use parking_lot::Mutex;
+use peregrine_runtime::ManualClock;
+use peregrine_shaders::{Backend, ExecuteError, Forecaster, NotServed};
 
-use super::fake::{Mode, Staying};
-use super::{MODEL, Rig, forecaster, ramp, until};
+use super::fake::{Mode, Script, Staying};
+use super::{MODEL, Rig, folder, forecaster, ramp, until};
 use crate::{
-    BreakerMode, BreakerSelector, BreakerState, DeviceId, DeviceState, FallbackPolicy, Forecast,
-    ForecastError, Placement, Profile, Settings,
+    BreakerMode, BreakerSelector, BreakerState, DeviceId, DeviceState, ExecutorFactory, FallbackPolicy,
+    Forecast, ForecastError, Placement, Profile, Settings, System,
 };
 
 const US: Duration = Duration::from_micros(1);
@@ -261,4 +264,92 @@ async fn where_one_has_no_room_to_stay_the_next_one_is_asked() {
     assert!(rig.system.unload(MODEL, Some(2)).await);
     until("it has left", || staying(&rig) == [1, 0, 0]).await;
     assert_eq!(rig.gpus[1].stays().len(), 1, "it was not to stay where it had been refused");
+}
+
+/// A node whose CPU answers first, with a GPU that does not come up before what is returned is dropped.
+fn with_slow_driver(change: impl FnOnce(&mut Settings)) -> (Rig, mpsc::Sender<()>) {
+    let mut settings = Settings { inline_macs_max: 0, cpu_first: true, ..Settings::default() };
+    settings.checks.every = Duration::ZERO;
+    change(&mut settings);
+    let clock = Arc::new(ManualClock::new());
+    let (cpu, gpu) = (Script::new(&clock), Script::new(&clock));
+    let (driver, ready) = mpsc::channel::<()>();
+    let (ready, factory) = (Mutex::new(ready), gpu.factory(Backend::Gpu));
+    let slow: ExecutorFactory = Arc::new(move || {
+        let _gone = ready.lock().recv();
+        factory()
+    });
+    let system = System::start(settings, cpu.factory(Backend::Cpu), [slow], clock.clone(), 7).unwrap();
+    (Rig { system, cpu, gpus: vec![Arc::clone(&gpu)], gpu, clock }, driver)
+}
+
+#[tokio::test]
+async fn the_cpu_answers_until_the_gpu_has_come_up_and_has_the_models() {
+    let (rig, driver) = with_slow_driver(|_| {});
+    let unloaded = Arc::new(Forecaster::load(&folder()).unwrap().named("unloaded"));
+    for (forecaster, version) in [(forecaster(), 1), (unloaded, 1)] {
+        rig.system.load(forecaster, version).await.unwrap();
+    }
+    let by_cpu = rig.ask().await.unwrap();
+    assert_eq!((by_cpu.backend, by_cpu.degraded), (Backend::Cpu, true));
+    assert!(rig.system.unload("unloaded", None).await);
+
+    // Up, and not to be asked: the first of its callers would wait for weights and kernels.
+    drop(driver);
+    until("the gpu is up", || is_up(&rig, DeviceId::gpu(0))).await;
+    assert_eq!(rig.ask().await.unwrap().backend, Backend::Cpu);
+    assert_eq!((rig.gpu.entered(), rig.gpu.loaded()), (0, 0));
+
+    rig.system.bring_gpus().await;
+    assert_eq!((rig.gpu.entered(), rig.gpu.loaded()), (0, 1), "what is served, and no more");
+    assert_by_a_gpu(&rig.ask().await.unwrap());
+    let late = Arc::new(Forecaster::load(&folder()).unwrap().named("late"));
+    rig.system.load(late, 1).await.unwrap();
+    assert_eq!(rig.gpu.loaded(), 2, "from now on a model is ready when the gpu has it");
+}
+
+#[tokio::test]
+async fn a_gpu_that_comes_late_answers_from_then_on() {
+    let (rig, driver) = with_slow_driver(|_| {});
+    rig.system.load(forecaster(), 1).await.unwrap();
+    let bringing = tokio::spawn({
+        let system = rig.system.clone();
+        async move { system.bring_gpus().await }
+    });
+    for _ in 0..3 {
+        assert_eq!(rig.ask().await.unwrap().backend, Backend::Cpu);
+    }
+    drop(driver);
+    bringing.await.unwrap();
+    assert_by_a_gpu(&rig.ask().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_gpu_that_never_comes_keeps_nobody_waiting() {
+    let (rig, driver) = with_slow_driver(|_| {});
+    rig.gpu.set(Mode::Gone);
+    rig.system.load(forecaster(), 1).await.unwrap();
+    drop(driver);
+    rig.system.bring_gpus().await;
+    assert_eq!(rig.ask().await.unwrap().backend, Backend::Cpu);
+    rig.gpu.set(Mode::Good);
+    rig.recover("it is there after all", || is_up(&rig, DeviceId::gpu(0))).await;
+    until("probes may try", || state(&rig, DeviceId::gpu(0)) == BreakerState::HalfOpen).await;
+    assert_by_a_gpu(&rig.ask().await.unwrap());
+}
+
+#[tokio::test]
+async fn where_the_cpu_stands_in_for_less_than_all_models_wait_for_the_gpu() {
+    let (rig, driver) = with_slow_driver(|settings| {
+        settings.fallback_by_model.insert(MODEL.to_owned(), FallbackPolicy::Never);
+    });
+    let loading = tokio::spawn({
+        let system = rig.system.clone();
+        async move { system.load(forecaster(), 1).await }
+    });
+    until("it is on its way", || rig.cpu.loaded() == 1).await;
+    assert!(!loading.is_finished() && rig.ask().await.is_err());
+    drop(driver);
+    loading.await.unwrap().unwrap();
+    assert_by_a_gpu(&rig.ask().await.unwrap());
 }

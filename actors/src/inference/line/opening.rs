@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Line;
+use super::{Desk, Line};
 use crate::inference::engine::{Broken, Engine};
 use crate::status::DeviceState;
 
@@ -31,13 +31,28 @@ impl Line {
         self.note_memory(Some(&engine));
         *self.engine.lock() = Some(engine);
         name.clone_into(&mut self.name.lock());
-        self.desk.lock().accepts = true;
-        self.accepts.store(true, Ordering::Release);
         self.up.store(true, Ordering::Release);
+        self.admit(&mut self.desk.lock());
         self.state.send_replace(DeviceState::Up);
         tracing::info!(device = %self.spec.device, name, "device up");
         (self.spec.notice)(true, "");
         Ok(())
+    }
+
+    /// From now on it takes requests, if it is up and whenever it is.
+    pub(crate) fn release(&self) {
+        let mut desk = self.desk.lock();
+        desk.held = false;
+        self.admit(&mut desk);
+        drop(desk);
+        tracing::info!(device = %self.spec.device, "device takes requests");
+    }
+
+    fn admit(&self, desk: &mut Desk) {
+        if !desk.held && self.up.load(Ordering::Acquire) {
+            desk.accepts = true;
+            self.accepts.store(true, Ordering::Release);
+        }
     }
 
     /// The actor is gone but will be back: a line with a spare moves there, one without waits.
