@@ -222,6 +222,21 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_required_must_be_in_the_file() {
+        let rig = |required| {
+            Rig::new("A,1,1\n", &format!("column = \"v\"\n[security]\nkeys = \"DIR/no.keys\"\n{required}"))
+        };
+        let said = |required| {
+            let rig = rig(required);
+            fs::write(rig.dir.path().join("no.keys"), "# none yet\n").unwrap();
+            rig.said()
+        };
+        let reason = "DIR/no.keys: there is no key in it, and security.required lets nobody in without one";
+        assert_eq!(said("required = true\n"), [format!("FILE:6:8: security.keys: {reason}")]);
+        assert_eq!(said(""), [""; 0]);
+    }
+
+    #[test]
     fn a_platform_that_could_make_no_machine_is_a_mistake_where_the_scaler_is_enabled() {
         let text = |enabled| {
             format!(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Edge, Fleet, Hop, Post, request, took};
+use crate::harness::{Edge, Fleet, Hop, Post, drawn_key, request, took};
 
 pub(crate) const MODEL: &str = "nbeats-vol-quantile";
 const WINDOW: usize = 64;
@@ -205,8 +205,10 @@ fn a_replay_that_fails_comes_back_and_is_answered_through_the_cluster() {
 
 #[test]
 fn who_may_not_predict_is_not_told_where_a_model_is() {
-    let keys = tempfile::NamedTempFile::new().expect("a file");
-    let keys = keys.path().display().to_string();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let drawn = drawn_key("desk", &["predict"]);
+    std::fs::write(file.path(), drawn["entry"].as_str().expect("an entry")).expect("written");
+    let keys = file.path().display().to_string();
     let stage = Stage::new(&[
         ("SECURITY__KEYS", &keys),
         ("SECURITY__REQUIRED", "true"),

@@ -10,6 +10,10 @@ use crate::harness::{CLOSE, Client, Response, TestNode, WebSocket, drawn_key, ev
 const FORECAST: &str = r#"{"model":"nhits-vol-quantile","series":[{"symbol":"USD"}]}"#;
 const TICK: &str = r#"{"series":"a","ts":1700000000000,"value":1.5}"#;
 
+/// A key that nobody shows: a file without any is refused where one is required.
+const NOBODY: &str = "[[keys]]\nname = \"nobody\"\nhash = \
+    \"sha256:0000000000000000000000000000000000000000000000000000000000000000\"\nscopes = [\"predict\"]\n\n";
+
 /// A file of keys that `peregrine keys new` has drawn.
 struct Keys {
     _dir: tempfile::TempDir,
@@ -20,7 +24,7 @@ impl Keys {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("keys.toml");
-        fs::write(&file, "").expect("a file");
+        fs::write(&file, NOBODY).expect("a file");
         Self { _dir: dir, file }
     }
 
@@ -39,8 +43,9 @@ impl Keys {
         TestNode::on_cpu(&[&own, keys].concat())
     }
 
-    fn empty(&self) {
-        fs::write(&self.file, "").expect("the file");
+    /// Of everybody.
+    fn revoke(&self) {
+        fs::write(&self.file, NOBODY).expect("the file");
     }
 
     fn path(&self) -> &Path {
@@ -248,8 +253,12 @@ fn keys_are_read_again_and_a_bad_file_keeps_the_old_ones() {
     assert_eq!(asked(&other), 401);
     node.node.reload.reread().expect("a good file");
     assert_eq!((asked(&desk), asked(&other)), (200, 200));
-    keys.empty();
-    node.node.reload.reread().expect("an empty file is good");
+    fs::write(keys.path(), "").expect("the file");
+    let refused = node.node.reload.reread().expect_err("nobody could come in").to_string();
+    assert!(refused.starts_with("security: ") && refused.contains("there is no key in it"), "{refused}");
+    assert_eq!((asked(&desk), asked(&other)), (200, 200));
+    keys.revoke();
+    node.node.reload.reread().expect("a file with a key");
     assert_eq!((asked(&desk), asked(&other)), (401, 401));
 }
 
@@ -315,8 +324,8 @@ fn a_websocket_does_what_its_key_says_until_that_is_revoked() {
     assert_eq!(feeder.op("error")["code"], "denied");
     feeder.text(tick);
     feeder.op("ticked");
-    keys.empty();
-    node.node.reload.reread().expect("an empty file is good");
+    keys.revoke();
+    node.node.reload.reread().expect("a good file");
     for socket in [&mut reader, &mut feeder] {
         assert_eq!(socket.op("goodbye")["why"], "revoked");
         let (first, payload) = socket.frame().expect("a close frame");

@@ -224,7 +224,12 @@ fn read(config: &SecurityConfig) -> Result<Rules, KeysError> {
 
 fn keys_of(config: &SecurityConfig) -> Result<Vec<Key>, KeysError> {
     let Some(file) = &config.keys else { return Ok(Vec::new()) };
-    parse_keys(&text(file)?).map_err(|error: BadKeys| bad(file, error.to_string()))
+    let keys = parse_keys(&text(file)?).map_err(|error: BadKeys| bad(file, error.to_string()))?;
+    if keys.is_empty() && config.required && config.tokens.is_none() {
+        let reason = "there is no key in it, and security.required lets nobody in without one";
+        return Err(bad(file, reason.to_owned()));
+    }
+    Ok(keys)
 }
 
 fn issuer_of(config: &SecurityConfig) -> Result<Option<Arc<Issuer>>, KeysError> {
