@@ -1,4 +1,6 @@
-//! Why a node was not believed, in words that say what to do.
+//! Why a node was not believed, in words that say what to do; when a certificate is believed.
+
+pub(crate) mod validity;
 
 use std::error::Error;
 use std::io;

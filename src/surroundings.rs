@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::path::Path;
+use std::time::SystemTime;
 
 use peregrine_shaders::ModelSpec;
 
@@ -41,13 +42,14 @@ pub enum SurveyError {
 }
 
 /// Reads the data and lists the repositories; loads no model. In a cluster models may lie on other nodes alone.
+/// Certificates must be good at `now`.
 ///
 /// # Errors
 /// See [`SurveyError`].
-pub(crate) fn survey(resolved: &Resolved) -> Result<Surroundings, SurveyError> {
+pub(crate) fn survey(resolved: &Resolved, now: SystemTime) -> Result<Surroundings, SurveyError> {
     let config = &resolved.config;
     let mut mistakes = no_folders(resolved);
-    mistakes.extend(bad_files(resolved));
+    mistakes.extend(bad_files(resolved, now));
     let mut found = Surroundings::default();
     if let Some(file) = &config.data.file {
         match SeriesStore::load(file) {
@@ -129,14 +131,15 @@ fn no_folders(resolved: &Resolved) -> Vec<Mistake> {
 }
 
 /// Files that hold something else than a node needs of them as it starts, read as it reads them.
-fn bad_files(resolved: &Resolved) -> Vec<Mistake> {
+fn bad_files(resolved: &Resolved, now: SystemTime) -> Vec<Mistake> {
     fn said<K: Into<String>>((key, error): (K, impl Display)) -> (String, String) {
         (key.into(), error.to_string())
     }
     let config = &resolved.config;
     let mut bad: Vec<(String, String)> =
         security::bad_files(&config.security).into_iter().map(said).collect();
-    bad.extend(config.server.tls.as_ref().and_then(tls::bad_files).map(said));
+    let certificate = config.server.tls.as_ref();
+    bad.extend(certificate.and_then(|files| tls::bad_files(files, now)).map(said));
     bad.extend(alerts::bad_files(&config.alerts).map(said));
     let part = config.cluster.as_ref();
     bad.extend(part.and_then(|part| cluster::bad_files(part, &config.node)).map(said));
@@ -148,6 +151,8 @@ fn bad_files(resolved: &Resolved) -> Vec<Mistake> {
 mod tests {
     use std::fs;
     use std::path::PathBuf;
+
+    use peregrine_runtime::{Clock as _, SystemClock};
 
     use super::*;
     use crate::config::{Sources, resolve};
@@ -222,6 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_that_nobody_believes_today_is_a_mistake() {
+        let said = |first, last| {
+            let text =
+                "column = \"v\"\n[server]\ntls_certificate = \"DIR/tls.crt\"\ntls_key = \"DIR/tls.key\"\n";
+            let rig = Rig::new("A,1,1\n", text);
+            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(first, 1, 1);
+            params.not_after = rcgen::date_time_ymd(last, 1, 1);
+            let key = rcgen::KeyPair::generate().unwrap();
+            fs::write(rig.dir.path().join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+            fs::write(rig.dir.path().join("tls.key"), key.serialize_pem()).unwrap();
+            rig.said()
+        };
+        assert_eq!(said(2001, 2100), [""; 0]);
+        let expired =
+            "FILE:6:19: server.tls_certificate: DIR/tls.crt: it expired at 2002-01-01T00:00:00.000Z";
+        assert_eq!(said(2001, 2002), [expired]);
+        let early =
+            "FILE:6:19: server.tls_certificate: DIR/tls.crt: it is not valid before 2099-01-01T00:00:00.000Z";
+        assert_eq!(said(2099, 2100), [early]);
+    }
+
+    #[test]
     fn a_key_that_is_required_must_be_in_the_file() {
         let rig = |required| {
             Rig::new("A,1,1\n", &format!("column = \"v\"\n[security]\nkeys = \"DIR/no.keys\"\n{required}"))
@@ -261,7 +289,7 @@ mod tests {
     #[test]
     fn a_model_that_a_lone_node_holds_for_others_is_told() {
         let placed = "column = \"v\"\n[placement.tcn-vol-point]\nregions = [\"fra\"]\n";
-        let unplaced = |text: &str| survey(&Rig::new("A,1,1\n", text).resolved()).unwrap().unplaced;
+        let unplaced = |text: &str| survey(&Rig::new("A,1,1\n", text).resolved(), now()).unwrap().unplaced;
         let told = unplaced(placed);
         assert_eq!(told.len(), 1);
         assert!(told[0].to_string().ends_with(
@@ -277,10 +305,14 @@ mod tests {
     #[test]
     fn a_model_that_no_repository_holds_yet_is_told_and_no_mistake() {
         let rig = Rig::new("A,1,1\n", "column = \"v\"\n[series.always]\nlater = [\"*\"]\n");
-        let found = survey(&rig.resolved()).unwrap();
+        let found = survey(&rig.resolved(), now()).unwrap();
         let keys: Vec<&str> = found.unknown_models.iter().map(|one| one.key.as_str()).collect();
         assert_eq!(keys, ["series.always.later"]);
         assert!(found.replay.is_some() && !found.entries.is_empty());
+    }
+
+    fn now() -> SystemTime {
+        SystemClock.wall()
     }
 
     /// A configuration whose data are these rows of one column `v`.
@@ -305,7 +337,7 @@ mod tests {
         }
 
         fn said(&self) -> Vec<String> {
-            let mistakes = match survey(&self.resolved()) {
+            let mistakes = match survey(&self.resolved(), now()) {
                 Ok(_) => Vec::new(),
                 Err(SurveyError::Config(error)) => error.mistakes,
                 Err(SurveyError::Catalog(error)) => panic!("{error}"),

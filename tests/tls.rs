@@ -29,7 +29,7 @@ impl Authority {
         let root = params.self_signed(&key).expect("a certificate").der().clone();
         let this =
             Self { dir: tempfile::tempdir().expect("a folder"), issuer: Issuer::new(params, key), root };
-        this.vouch_until(2040);
+        this.vouch(2001, 2040);
         this
     }
 
@@ -38,9 +38,10 @@ impl Authority {
     }
 
     /// Writes another certificate, and another key.
-    fn vouch_until(&self, year: i32) {
+    fn vouch(&self, from: i32, until: i32) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         fs::write(self.file("node.pem"), certificate.pem()).expect("a file");
@@ -152,7 +153,7 @@ fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
     let first = left(&metrics());
     assert!(first > 0.0);
     let year = 365.0 * 86_400.0;
-    authority.vouch_until(2042);
+    authority.vouch(2001, 2042);
     let applied = || node.node.reload.count(Outcome::Applied);
     assert_eq!(applied(), 0);
     node.node.reload.reread().expect("a good certificate");
@@ -163,5 +164,12 @@ fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
     fs::write(authority.file("node.key"), stranger).expect("a file");
     let refused = node.node.reload.reread().expect_err("a key of somebody else").to_string();
     assert!(refused.starts_with("tls: "), "{refused}");
+    for (from, until, why) in
+        [(2001, 2002, "it expired at 2002-01-01T"), (2099, 2100, "it is not valid before 2099-01-01T")]
+    {
+        authority.vouch(from, until);
+        let refused = node.node.reload.reread().expect_err("a certificate for another day").to_string();
+        assert!(refused.starts_with("tls: ") && refused.contains(why), "{refused}");
+    }
     assert!((left(&metrics()) - second).abs() < 60.0);
 }

@@ -1,6 +1,7 @@
 //! `peregrine check`: every mistake of a configuration, or its resolved form with the origin of each value.
 
 use clap::Args;
+use peregrine_runtime::{Clock as _, SystemClock};
 
 use super::options::{ConfigArgs, ModelsArgs};
 use super::{CliError, print_json, print_text, say};
@@ -18,7 +19,7 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: CheckArgs) -> Result<(), CliError> {
     let resolved = args.config.resolved(&ModelsArgs::default())?;
-    let found = survey(&resolved)?;
+    let found = survey(&resolved, SystemClock.wall())?;
     for unknown in &found.unknown_models {
         say(format_args!("warning: {unknown}"));
     }

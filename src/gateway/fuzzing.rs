@@ -16,7 +16,8 @@ use super::overview::relay::{AskOverview, Overviewed};
 use super::stream::{Dialects, agree};
 use super::v1::parse::{forecast_body, windows};
 use super::v2::parse::{infer_request, json_len};
-use super::{guard, neural, series, tls, traced};
+use super::{guard, neural, series, traced};
+use crate::certificates::validity;
 use crate::config::SecurityConfig;
 use crate::fuzzing::{answer, message};
 use crate::journal;
@@ -129,9 +130,9 @@ pub fn overview(input: &[u8]) -> bool {
     }
 }
 
-/// A certificate of which the end is wanted, in DER.
+/// A certificate of which start and end are wanted, in DER.
 pub fn certificate(input: &[u8]) -> bool {
-    tls::expiry::of(input).is_some()
+    validity::of(input).is_some()
 }
 
 /// `POST /v1/ticks`: what is taken can be kept, and comes back from the journal as it was.

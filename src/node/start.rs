@@ -75,7 +75,7 @@ pub(super) async fn start(
     clock: &Arc<dyn Clock>,
 ) -> Result<Started, NodeError> {
     let Surroundings { mut entries, data: series, replay, unknown_models, unplaced, overlooked } =
-        survey(&resolved)?;
+        survey(&resolved, clock.wall())?;
     if resolved.config.scaler.enabled && resolved.config.cluster.is_none() {
         resolved.config.cluster = Some(scaler::home_of(&resolved.config.scaler)?);
     }
@@ -141,7 +141,7 @@ async fn serve_models(
     let config = &resolved.config;
     let current = Current::new(config.clone());
     let security = Security::start(&config.security)?;
-    let tls = config.server.tls.as_ref().map(Tls::start).transpose()?;
+    let tls = config.server.tls.as_ref().map(|files| Tls::start(files, clock.wall())).transpose()?;
     let alerts = start_alerts(config, clock)?;
     // Before anybody hears of this node: what it kept may be what they lack.
     let journal = open_journal(config, clock).await?;
@@ -188,7 +188,7 @@ async fn serve_models(
     rooms.push(Box::new(SecurityRoom(Arc::clone(&security))));
     rooms.push(Box::new(AlertsRoom { alerts: Arc::clone(&alerts), clock: Arc::clone(clock) }));
     if let Some(tls) = &tls {
-        rooms.push(Box::new(TlsRoom(Arc::clone(tls))));
+        rooms.push(Box::new(TlsRoom { tls: Arc::clone(tls), clock: Arc::clone(clock) }));
     }
     let window = config.alerts.window;
     let files = resolved.sources().files.clone();

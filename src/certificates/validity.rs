@@ -1,18 +1,52 @@
-//! When a certificate ends: the one field of X.509 that is read here. The rest of it is for those who check it.
+//! From when until when a certificate is good: the one field of X.509 that is read here. The rest of it is for those who
+//! check it.
 //!
 //! DER, of which the walk to the field meets tags and lengths only. Hostile bytes end it; they cannot do more.
 
 use std::time::SystemTime;
 
-use crate::security::Civil;
+use crate::security::{Civil, rfc3339};
 
 const SEQUENCE: u8 = 0x30;
 const EXPLICIT_0: u8 = 0xA0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// `notAfter`; `None`: this is no certificate.
-pub(in crate::gateway) fn of(certificate: &[u8]) -> Option<SystemTime> {
+/// When a certificate is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Validity {
+    starts: SystemTime,
+    ends: SystemTime,
+}
+
+/// A certificate that nobody believes now. Whoever issues it acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotNow {
+    #[error("it is not valid before {}", rfc3339(*.0))]
+    Early(SystemTime),
+    #[error("it expired at {}", rfc3339(*.0))]
+    Expired(SystemTime),
+}
+
+impl Validity {
+    pub(crate) fn check(self, now: SystemTime) -> Result<(), NotNow> {
+        if now < self.starts {
+            return Err(NotNow::Early(self.starts));
+        }
+        if now > self.ends { Err(NotNow::Expired(self.ends)) } else { Ok(()) }
+    }
+
+    /// Until it expires; negative: since then.
+    pub(crate) fn remaining_seconds(self, now: SystemTime) -> f64 {
+        match self.ends.duration_since(now) {
+            Ok(left) => left.as_secs_f64(),
+            Err(past) => -past.duration().as_secs_f64(),
+        }
+    }
+}
+
+/// `None`: this is no certificate.
+pub(crate) fn of(certificate: &[u8]) -> Option<Validity> {
     let (mut rest, _) = inside(certificate, SEQUENCE)?;
     (rest, _) = inside(rest, SEQUENCE)?;
     if rest.first() == Some(&EXPLICIT_0) {
@@ -22,9 +56,9 @@ pub(in crate::gateway) fn of(certificate: &[u8]) -> Option<SystemTime> {
         (_, rest) = value(rest)?.split(); // serial number, algorithm, issuer
     }
     let (validity, _) = inside(rest, SEQUENCE)?;
-    let (_, rest) = value(validity)?.split();
-    let end = value(rest)?;
-    time(end.tag, end.content)
+    let start = value(validity)?;
+    let end = value(start.rest)?;
+    Some(Validity { starts: time(start.tag, start.content)?, ends: time(end.tag, end.content)? })
 }
 
 struct Value<'a> {
@@ -91,15 +125,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_certificate_is_found() {
+    fn start_and_end_of_a_certificate_are_found() {
         check((2031, 2, 3), 1_927_843_200);
         check((2049, 12, 31), 2_524_521_600);
         check((2051, 1, 1), 2_556_144_000); // written another way from 2050 on
     }
 
     #[test]
-    fn broken_bytes_have_no_end() {
-        let whole = certificate((2031, 2, 3));
+    fn a_certificate_is_good_from_its_start_to_its_end() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let validity = Validity { starts: at(100), ends: at(200) };
+        let judged = |seconds| validity.check(at(seconds)).map_err(|error| error.to_string());
+        assert_eq!(judged(99), Err("it is not valid before 1970-01-01T00:01:40.000Z".to_owned()));
+        assert_eq!((judged(100), judged(200)), (Ok(()), Ok(())));
+        assert_eq!(judged(201), Err("it expired at 1970-01-01T00:03:20.000Z".to_owned()));
+        assert_eq!((validity.remaining_seconds(at(150)), validity.remaining_seconds(at(260))), (50.0, -60.0));
+    }
+
+    #[test]
+    fn broken_bytes_have_no_validity() {
+        let whole = certificate((2031, 2, 3), (2031, 2, 3));
         for len in 0..whole.len().min(200) {
             assert!(of(&whole[..len]).is_none());
             let mut bent = whole.clone();
@@ -111,14 +156,16 @@ mod tests {
     }
 
     #[track_caller]
-    fn check((year, month, day): (i32, u8, u8), seconds: u64) {
-        let want = UNIX_EPOCH + Duration::from_secs(seconds);
-        assert_eq!(of(&certificate((year, month, day))), Some(want));
+    fn check(day: (i32, u8, u8), seconds: u64) {
+        let (first, last, want) = ((2001, 1, 1), (2100, 1, 1), UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(of(&certificate(first, day)).map(|validity| validity.ends), Some(want));
+        assert_eq!(of(&certificate(day, last)).map(|validity| validity.starts), Some(want));
     }
 
-    fn certificate((year, month, day): (i32, u8, u8)) -> Vec<u8> {
+    fn certificate(first: (i32, u8, u8), last: (i32, u8, u8)) -> Vec<u8> {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.not_after = rcgen::date_time_ymd(year, month, day);
+        params.not_before = rcgen::date_time_ymd(first.0, first.1, first.2);
+        params.not_after = rcgen::date_time_ymd(last.0, last.1, last.2);
         params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
     }
 }

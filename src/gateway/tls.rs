@@ -2,8 +2,6 @@
 //!
 //! The certificate is looked up for each handshake, so that another one takes effect without a new listener.
 
-pub(super) mod expiry;
-
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
+use peregrine_runtime::Clock;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::certificates::validity::{self, NotNow, Validity};
 use crate::config::{Config, TlsConfig};
 use crate::reload::{Room, Staged};
 
@@ -50,18 +50,26 @@ pub enum TlsError {
 }
 
 /// What is wrong with the files that the configuration names, by key.
-pub(crate) fn bad_files(config: &TlsConfig) -> Option<(&'static str, TlsError)> {
-    let error = read(config).err()?;
+pub(crate) fn bad_files(config: &TlsConfig, now: SystemTime) -> Option<(&'static str, TlsError)> {
+    let error = read(config).and_then(|shown| shown.check(config, now)).err()?;
     let (TlsError::Unreadable { file, .. } | TlsError::Bad { file, .. }) = &error;
     let is_certificate = *file == config.certificate;
     let key = if is_certificate { "server.tls_certificate" } else { "server.tls_key" };
     Some((key, error))
 }
 
-/// The certificate that clients are shown, and when it expires.
+/// The certificate that clients are shown, and when they believe it.
 struct Shown {
     key: Arc<CertifiedKey>,
-    expires: SystemTime,
+    validity: Validity,
+}
+
+impl Shown {
+    fn check(&self, config: &TlsConfig, now: SystemTime) -> Result<(), TlsError> {
+        let bad =
+            |error: NotNow| TlsError::Bad { file: config.certificate.clone(), reason: error.to_string() };
+        self.validity.check(now).map_err(bad)
+    }
 }
 
 /// Shared by all workers, and by whoever reads the files again.
@@ -77,21 +85,15 @@ impl fmt::Debug for Tls {
 
 impl Tls {
     /// With the certificate that the files hold.
-    pub(crate) fn start(config: &TlsConfig) -> Result<Arc<Self>, TlsError> {
-        Ok(Arc::new(Self { shown: RwLock::new(read(config)?) }))
+    pub(crate) fn start(config: &TlsConfig, now: SystemTime) -> Result<Arc<Self>, TlsError> {
+        let shown = read(config)?;
+        shown.check(config, now)?;
+        Ok(Arc::new(Self { shown: RwLock::new(shown) }))
     }
 
-    /// When clients will no longer believe the certificate.
-    fn expires(&self) -> SystemTime {
-        self.shown.read().expires
-    }
-
-    /// Until then, in seconds; negative: since then.
-    pub(crate) fn remaining_seconds(&self, wall: SystemTime) -> f64 {
-        match self.expires().duration_since(wall) {
-            Ok(left) => left.as_secs_f64(),
-            Err(past) => -past.duration().as_secs_f64(),
-        }
+    /// Until clients no longer believe the certificate; negative: since then.
+    pub(crate) fn remaining_seconds(&self, now: SystemTime) -> f64 {
+        self.shown.read().validity.remaining_seconds(now)
     }
 
     /// What makes TLS of accepted sockets.
@@ -130,14 +132,14 @@ fn read(config: &TlsConfig) -> Result<Shown, TlsError> {
     let chain = chain.map_err(|error| bad(&config.certificate, error.to_string()))?;
     let own =
         chain.first().ok_or_else(|| bad(&config.certificate, "there is no certificate in it".to_owned()))?;
-    let expires =
-        expiry::of(own).ok_or_else(|| bad(&config.certificate, "it does not say when it ends".to_owned()))?;
+    let validity = validity::of(own)
+        .ok_or_else(|| bad(&config.certificate, "it does not say when it is valid".to_owned()))?;
     let key = PrivateKeyDer::from_pem_slice(&bytes(&config.key)?)
         .map_err(|_| bad(&config.key, "there is no private key in it".to_owned()))?;
     // Refuses a key that is not the certificate's.
     let key = CertifiedKey::from_der(chain, key, &ring::default_provider())
         .map_err(|error| bad(&config.key, error.to_string()))?;
-    Ok(Shown { key: Arc::new(key), expires })
+    Ok(Shown { key: Arc::new(key), validity })
 }
 
 fn bytes(file: &Path) -> Result<Vec<u8>, TlsError> {
@@ -148,7 +150,10 @@ fn bytes(file: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// Reads the files again with every reload.
-pub(crate) struct TlsRoom(pub(crate) Arc<Tls>);
+pub(crate) struct TlsRoom {
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
 
 impl Room for TlsRoom {
     fn name(&self) -> &'static str {
@@ -163,14 +168,60 @@ impl Room for TlsRoom {
         // Whether there is TLS at all is fixed while the node runs.
         let Some(config) = &next.server.tls else { return Ok(Box::new(|| false)) };
         let shown = read(config).map_err(|error| error.to_string())?;
-        let tls = Arc::clone(&self.0);
+        if shown.key.cert == self.tls.shown.read().key.cert {
+            // One that has expired meanwhile must not hold up what else was changed.
+            return Ok(Box::new(|| false));
+        }
+        shown.check(config, self.clock.wall()).map_err(|error| error.to_string())?;
+        let tls = Arc::clone(&self.tls);
         Ok(Box::new(move || {
-            let was = std::mem::replace(&mut *tls.shown.write(), shown);
-            let is_other = was.key.cert != tls.shown.read().key.cert;
-            if is_other {
-                tracing::info!("certificate replaced");
-            }
-            is_other
+            *tls.shown.write() = shown;
+            tracing::info!("certificate replaced");
+            true
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use peregrine_runtime::ManualClock;
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::config::{Sources, resolve};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// Writes a certificate that is good from now on, for so long.
+    fn write(files: &TlsConfig, now: SystemTime, lasts: Duration) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = ((now - DAY).into(), (now + lasts).into());
+        let key = KeyPair::generate().unwrap();
+        fs::write(&files.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn one_that_has_expired_in_use_holds_up_no_reload_and_another_that_has_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TlsConfig { certificate: dir.path().join("c.pem"), key: dir.path().join("k.pem") };
+        let clock = Arc::new(ManualClock::new());
+        write(&files, clock.wall(), 30 * DAY);
+        let tls = Tls::start(&files, clock.wall()).unwrap();
+        let mut config = resolve(&Sources::default()).unwrap().config;
+        config.server.tls = Some(files.clone());
+        let (config, room) = (Arc::new(config), TlsRoom { tls: Arc::clone(&tls), clock: clock.clone() });
+        let reload = || room.prepare(&config).map(|commit| commit());
+        clock.advance(31 * DAY);
+        assert_eq!(reload(), Ok(false));
+        assert!(Tls::start(&files, clock.wall()).is_err(), "a node does not start with it");
+        write(&files, clock.wall() - 31 * DAY, 30 * DAY);
+        let refused = reload().unwrap_err();
+        assert!(refused.contains("c.pem: it expired at "), "{refused}");
+        write(&files, clock.wall(), 30 * DAY);
+        assert_eq!(reload(), Ok(true));
+        assert!(tls.remaining_seconds(clock.wall()) > 29.0 * DAY.as_secs_f64());
     }
 }
