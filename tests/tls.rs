@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peregrine::reload::Outcome;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::harness::{TEXT, TestNode, masked};
+use crate::harness::{TEXT, TestNode, eventually, masked};
 
 /// An authority, and the files of a node that it vouches for.
 pub(crate) struct Authority {
     dir: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    root_pem: String,
 }
 
 impl Authority {
@@ -26,9 +27,10 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
-        let root = params.self_signed(&key).expect("a certificate").der().clone();
-        let this =
-            Self { dir: tempfile::tempdir().expect("a folder"), issuer: Issuer::new(params, key), root };
+        let root = params.self_signed(&key).expect("a certificate");
+        let (root, root_pem) = (root.der().clone(), root.pem());
+        let dir = tempfile::tempdir().expect("a folder");
+        let this = Self { dir, issuer: Issuer::new(params, key), root, root_pem };
         this.vouch(2001, 2040);
         this
     }
@@ -99,9 +101,12 @@ fn rest(stream: &mut impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The validity that the node says its certificate has left, in seconds.
-fn left(metrics: &str) -> f64 {
-    let line = metrics.lines().find(|line| line.starts_with("peregrine_tls_certificate_expiry_seconds"));
+/// The validity that the node says the certificate of a port has left, in seconds.
+fn left(metrics: &str, port: &str) -> f64 {
+    let port = format!("port=\"{port}\"");
+    let of_port =
+        |line: &&str| line.starts_with("peregrine_tls_certificate_expiry_seconds{") && line.contains(&port);
+    let line = metrics.lines().find(of_port);
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("{metrics}"))
 }
 
@@ -150,7 +155,7 @@ fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
     let authority = Authority::new();
     let node = authority.node(&[]);
     let metrics = || get(&mut authority.connect(node.node.addr), "/metrics");
-    let first = left(&metrics());
+    let first = left(&metrics(), "public");
     assert!(first > 0.0);
     let year = 365.0 * 86_400.0;
     authority.vouch(2001, 2042);
@@ -158,7 +163,7 @@ fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
     assert_eq!(applied(), 0);
     node.node.reload.reread().expect("a good certificate");
     assert_eq!(applied(), 1);
-    let second = left(&metrics());
+    let second = left(&metrics(), "public");
     assert!((second - first - 2.0 * year).abs() < 3.0 * 86_400.0, "{first} {second}");
     let stranger = KeyPair::generate().expect("a key").serialize_pem();
     fs::write(authority.file("node.key"), stranger).expect("a file");
@@ -171,5 +176,96 @@ fn another_certificate_is_shown_without_a_restart_and_a_bad_one_is_not() {
         let refused = node.node.reload.reread().expect_err("a certificate for another day").to_string();
         assert!(refused.starts_with("tls: ") && refused.contains(why), "{refused}");
     }
-    assert!((left(&metrics()) - second).abs() < 60.0);
+    assert!((left(&metrics(), "public") - second).abs() < 60.0);
+}
+
+/// The files of a node of a cluster, and who vouches for it.
+struct Member {
+    dir: tempfile::TempDir,
+    name: &'static str,
+}
+
+impl Member {
+    fn new(name: &'static str, issuer: &Authority) -> Self {
+        let this = Self { dir: tempfile::tempdir().expect("a folder"), name };
+        this.vouch(issuer, 2040);
+        this
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Writes another certificate, with another key, that only nodes of this authority believe.
+    fn vouch(&self, authority: &Authority, until: i32) {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let uri = format!("peregrine://node/{}", self.name).try_into().expect("a URI");
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &authority.issuer).expect("a certificate");
+        fs::write(self.file("ca.pem"), &authority.root_pem).expect("a file");
+        fs::write(self.file("node.pem"), certificate.pem()).expect("a file");
+        fs::write(self.file("node.key"), key.serialize_pem()).expect("a file");
+    }
+
+    fn node(&self, listen: SocketAddr, seeds: &[SocketAddr]) -> TestNode {
+        let seeds: Vec<String> = seeds.iter().map(ToString::to_string).collect();
+        TestNode::on_cpu(&[
+            ("NODE__NAME", self.name),
+            ("CLUSTER__LISTEN", &listen.to_string()),
+            ("CLUSTER__SEEDS", &format!("{seeds:?}")),
+            ("CLUSTER__CA", &self.file("ca.pem")),
+            ("CLUSTER__CERTIFICATE", &self.file("node.pem")),
+            ("CLUSTER__KEY", &self.file("node.key")),
+        ])
+    }
+}
+
+fn members(node: &TestNode) -> usize {
+    node.get("/v1/cluster").json()["members"].as_array().expect("members").len()
+}
+
+#[test]
+fn renewed_cluster_certificates_are_taken_without_a_restart_and_bad_ones_are_not() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let (a, b, c) = (Member::new("a", &old), Member::new("b", &old), Member::new("c", &new));
+    let (at_a, at_b) = (free_port(), free_port());
+    let (a_node, b_node) = (a.node(at_a, &[]), b.node(at_b, &[at_a]));
+    eventually("both see both", || members(&a_node) == 2 && members(&b_node) == 2);
+    let left_of = |node: &TestNode| left(&String::from_utf8_lossy(&node.get("/metrics").body), "cluster");
+    let (first, year) = (left_of(&a_node), 365.0 * 86_400.0);
+    assert!(first > 0.0);
+    let applied = || a_node.node.reload.count(Outcome::Applied);
+    a_node.node.reload.reread().expect("the same files");
+    assert_eq!(applied(), 0);
+    a.vouch(&old, 2002);
+    let refused = a_node.node.reload.reread().expect_err("an expired certificate").to_string();
+    assert!(
+        refused.starts_with("cluster: cluster.certificate: ") && refused.contains("expired"),
+        "{refused}"
+    );
+    fs::write(a.file("node.pem"), "nothing").expect("a file");
+    let refused = a_node.node.reload.reread().expect_err("no certificate").to_string();
+    assert!(refused.contains("node.pem: holds no certificate"), "{refused}");
+    assert!((left_of(&a_node) - first).abs() < 60.0);
+    a.vouch(&old, 2042);
+    a_node.node.reload.reread().expect("a good certificate");
+    assert_eq!(applied(), 1);
+    let second = left_of(&a_node);
+    assert!((second - first - 2.0 * year).abs() < 3.0 * 86_400.0, "{first} {second}");
+    // Another authority: whoever it vouches for is let in, and who is there already stays.
+    a.vouch(&new, 2042);
+    a_node.node.reload.reread().expect("certificates of another authority");
+    let c_node = c.node(free_port(), &[at_a]);
+    eventually("the third is let in", || members(&c_node) >= 2);
+    assert!(members(&a_node) == 3 && members(&b_node) >= 2);
+}
+
+/// That was free a moment ago; nothing else on this machine asks for UDP ports meanwhile.
+fn free_port() -> SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("it is bound")
 }

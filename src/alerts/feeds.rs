@@ -43,7 +43,7 @@ fn say(sample: &mut Sample, signal: Signal, labels: Labels, value: f64) {
     sample.readings.push(Reading { signal, labels, value });
 }
 
-/// What is so at this moment: devices, memory, circuits, the certificate, loops and actors.
+/// What is so at this moment: devices, memory, circuits, certificates, loops and actors.
 struct State(Arc<Shared>);
 
 impl Feed for State {
@@ -71,10 +71,10 @@ impl Feed for State {
             };
             say(sample, Signal::BreakerState, guarded(&breaker.guards), state);
         }
-        if let Some(tls) = &shared.tls {
+        for (port, left) in shared.certificates(at.wall) {
             sample.expected.push(Signal::CertificateRemainingSeconds);
-            let remaining = tls.remaining_seconds(at.wall);
-            say(sample, Signal::CertificateRemainingSeconds, Labels::new(), remaining);
+            let labels = Labels::from([("port", port.to_owned())]);
+            say(sample, Signal::CertificateRemainingSeconds, labels, left);
         }
         for (name, lag) in shared.lags(at.now, &health) {
             let labels = Labels::from([("loop", name)]);

@@ -111,7 +111,7 @@ fn expression(signal: Signal, window: Duration) -> Expression {
         }
         Signal::ReplicaLost => plain("peregrine_cluster_member_lost", &["member"]),
         Signal::ReplicasMissing => plain("peregrine_cluster_members_missing", &[]),
-        Signal::CertificateRemainingSeconds => plain("peregrine_tls_certificate_expiry_seconds", &[]),
+        Signal::CertificateRemainingSeconds => plain("peregrine_tls_certificate_expiry_seconds", &["port"]),
         Signal::VitalsAgeSeconds => plain("peregrine_vitals_age_seconds", &[]),
         Signal::EventLoopLagSeconds => plain("peregrine_event_loop_lag_seconds", &["loop"]),
         Signal::ActorsStuck => plain("peregrine_actors_stuck", &[]),

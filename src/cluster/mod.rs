@@ -3,6 +3,7 @@
 //! The shell between `peregrine_runtime`, which knows no forecasts, and `peregrine_actors`, which knows no network.
 //! Runs on threads of its own, so that a busy gateway does not make a node look dead.
 
+mod credentials;
 mod discovery;
 mod forecast;
 mod herald;
@@ -28,6 +29,7 @@ use peregrine_runtime::{
 use tokio::runtime::{Handle, Runtime};
 use tracing::{info, warn};
 
+pub(crate) use self::credentials::{OwnCertificate, OwnCertificateRoom, bad_files};
 use self::discovery::Seeds;
 use self::forecast::{AskForecast, Desk, SERVICE};
 pub(crate) use self::herald::{Computed, computed, computing, serving};
@@ -37,7 +39,7 @@ pub(crate) use self::routing::{devices, routing};
 use self::seats::Seats;
 use self::series::Live;
 use crate::backends;
-use crate::config::{ClusterConfig, Config, Credentials, NodeConfig, RoleChoice};
+use crate::config::{ClusterConfig, Config, NodeConfig, RoleChoice};
 use crate::reload::Current;
 
 /// Requests of other nodes that wait for a desk; it takes them out at once.
@@ -80,6 +82,8 @@ pub(crate) struct Joined {
     pub(crate) live: Option<Live>,
     /// Answers other nodes that ask how this one is, once the gateway knows.
     pub(crate) overview: Option<Tree>,
+    /// `None`: nodes know each other by a secret.
+    pub(crate) certificate: Option<Arc<OwnCertificate>>,
     fabric: Arc<QuicFabric>,
     addr: SocketAddr,
     desk: Tree,
@@ -104,7 +108,7 @@ pub(crate) async fn join(
     let node = &config.node;
     let threads = Threads::start()?;
     let runtime = threads.handle.clone();
-    let (fabric, cluster) = {
+    let Met { fabric, cluster, certificate } = {
         let (part, node, clock) = (part.clone(), node.clone(), Arc::clone(clock));
         let scales = config.scaler.enabled;
         let met = runtime.spawn(async move { meet(&part, &node, scales, clock).await });
@@ -127,7 +131,24 @@ pub(crate) async fn join(
     let herald = runtime.spawn(telling);
     let bound = fabric.local_addr();
     let addr = part.advertise.unwrap_or(bound);
-    Ok(Joined { cluster, live: None, overview: None, fabric, addr, desk, seats, herald, _threads: threads })
+    Ok(Joined {
+        cluster,
+        live: None,
+        overview: None,
+        certificate,
+        fabric,
+        addr,
+        desk,
+        seats,
+        herald,
+        _threads: threads,
+    })
+}
+
+struct Met {
+    fabric: Arc<QuicFabric>,
+    cluster: Cluster,
+    certificate: Option<Arc<OwnCertificate>>,
 }
 
 /// Binds the address and takes part, on the runtime that this is awaited on.
@@ -136,8 +157,8 @@ async fn meet(
     node: &NodeConfig,
     scales: bool,
     clock: Arc<dyn Clock>,
-) -> Result<(Arc<QuicFabric>, Cluster), ClusterError> {
-    let credentials = credentials(part, node)?;
+) -> Result<Met, ClusterError> {
+    let (credentials, files) = credentials::read(part, node)?;
     // A link that is cut silently is lost a little after a node would be.
     let idle_max = part.detector.silence_max + LINK_GRACE;
     let options = QuicOptions { idle_max, keep_alive_every: idle_max / 5, ..QuicOptions::default() };
@@ -164,34 +185,8 @@ async fn meet(
     };
     let cluster = Cluster::start(settings, fabric.clone(), Some(Arc::new(seeds)), clock).await?;
     info!(cluster = part.name, %advertise, "part of a cluster");
-    Ok((fabric, cluster))
-}
-
-fn credentials(
-    part: &ClusterConfig,
-    node: &NodeConfig,
-) -> Result<peregrine_runtime::Credentials, CredentialsError> {
-    match &part.credentials {
-        Credentials::Secret(secret) => {
-            peregrine_runtime::Credentials::from_secret(secret.expose().as_bytes(), &part.name, &node.name)
-        }
-        Credentials::Files { ca, certificate, key } => {
-            peregrine_runtime::Credentials::from_files(ca, certificate, key, &node.name)
-        }
-    }
-}
-
-/// What is wrong with the files that the configuration names, by key.
-pub(crate) fn bad_files(part: &ClusterConfig, node: &NodeConfig) -> Option<(&'static str, CredentialsError)> {
-    let error = credentials(part, node).err()?;
-    let Credentials::Files { ca, key, .. } = &part.credentials else { return None };
-    let at = match &error {
-        CredentialsError::File { path, .. } if path == ca => "cluster.ca",
-        CredentialsError::File { path, .. } if path == key => "cluster.key",
-        CredentialsError::Key(_) => "cluster.key",
-        _ => "cluster.certificate",
-    };
-    Some((at, error))
+    let certificate = files.map(|files| Arc::new(OwnCertificate::new(part, node, &fabric, files)));
+    Ok(Met { fabric, cluster, certificate })
 }
 
 /// Starts the actors that answer other nodes, and lets these send to them.

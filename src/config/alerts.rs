@@ -86,7 +86,7 @@ pub(super) enum SignalChoice {
     ReplicaLost,
     /// Nodes that the cluster is meant to have and has not
     ReplicasMissing,
-    /// Until the certificate of the public port expires
+    /// Until the certificate of the public port expires, or that which other nodes are shown
     CertificateRemainingSeconds,
     /// Since the machine was last sampled
     VitalsAgeSeconds,

@@ -24,7 +24,7 @@ use super::stream::Streams;
 use super::tls::Tls;
 use crate::alerts::{Alerts, Loops, LostNodes};
 use crate::audit::AuditRecords;
-use crate::cluster::{elsewhere, servers};
+use crate::cluster::{OwnCertificate, elsewhere, servers};
 use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
@@ -74,6 +74,8 @@ pub(crate) struct SharedParts {
     pub(crate) stream: Arc<Streams>,
     /// `None`: plain HTTP.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// That other nodes are shown; `None`: there are none, or they know this one by a secret.
+    pub(crate) certificate: Option<Arc<OwnCertificate>>,
     /// Who may do what.
     pub(crate) security: Arc<Security>,
     pub(crate) scorecard: Arc<Scorecard>,
@@ -121,6 +123,14 @@ impl Shared {
     /// How long this node has been up.
     pub(crate) fn uptime(&self) -> Duration {
         self.clock.now().saturating_duration_since(self.started)
+    }
+
+    /// How long the certificates of this node are good for, in seconds, by the port that shows them; negative: since when
+    /// no longer.
+    pub(crate) fn certificates(&self, now: SystemTime) -> impl Iterator<Item = (&'static str, f64)> {
+        let public = self.tls.as_ref().map(|tls| tls.remaining_seconds(now));
+        let cluster = self.certificate.as_ref().and_then(|own| own.remaining_seconds(now));
+        [("public", public), ("cluster", cluster)].into_iter().filter_map(|(port, left)| Some((port, left?)))
     }
 
     /// How late timers of each event loop are, by its name.

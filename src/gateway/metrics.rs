@@ -48,10 +48,13 @@ async fn metrics(shared: Data<Shared>, request: HttpRequest) -> HttpResponse {
         page.sample("", &[("outcome", &outcome.name())], shared.reload.count(outcome));
     }
     requests(&mut page, &shared.meter);
-    if let Some(tls) = &shared.tls {
-        let help = "Until the certificate of the public port expires; negative: since then.";
+    let mut certificates = shared.certificates(shared.clock.wall()).peekable();
+    if certificates.peek().is_some() {
+        let help = "Until the certificate that a port shows expires; negative: since then.";
         page.family("peregrine_tls_certificate_expiry_seconds", "gauge", help);
-        page.sample("", &[], tls.remaining_seconds(shared.clock.wall()));
+    }
+    for (port, left) in certificates {
+        page.sample("", &[("port", &port)], left);
     }
     page.family(
         "peregrine_connections",

@@ -24,7 +24,7 @@ use crate::alerts::{self, Alerts, AlertsRoom, Loops, Origin};
 use crate::audit::AuditRecords;
 use crate::backends::Factories;
 use crate::catalog;
-use crate::cluster::{self, Joined};
+use crate::cluster::{self, Joined, OwnCertificateRoom};
 use crate::config::{Config, Holding, Resolved};
 use crate::demo::{Demo, Pace, RealPause, Replay};
 use crate::gateway::overview::{self, Board};
@@ -190,6 +190,10 @@ async fn serve_models(
     if let Some(tls) = &tls {
         rooms.push(Box::new(TlsRoom { tls: Arc::clone(tls), clock: Arc::clone(clock) }));
     }
+    let certificate = joined.as_ref().and_then(|joined| joined.certificate.clone());
+    if let Some(certificate) = &certificate {
+        rooms.push(Box::new(OwnCertificateRoom(Arc::clone(certificate))));
+    }
     let window = config.alerts.window;
     let files = resolved.sources().files.clone();
     let picture = LatestPicture::default();
@@ -228,6 +232,7 @@ async fn serve_models(
         has_meters,
         stream,
         tls,
+        certificate,
         security,
         scorecard,
         journal,

@@ -25,7 +25,7 @@ pub enum Signal {
     ReplicaLost,
     /// Nodes that the cluster is meant to have and has not.
     ReplicasMissing,
-    /// Until the certificate of the public port expires; negative: since then.
+    /// Until the certificate that a port shows expires; negative: since then.
     CertificateRemainingSeconds,
     /// Since the machine was last sampled: what decides by vitals is blind when they are old.
     VitalsAgeSeconds,

@@ -4,6 +4,7 @@
 //! is decided in `admission`.
 
 mod admission;
+mod configs;
 mod link;
 mod options;
 mod pulse;
@@ -16,10 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::NoInitialCipherSuite;
 use quinn::{
-    ClientConfig, Connecting, ConnectionError, Endpoint, EndpointConfig, Incoming, Runtime as _,
-    ServerConfig, TokioRuntime, VarInt,
+    Connecting, ConnectionError, Endpoint, EndpointConfig, Incoming, Runtime as _, TokioRuntime, VarInt,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{Mutex, mpsc};
@@ -28,9 +28,9 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 use self::admission::{Admission, Limits, Verdict};
+use self::configs::{Configs, InUse};
 use self::link::{LinkError, clipped};
 pub use self::options::QuicOptions;
-use self::options::Role;
 use self::socket::{MESSAGE_BYTES_MAX, Port};
 use super::tls::Credentials;
 use super::{ConnectError, Fabric, Link};
@@ -40,14 +40,11 @@ use crate::seldom::Seldom;
 pub struct QuicFabric {
     endpoint: Endpoint,
     local_addr: SocketAddr,
-    /// The name that tells a peer we are of its cluster.
-    server_name: String,
+    configs: InUse,
+    options: QuicOptions,
     /// What must hold for nodes to accept each other's credentials.
     agreement: &'static str,
-    calling: ByPath<ClientConfig>,
     links: Mutex<mpsc::Receiver<Link>>,
-    handshake_max: Duration,
-    idle_max: Duration,
 }
 
 /// A port could not be opened.
@@ -69,15 +66,9 @@ pub enum BindError {
     Tls(#[from] NoInitialCipherSuite),
 }
 
-/// One configuration for peers on this machine, one for the others.
-struct ByPath<T> {
-    loopback: T,
-    network: T,
-}
-
 /// What the tasks that answer callers need.
 struct Answering {
-    configs: ByPath<Arc<ServerConfig>>,
+    configs: InUse,
     limits: Limits,
     handshake_max: Duration,
     idle_max: Duration,
@@ -87,9 +78,6 @@ struct Answering {
     /// What must hold for that not to be.
     agreement: &'static str,
 }
-
-/// Packets of callers that wait for the accept loop, in bytes: for one, for all.
-const INCOMING_BYTES_MAX: (u64, u64) = (64 * 1024, 4 * 1024 * 1024);
 
 impl QuicFabric {
     /// Opens a port. Has to be called inside a tokio runtime, which then drives it.
@@ -102,23 +90,7 @@ impl QuicFabric {
         options: QuicOptions,
     ) -> Result<Self, BindError> {
         options.checked()?;
-        let called = Arc::new(QuicServerConfig::try_from(credentials.server_config())?);
-        let caller = Arc::new(QuicClientConfig::try_from(credentials.client_config())?);
-        let answering = ByPath::new(|loopback| {
-            let mut config = ServerConfig::with_crypto(called.clone());
-            config
-                .transport_config(options.transport(Role::Called, loopback))
-                .migration(false) // a node that moves is a new node
-                .max_incoming(options.handshakes_max)
-                .incoming_buffer_size(INCOMING_BYTES_MAX.0)
-                .incoming_buffer_size_total(INCOMING_BYTES_MAX.1);
-            Arc::new(config)
-        });
-        let calling = ByPath::new(|loopback| {
-            let mut config = ClientConfig::new(caller.clone());
-            config.transport_config(options.transport(Role::Caller, loopback));
-            config
-        });
+        let configs = InUse::new(Configs::new(credentials, &options)?);
         let mut config = EndpointConfig::default();
         config
             .max_udp_payload_size(MESSAGE_BYTES_MAX)
@@ -127,13 +99,14 @@ impl QuicFabric {
         let runtime = Arc::new(TokioRuntime);
         let socket = udp_socket(listen, &options).and_then(|socket| runtime.wrap_udp_socket(socket));
         let socket = Arc::new(Port(socket.map_err(failed)?));
-        let listener = (*answering.network).clone();
+        // Of it only the first packets of callers are read by; who is let in gets one of those in use.
+        let listener = (*configs.get().answering.network).clone();
         let endpoint =
             Endpoint::new_with_abstract_socket(config, Some(listener), socket, runtime).map_err(failed)?;
         let local_addr = endpoint.local_addr().map_err(failed)?;
         let (sender, links) = mpsc::channel(options.backlog_max);
         let answering = Answering {
-            configs: answering,
+            configs: configs.clone(),
             limits: Limits { handshakes_max: options.handshakes_max, undisturbed: options.handshake_max / 4 },
             handshake_max: options.handshake_max,
             idle_max: options.idle_max,
@@ -145,13 +118,22 @@ impl QuicFabric {
         Ok(Self {
             endpoint,
             local_addr,
-            server_name: credentials.server_name().to_owned(),
+            configs,
+            options,
             agreement: credentials.agreement(),
-            calling,
             links: Mutex::new(links),
-            handshake_max: options.handshake_max,
-            idle_max: options.idle_max,
         })
+    }
+
+    /// Has every handshake that begins after the call of what is returned show and ask for these credentials, of the
+    /// same kind as those so far. Links that are there stay.
+    ///
+    /// # Errors
+    /// QUIC cannot be spoken with them.
+    pub fn renewal(&self, credentials: &Credentials) -> Result<impl FnOnce() + Send + use<>, BindError> {
+        let configs = Configs::new(credentials, &self.options)?;
+        let in_use = self.configs.clone();
+        Ok(move || in_use.set(configs))
     }
 
     /// Resolves once every link is gone, after [`Fabric::close`]: their goodbyes are on the way then.
@@ -161,11 +143,11 @@ impl QuicFabric {
     }
 
     async fn open(&self, calling: Connecting) -> Result<Link, LinkError> {
-        link::open(calling.await?, self.idle_max).await
+        link::open(calling.await?, self.options.idle_max).await
     }
 
     fn connect_error(&self, addr: SocketAddr, err: &LinkError) -> ConnectError {
-        let (within, agreement) = (self.handshake_max, self.agreement);
+        let (within, agreement) = (self.options.handshake_max, self.agreement);
         let reason = clipped(&err.to_string());
         match err {
             LinkError::Connection(ConnectionError::TimedOut) => ConnectError::Timeout { addr, within },
@@ -182,12 +164,12 @@ impl Fabric for QuicFabric {
     }
 
     async fn connect(&self, to: SocketAddr) -> Result<Link, ConnectError> {
-        let config = self.calling.to(to).clone();
+        let configs = self.configs.get();
         let calling = self
             .endpoint
-            .connect_with(config, to, &self.server_name)
+            .connect_with(configs.calling.to(to).clone(), to, &configs.server_name)
             .map_err(|err| ConnectError::Unreachable { addr: to, reason: err.to_string() })?;
-        let within = self.handshake_max;
+        let within = self.options.handshake_max;
         match timeout(within, self.open(calling)).await {
             Ok(opened) => opened.map_err(|err| self.connect_error(to, &err)),
             Err(_elapsed) => Err(ConnectError::Timeout { addr: to, within }),
@@ -206,16 +188,6 @@ impl Fabric for QuicFabric {
 impl Drop for QuicFabric {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl<T> ByPath<T> {
-    fn new(make: impl Fn(bool) -> T) -> Self {
-        Self { loopback: make(true), network: make(false) }
-    }
-
-    fn to(&self, peer: SocketAddr) -> &T {
-        if peer.ip().to_canonical().is_loopback() { &self.loopback } else { &self.network }
     }
 }
 
@@ -275,7 +247,7 @@ impl Answering {
     /// Shakes hands with one caller and hands its link over, all within the time limit: nobody holds a
     /// place for longer, and a link that nobody accepts is closed.
     fn task(&self, caller: Incoming) -> impl Future<Output = ()> + Send + 'static {
-        let config = Arc::clone(self.configs.to(caller.remote_address()));
+        let config = Arc::clone(self.configs.get().answering.to(caller.remote_address()));
         let (links, within, idle_max) = (self.links.clone(), self.handshake_max, self.idle_max);
         let (refused, agreement) = (Arc::clone(&self.refused), self.agreement);
         async move {

@@ -261,6 +261,32 @@ fn an_authority_can_be_replaced_node_by_node() {
     });
 }
 
+#[test]
+fn renewed_credentials_are_shown_and_asked_for_from_the_next_handshake_on() {
+    run(async {
+        let (old, new) = (Operator::new("renewed-old"), Operator::new("renewed-new"));
+        let (a, b) = (bind(&old.credentials("a", &[])), bind(&old.credentials("b", &[])));
+        let (mut opened, mut accepted) = meet(&a, &b).await;
+        let other = bind(&new.credentials("other", &[]));
+        for (caller, called) in [(&a, &other), (&other, &a)] {
+            let refused = caller.connect(called.local_addr()).await.map(drop).unwrap_err();
+            assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+        }
+        let renew = a.renewal(&new.credentials("a", &[])).unwrap();
+        a.connect(b.local_addr()).await.map(drop).unwrap();
+        renew();
+        for (caller, called) in [(&a, &other), (&other, &a)] {
+            meet(caller, called).await;
+        }
+        for (caller, called) in [(&a, &b), (&b, &a)] {
+            let refused = caller.connect(called.local_addr()).await.map(drop).unwrap_err();
+            assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+        }
+        opened.lanes[1].1.write_all(b"x").await.unwrap();
+        assert_eq!(accepted.lanes[1].0.read_u8().await.unwrap(), b'x', "the link from before goes on");
+    });
+}
+
 async fn accepts(caller: &Credentials, called: &Credentials) {
     let (caller, called) = (bind(caller), bind(called));
     meet(&caller, &called).await;

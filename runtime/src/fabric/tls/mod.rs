@@ -197,6 +197,12 @@ impl Credentials {
         &self.node
     }
 
+    /// The node's certificate, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        self.key.cert.first().map_or(&[], |certificate| certificate)
+    }
+
     /// What is wrong where two nodes refuse each other's.
     pub(super) fn agreement(&self) -> &'static str {
         self.agreement
