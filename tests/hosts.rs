@@ -61,6 +61,45 @@ fn an_asymmetric_cut_is_bypassed() {
     bypassed(&[("a", "b")]);
 }
 
+/// Least MTU of IPv6, and that of some tunnels.
+const NARROW: u16 = 1280;
+/// Their windows fill several packets of any size that a network has.
+const SERIES: usize = 32;
+
+#[test]
+fn hosts_behind_a_narrow_path_meet() {
+    let hosts = Hosts::new(&["a", "b", "c"]);
+    ["a", "b", "c"].iter().for_each(|name| hosts.narrow(name, NARROW));
+    works_across(&Fleet::start(Some(&hosts), &POSTS, B_ALONE));
+}
+
+/// No host but b knows, and nothing says so: what is too long for b vanishes.
+#[test]
+fn a_host_behind_a_narrow_path_is_met() {
+    let hosts = Hosts::new(&["a", "b", "c"]);
+    hosts.narrow("b", NARROW);
+    works_across(&Fleet::start(Some(&hosts), &POSTS, B_ALONE));
+}
+
+#[test]
+fn a_path_that_becomes_narrow_costs_no_answer() {
+    let hosts = Hosts::new(&["a", "b", "c"]);
+    let fleet = Fleet::start(Some(&hosts), &POSTS, B_ALONE);
+    works_across(&fleet);
+    hosts.narrow("b", NARROW);
+    works_across(&fleet);
+}
+
+#[track_caller]
+fn works_across(fleet: &Fleet<'_>) {
+    let load = Load::of_many(fleet.addr("a"), MODEL, WINDOW, SERIES, DEADLINE);
+    load.during(CLIENTS, |load| {
+        let seen = load.next(50);
+        assert!(seen.refusals().is_empty() && seen.count("remote:iad") >= 50, "{seen:?}");
+    });
+    assert_eq!(fleet.metric("a", "peregrine_detours_total"), 0.0);
+}
+
 fn bypassed(ways: &[(&str, &str)]) {
     let hosts = Hosts::new(&["a", "b", "c"]);
     let fleet = Fleet::start(Some(&hosts), &POSTS, B_ALONE);

@@ -250,11 +250,24 @@ impl Seen {
 impl Load {
     /// Requests of one model, with a deadline each.
     pub(crate) fn of(addr: SocketAddr, model: &str, window: usize, deadline: Duration) -> Self {
+        Self::of_many(addr, model, window, 1, deadline)
+    }
+
+    /// The same with so many series in each request.
+    pub(crate) fn of_many(
+        addr: SocketAddr,
+        model: &str,
+        window: usize,
+        series: usize,
+        deadline: Duration,
+    ) -> Self {
         let values: Vec<String> = (0..window).map(|at| format!("{}", 1.0 + (at % 7) as f32 / 10.0)).collect();
+        let values = values.join(",");
+        let series = (0..series).map(|at| format!(r#"{{"id":"{at}","values":[{values}]}}"#));
         let body = format!(
-            r#"{{"model":"{model}","deadline_ms":{},"series":[{{"id":"a","values":[{}]}}]}}"#,
+            r#"{{"model":"{model}","deadline_ms":{},"series":[{}]}}"#,
             deadline.as_millis(),
-            values.join(",")
+            series.collect::<Vec<_>>().join(",")
         );
         let seen = Mutex::default();
         Self { addr, path: "/v1/forecast".to_owned(), body, ended: AtomicBool::new(false), seen }

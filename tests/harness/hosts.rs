@@ -75,6 +75,12 @@ impl Hosts {
         self.neighbour(from, to, &mac(self.at(to)));
     }
 
+    /// From now on no packet of more bytes gets to a host or leaves it. The others do not know, and nothing tells them.
+    #[track_caller]
+    pub(crate) fn narrow(&self, name: &str, packet_bytes_max: u16) {
+        ip(&["-n", &self.space(name), "link", "set", "eth0", "mtu", &packet_bytes_max.to_string()]);
+    }
+
     fn neighbour(&self, from: &str, to: &str, mac: &str) {
         let (space, to) = (self.space(from), self.ip(to).to_string());
         ip(&["-n", &space, "neigh", "replace", &to, "lladdr", mac, "dev", "eth0", "nud", "permanent"]);

@@ -123,7 +123,7 @@ impl Conn {
 /// Dials, serves and dials again, until nobody wants the link or the node stops.
 async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
     let mut stopping = net.stopping.subscribe();
-    let (mut failures, mut seldom) = (0_u32, Seldom::default());
+    let (mut failures, mut seldom, mut failing_since) = (0_u32, Seldom::default(), None);
     loop {
         let served = tokio::select! {
             served = attempt(&net, &conn) => served,
@@ -137,15 +137,21 @@ async fn keep(net: Arc<Net>, conn: Arc<Conn>) {
         let lost = net.pending.fail_link(conn.addr);
         match served {
             Ok(reason) => {
-                failures = 0;
+                (failures, failing_since) = (0, None);
                 net.stats.links_lost.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(addr = %conn.addr, reason, asks = lost, "link lost");
             }
             Err(failed) => {
                 failures = failures.saturating_add(1);
-                let (addr, reason) = (conn.addr, failed.to_string());
-                if matches!(failed, NoLink::Estranged(_)) && seldom.happened(net.now()).is_some() {
+                let (addr, reason, now) = (conn.addr, failed.to_string(), net.now());
+                let failing = now.saturating_duration_since(*failing_since.get_or_insert(now));
+                if matches!(failed, NoLink::Estranged(_)) && seldom.happened(now).is_some() {
                     tracing::warn!(%addr, reason, failures, "a node and this one refuse each other");
+                } else if let Some(unsaid) = net.unheard(failing) {
+                    tracing::warn!(
+                        %addr, reason, failures, unsaid,
+                        "this node is alone: nobody answers where it dials, and nobody dials it"
+                    );
                 } else {
                     tracing::debug!(%addr, reason, failures, "link did not come about");
                 }

@@ -57,6 +57,9 @@ impl Default for Limits {
     }
 }
 
+/// How long a node that nobody answers waits for others to start before it says so.
+const ALONE_AFTER: Duration = Duration::from_secs(15);
+
 /// A message of one node's gossip, with the address by which it is known.
 pub(crate) type GossipMail = (SocketAddr, Bytes);
 
@@ -92,6 +95,8 @@ pub(crate) struct Net {
     pub(crate) rtts: Mutex<RttTable>,
     /// Callers whose greeting was refused.
     pub(crate) turned_away: Mutex<Seldom>,
+    /// Dials of a node without any link that nobody answered.
+    alone: Mutex<Seldom>,
 }
 
 /// One life of another member, as far as sending to it goes.
@@ -163,6 +168,7 @@ impl Net {
             relays: Mutex::new(Relays::new()),
             rtts: Mutex::new(RttTable::new()),
             turned_away: Mutex::default(),
+            alone: Mutex::default(),
         }
     }
 
@@ -197,6 +203,14 @@ impl Net {
         if let Some(former) = former {
             former.wire.close("superseded");
         }
+    }
+
+    /// Nobody answers an address, for so long by now: `Some` if it is to be said, since this node has no link at all,
+    /// with how often it happened unsaid before.
+    pub(crate) fn unheard(&self, failing: Duration) -> Option<u64> {
+        let linked =
+            || !self.callers.lock().is_empty() || self.conns.lock().values().any(|conn| conn.is_up());
+        (failing >= ALONE_AFTER && !linked()).then(|| self.alone.lock().happened(self.now())).flatten()
     }
 
     /// A life of a node has ended on purpose.
@@ -457,5 +471,29 @@ impl Ways for KnownWays<'_> {
 
     fn rtt(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
         if *from == self.net.me.id { self.net.rtts.lock().rtt(to) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fuzzing::peer;
+
+    #[tokio::test]
+    async fn a_node_that_nobody_answers_says_so_seldom_and_not_at_once() {
+        let (net, _heard) = peer::net();
+        assert_eq!(net.unheard(ALONE_AFTER - Duration::from_millis(1)), None, "others may still be starting");
+        assert_eq!(net.unheard(ALONE_AFTER), Some(0));
+        assert_eq!(net.unheard(ALONE_AFTER * 2), None, "a moment ago");
+    }
+
+    #[tokio::test]
+    async fn a_node_with_a_link_is_not_alone() {
+        let (net, _heard) = peer::net();
+        let caller = peer::path(&net, "caller");
+        net.enter_caller(&caller);
+        assert_eq!(net.unheard(ALONE_AFTER), None);
+        net.leave_caller(&caller);
+        assert_eq!(net.unheard(ALONE_AFTER), Some(0));
     }
 }

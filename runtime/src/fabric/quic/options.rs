@@ -19,7 +19,7 @@ pub struct QuicOptions {
     pub idle_max: Duration,
     /// How often a link without traffic says that it is there. Well below `idle_max`.
     pub keep_alive_every: Duration,
-    /// Size of a full UDP payload. Nothing probes for more, so every path must carry it.
+    /// Largest UDP payload. Links begin with the 1200 bytes that every path of QUIC carries, and probe for this.
     pub packet_bytes: u16,
     /// The same between two processes of one machine. Where loopback does not carry it, packets become smaller
     /// with the first that are lost.
@@ -75,16 +75,22 @@ const RTT_ASSUMED: Duration = Duration::from_millis(50);
 /// Ten packets are handed to the kernel at once, and a device that is given 65,536 bytes or more with the headers has them
 /// cut up before it.
 const PACKET_BYTES_MAX: u16 = 6540;
+/// The smallest a path of QUIC may carry (RFC 9000): handshakes fill their packets to it, so that they come about in any
+/// tunnel, and packets become so small again where larger ones vanish.
+const PACKET_BYTES_MIN: u16 = 1200;
 /// What may be under way before anything is acknowledged, in packets. A handshake fills two to the brim on either
 /// side, so that a window of fewer would hold it up.
 const FIRST_WINDOW_PACKETS: u64 = 10;
 /// When packets on loopback grow again that were made small because many were lost, and by which steps at the least.
 const GROW_AFTER: Duration = Duration::from_secs(1);
 const GROW_BYTES_MIN: u16 = 1000;
+/// The same between machines, where a path that has become narrow stays so for longer.
+const NETWORK_GROW_AFTER: Duration = Duration::from_secs(60);
+const NETWORK_GROW_BYTES_MIN: u16 = 20;
 
 impl QuicOptions {
     pub(super) fn checked(&self) -> Result<(), BindError> {
-        if !(1200..=PACKET_BYTES_MAX).contains(&self.packet_bytes) {
+        if !(PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&self.packet_bytes) {
             return Err(BindError::Options("a packet has 1200 to 6540 bytes"));
         }
         if !(self.packet_bytes..=MESSAGE_BYTES_MAX).contains(&self.packet_bytes_loopback) {
@@ -110,11 +116,14 @@ impl QuicOptions {
         let packet_bytes = if loopback { self.packet_bytes_loopback } else { self.packet_bytes };
         let mut congestion = CubicConfig::default();
         congestion.initial_window(FIRST_WINDOW_PACKETS * u64::from(packet_bytes));
-        let growing = loopback.then(|| {
-            let mut growing = MtuDiscoveryConfig::default();
-            growing.upper_bound(packet_bytes).minimum_change(GROW_BYTES_MIN).black_hole_cooldown(GROW_AFTER);
-            growing
-        });
+        // Loopback carries large packets from the first one on: growing there would make a first ask wait for a probe.
+        let (begins_with, step, again_after) = if loopback {
+            (packet_bytes, GROW_BYTES_MIN, GROW_AFTER)
+        } else {
+            (PACKET_BYTES_MIN, NETWORK_GROW_BYTES_MIN, NETWORK_GROW_AFTER)
+        };
+        let mut growing = MtuDiscoveryConfig::default();
+        growing.upper_bound(packet_bytes).minimum_change(step).black_hole_cooldown(again_after);
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -126,11 +135,11 @@ impl QuicOptions {
             .keep_alive_interval(Some(self.keep_alive_every))
             .initial_rtt(RTT_ASSUMED)
             .congestion_controller_factory(Arc::new(congestion))
-            .mtu_discovery_config(growing)
+            .mtu_discovery_config(Some(growing))
             // The first packet is filled up to it, and until a caller's address is proven no more than three
             // times what it sent may be answered.
-            .min_mtu(self.packet_bytes)
-            .initial_mtu(packet_bytes)
+            .min_mtu(PACKET_BYTES_MIN)
+            .initial_mtu(begins_with)
             .enable_segmentation_offload(self.segmentation_offload && !loopback)
             .stream_receive_window(VarInt::from_u32(self.lane_window_bytes))
             // The sum of the lanes, so that lanes nobody reads cannot stop one that is read.
