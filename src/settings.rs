@@ -2,8 +2,8 @@
 
 use peregrine_actors::release::CoverageLimits;
 use peregrine_actors::{
-    AdmissionLimits, BatchLimits, BreakerLimits, BreakerMode, CheckLimits, FallbackPolicy, Placement,
-    Profile, Profiles, Settings, Workload,
+    AdmissionLimits, BatchLimits, BreakerLimits, BreakerMode, CheckLimits, FallbackPolicy, MemoryMeter,
+    Placement, Profile, Profiles, Settings, Workload,
 };
 
 use peregrine_shaders::Precision;
@@ -66,6 +66,7 @@ pub(crate) fn settings(config: &Config, placement: Placement) -> Settings {
             written.map(|(model, choice)| (model.clone(), precision(*choice))).collect()
         },
         default_deadline: config.deadline.default,
+        memory: MemoryMeter(memory::room),
         routing: cluster::routing(config),
         ..Settings::default()
     }
@@ -97,7 +98,7 @@ fn profiles(models: &ModelsConfig) -> Profiles {
         WorkloadChoice::MemoryIntensive => Workload::MemoryIntensive,
     };
     let profile = |choice: ProfileChoice| match choice {
-        ProfileChoice::Auto => Profile::detect(workload, memory::of_machine()),
+        ProfileChoice::Auto => Profile::detect(workload, memory::total()),
         ProfileChoice::UltraLowLatency => Profile::UltraLowLatency,
         ProfileChoice::HighThroughput => Profile::HighThroughput,
         ProfileChoice::Balanced => Profile::Balanced,

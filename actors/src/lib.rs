@@ -29,7 +29,7 @@ mod trace;
 
 pub use breaker::{BreakerLimits, BreakerMode, BreakerSelector, TooManyOrders};
 pub use devices::DeviceId;
-pub use health::Meters;
+pub use health::{MemoryMeter, MemoryRoom, Meters};
 pub use inference::{AdmissionLimits, BatchLimits, CheckLimits, ExecutorFactory, Ladder, Spread};
 pub use peregrine_runtime::{ActorStatus, StartError};
 pub use profile::{Profile, Workload};

@@ -7,6 +7,7 @@ use peregrine_runtime::Region;
 use peregrine_shaders::Precision;
 
 use crate::breaker::{BreakerLimits, BreakerMode};
+use crate::health::MemoryMeter;
 use crate::inference::{BatchLimits, CheckLimits};
 use crate::profile::Profile;
 use crate::release::CoverageLimits;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub load_within: Duration,
     /// How often the machine's load is sampled.
     pub sample_every: Duration,
+    /// Who knows whether this process may use less memory than the machine has.
+    pub memory: MemoryMeter,
     /// How other nodes are asked.
     pub routing: RoutingSettings,
 }
@@ -200,6 +203,7 @@ impl Default for Settings {
             rest_after: Some(Duration::from_secs(60)),
             load_within: Duration::from_secs(60),
             sample_every: Duration::from_secs(1),
+            memory: MemoryMeter::default(),
             routing: RoutingSettings::default(),
         }
     }

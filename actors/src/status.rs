@@ -506,9 +506,9 @@ pub struct Vitals {
     pub cpu_count: usize,
     /// Load average of one minute.
     pub load_1m: f64,
-    /// Memory in use.
+    /// Memory in use: of the machine, or of the control group whose limit is smaller.
     pub memory_used_bytes: u64,
-    /// Memory there is.
+    /// Memory there is: the machine's, or that limit.
     pub memory_total_bytes: u64,
     /// Resident memory of this process.
     pub process_bytes: u64,

@@ -270,9 +270,17 @@ fn vitals(page: &mut Page, health: &Health) {
     page.sample("", &[], vitals.cpu_share);
     page.family("peregrine_process_cpu_share", "gauge", "Share of one core that this process uses.");
     page.sample("", &[], vitals.process_cpu_share);
-    page.family("peregrine_memory_used_bytes", "gauge", "Memory of the machine in use.");
+    page.family(
+        "peregrine_memory_used_bytes",
+        "gauge",
+        "Memory in use, of the machine or of the control group that limits it.",
+    );
     page.sample("", &[], vitals.memory_used_bytes);
-    page.family("peregrine_memory_total_bytes", "gauge", "Memory of the machine.");
+    page.family(
+        "peregrine_memory_total_bytes",
+        "gauge",
+        "Memory of the machine, or the limit of the control group if that is less.",
+    );
     page.sample("", &[], vitals.memory_total_bytes);
     page.family("peregrine_process_resident_bytes", "gauge", "Resident memory of this process.");
     page.sample("", &[], vitals.process_bytes);

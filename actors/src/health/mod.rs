@@ -2,6 +2,7 @@
 //!
 //! Knows no model and no device; what the samples mean is decided in `policy.rs` and `steady.rs`, when somebody asks.
 
+mod memory;
 mod meters;
 mod policy;
 mod steady;
@@ -17,6 +18,7 @@ use peregrine_runtime::watchdog::lag::{BEAT, LoopLag};
 use peregrine_runtime::{Address, Clock};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
+pub use memory::{MemoryMeter, MemoryRoom};
 pub use meters::{DeviceMeter, Meters};
 pub(crate) use meters::{LatestMeters, MeterReader, ReadMeters, known as known_meters};
 pub(crate) use policy::{Findings, judge};
@@ -40,6 +42,7 @@ pub(crate) struct HealthParts {
     /// Of the loop that all light actors share.
     pub(crate) lag: Arc<LoopLag>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) memory: MemoryMeter,
     /// Who reads the devices' meters, where there are any.
     pub(crate) meters: Option<Address<ReadMeters>>,
 }
@@ -62,14 +65,18 @@ impl Health {
             let kinds = ProcessRefreshKind::nothing().with_memory().with_cpu();
             self.system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kinds);
         }
+        let memory = self.parts.memory.read(MemoryRoom {
+            used_bytes: self.system.used_memory(),
+            total_bytes: self.system.total_memory(),
+        });
         let process = self.process.and_then(|pid| self.system.process(pid));
         self.parts.latest.store(Some(Arc::new(Vitals {
             taken_at: self.parts.clock.now(),
             cpu_share: f64::from(self.system.global_cpu_usage()) / 100.0,
             cpu_count: self.system.cpus().len(),
             load_1m: System::load_average().map_or(0.0, |load| load.one),
-            memory_used_bytes: self.system.used_memory(),
-            memory_total_bytes: self.system.total_memory(),
+            memory_used_bytes: memory.used_bytes,
+            memory_total_bytes: memory.total_bytes,
             process_bytes: process.map_or(0, sysinfo::Process::memory),
             process_cpu_share: process.map_or(0.0, |process| f64::from(process.cpu_usage()) / 100.0),
         })));

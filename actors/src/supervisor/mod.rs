@@ -133,6 +133,7 @@ pub(crate) fn start(
         every: settings.sample_every,
         lag: Arc::clone(&lag),
         clock: Arc::clone(clock),
+        memory: settings.memory,
         meters: reader,
     };
     let health_box = Mailbox::<Sample>::new(MAILBOX_LEN, Arc::clone(clock));
