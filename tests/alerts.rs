@@ -276,7 +276,15 @@ fn what_prometheus_is_to_watch_is_exported_by_running_nodes() {
     took("the other is known", || {
         String::from_utf8_lossy(&fleet.get("a", "/metrics").body).contains("peregrine_cluster_member_lost{")
     });
+    let (kept, every) = (folder.clone() + "/scaler", "100ms");
+    let scaler =
+        [("SCALER__ENABLED", "true"), ("SCALER__DRY_RUN", "true"), ("SCALER__EVALUATE_EVERY", every)];
+    let scaling = TestNode::on_cpu(&[&scaler[..], &[("SCALER__DIR", kept.as_str())]].concat());
+    eventually("its pool is asked", || {
+        String::from_utf8_lossy(&scaling.get("/metrics").body).contains("peregrine_scaler_pool_silent{")
+    });
     let mut exported = String::from_utf8(metered.get("/metrics").body).expect("text");
+    exported.push_str(&String::from_utf8_lossy(&scaling.get("/metrics").body));
     exported.push_str(&get(&mut authority.connect(secure.node.addr), "/metrics"));
     exported.push_str(&String::from_utf8_lossy(&fleet.get("a", "/metrics").body));
     let names: BTreeSet<&str> =

@@ -173,3 +173,67 @@ fn a_machine_that_is_killed_has_failed_and_the_cluster_goes_on() {
     let left: Vec<MachineId> = cluster.listed().into_iter().map(|machine| machine.id).collect();
     assert_eq!(left, ids[1..]);
 }
+
+/// A pool whose program fails until there is a file that says which machines there are.
+#[test]
+fn a_pool_that_falls_silent_is_a_reason_and_an_alert_until_it_lists_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (file, machines) = (dir.path().join("node.toml"), dir.path().join("machines.json"));
+    let config = format!(
+        r#"
+        [alerts]
+        evaluate_every = "100ms"
+        [alerts.rules.scaler_pool_silent]
+        for = "0s"
+        [scaler]
+        enabled = true
+        evaluate_every = "100ms"
+        dir = "{dir}"
+        [scaler.groups.inference]
+        enabled = false
+        [scaler.groups.own]
+        pool = "own"
+        provider = "own"
+        kind = "any"
+        machines_min = 0
+        machines_max = 1
+        capacity = 1.0
+        [scaler.groups.own.regions.eu]
+        [scaler.pools.own]
+        kind = "command"
+        list = ["cat", "{machines}"]
+        create = ["false"]
+        start = ["false"]
+        stop = ["false"]
+        destroy = ["false"]
+        [scaler.prices.own.eu.any]
+        running_per_hour = 1.0
+        stopped_per_hour = 0.1
+        read_on = "2026-11-01"
+        "#,
+        dir = dir.path().join("kept").display(),
+        machines = machines.display(),
+    );
+    std::fs::write(&file, config).expect("it is written");
+    let node = NodeProcess::start(&["--config", file.to_str().expect("text")]);
+    let get = |path: &str| request(node.addr, "GET", path, &[], b"").json();
+    let silent = || {
+        let health = get("/health");
+        let reasons = health["reasons"].as_array().expect("reasons").iter().filter_map(Value::as_str);
+        reasons.filter(|reason| reason.starts_with("pool `own` does not list its machines: ")).count() == 1
+    };
+    let alerts = |list: &str| {
+        let alerts = get("/v1/alerts");
+        let of_rule = |alert: &&Value| alert["rule"] == "scaler_pool_silent";
+        let alerts: Vec<Value> =
+            alerts[list].as_array().expect("a list").iter().filter(of_rule).cloned().collect();
+        alerts
+    };
+    took("it is a reason", silent);
+    took("it is an alert", || alerts("alerts").iter().any(|alert| alert["state"] == "firing"));
+    assert_eq!(alerts("alerts")[0]["labels"]["pool"], "own");
+    assert_eq!(get("/health/ready")["ready"], true, "it answers all the same");
+    std::fs::write(&machines, r#"{"machines":[]}"#).expect("it is written");
+    took("it is none any more", || !silent() && alerts("alerts").is_empty());
+    assert_eq!(alerts("resolved").len(), 1);
+}

@@ -35,6 +35,7 @@ pub(crate) fn of_node(shared: &Data<Shared>, window: Duration) -> Vec<Box<dyn Fe
         Box::new(Requests { shared: Arc::clone(&shared), window: Window::new(window) }),
         Box::new(Replicas { shared: Arc::clone(&shared), roll: Roll::default(), lives: BTreeMap::new() }),
         Box::new(Intervals { shared: Arc::clone(&shared), read_at: None, readings: Vec::new() }),
+        Box::new(Pools(Arc::clone(&shared))),
         Box::new(Disk { shared, window: Window::new(window) }),
     ]
 }
@@ -239,6 +240,21 @@ impl Feed for Intervals {
             self.readings = scores.iter().filter_map(reading).collect();
         }
         sample.readings.extend(self.readings.iter().cloned());
+    }
+}
+
+/// The pools of the scaler, while it acts on this node.
+struct Pools(Arc<Shared>);
+
+impl Feed for Pools {
+    fn read(&mut self, _: Moment, sample: &mut Sample) {
+        // Once it acts elsewhere, that node knows, and an alert of this one ends.
+        let Some(picture) = self.0.picture.load_full() else { return };
+        sample.expected.push(Signal::ScalerPoolSilent);
+        for (pool, listed) in &picture.machines {
+            let labels = Labels::from([("pool", pool.clone())]);
+            say(sample, Signal::ScalerPoolSilent, labels, f64::from(u8::from(listed.is_err())));
+        }
     }
 }
 

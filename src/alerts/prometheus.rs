@@ -116,6 +116,7 @@ fn expression(signal: Signal, window: Duration) -> Expression {
         Signal::EventLoopLagSeconds => plain("peregrine_event_loop_lag_seconds", &["loop"]),
         Signal::ActorsStuck => plain("peregrine_actors_stuck", &[]),
         Signal::CoverageShortfallShare => plain("peregrine_score_coverage_shortfall", &["model", "version"]),
+        Signal::ScalerPoolSilent => plain("peregrine_scaler_pool_silent", &["pool"]),
         Signal::JournalFailures => Expression {
             value: format!("increase(peregrine_journal_failed_total[{window}])"),
             labels: &[],

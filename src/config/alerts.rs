@@ -98,6 +98,8 @@ pub(super) enum SignalChoice {
     JournalFailures,
     /// Of a model version: by how much an interval held less of the truth of late than it is meant to, 0 to 1
     CoverageShortfallShare,
+    /// Of a pool of machines: 1 while it does not list them, on the node whose scaler acts
+    ScalerPoolSilent,
 }
 
 impl From<SignalChoice> for Signal {
@@ -118,6 +120,7 @@ impl From<SignalChoice> for Signal {
             SignalChoice::ActorsStuck => Self::ActorsStuck,
             SignalChoice::JournalFailures => Self::JournalFailures,
             SignalChoice::CoverageShortfallShare => Self::CoverageShortfallShare,
+            SignalChoice::ScalerPoolSilent => Self::ScalerPoolSilent,
         }
     }
 }
@@ -339,6 +342,7 @@ mod tests {
             ("error_share", Signal::ErrorShare, 0.05, Severity::Critical),
             ("breaker_open", Signal::BreakerState, 1.0, Severity::Critical),
             ("replica_lost", Signal::ReplicaLost, 0.0, Severity::Critical),
+            ("scaler_pool_silent", Signal::ScalerPoolSilent, 0.0, Severity::Critical),
         ] {
             let rule = of(name);
             assert_eq!((rule.signal, rule.threshold, rule.severity), (signal, threshold, severity), "{name}");

@@ -29,13 +29,14 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 }
 
 /// The system's, with what is wrong and no reason not to be ready: models that cannot be served, ticks that cannot be kept,
-/// nodes that are lost.
+/// nodes that are lost, pools that the scaler cannot read.
 fn whole(shared: &Shared) -> Health {
     let mut health = shared.system.health();
     health.reasons.extend(shared.refusals.complaints());
     health.reasons.extend(unkept(shared));
     health.reasons.extend(losses(shared));
     health.reasons.extend(untold(shared));
+    health.reasons.extend(silent_pools(shared));
     health
 }
 
@@ -79,6 +80,14 @@ fn untold(shared: &Shared) -> Option<String> {
     let reason =
         format!("alerts are not told: the webhook has taken none for {seconds} s, {waiting} events wait");
     (waiting > 0).then_some(reason)
+}
+
+/// Nobody knows their machines, so that no load brings one.
+fn silent_pools(shared: &Shared) -> Vec<String> {
+    let picture = shared.picture.load_full();
+    let machines = picture.iter().flat_map(|picture| &picture.machines);
+    let silent = machines.filter_map(|(pool, listed)| Some((pool, listed.as_ref().err()?)));
+    silent.map(|(pool, error)| format!("pool `{pool}` does not list its machines: {error}")).collect()
 }
 
 /// A reason not to be ready.

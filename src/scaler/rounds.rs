@@ -124,6 +124,8 @@ pub(crate) struct Rounds {
     room_at: Option<Instant>,
     /// By pool.
     last_listed: BTreeMap<String, Vec<Machine>>,
+    /// Pools that did not list in the last round.
+    silent: BTreeSet<String>,
     sums: Ledger,
     chance: StdRng,
 }
@@ -134,7 +136,8 @@ impl Rounds {
         let spec = parts.controller.spec();
         let rules: Vec<String> = spec.rules.iter().map(|rule| rule.name.clone()).collect();
         let sums = Ledger::new(&spec.groups, &rules, wall(&*parts.clock));
-        Self { parts, room: BTreeMap::new(), room_at: None, last_listed: BTreeMap::new(), sums, chance }
+        let (room, last_listed, silent) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { parts, room, room_at: None, last_listed, silent, sums, chance }
     }
 
     fn round(&mut self) {
@@ -232,6 +235,12 @@ impl Rounds {
             run_once(&mut parts.controller, &mut parts.pools, &mut nodes, now, look, || chance.random())
         };
         say(&round, &done);
+        for heard in hear(&mut self.silent, &listed) {
+            match heard {
+                Heard::Silent(pool, error) => warn!(pool, %error, "pool is silent: nothing is done there"),
+                Heard::Again(pool) => info!(pool, "pool lists its machines again"),
+            }
+        }
         if let Err(error) = parts.keeper.keep(&round.decisions, &parts.controller, now) {
             error!(%error, "the scaler's ledger");
         }
@@ -318,6 +327,25 @@ impl Nodes for Told<'_> {
     fn undrain(&mut self, machine: &Machine, now: Timestamp) {
         self.0.lock().undrain(machine, now);
     }
+}
+
+/// What is new of a pool.
+#[derive(Debug, PartialEq)]
+enum Heard<'a> {
+    Silent(&'a str, &'a PoolError),
+    Again(&'a str),
+}
+
+/// Compares what pools said with the round before: a silence is told once, however long it lasts.
+fn hear<'a>(
+    silent: &mut BTreeSet<String>,
+    listed: &'a BTreeMap<String, Result<Vec<Machine>, PoolError>>,
+) -> Vec<Heard<'a>> {
+    let news = |(pool, listed): (&'a String, &'a Result<Vec<Machine>, PoolError>)| match listed {
+        Err(error) => silent.insert(pool.clone()).then_some(Heard::Silent(pool, error)),
+        Ok(_) => silent.remove(pool).then_some(Heard::Again(pool)),
+    };
+    listed.iter().filter_map(news).collect()
 }
 
 fn say(round: &Round, done: &[Done]) {
@@ -418,6 +446,23 @@ mod tests {
     fn a_month_of_the_budget_ends_at_midnight_utc() {
         assert_eq!(until_next_month(at("2026-11-30T23:59:00Z")), Duration::from_secs(60));
         assert_eq!(until_next_month(at("2026-12-31T00:00:00Z")), Duration::from_secs(86_400));
+    }
+
+    #[test]
+    fn a_silence_is_told_once_and_its_end_too() {
+        let why = PoolError::Unavailable("exit status: 1".to_owned());
+        let mut silent = BTreeSet::new();
+        let mut check = |own_lists: bool, expected: &[Heard<'_>]| {
+            let own = if own_lists { Ok(Vec::new()) } else { Err(why.clone()) };
+            let listed = BTreeMap::from([("local".to_owned(), Ok(Vec::new())), ("own".to_owned(), own)]);
+            assert_eq!(hear(&mut silent, &listed), expected);
+        };
+        check(true, &[]);
+        check(false, &[Heard::Silent("own", &why)]);
+        check(false, &[]);
+        check(true, &[Heard::Again("own")]);
+        check(true, &[]);
+        check(false, &[Heard::Silent("own", &why)]);
     }
 
     #[test]

@@ -37,11 +37,13 @@ pub enum Signal {
     JournalFailures,
     /// Of a model version: by how much an interval held less of the truth of late than it is meant to, 0 to 1.
     CoverageShortfallShare,
+    /// Of a pool of machines: 1 while it does not list them, and nothing is done there.
+    ScalerPoolSilent,
 }
 
 impl Signal {
     /// Each of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::DeviceTemperatureCelsius,
         Self::DeviceUtilisationShare,
         Self::DeviceMemoryShare,
@@ -57,6 +59,7 @@ impl Signal {
         Self::ActorsStuck,
         Self::JournalFailures,
         Self::CoverageShortfallShare,
+        Self::ScalerPoolSilent,
     ];
 
     /// As the configuration writes it.
@@ -78,6 +81,7 @@ impl Signal {
             Self::ActorsStuck => "actors_stuck",
             Self::JournalFailures => "journal_failures",
             Self::CoverageShortfallShare => "coverage_shortfall_share",
+            Self::ScalerPoolSilent => "scaler_pool_silent",
         }
     }
 }
