@@ -98,6 +98,27 @@ fn what_cannot_be_is_refused_by_name() {
 }
 
 #[test]
+fn a_caller_has_its_share_of_the_channels() {
+    let room = Room::new(&[("STREAM__CHANNELS_MAX", "8"), ("STREAM__CHANNELS_PER_CALLER_MAX", "2")]);
+    let open = || WebSocket::open(room.node.node.addr, "/v1/stream", None);
+    let (mut one, mut two) = (open(), open());
+    one.text(&subscribe(1, r#""series":["a"]"#));
+    one.op("subscribed");
+    two.text(&subscribe(2, r#""series":["b"]"#));
+    two.op("subscribed");
+    two.text(&subscribe(3, r#""series":["c"]"#));
+    let refused = two.op("error");
+    let detail = "2 different subscriptions of this caller are served already";
+    assert_eq!((&refused["code"], &refused["detail"]), (&json!("too_many"), &json!(detail)));
+    two.text(&subscribe(4, r#""series":["a"]"#));
+    two.op("subscribed");
+    two.text(r#"{"op":"unsubscribe","id":2}"#);
+    two.op("unsubscribed");
+    two.text(&subscribe(5, r#""series":["c"]"#));
+    assert_eq!(two.op("subscribed")["id"], 5, "nobody reads the other any more");
+}
+
+#[test]
 fn a_reader_that_stops_is_told_and_closed_and_the_others_get_everything() {
     // Many are written to by one walk, few each by its own task.
     for others in [1, 9] {

@@ -276,6 +276,8 @@ pub(super) struct StreamFile {
     pub(super) ticks_in_flight_max: Option<usize>,
     /// Different subscriptions on this node; equal ones count once and share a log.
     pub(super) channels_max: Option<usize>,
+    /// Of them, those that one caller has opened: a key, or an address without one.
+    pub(super) channels_per_caller_max: Option<usize>,
     /// Streams (a model's predictions of a series) that are followed at once.
     pub(super) streams_max: Option<usize>,
     /// Messages that a reader may be behind.

@@ -21,6 +21,8 @@ pub struct StreamConfig {
     pub ticks_in_flight_max: usize,
     /// Different subscriptions on this node; equal ones count once.
     pub channels_max: usize,
+    /// Of them, those of one caller: of a key, or of an address without one.
+    pub channels_per_caller_max: usize,
     /// Streams (a model's predictions of a series) that are followed at once.
     pub streams_max: usize,
     /// Frames that a reader may be behind.
@@ -48,6 +50,8 @@ impl Checker<'_> {
         let patterns = self.within("stream.patterns_max", written.patterns_max, 1..=10_000);
         let ticks = self.within("stream.ticks_in_flight_max", written.ticks_in_flight_max, 1..=10_000);
         let channels = self.within("stream.channels_max", written.channels_max, 1..=1_000_000);
+        let share =
+            self.within("stream.channels_per_caller_max", written.channels_per_caller_max, 1..=1_000_000);
         let streams = self.within("stream.streams_max", written.streams_max, 1..=10_000_000);
         let log_frames = self.within("stream.log_messages_max", written.log_messages_max, 4..=1_000_000);
         let log_bytes = self.within("stream.log_max", size(written.log_max), 64 << 10..=1 << 30);
@@ -63,6 +67,7 @@ impl Checker<'_> {
             patterns_max: patterns?,
             ticks_in_flight_max: ticks?,
             channels_max: channels?,
+            channels_per_caller_max: share?,
             streams_max: streams?,
             log_frames_max: log_frames?,
             log_bytes_max: log_bytes?,

@@ -18,6 +18,7 @@ use actix_web::http::uri::Authority;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use peregrine_actors::stream::Opener;
 use peregrine_actors::{Origin, Priority};
 use peregrine_runtime::Clock;
 
@@ -229,6 +230,11 @@ impl Pass {
     pub(super) fn renew(&self, clock: &dyn Clock) -> Result<(), Denied> {
         let scopes = self.security.rules().scopes(&self.caller, clock.wall())?;
         if scopes.and(self.scopes) == scopes { Ok(()) } else { Err(Denied::Scope { needed: self.scopes }) }
+    }
+
+    /// Whose channels it opens.
+    pub(super) fn opener(&self) -> Opener {
+        Opener(Security::number_of(&self.caller))
     }
 
     /// One message that does what needs one of these scopes.

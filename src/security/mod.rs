@@ -16,6 +16,7 @@ pub(crate) mod token;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -161,6 +162,17 @@ impl Security {
         self.count(&self.rules(), &caller.bearer, caller.address, clock)
     }
 
+    /// Tells a caller from others, as its requests are counted.
+    pub(crate) fn number_of(caller: &Caller) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match (&caller.bearer, caller.address) {
+            (Bearer::Key(hash), _) => hash.hash(&mut hasher),
+            (Bearer::Token(token), _) => KeyHash::of(token.name.as_bytes()).hash(&mut hasher),
+            (_, address) => address.map(household).hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
     pub(crate) fn deny(&self, denied: Denied) -> Refused {
         self.denied[denied.kind()].fetch_add(1, Ordering::Relaxed);
         Refused::Denied(denied)
@@ -278,5 +290,26 @@ impl Room for SecurityRoom {
             }
             is_other
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(bearer: Bearer, address: &str) -> u64 {
+        let address = Some(address.parse().unwrap());
+        Security::number_of(&Caller { bearer, address, is_local: false, is_misled: false })
+    }
+
+    #[test]
+    fn a_key_is_one_caller_wherever_it_comes_from_and_nobody_is_an_address() {
+        let key = |text: &[u8]| Bearer::Key(KeyHash::of(text));
+        assert_eq!(number(key(b"a"), "192.0.2.1"), number(key(b"a"), "192.0.2.2"));
+        assert_ne!(number(key(b"a"), "192.0.2.1"), number(key(b"b"), "192.0.2.1"));
+        assert_ne!(number(Bearer::Nobody, "192.0.2.1"), number(Bearer::Nobody, "192.0.2.2"));
+        assert_ne!(number(Bearer::Nobody, "192.0.2.1"), number(key(b"a"), "192.0.2.1"));
+        assert_eq!(number(Bearer::Nobody, "2001:db8::1"), number(Bearer::Nobody, "2001:db8::2:1"));
+        assert_ne!(number(Bearer::Nobody, "2001:db8::1"), number(Bearer::Nobody, "2001:db8:0:1::1"));
     }
 }

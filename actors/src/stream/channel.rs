@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::form::{Form, Item, Render};
 use super::held::Held;
+use super::hub::Opener;
 use super::log::{Frame, Log, LogLimits, Overtaken};
 use super::past::From;
 use super::prediction::{Gap, GapReason, StreamId};
@@ -80,6 +81,7 @@ pub(super) struct Tag {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub(super) number: u64,
+    pub(super) opener: Opener,
     pub(super) selector: Selector,
     pub(super) log: Mutex<Log>,
     pub(super) readers: AtomicUsize,
@@ -88,9 +90,13 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(number: u64, selector: Selector, limits: LogLimits) -> Self {
+    pub(super) fn new(number: u64, opener: Opener, selector: Selector, limits: LogLimits) -> Self {
         let (log, readers) = (Mutex::new(Log::new(limits)), AtomicUsize::new(0));
-        Self { number, selector, log, readers, learnt: AtomicBool::new(false) }
+        Self { number, opener, selector, log, readers, learnt: AtomicBool::new(false) }
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        self.readers.load(Ordering::Acquire) > 0
     }
 }
 

@@ -28,6 +28,8 @@ const REPAIRS_QUEUED_MAX: usize = 1024;
 pub struct HubLimits {
     /// Different wishes at once.
     pub channels_max: usize,
+    /// Of them, those of one caller.
+    pub channels_per_caller_max: usize,
     /// Streams that are known at once.
     pub streams_max: usize,
     /// Frames of one channel's log.
@@ -48,6 +50,7 @@ impl Default for HubLimits {
     fn default() -> Self {
         Self {
             channels_max: 1024,
+            channels_per_caller_max: 512,
             streams_max: 16_384,
             log_frames_max: 1024,
             log_bytes_max: 4 << 20,
@@ -68,7 +71,17 @@ pub enum JoinRefused {
         /// The bound.
         channels_max: usize,
     },
+    /// Others are to have room too: leave a subscription first, or join a wish that others have.
+    #[error("{channels_max} different subscriptions of this caller are served already")]
+    TooManyOfCaller {
+        /// The bound.
+        channels_max: usize,
+    },
 }
+
+/// Who opens a channel, told from others: one number for one caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opener(pub u64);
 
 /// What a hub has counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -207,25 +220,28 @@ impl Hub {
         wake.into_iter().for_each(Waker::wake);
     }
 
-    /// A place at the newest end of the channel of these wishes.
+    /// A place at the newest end of the channel of these wishes. A channel that there is not yet counts as the opener's
+    /// for as long as anybody reads it.
     ///
     /// # Errors
-    /// When there are too many channels.
-    pub fn join(&self, selector: Selector, conflate: bool) -> Result<Subscription, JoinRefused> {
+    /// When there are too many channels, or too many of this opener, and each has a reader.
+    pub fn join(
+        &self,
+        selector: Selector,
+        conflate: bool,
+        opener: Opener,
+    ) -> Result<Subscription, JoinRefused> {
         let inner = &self.inner;
         let mut registry = inner.registry.write();
         let channel = match registry.channels.get(&selector) {
             Some(channel) => Arc::clone(channel),
             None => {
-                let channels_max = inner.limits.channels_max;
-                if registry.channels.len() >= channels_max {
-                    return Err(JoinRefused::TooManyChannels { channels_max });
-                }
+                registry.make_room(&inner.limits, opener)?;
                 let limits = LogLimits {
                     frames_max: inner.limits.log_frames_max,
                     bytes_max: inner.limits.log_bytes_max,
                 };
-                let channel = Arc::new(Channel::new(inner.number(), selector.clone(), limits));
+                let channel = Arc::new(Channel::new(inner.number(), opener, selector.clone(), limits));
                 for stream in registry.streams.values().filter(|known| selector.matches(&known.tag.id)) {
                     stream.state.lock().channels.push(Arc::clone(&channel));
                 }
@@ -310,6 +326,36 @@ impl Hub {
                 state.recent.pop_front();
             }
         }
+    }
+}
+
+impl Registry {
+    /// For one more channel: what nobody reads any more gives way before its grace is over.
+    fn make_room(&mut self, limits: &HubLimits, opener: Opener) -> Result<(), JoinRefused> {
+        let own = self.channels.values().filter(|channel| channel.opener == opener).count();
+        let channels_max = limits.channels_per_caller_max;
+        if own >= channels_max && !self.let_go(|channel| channel.opener == opener) {
+            return Err(JoinRefused::TooManyOfCaller { channels_max });
+        }
+        let channels_max = limits.channels_max;
+        if self.channels.len() >= channels_max && !self.let_go(|_| true) {
+            return Err(JoinRefused::TooManyChannels { channels_max });
+        }
+        Ok(())
+    }
+
+    /// Lets go of the oldest of these channels that has no reader, if there is one.
+    fn let_go(&mut self, which: impl Fn(&Channel) -> bool) -> bool {
+        let lonely = self.channels.values().filter(|channel| which(channel) && !channel.is_read());
+        let Some(oldest) = lonely.min_by_key(|channel| channel.number).cloned() else { return false };
+        self.channels.remove(&oldest.selector);
+        self.generation += 1;
+        self.streams.retain(|_, stream| {
+            let mut state = stream.state.lock();
+            state.channels.retain(|channel| channel.number != oldest.number);
+            !state.channels.is_empty()
+        });
+        true
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -105,17 +104,13 @@ fn finish(hub: &Hub, repair: &Repair, events: Vec<StreamEvent>) {
 fn sweep(hub: &Hub, now: Instant, lonely: &mut HashMap<u64, Instant>) {
     let mut registry = hub.inner.registry.write();
     let registry = &mut *registry;
-    let empty = |readers: usize| readers == 0;
     lonely.retain(|number, _| {
-        registry
-            .channels
-            .values()
-            .any(|channel| channel.number == *number && empty(channel.readers.load(Ordering::Acquire)))
+        registry.channels.values().any(|channel| channel.number == *number && !channel.is_read())
     });
     let grace = hub.inner.limits.grace;
     let before = registry.channels.len();
     registry.channels.retain(|_, channel| {
-        if !empty(channel.readers.load(Ordering::Acquire)) {
+        if channel.is_read() {
             return true;
         }
         let since = *lonely.entry(channel.number).or_insert(now);

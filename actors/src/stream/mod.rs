@@ -19,7 +19,7 @@ mod tests;
 
 pub use channel::{Read, Selector, Subscription};
 pub use form::{Encoding, Form, Item, LEVELS_MAX, Levels, LevelsError, Render};
-pub use hub::{Hub, HubLimits, HubStats, JoinRefused};
+pub use hub::{Hub, HubLimits, HubStats, JoinRefused, Opener};
 pub use past::{From, Past, PastError, PastItem, Wish};
 pub use prediction::{Gap, GapReason, Prediction, StreamEvent, StreamId};
 pub use source::{Source, SourceError};

@@ -13,7 +13,7 @@ use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{Stream, StreamExt, future};
 use peregrine_actors::series::{Effect, Pattern, SeriesName, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{
-    Encoding, Form, Item, Levels, Past, PastError, PastItem, Read, Render, Selector, SourceError,
+    Encoding, Form, Item, Levels, Opener, Past, PastError, PastItem, Read, Render, Selector, SourceError,
     StreamEvent, Subscription,
 };
 use peregrine_actors::{Done as Piece, ForecastError, SpanKind};
@@ -158,9 +158,10 @@ impl Talk {
                     out.push(print::error(encoding, id.as_ref(), "too_many", &detail));
                 } else {
                     self.subscribing = true;
-                    let shared = self.shared.clone();
+                    let (shared, opener) = (self.shared.clone(), self.pass.opener());
                     self.begin(async move {
-                        Done::Subscribed(id, subscribe(&shared, encoding, wish).await.map(Box::new))
+                        let subscribed = subscribe(&shared, encoding, wish, opener).await;
+                        Done::Subscribed(id, subscribed.map(Box::new))
                     });
                 }
             }
@@ -376,7 +377,12 @@ impl Entry {
     }
 }
 
-async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Result<Begins, Refused> {
+async fn subscribe(
+    shared: &Shared,
+    encoding: Encoding,
+    wish: Subscribe,
+    opener: Opener,
+) -> Result<Begins, Refused> {
     let refused = |code, detail: String| Refused { code, detail };
     let model = shared.model(wish.model.as_deref(), None).await.map_err(|refusal| {
         let unknown = matches!(
@@ -396,7 +402,7 @@ async fn subscribe(shared: &Shared, encoding: Encoding, wish: Subscribe) -> Resu
     let hub = shared.stream.hub();
     let selector = Selector::new(&spec.name, wish.patterns, form);
     let mut reader =
-        hub.join(selector, wish.conflate).map_err(|full| refused("too_many", full.to_string()))?;
+        hub.join(selector, wish.conflate, opener).map_err(|full| refused("too_many", full.to_string()))?;
     let past = hub.past(&mut reader, &wish.wish, shared.deadline(None)).await.map_err(|error| {
         let code = match &error {
             PastError::TooMuch { .. } => "too_many",

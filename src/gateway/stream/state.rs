@@ -110,6 +110,7 @@ const LAG_READERS: usize = 2;
 pub(crate) fn hub(config: &StreamConfig) -> Hub {
     let limits = HubLimits {
         channels_max: config.channels_max,
+        channels_per_caller_max: config.channels_per_caller_max,
         streams_max: config.streams_max,
         log_frames_max: config.log_frames_max,
         log_bytes_max: config.log_bytes_max,

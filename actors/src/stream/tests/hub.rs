@@ -165,9 +165,40 @@ fn a_blocked_reader_is_woken_before_its_place_leaves() {
 fn there_are_only_so_many_channels() {
     let (hub, _) = hub(4);
     let kept: Vec<_> = (0..8).map(|at| join(&hub, &[&format!("s{at}")], false)).collect();
-    let refused = hub.join(selector(&["other"]), false).err();
+    let refused = hub.join(selector(&["other"]), false, Opener(1)).err();
     assert_eq!(refused, Some(JoinRefused::TooManyChannels { channels_max: 8 }));
     drop(kept);
+}
+
+#[test]
+fn a_channel_that_nobody_reads_gives_way_when_all_are_taken() {
+    let (hub, _) = hub(4);
+    let mut kept: Vec<_> = (0..8).map(|at| join(&hub, &[&format!("s{at}")], false)).collect();
+    hub.publish(event("s2", "1"));
+    drop(kept.remove(2));
+    assert_eq!((hub.stats().channels, hub.stats().streams), (8, 1), "its reader may come back");
+    let mut newcomer = join(&hub, &["other"], false);
+    assert_eq!((hub.stats().channels, hub.stats().streams), (8, 0));
+    hub.publish(event("other", "1"));
+    assert_eq!(read(&mut newcomer).1, "other:1");
+    let refused = hub.join(selector(&["s2"]), false, Opener(0)).err();
+    assert_eq!(refused, Some(JoinRefused::TooManyChannels { channels_max: 8 }));
+}
+
+#[test]
+fn a_caller_leaves_room_for_others() {
+    let limits = HubLimits { channels_max: 4, channels_per_caller_max: 2, ..HubLimits::default() };
+    let hub = Hub::new(Arc::new(Words(Arc::default())), limits);
+    let open = |series: &str, opener| hub.join(selector(&[series]), false, Opener(opener));
+    let greedy = [open("a", 1).expect("room"), open("b", 1).expect("room")];
+    assert_eq!(open("c", 1).err(), Some(JoinRefused::TooManyOfCaller { channels_max: 2 }));
+    let others = [open("c", 2).expect("room"), open("d", 3).expect("room")];
+    let beside = open("c", 1).expect("it is there, whoever opened it");
+    drop((greedy, beside));
+    let own_gave_way = open("e", 1).expect("room");
+    let is_left = |series: &str| hub.inner.registry.read().channels.contains_key(&selector(&[series]));
+    assert_eq!(["a", "b", "c", "d", "e"].map(is_left), [false, true, true, true, true]);
+    drop((others, own_gave_way));
 }
 
 #[test]
@@ -329,7 +360,7 @@ async fn a_series_without_a_prediction_is_silent_for_all_who_name_it() {
 #[tokio::test(start_paused = true)]
 async fn a_model_that_nobody_serves_is_refused() {
     let (hub, _) = attached(&[]);
-    let mut reader = hub.join(Selector::new("x", vec![pattern("*")], FORM), false).expect("room");
+    let mut reader = hub.join(Selector::new("x", vec![pattern("*")], FORM), false, Opener(0)).expect("room");
     let past = hub.past(&mut reader, &Wish::default(), soon()).await;
     assert_eq!(past.err(), Some(PastError::Source(SourceError::UnknownModel("x".to_owned()))));
 }
@@ -484,7 +515,7 @@ fn selector(patterns: &[&str]) -> Selector {
 }
 
 fn join(hub: &Hub, patterns: &[&str], conflate: bool) -> Subscription {
-    hub.join(selector(patterns), conflate).expect("room for a channel")
+    hub.join(selector(patterns), conflate, Opener(0)).expect("room for a channel")
 }
 
 fn read(reader: &mut Subscription) -> (Read, String) {
