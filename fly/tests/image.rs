@@ -93,8 +93,12 @@ fn the_node_is_not_root_and_is_told_to_stop_as_fly_tells_it() {
     assert!(id >= 10_000, "{id} may be somebody on the host");
     let manifest: toml::Table = toml::from_str(&read("fly/fly.toml")).expect("fly.toml is TOML");
     assert_eq!(all_of(&stage, "STOPSIGNAL"), [manifest["kill_signal"].as_str().expect("a signal")]);
-    // Without a shell between: it would not pass the signal on.
-    assert_eq!(all_of(&stage, "ENTRYPOINT"), [r#"["/usr/local/bin/entrypoint"]"#]);
+    // Passes signals on, which a shell would not do, and takes in processes whose parents have ended.
+    assert!(all_of(&stage, "RUN").join(" ").split(' ').any(|word| word == "tini"));
+    assert_eq!(
+        all_of(&stage, "ENTRYPOINT"),
+        [r#"["/usr/bin/tini", "-s", "--", "/usr/local/bin/entrypoint"]"#]
+    );
     assert!(read("fly/entrypoint.sh").lines().last().expect("a last line").starts_with("exec "));
     let at = |word: &str| stage.iter().rposition(|(found, _)| found == word).expect(word);
     assert!(
