@@ -132,13 +132,18 @@ struct Tty {
 }
 
 impl Tty {
-    fn of(args: &[&str], (rows, columns): (u16, u16)) -> Self {
+    fn of(args: &[&str], size: (u16, u16)) -> Self {
+        Self::named(Some("xterm-256color"), args, size)
+    }
+
+    fn named(term: Option<&str>, args: &[&str], (rows, columns): (u16, u16)) -> Self {
         let (master, slave) = terminal();
         resized(&master, (rows, columns));
         let before = settings(&slave);
         let end = || Stdio::from(slave.try_clone().expect("one more"));
         let mut command = top(args);
-        command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
+        command.env_remove("TERM").envs(term.map(|term| ("TERM", term)));
+        command.stdin(end()).stdout(end()).stderr(end());
         // SAFETY: both calls are allowed between fork and exec.
         unsafe {
             command.pre_exec(|| {
@@ -260,6 +265,15 @@ fn a_terminal_is_drawn_on_and_given_back() {
     tty.awaits("p99.9");
     tty.press("q");
     assert!(tty.ended().success());
+}
+
+#[test]
+fn a_terminal_that_only_prints_is_not_drawn_on() {
+    for term in [None, Some("dumb")] {
+        let mut tty = Tty::named(term, &["--demo"], (24, 80));
+        tty.awaits("as TERM says: `--once` prints one view");
+        assert_eq!(ended(&mut tty.child).code(), Some(2), "{term:?}");
+    }
 }
 
 #[test]

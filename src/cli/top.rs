@@ -45,7 +45,7 @@ pub(super) fn run(args: TopArgs) -> Result<(), CliError> {
         return Ok(top::once(&mut feed, args.node.as_deref(), args.json, &mut io::stdout().lock())??);
     }
     top::run(feed, args.node, &clock).map_err(|error| match error {
-        top::TopError::NoTerminal => CliError::Usage(error.to_string()),
+        top::TopError::NoTerminal | top::TopError::Dumb => CliError::Usage(error.to_string()),
         other => CliError::Top(other),
     })
 }

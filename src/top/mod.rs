@@ -14,6 +14,7 @@ mod state;
 mod table;
 mod words;
 
+use std::ffi::OsStr;
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,6 +46,9 @@ pub(crate) enum TopError {
     /// The output is a file or a pipe.
     #[error("this is no terminal: `--once` prints one view")]
     NoTerminal,
+    /// `TERM` is not set, or says `dumb`.
+    #[error("this terminal does nothing but print, as TERM says: `--once` prints one view")]
+    Dumb,
     /// The terminal failed.
     #[error("terminal: {0}")]
     Terminal(#[from] io::Error),
@@ -71,6 +75,9 @@ pub(crate) fn once(
 pub(crate) fn run(feed: Feed, node: Option<String>, clock: &dyn Clock) -> Result<(), TopError> {
     if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
         return Err(TopError::NoTerminal);
+    }
+    if !can_draw(std::env::var_os("TERM").as_deref()) {
+        return Err(TopError::Dumb);
     }
     let has_colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let told_to_stop = signals()?;
@@ -141,6 +148,11 @@ fn events() -> io::Result<Receiver<io::Result<Event>>> {
     let read = move || while to.send(event::read()).is_ok() {};
     thread::Builder::new().name("keys".to_owned()).spawn(read)?;
     Ok(events)
+}
+
+/// Whether the terminal of this name takes more than text.
+fn can_draw(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 /// Whether nobody sits before the terminal any more.
