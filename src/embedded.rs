@@ -127,6 +127,8 @@ impl From<fjall::Error> for Failure {
             },
             Error::InvalidVersion(Some(version)) => Self::Format(format!("{version:?} of the store")),
             Error::Locked => Self::Io(io::Error::new(ErrorKind::ResourceBusy, "the store is open already")),
+            // It takes nothing more since a thread of its own could not write; only the log has that thread's words.
+            Error::Poisoned => Self::Io(io::Error::other("the disk refused what the store wrote before")),
             other => Self::Damage(other.to_string()),
         }
     }

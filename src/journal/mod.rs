@@ -95,7 +95,7 @@ impl TickJournal {
             durability: config.durability,
             known,
             clock,
-            failed_at: None,
+            failed: None,
         };
         let failed = |source: io::Error| OpenError::Io { dir: dir.to_owned(), source };
         let writer =

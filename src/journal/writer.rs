@@ -28,8 +28,8 @@ pub(super) struct Writer {
     pub(super) durability: Durability,
     pub(super) known: HashSet<SeriesName>,
     pub(super) clock: Arc<dyn Clock>,
-    /// When the store was last tried in vain.
-    pub(super) failed_at: Option<Instant>,
+    /// When the store was last tried in vain, and why it does not work.
+    pub(super) failed: Option<(Instant, String)>,
 }
 
 type Done = oneshot::Sender<Result<(), JournalError>>;
@@ -152,25 +152,27 @@ impl Writer {
             error!(error = %failure, "journal: the disk refused");
             // It takes nothing more until it is opened again.
             *slot = None;
-            self.failed_at = Some(self.clock.now());
+            self.failed = Some((self.clock.now(), failure.to_string()));
             JournalError::Disk(failure.to_string())
         })
     }
 
     fn reopen(&mut self) -> Result<Store, JournalError> {
         let now = self.clock.now();
-        if self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < REOPEN_AFTER) {
-            return Err(JournalError::Disk("failed a moment ago".to_owned()));
+        if let Some((at, why)) = &self.failed
+            && now.saturating_duration_since(*at) < REOPEN_AFTER
+        {
+            return Err(JournalError::Disk(why.clone()));
         }
         match Store::reopen(&self.dir, self.ring) {
             Ok(store) => {
                 info!("journal: the disk takes entries again");
-                self.failed_at = None;
+                self.failed = None;
                 Ok(store)
             }
             Err(failure) => {
                 warn!(error = %failure, "journal: the store does not open again");
-                self.failed_at = Some(now);
+                self.failed = Some((now, failure.to_string()));
                 Err(JournalError::Disk(failure.to_string()))
             }
         }
