@@ -3,6 +3,7 @@
 //! Whoever hands in a span never waits: what the queue cannot hold is dropped and counted. Headers may hold a secret; no
 //! log line repeats them, nor the endpoint.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,15 +90,7 @@ impl Exporter {
         clock: Arc<dyn Clock>,
         seed: u64,
     ) -> io::Result<Self> {
-        let limits =
-            QueueLimits { spans_max: config.queue_max, batch_max: BATCH_MAX, linger: config.flush_every };
-        let channel = Arc::new(Channel {
-            state: Mutex::new(State { queue: Queue::new(limits), closing: None, has_ended: false }),
-            changed: Condvar::new(),
-            fates: Default::default(),
-            clock,
-            target: Target { config: config.clone(), identity },
-        });
+        let channel = Arc::new(Channel::new(config, identity, clock));
         let running = Arc::clone(&channel);
         thread::Builder::new().name("traces".to_owned()).spawn(move || running.run(seed))?;
         Ok(Self { channel })
@@ -148,6 +141,18 @@ impl Drop for Exporter {
 }
 
 impl Channel {
+    fn new(config: &TracingConfig, identity: Identity, clock: Arc<dyn Clock>) -> Self {
+        let limits =
+            QueueLimits { spans_max: config.queue_max, batch_max: BATCH_MAX, linger: config.flush_every };
+        Self {
+            state: Mutex::new(State { queue: Queue::new(limits), closing: None, has_ended: false }),
+            changed: Condvar::new(),
+            fates: Default::default(),
+            clock,
+            target: Target { config: config.clone(), identity },
+        }
+    }
+
     fn run(&self, seed: u64) {
         let mut chance = StdRng::seed_from_u64(seed);
         let agent = outbound::agent(HEAD_BYTES_MAX, None);
@@ -214,17 +219,17 @@ impl Channel {
                     return;
                 }
                 Outcome::Refused => {
-                    tracing::warn!(spans, why, "spans not exported");
+                    tracing::warn!(spans, %why, "spans not exported");
                     break Fate::Failed;
                 }
                 Outcome::Later(after) => after,
             };
             let now = self.clock.now();
             match tries.again(after, now, chance.random()) {
-                Some(at) if self.pause(at) => tracing::debug!(spans, why, "spans are exported again"),
+                Some(at) if self.pause(at) => tracing::debug!(spans, %why, "spans are exported again"),
                 Some(_) => break Fate::Unsent,
                 None => {
-                    tracing::warn!(spans, why, "spans not exported");
+                    tracing::warn!(spans, %why, "spans not exported");
                     break Fate::Failed;
                 }
             }
@@ -247,7 +252,7 @@ impl Channel {
         }
     }
 
-    fn attempt(&self, agent: &ureq::Agent, body: &[u8], within: Duration) -> (Outcome, &'static str) {
+    fn attempt(&self, agent: &ureq::Agent, body: &[u8], within: Duration) -> (Outcome, Cow<'static, str>) {
         let config = &self.target.config;
         let mut request = agent.post(&config.endpoint).content_type("application/x-protobuf");
         for (name, value) in &config.headers {
@@ -256,11 +261,12 @@ impl Channel {
         let request = request.config().timeout_global(Some(within)).build();
         let mut answer = match request.send(body) {
             Ok(answer) => answer,
-            Err(error) => return (Outcome::Later(None), outbound::word(&error)),
+            Err(error) => return (Outcome::Later(None), outbound::word(&error).into()),
         };
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok());
         let after = after.and_then(|text| retry_after(text, self.clock.wall()));
-        match judge(answer.status().as_u16(), after) {
+        let status = answer.status().as_u16();
+        match judge(status, after) {
             Outcome::Taken { .. } => {
                 let told = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
                 // What cannot be read says nothing of a refusal.
@@ -268,9 +274,9 @@ impl Channel {
                 let partial = told.and_then(|told| told.partial_success);
                 let rejected =
                     partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0));
-                (Outcome::Taken { rejected }, "taken")
+                (Outcome::Taken { rejected }, "taken".into())
             }
-            outcome => (outcome, "the collector said no"),
+            outcome => (outcome, format!("the collector answered {status}").into()),
         }
     }
 }
@@ -287,7 +293,39 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use peregrine_runtime::SystemClock;
+
     use super::*;
+
+    #[test]
+    fn a_refusal_names_its_status() {
+        let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = TracingConfig {
+            endpoint: format!("http://{}/v1/traces", collector.local_addr().unwrap()),
+            sample_ratio: 1.0,
+            follow_callers: true,
+            traces_per_second_max: 1,
+            headers: Vec::new(),
+            service: "peregrine".to_owned(),
+            timeout: Duration::from_secs(10),
+            flush_every: Duration::from_secs(1),
+            queue_max: 512,
+        };
+        let identity =
+            Identity { service: "peregrine".to_owned(), node: "one".to_owned(), region: "fra".to_owned() };
+        let channel = Channel::new(&config, identity, Arc::new(SystemClock));
+        let answers = thread::spawn(move || {
+            let (mut caller, _) = collector.accept().unwrap();
+            assert!(caller.read(&mut [0; 4096]).unwrap() > 0);
+            caller.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        let (outcome, why) = channel.attempt(&outbound::agent(HEAD_BYTES_MAX, None), b"", config.timeout);
+        answers.join().unwrap();
+        assert_eq!((outcome, &*why), (Outcome::Refused, "the collector answered 403"));
+    }
 
     #[test]
     fn a_pause_is_told_in_seconds_or_as_a_date() {
