@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use actix_web::web::{self, Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::series::{Effect, SeriesLog, SeriesName, Tick, TickError};
+use peregrine_actors::series::{Effect, JournalEntry, SeriesLog, SeriesName, Tick, TickError};
 use peregrine_actors::stream::SourceError;
 
 use super::error::{Problem, Refusal};
@@ -182,14 +182,14 @@ async fn series(
 
 /// In the order of sequence numbers; `null` where nothing was seen.
 fn describe(log: &SeriesLog, last: usize) -> String {
-    let seq = log.first + log.ticks.len() as u64 - 1;
     let skip = log.ticks.len().saturating_sub(last);
+    let seq = log.ticks.last().map_or(0, |entry| entry.seq);
+    let first_seq = log.ticks.get(skip).map_or(seq + 1, |entry| entry.seq);
     let mut body = format!(
-        "{{\"series\":{},\"seq\":{seq},\"first_seq\":{},\"ticks\":[",
+        "{{\"series\":{},\"seq\":{seq},\"first_seq\":{first_seq},\"ticks\":[",
         quoted(log.series.as_str()),
-        log.first + skip as u64
     );
-    for (at, (_, tick)) in log.ticks.iter().skip(skip).enumerate() {
+    for (at, JournalEntry { tick, .. }) in log.ticks.iter().skip(skip).enumerate() {
         let comma = if at == 0 { "" } else { "," };
         let value = tick.value.map_or_else(|| "null".to_owned(), |value| value.to_string());
         let _ = write!(body, "{comma}{{\"ts\":{},\"value\":{value}}}", Millis(tick.at)); // a string takes all

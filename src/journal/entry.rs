@@ -41,6 +41,42 @@ pub(super) fn key(series: &SeriesName, seq: u64, ring: u32) -> Vec<u8> {
     key
 }
 
+/// Slots above those of any ring.
+const ASIDE: u32 = 1 << 31;
+
+/// Where an entry lies whose place in the ring a newer one has.
+pub(super) fn key_aside(series: &SeriesName, seq: u64) -> Vec<u8> {
+    let mut key = prefix(series);
+    key.extend_from_slice(&(ASIDE | seq as u32).to_be_bytes());
+    key
+}
+
+/// First and last of each run of numbers that a scattered series has.
+pub(super) fn encode_runs(runs: &[(u64, u64)]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(runs.len() * 4);
+    let mut before = 0;
+    for &(first, last) in runs {
+        put_number(&mut bytes, first - before);
+        put_number(&mut bytes, last - first);
+        before = last;
+    }
+    bytes
+}
+
+/// The runs that these bytes are.
+pub(super) fn decode_runs(bytes: &[u8]) -> Result<Vec<(u64, u64)>, EntryError> {
+    let mut rest = Rest(bytes);
+    let mut runs = Vec::new();
+    let mut before = 0_u64;
+    while !rest.0.is_empty() {
+        let first = before.checked_add(rest.number()?).ok_or(EntryError::Number)?;
+        let last = first.checked_add(rest.number()?).ok_or(EntryError::Number)?;
+        runs.push((first, last));
+        before = last;
+    }
+    Ok(runs)
+}
+
 /// What all keys of a series begin with, and no other key does.
 pub(super) fn prefix(series: &SeriesName) -> Vec<u8> {
     let mut key = Vec::with_capacity(series.as_str().len() + 5);

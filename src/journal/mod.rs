@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use peregrine_actors::series::{Journal, JournalEntry, JournalError, SeriesName};
+use peregrine_actors::series::{Journal, JournalEntry, JournalError, Scatter, SeriesName};
 use peregrine_runtime::Clock;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -41,6 +41,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub struct TickJournal {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
+    places: usize,
     /// Of the folder; released last.
     _lock: store::Lock,
 }
@@ -100,7 +101,8 @@ impl TickJournal {
         let failed = |source: io::Error| OpenError::Io { dir: dir.to_owned(), source };
         let writer =
             thread::Builder::new().name("journal".to_owned()).spawn(|| writer.run()).map_err(failed)?;
-        Ok((Self { shared, writer: Some(writer), _lock: lock }, found))
+        let places = config.capacity as usize;
+        Ok((Self { shared, writer: Some(writer), places, _lock: lock }, found))
     }
 
     /// Now.
@@ -127,8 +129,16 @@ impl TickJournal {
 
 #[async_trait]
 impl Journal for TickJournal {
-    async fn append(&self, entries: Vec<JournalEntry>) -> Result<(), JournalError> {
-        if entries.is_empty() { Ok(()) } else { self.ask(Task::Append(entries)).await }
+    fn places(&self) -> usize {
+        self.places
+    }
+
+    async fn keep(&self, entries: Vec<JournalEntry>, scattered: Vec<Scatter>) -> Result<(), JournalError> {
+        if entries.is_empty() && scattered.is_empty() {
+            Ok(())
+        } else {
+            self.ask(Task::Append(entries, scattered)).await
+        }
     }
 
     fn restore(&self, each: &mut dyn FnMut(JournalEntry)) -> Result<(), JournalError> {

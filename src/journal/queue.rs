@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use peregrine_actors::series::{JournalEntry, JournalError, SeriesName};
+use peregrine_actors::series::{JournalEntry, JournalError, Scatter, SeriesName};
 use tokio::sync::oneshot;
 
 /// Entries that wait; more are refused.
@@ -22,7 +22,7 @@ pub(super) struct Work {
 
 #[derive(Debug)]
 pub(super) enum Task {
-    Append(Vec<JournalEntry>),
+    Append(Vec<JournalEntry>, Vec<Scatter>),
     Forget(SeriesName),
 }
 
@@ -30,7 +30,10 @@ impl Task {
     /// What it counts for; nothing is free.
     fn weight(&self) -> usize {
         match self {
-            Self::Append(entries) => entries.len().max(1),
+            Self::Append(entries, scattered) => {
+                let aside = scattered.iter().map(|scatter| scatter.aside.len()).sum::<usize>();
+                (entries.len() + aside).max(1)
+            }
             Self::Forget(_) => 1,
         }
     }
@@ -168,12 +171,12 @@ mod tests {
         let Taken::Work(batch) = taken else { panic!("nothing was taken") };
         batch
             .iter()
-            .map(|work| if let Task::Append(entries) = &work.task { entries.len() } else { 0 })
+            .map(|work| if let Task::Append(entries, _) = &work.task { entries.len() } else { 0 })
             .collect()
     }
 
     fn work(len: usize) -> Work {
         let entry = super::super::tests::entry("s", 0, 0.0);
-        Work { task: Task::Append(vec![entry; len]), done: oneshot::channel().0 }
+        Work { task: Task::Append(vec![entry; len], Vec::new()), done: oneshot::channel().0 }
     }
 }

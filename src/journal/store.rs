@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! dir/lock              one process at a time
-//! dir/ticks/            the store: `entries` by series and slot, `meta` with the format and the size of the rings
+//! dir/ticks/            the store: `entries` by series and slot, `meta` with the format, the size of the rings, and the
+//!                       numbers of each series that has others than its newest
 //! dir/ticks.corrupt-1/  one that could not be read, put aside
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::embedded::{self, LockError, MADE, caught, complete, damage, put_aside};
 pub(super) use crate::embedded::{Failure, Lock};
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
-use peregrine_actors::series::{JournalEntry, SeriesName};
+use peregrine_actors::series::{JournalEntry, Scatter, SeriesName};
 
 use super::entry::{self, VALUE_BYTES_MAX};
 use super::kept::{Kept, kept};
@@ -91,6 +92,46 @@ pub(super) struct Store {
     ring: u32,
     /// The file that says that all of it was made; `None`: it is only read.
     made: Option<File>,
+}
+
+/// An entry to be written.
+pub(super) struct Put {
+    pub(super) series: SeriesName,
+    pub(super) seq: u64,
+    pub(super) value: Vec<u8>,
+    /// Beside the ring.
+    pub(super) is_aside: bool,
+}
+
+impl Put {
+    pub(super) fn of(entry: JournalEntry, is_aside: bool) -> Self {
+        let value = entry::encode(&entry);
+        Self { series: entry.tick.series, seq: entry.seq, value, is_aside }
+    }
+
+    fn key(&self, ring: u32) -> Vec<u8> {
+        if self.is_aside {
+            entry::key_aside(&self.series, self.seq)
+        } else {
+            entry::key(&self.series, self.seq, ring)
+        }
+    }
+}
+
+/// What one append writes.
+pub(super) struct Write {
+    pub(super) put: Vec<Put>,
+    scattered: Vec<Scatter>,
+}
+
+impl Write {
+    pub(super) fn of(entries: Vec<JournalEntry>, mut scattered: Vec<Scatter>) -> Self {
+        let mut put: Vec<Put> = entries.into_iter().map(|entry| Put::of(entry, false)).collect();
+        for scatter in &mut scattered {
+            put.extend(scatter.aside.drain(..).map(|entry| Put::of(entry, true)));
+        }
+        Self { put, scattered }
+    }
 }
 
 /// What lies in the store of one series.
@@ -192,7 +233,7 @@ impl Store {
     /// Commits all or nothing.
     pub(super) fn write(
         &self,
-        put: impl Iterator<Item = (SeriesName, u64, Vec<u8>)>,
+        writes: Vec<Write>,
         forgotten: &[SeriesName],
         to_disk: bool,
     ) -> Result<(), Failure> {
@@ -202,9 +243,19 @@ impl Store {
                 for guard in self.entries.prefix(entry::prefix(series)) {
                     batch.remove(&self.entries, guard.key()?);
                 }
+                batch.remove(&self.meta, entry::prefix(series));
             }
-            for (series, seq, value) in put {
-                batch.insert(&self.entries, entry::key(&series, seq, self.ring), value);
+            // Later operations of a batch win.
+            for Write { put, scattered } in writes {
+                for put in put {
+                    batch.insert(&self.entries, put.key(self.ring), put.value);
+                }
+                for Scatter { series, runs, dropped, .. } in &scattered {
+                    for &seq in dropped {
+                        batch.remove(&self.entries, entry::key_aside(series, seq));
+                    }
+                    self.put_runs(&mut batch, series, runs);
+                }
             }
             batch.commit()?;
             self.is_there()
@@ -232,9 +283,25 @@ impl Store {
     /// What counts of each series.
     pub(super) fn each(&self, each: &mut dyn FnMut(Kept)) -> Result<(), Failure> {
         self.each_series(self.entries.iter(), &mut |lying| {
-            each(kept(lying.entries, self.ring));
+            let runs = self.runs(lying.series.as_ref())?;
+            each(kept(lying.entries, &runs, self.ring));
             Ok(())
         })
+    }
+
+    /// Numbers of a series that is scattered; of others none.
+    fn runs(&self, series: Option<&SeriesName>) -> Result<Vec<(u64, u64)>, Failure> {
+        let Some(series) = series else { return Ok(Vec::new()) };
+        let Some(value) = self.meta.get(entry::prefix(series))? else { return Ok(Vec::new()) };
+        entry::decode_runs(&value).map_err(|_| damage(&format!("numbers of `{series}`")))
+    }
+
+    fn put_runs(&self, batch: &mut fjall::OwnedWriteBatch, series: &SeriesName, runs: &[(u64, u64)]) {
+        if runs.is_empty() {
+            batch.remove(&self.meta, entry::prefix(series));
+        } else {
+            batch.insert(&self.meta, entry::prefix(series), entry::encode_runs(runs));
+        }
     }
 
     fn batch(&self, to_disk: bool) -> fjall::OwnedWriteBatch {
@@ -271,9 +338,16 @@ impl Store {
             for guard in self.entries.prefix(entry::prefix(&series)) {
                 batch.remove(&self.entries, guard.key()?);
             }
+            let runs = self.runs(Some(&series))?;
+            let entries = kept(lying.entries, &runs, ring).entries;
+            let last = entries.last().map_or(0, |entry| entry.seq);
+            let runs = runs_of(&entries);
+            self.put_runs(&mut batch, &series, if runs.len() > 1 { &runs } else { &[] });
             // Later operations of a batch win.
-            for entry in kept(lying.entries, ring).entries {
-                batch.insert(&self.entries, entry::key(&series, entry.seq, ring), entry::encode(&entry));
+            for entry in entries {
+                let is_aside = last - entry.seq >= u64::from(ring);
+                let put = Put::of(entry, is_aside);
+                batch.insert(&self.entries, put.key(ring), put.value);
             }
             Ok(batch.commit()?)
         })?;
@@ -289,6 +363,7 @@ impl Store {
         let opened = caught(|| complete(aside).and_then(|()| Self::connect(aside, self.ring)));
         let Ok(damaged) = opened else { return Ok(0) };
         let mut taken = 0;
+        let mut scattered = HashMap::new();
         let mut copy = |entries: &mut dyn Iterator<Item = Guard>| -> Result<(), Failure> {
             let mut batch = Vec::new();
             loop {
@@ -299,11 +374,18 @@ impl Store {
                     && let Ok(series) = entry::series_of(&key)
                     && let Ok(entry) = entry::decode(series.clone(), &value)
                 {
-                    batch.push((series, entry.seq, value.to_vec()));
+                    let is_aside = *key == entry::key_aside(&series, entry.seq);
+                    if let Ok(runs) = caught(|| damaged.runs(Some(&series)))
+                        && !runs.is_empty()
+                    {
+                        scattered.insert(series.clone(), runs);
+                    }
+                    batch.push(Put { series, seq: entry.seq, value: value.to_vec(), is_aside });
                 }
                 if is_over || batch.len() >= REWRITE_ENTRIES {
                     taken += batch.len() as u64;
-                    self.write(batch.drain(..), &[], false)?;
+                    let write = Write { put: std::mem::take(&mut batch), scattered: Vec::new() };
+                    self.write(vec![write], &[], false)?;
                 }
                 if is_over {
                     return Ok(());
@@ -312,7 +394,15 @@ impl Store {
         };
         copy(&mut damaged.entries.iter())?;
         copy(&mut damaged.entries.iter().rev())?;
+        let mut batch = self.batch(false);
+        scattered.iter().for_each(|(series, runs)| self.put_runs(&mut batch, series, runs));
+        batch.commit()?;
         Ok(taken)
+    }
+
+    fn is_place(&self, entry: &JournalEntry, key: &[u8]) -> bool {
+        let series = &entry.tick.series;
+        *key == entry::key(series, entry.seq, self.ring) || *key == entry::key_aside(series, entry.seq)
     }
 
     /// One series after the other.
@@ -334,14 +424,18 @@ impl Store {
             }
             let fits = value.len() <= VALUE_BYTES_MAX;
             match entry::decode(name, &value) {
-                Ok(entry) if fits && entry::key(&entry.tick.series, entry.seq, self.ring) == *key => {
-                    lying.entries.push(entry);
-                }
+                Ok(entry) if fits && self.is_place(&entry, &key) => lying.entries.push(entry),
                 _ => lying.bad_keys.push(key.to_vec()),
             }
         }
         each(lying)
     }
+}
+
+/// The numbers of entries as runs.
+fn runs_of(entries: &[JournalEntry]) -> Vec<(u64, u64)> {
+    let runs = entries.chunk_by(|one, next| one.seq + 1 == next.seq);
+    runs.filter_map(|run| Some((run.first()?.seq, run.last()?.seq))).collect()
 }
 
 /// Says that all of a store was made.

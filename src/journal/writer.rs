@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::Shared;
-use super::entry::{self, VALUE_BYTES_MAX};
+use super::entry::VALUE_BYTES_MAX;
 use super::queue::{Taken, Task, Work};
-use super::store::{Failure, Store};
+use super::store::{Failure, Put, Store, Write};
 use crate::config::Durability;
 
 /// How long a store that has failed is left alone.
@@ -37,7 +37,7 @@ type Done = oneshot::Sender<Result<(), JournalError>>;
 /// What one commit does.
 #[derive(Default)]
 struct Commit {
-    put: Vec<(SeriesName, u64, Vec<u8>)>,
+    writes: Vec<Write>,
     forgotten: Vec<SeriesName>,
     done: Vec<Done>,
 }
@@ -72,17 +72,11 @@ impl Writer {
         let mut commit = Commit::default();
         for Work { task, done } in work {
             match task {
-                Task::Append(entries) => {
-                    let values: Vec<_> = entries
-                        .into_iter()
-                        .map(|entry| {
-                            let value = entry::encode(&entry);
-                            (entry.tick.series, entry.seq, value)
-                        })
-                        .collect();
-                    match self.admit(&values) {
+                Task::Append(entries, scattered) => {
+                    let write = Write::of(entries, scattered);
+                    match self.admit(&write.put) {
                         Ok(()) => {
-                            commit.put.extend(values);
+                            commit.writes.push(write);
                             commit.done.push(done);
                         }
                         Err(refused) => drop(done.send(Err(refused))),
@@ -100,14 +94,14 @@ impl Writer {
     }
 
     /// Nothing of an append is written unless all of it may be.
-    fn admit(&mut self, values: &[(SeriesName, u64, Vec<u8>)]) -> Result<(), JournalError> {
-        if let Some((series, _, value)) = values.iter().find(|(.., value)| value.len() > VALUE_BYTES_MAX) {
+    fn admit(&mut self, values: &[Put]) -> Result<(), JournalError> {
+        if let Some(Put { series, value, .. }) = values.iter().find(|put| put.value.len() > VALUE_BYTES_MAX) {
             let len = value.len();
             let text = format!("an entry of `{series}` has {len} bytes, {VALUE_BYTES_MAX} are the most");
             return Err(JournalError::Disk(text));
         }
         let new: HashSet<_> =
-            values.iter().map(|(series, ..)| series).filter(|&s| !self.known.contains(s)).collect();
+            values.iter().map(|put| &put.series).filter(|&s| !self.known.contains(s)).collect();
         if self.known.len() + new.len() > self.series_max {
             let text = format!("it holds {} series, journal.series_max allows no more", self.known.len());
             return Err(JournalError::Disk(text));
@@ -118,12 +112,12 @@ impl Writer {
     }
 
     fn commit(&mut self, commit: Commit) {
-        let Commit { put, forgotten, done } = commit;
+        let Commit { writes, forgotten, done } = commit;
         if done.is_empty() {
             return;
         }
-        let count = put.len() as u64;
-        let result = self.with_store(|store, to_disk| store.write(put.into_iter(), &forgotten, to_disk));
+        let count = writes.iter().map(|write| write.put.len() as u64).sum();
+        let result = self.with_store(|store, to_disk| store.write(writes, &forgotten, to_disk));
         let counted = if result.is_ok() { &self.shared.written } else { &self.shared.failed };
         counted.fetch_add(count, Relaxed);
         self.shared.refuses.store(result.is_err(), Relaxed);

@@ -25,7 +25,7 @@ mod window;
 pub use copies::{Alone, Copies, CopyError, Standby};
 pub use counters::SeriesStats;
 pub use history::{COLUMNS_MAX, FUTURE_MAX, History, Unknown};
-pub use journal::{Journal, JournalEntry, JournalError};
+pub use journal::{Journal, JournalEntry, JournalError, Scatter};
 pub use parts::{Outlet, SeriesParts, SeriesSettings};
 pub use pattern::{Pattern, PatternError};
 pub use room::{FeedError, Series};

@@ -1,6 +1,6 @@
 //! A shard's place on a node: what is held of it, and whether it is owned.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -23,9 +23,19 @@ pub(super) struct Held {
     pub(super) wanted: HashMap<SeriesName, (u64, Arc<[Want]>)>,
     /// Numbers up to which the journal has a series.
     pub(super) kept: HashMap<SeriesName, u64>,
+    /// What the journal has put aside of a series.
+    pub(super) aside: HashMap<SeriesName, Aside>,
     /// Streams that have begun here: by series the models, each with the newest number whose window was handed to it or
     /// given up.
     pub(super) begun: HashMap<SeriesName, Vec<(Arc<str>, u64)>>,
+}
+
+/// What the journal has put aside of one series.
+#[derive(Default)]
+pub(super) struct Aside {
+    pub(super) seqs: BTreeSet<u64>,
+    /// The disk has refused something of it.
+    pub(super) is_unsure: bool,
 }
 
 impl Held {
@@ -61,7 +71,7 @@ impl Held {
             taken.push((log.series.clone(), self.shard.take(log, limits)));
             // What is replaced has to be kept again. Of a series that was refused nothing is known.
             if let Some(kept) = self.kept.get_mut(&log.series) {
-                *kept = (*kept).min(log.first.saturating_sub(1));
+                *kept = (*kept).min(log.first().unwrap_or(0).saturating_sub(1));
             }
             touched.insert(log.series.clone());
         }
@@ -71,7 +81,7 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Tick, Timestamp};
+    use super::super::{JournalEntry, Tick, Timestamp};
     use super::*;
     use crate::trace::Trace;
 
@@ -90,7 +100,12 @@ mod tests {
                 stat_exog: Vec::new(),
                 trace: Trace::default(),
             };
-            SeriesLog { series: series.clone(), first, after: None, ticks: vec![(1, at(1)), (1, at(2))] }
+            let entry = |seq, tick| JournalEntry { seq, epoch: 1, tick };
+            SeriesLog {
+                series: series.clone(),
+                after: None,
+                ticks: vec![entry(first, at(1)), entry(first + 1, at(2))],
+            }
         };
         let refused = ["b", "c", "d"].map(|name| log(name, 1));
         let (taken, _) = held.take(&[log("a", 5)], &limits);

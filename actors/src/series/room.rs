@@ -88,6 +88,11 @@ impl Series {
         };
         if let Some(journal) = inner.journal.clone() {
             journal.restore(&mut |entry| inner.restore(&entry))?;
+            for place in &inner.places {
+                let mut held = place.held.lock();
+                let names: Vec<SeriesName> = held.kept.keys().cloned().collect();
+                names.iter().for_each(|name| held.found(name, journal.places()));
+            }
         }
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -345,14 +350,7 @@ impl Inner {
         let shard = peregrine_runtime::shard::shard_of(name.as_str().as_bytes(), self.settings.shards).0;
         let Some(place) = self.places.get(usize::from(shard)) else { return };
         let mut held = place.held.lock();
-        let after = held.shard.get(name).and_then(|history| history.epoch(entry.seq - 1));
-        let log = SeriesLog {
-            series: name.clone(),
-            first: entry.seq,
-            after,
-            ticks: vec![(entry.epoch, entry.tick.clone())],
-        };
-        if held.shard.take(&log, &self.settings.limits) == Taken::UpTo(entry.seq) {
+        if held.shard.restore(entry, &self.settings.limits) {
             held.kept.insert(name.clone(), entry.seq);
         }
     }

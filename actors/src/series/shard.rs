@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use peregrine_shaders::ModelSpec;
 
 use super::history::History;
+use super::journal::JournalEntry;
 use super::tick::{Effect, SeriesName, Tick, TickError};
 use super::window::Unready;
 
@@ -30,12 +31,18 @@ pub struct ShardLimits {
 pub struct SeriesLog {
     /// Of which series.
     pub series: SeriesName,
-    /// Number of the first tick below.
-    pub first: u64,
-    /// The epoch of the tick before it; `None`: what is held is replaced by this.
+    /// The epoch of the number before the first tick below; `None`: what is held is replaced by this.
     pub after: Option<u64>,
-    /// Each with the epoch under which it was accepted.
-    pub ticks: Vec<(u64, Tick)>,
+    /// In the order of their numbers. What came under a number between them has been given up.
+    pub ticks: Vec<JournalEntry>,
+}
+
+impl SeriesLog {
+    /// Number of the first tick.
+    #[must_use]
+    pub fn first(&self) -> Option<u64> {
+        self.ticks.first().map(|entry| entry.seq)
+    }
 }
 
 /// How far a node's log of one series goes.
@@ -129,7 +136,7 @@ impl Shard {
         let mut history = limits.history_of(&tick.series);
         history.check(tick)?;
         let effect = history.apply(tick, epoch);
-        self.series.insert(tick.series.clone(), Kept { history, confirmed: None });
+        self.series.insert(tick.series.clone(), Kept::new(history));
         Ok(effect)
     }
 
@@ -144,9 +151,9 @@ impl Shard {
             let kept = self.series.get(name)?;
             let confirmed = kept.confirmed.as_ref().filter(|(of, _)| of == holder).map(|&(_, seq)| seq);
             match confirmed {
-                Some(seq) if seq >= kept.history.seq() => None,
+                Some(seq) if seq >= kept.history.last_seq() => None,
                 // A copy that was never asked may well have all but the last tick.
-                None if kept.history.len() > 1 => Some(kept.log(name, kept.history.seq())),
+                None if kept.history.len() > 1 => Some(kept.log(name, kept.history.last_seq())),
                 known => Some(kept.log(name, known.map_or(1, |seq| seq + 1))),
             }
         };
@@ -181,7 +188,7 @@ impl Shard {
         let kept = self
             .series
             .entry(log.series.clone())
-            .or_insert_with(|| Kept { history: limits.history_of(&log.series), confirmed: None });
+            .or_insert_with(|| Kept::new(limits.history_of(&log.series)));
         kept.confirmed = None; // whoever owns it now, it is not this node
         let taken = kept.take(log);
         if kept.history.is_empty() {
@@ -190,11 +197,34 @@ impl Shard {
         taken
     }
 
+    /// Holds what the journal of this node had of a series: the lowest number first, and those between two were given up.
+    pub fn restore(&mut self, entry: &JournalEntry, limits: &ShardLimits) -> bool {
+        let JournalEntry { seq, epoch, tick } = entry;
+        let known = self.series.contains_key(&tick.series);
+        if !known && self.series.len() >= limits.series_max || !(1..=SEQ_MAX).contains(seq) {
+            return false;
+        }
+        let kept = self
+            .series
+            .entry(tick.series.clone())
+            .or_insert_with(|| Kept::new(limits.history_of(&tick.series)));
+        if !known {
+            kept.history.begin_at(*seq);
+        }
+        let fits = *seq > kept.history.seq() && kept.history.check(tick).is_ok();
+        if fits {
+            kept.history.follow_as(*seq, tick, *epoch);
+        } else if !known {
+            self.series.remove(&tick.series);
+        }
+        fits
+    }
+
     /// How far each series goes.
     #[must_use]
     pub fn ends(&self) -> Vec<LogEnd> {
         let end = |(name, kept): (&SeriesName, &Kept)| {
-            let seq = kept.history.seq();
+            let seq = kept.history.last_seq();
             Some(LogEnd { series: name.clone(), seq, epoch: kept.history.epoch(seq)? })
         };
         self.series.iter().filter_map(end).collect()
@@ -205,7 +235,7 @@ impl ShardLimits {
     /// How many observations the series of a log is short of a model's window. 0: none, or waiting does not help.
     #[must_use]
     pub fn missing(&self, log: &SeriesLog, spec: &ModelSpec) -> usize {
-        let mut kept = Kept { history: self.history_of(&log.series), confirmed: None };
+        let mut kept = Kept::new(self.history_of(&log.series));
         kept.take(log);
         match kept.history.window(kept.history.seq(), spec) {
             Err(Unready::Short { got, want }) => want.saturating_sub(got),
@@ -221,40 +251,57 @@ impl ShardLimits {
 }
 
 impl Kept {
+    fn new(history: History) -> Self {
+        Self { history, confirmed: None }
+    }
+
     /// From a number on; all of it if that is kept no more.
     fn log(&self, series: &SeriesName, from: u64) -> SeriesLog {
         let history = &self.history;
-        let first = from.max(history.first_seq());
-        let after = if first > history.first_seq() { history.epoch(first - 1) } else { None };
-        let entry = |seq| Some((history.epoch(seq)?, history.tick(series, seq)?));
-        SeriesLog {
-            series: series.clone(),
-            first,
-            after,
-            ticks: (first..=history.seq()).filter_map(entry).collect(),
-        }
+        let goes_on = from > history.first_seq() && history.row(from).is_some();
+        let after = if goes_on { history.epoch(from - 1) } else { None };
+        let ticks = history.entries(series, if after.is_some() { from } else { 0 });
+        SeriesLog { series: series.clone(), after, ticks }
     }
 
     fn take(&mut self, log: &SeriesLog) -> Taken {
         let history = &mut self.history;
-        let fits = log.first > 0 && log.first <= SEQ_MAX - (log.ticks.len() as u64).min(SEQ_MAX);
-        let Some(&(begins, _)) = log.ticks.first().filter(|_| fits) else { return Taken::Apart };
-        match log.after {
-            Some(epoch) if history.epoch(log.first - 1) != Some(epoch) => return Taken::Apart,
-            // One that came before, again: what was taken since stays.
-            None if history.epoch(log.first) == Some(begins) => {}
-            None => history.begin_at(log.first),
-            Some(_) => {}
+        let Some(first) = log.ticks.first() else { return Taken::Apart };
+        let rises = log.ticks.windows(2).all(|pair| pair[0].seq < pair[1].seq);
+        if !rises || first.seq == 0 || log.ticks.last().is_none_or(|last| last.seq > SEQ_MAX) {
+            return Taken::Apart;
         }
-        for (seq, (epoch, tick)) in (log.first..).zip(&log.ticks) {
-            if history.epoch(seq) == Some(*epoch) {
-                continue; // what was accepted under one epoch was accepted once
-            }
-            if history.check(tick).is_err() || history.rewind(seq - 1).is_err() || history.seq() + 1 != seq {
+        let agrees = match log.after {
+            Some(epoch) if history.epoch(first.seq - 1) != Some(epoch) => return Taken::Apart,
+            Some(_) => follow(history, log),
+            // One that came before, again: what was taken since stays.
+            None => history.epoch(first.seq) == Some(first.epoch) && follow(history, log),
+        };
+        if !agrees {
+            if log.after.is_some() {
                 return Taken::Apart;
             }
-            history.follow(tick, *epoch);
+            history.begin_at(first.seq);
+            if !follow(history, log) {
+                return Taken::Apart;
+            }
         }
         Taken::UpTo(history.seq())
     }
+}
+
+/// Takes of a log what differs. False: it does not fit.
+fn follow(history: &mut History, log: &SeriesLog) -> bool {
+    let Some(mut agreed) = log.first().and_then(|first| first.checked_sub(1)) else { return false };
+    for JournalEntry { seq, epoch, tick } in &log.ticks {
+        // What was accepted under one epoch was accepted once.
+        if history.epoch(*seq) != Some(*epoch) {
+            if history.check(tick).is_err() || history.rewind(agreed).is_err() || history.seq() > agreed {
+                return false;
+            }
+            history.follow_as(*seq, tick, *epoch);
+        }
+        agreed = *seq;
+    }
+    true
 }

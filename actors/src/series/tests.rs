@@ -153,12 +153,125 @@ fn what_is_older_than_all_that_is_kept_is_too_late() {
 }
 
 #[test]
-fn a_window_that_lost_an_observation_in_its_midst_is_not_made() {
-    // 20 is given up for the late 12, though it belongs between 12 and 30.
+fn what_is_given_up_is_the_oldest_by_its_time() {
     let history = check(3, None, &[(10, 1.0), (20, 2.0), (30, 3.0), (28, 2.8), (29, 2.9)], "+++^^");
     check_window(&history, 5, 3, Ok((&[2.8, 2.9, 3.0], None)));
     let history = check(2, None, &[(20, 2.0), (30, 3.0), (25, 2.5), (40, 4.0)], "++^+");
-    check_window(&history, 4, 2, Err(Unready::Expired));
+    check_window(&history, 4, 2, Ok((&[3.0, 4.0], None)));
+    check_window(&history, 2, 1, Ok((&[3.0], None)));
+    check_window(&history, 2, 2, Err(Unready::Expired));
+    // The newest comes first, and stays.
+    let history = check(3, None, &[(90, 9.0), (10, 1.0), (20, 2.0), (30, 3.0), (15, 1.5)], "+^^^<");
+    check_window(&history, 4, 3, Ok((&[2.0, 3.0, 9.0], None)));
+    assert_eq!((history.seq(), history.first_seq(), history.len()), (4, 1, 3));
+    // When none was given up yet, what is older than all would be.
+    check(2, None, &[(20, 2.0), (30, 3.0), (10, 1.0)], "++<");
+}
+
+/// Live ticks, then many older ones in any order, then live ones again.
+#[test]
+fn a_backfill_costs_no_window_of_what_is_live() {
+    const KEPT: usize = 64;
+    const LIVE: i64 = 20;
+    for (step, backfill) in [None, Some(10)].into_iter().flat_map(|step| [(step, 0), (step, 1), (step, 2)]) {
+        let mut rng = StdRng::seed_from_u64(backfill);
+        let older: Vec<i64> = match backfill {
+            0 => (0..200).collect(),
+            1 => (0..200).rev().collect(),
+            _ => (0..200).map(|_| rng.random_range(0..200)).collect(),
+        };
+        let mut history = History::new(KEPT, step);
+        for at in (200..200 + LIVE).chain(older) {
+            history.apply(&tick(at * 10, at as f32), 1);
+        }
+        for at in 200 + LIVE..200 + 3 * KEPT as i64 {
+            assert!(matches!(history.apply(&tick(at * 10, at as f32), 1), Effect::Advanced { .. }));
+            let live: Vec<f32> = (at - LIVE..=at).map(|at| at as f32).collect();
+            let window =
+                history.window(history.seq(), &spec(live.len(), &[], &[], &[])).expect("all are kept");
+            assert_eq!((window.y, window.mask), (live, None), "step {step:?}, backfill {backfill}");
+            assert_eq!(history.len(), KEPT);
+        }
+        assert_eq!(history.first_seq() + KEPT as u64 - 1, history.seq(), "all of it is in order again");
+    }
+}
+
+/// Against a sorted map that is cut to its newest, on the owner, on a copy that hears of them in parts, and on one that is
+/// sent all at the end.
+#[test]
+fn the_newest_in_time_are_kept_here_and_in_copies() {
+    for seed in 0..300 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let step = [None, Some(3)][rng.random_range(0..2)];
+        let slot = |at: i64| at.div_euclid(step.unwrap_or(1));
+        let kept = rng.random_range(1..20);
+        let limits = ShardLimits {
+            history: kept,
+            steps: step.map(|step| (Pattern::all(), step)).into_iter().collect(),
+            ..LIMITS
+        };
+        let (mut owner, mut copy) = (Shard::default(), Shard::default());
+        let holder: Holder = ("copy".into(), 1);
+        let mut model = std::collections::BTreeMap::<i64, Tick>::new();
+        let mut seq = 0;
+        let spread = [3, 40, 400][rng.random_range(0..3)];
+        for at in 0..rng.random_range(1..150_i64) {
+            let tick =
+                Tick { value: Some(rng.random()), ..tick(at * 2 + rng.random_range(-spread..spread), 0.0) };
+            let effect = owner.feed(&tick, 1, &limits).expect("a tick");
+            let is_older = model.first_key_value().is_some_and(|(&oldest, _)| slot(tick.at.0) < oldest);
+            let newest = model.last_key_value().map(|(&newest, _)| newest);
+            match model.get(&slot(tick.at.0)) {
+                Some(known) if *known == tick => assert_eq!(effect, Effect::Duplicate { seq }),
+                Some(_) => assert_eq!(effect, Effect::Conflict { seq }),
+                None if model.len() == kept && is_older => assert_eq!(effect, Effect::TooLate { seq }),
+                None => {
+                    seq += 1;
+                    let is_newest = newest.is_none_or(|newest| slot(tick.at.0) > newest);
+                    let want = if is_newest { Effect::Advanced { seq } } else { Effect::Inserted { seq } };
+                    assert_eq!(effect, want, "seed {seed}");
+                    model.insert(slot(tick.at.0), tick);
+                    if model.len() > kept {
+                        model.pop_first();
+                    }
+                }
+            }
+            if rng.random_range(0..4) == 0 {
+                // One that fails is followed by all of it.
+                for _ in 0..3 {
+                    for log in owner.lacking(&holder, [&name()]) {
+                        let taken = copy.take(&log, &limits);
+                        owner.answered(&holder, &log.series, taken);
+                    }
+                }
+                assert!(owner.lacking(&holder, [&name()]).is_empty(), "seed {seed}");
+                assert_eq!(by_time(&copy), by_time(&owner), "seed {seed}");
+            }
+        }
+        let want: Vec<Tick> = model.into_values().collect();
+        assert_eq!(by_time(&owner), want, "seed {seed}");
+        let mut late = Shard::default();
+        let whole = owner.whole(&name()).expect("held");
+        assert_eq!(late.take(&whole, &limits), Taken::UpTo(seq), "seed {seed}");
+        assert_eq!((by_time(&late), late.ends()), (want, owner.ends()), "seed {seed}");
+        // Whoever takes over has the windows of whoever had it.
+        let of = |shard: &Shard, seq| {
+            let history = shard.get(&name()).expect("held");
+            history.window(seq, &spec(kept.min(4), &[], &[], &[])).ok()
+        };
+        for seq in 1..=seq {
+            assert_eq!(of(&late, seq).or_else(|| of(&owner, seq)), of(&owner, seq), "seed {seed} seq {seq}");
+        }
+        assert_eq!(of(&late, seq), of(&owner, seq), "seed {seed}");
+    }
+}
+
+/// What is kept of the one series, oldest first.
+fn by_time(shard: &Shard) -> Vec<Tick> {
+    let Some(log) = shard.whole(&name()) else { return Vec::new() };
+    let mut ticks: Vec<Tick> = log.ticks.into_iter().map(|entry| entry.tick).collect();
+    ticks.sort_by_key(|tick| tick.at);
+    ticks
 }
 
 #[test]
@@ -377,15 +490,15 @@ fn what_does_not_change_with_time_is_that_of_the_newest_observation() {
     assert_eq!(then, [of(2.0), of(2.0), of(4.0), of(4.0)]);
     let mut copy = History::new(4, None);
     copy.begin_at(history.first_seq());
-    for seq in history.first_seq()..=history.seq() {
-        let tick = history.tick(&name(), seq).expect("kept");
-        copy.check(&tick).expect("a tick");
-        copy.follow(&tick, 1);
+    for entry in history.entries(&name(), 0) {
+        copy.check(&entry.tick).expect("a tick");
+        copy.follow_as(entry.seq, &entry.tick, entry.epoch);
     }
     assert_eq!((3..=6).map(|seq| known(&copy, seq)).collect::<Vec<_>>(), then, "as a copy makes them");
-    copy.rewind(4).expect("kept");
-    assert_eq!(copy.apply(&constant(60, &[]), 2), Effect::Advanced { seq: 5 });
-    assert_eq!(known(&copy, 5), of(2.0));
+    assert_eq!(copy.rewind(4), Err(Unknown), "the late one was given up");
+    copy.rewind(3).expect("kept");
+    assert_eq!(copy.apply(&constant(60, &[]), 2), Effect::Advanced { seq: 4 });
+    assert_eq!(known(&copy, 4), of(2.0));
 }
 
 #[test]
@@ -684,11 +797,12 @@ fn numbers_that_no_series_reaches_are_not_taken() {
     let limits = ShardLimits { history: 4, series_max: 2, steps: Vec::new() };
     let mut shard = Shard::default();
     let mut take = |first| {
-        let ticks = vec![(2, tick(1, 10.0)), (2, tick(2, 20.0))];
-        shard.take(&SeriesLog { series: name(), first, after: None, ticks }, &limits)
+        let entry = |seq, tick| JournalEntry { seq, epoch: 2, tick };
+        let ticks = vec![entry(first, tick(1, 10.0)), entry(first + 1, tick(2, 20.0))];
+        shard.take(&SeriesLog { series: name(), after: None, ticks }, &limits)
     };
     assert_eq!(take(1 << 40), Taken::UpTo((1 << 40) + 1));
     assert_eq!(take(u64::MAX - 2), Taken::Apart);
-    assert_eq!(take(u64::MAX), Taken::Apart);
+    assert_eq!(take(u64::MAX - 1), Taken::Apart);
     assert_eq!(shard.feed(&tick(3, 30.0), 2, &limits), Ok(Effect::Advanced { seq: (1 << 40) + 2 }));
 }

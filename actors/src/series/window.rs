@@ -1,7 +1,5 @@
 //! A model's window of one series, as it was after a tick.
 
-use std::cmp::Reverse;
-
 use peregrine_shaders::{ModelSpec, Windows};
 
 use super::history::{Cells, FUTURE_MAX, History};
@@ -41,11 +39,12 @@ impl History {
         if spec.series != 1 {
             return Err(Unready::Several(spec.series));
         }
-        let row = self.row(seq).ok_or(Unready::Expired)?;
-        if self.is_in_order() && !self.has_grid() {
-            self.newest_rows(row, spec)
-        } else {
-            self.newest_slots(row, spec)
+        match self.rows_at(seq) {
+            Ok(0) => Err(Unready::Expired),
+            Ok(count) if !self.has_grid() => self.newest_rows(count, spec),
+            Ok(count) => self.newest_slots(&(0..count).collect::<Vec<_>>(), spec),
+            Err(rows) if rows.is_empty() => Err(Unready::Expired),
+            Err(rows) => self.newest_slots(&rows, spec),
         }
     }
 
@@ -54,10 +53,12 @@ impl History {
         if !self.has_grid() {
             return (window as u64).saturating_sub(1).min(self.seq()); // each number has brought one observation
         }
-        if self.first_seq() > 1 {
+        let mut rows: Vec<usize> = (0..self.len()).collect();
+        if rows.len() as u64 != self.seq() {
             return 0;
         }
-        let mut slots = self.times().iter().map(|&at| self.slot(at));
+        rows.sort_by_key(|&row| self.number(row));
+        let mut slots = rows.iter().map(|&row| self.slot(self.times()[row]));
         let Some(first) = slots.next() else { return 0 };
         let (mut oldest, mut newest) = (first, first);
         let is_short = |slot: i64| {
@@ -67,52 +68,47 @@ impl History {
         std::iter::once(first).chain(slots).map(is_short).take_while(|&is_short| is_short).count() as u64
     }
 
-    /// The usual case: the newest rows are the window.
-    fn newest_rows(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
+    /// The usual case: the newest of so many rows are the window.
+    fn newest_rows(&self, count: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;
-        let first = (row + 1).checked_sub(want).ok_or_else(|| self.too_short(row + 1, want))?;
-        self.check_whole(self.times()[first])?;
-        let rows = first..=row;
+        let first = count.checked_sub(want).ok_or_else(|| self.too_short(count, want))?;
+        let rows = first..count;
         let y = self.values().range(rows.clone()).copied().collect();
         let untold = |name: &str, _| Err(Unready::Column(name.to_owned()));
-        self.with_columns(y, rows.map(Some), row, spec, untold)
+        self.with_columns(y, rows.map(Some), count - 1, spec, untold)
     }
 
-    /// By time: late ticks stand in their places, and slots may be empty.
-    fn newest_slots(&self, row: usize, spec: &ModelSpec) -> Result<Windows, Unready> {
+    /// Of these rows, oldest first: some may be left out, and slots may be empty.
+    fn newest_slots(&self, order: &[usize], spec: &ModelSpec) -> Result<Windows, Unready> {
         let want = spec.window;
         let times = self.times();
-        let mut order: Vec<usize> = (0..=row).collect();
-        // A log from before there was a grid may have several of one slot: that has the first that came, which is so the last.
-        order.sort_unstable_by_key(|&row| (self.slot(times[row]), Reverse(row)));
+        let slot = |row: &usize| self.slot(times[*row]);
         let mut begins = 0;
         let rows: Vec<Option<usize>> = if self.has_grid() {
-            let newest = order.last().map_or(0, |&row| self.slot(times[row]));
+            let (known, newest) = (order.first().map_or(0, slot), order.last().map_or(0, slot));
             let oldest = newest.saturating_sub(want as i64 - 1);
-            let mut rows = vec![None; want];
-            for &row in &order {
-                if let Ok(place) = usize::try_from(self.slot(times[row]) - oldest) {
-                    rows[place] = Some(row);
-                }
-            }
-            let known = order.first().map_or(i64::MAX, |&row| self.slot(times[row]));
-            self.check_whole(oldest)?;
             if known > oldest {
                 return Err(self.too_short(usize::try_from(newest - known + 1).unwrap_or(0), want));
+            }
+            let mut rows = vec![None; want];
+            // Of several of one slot the last counts.
+            for row in &order[order.partition_point(|row| slot(row) < oldest)..] {
+                if let Ok(place) = usize::try_from(slot(row) - oldest) {
+                    rows[place] = Some(*row);
+                }
             }
             begins = oldest;
             rows
         } else {
             let first = order.len().checked_sub(want).ok_or_else(|| self.too_short(order.len(), want))?;
-            self.check_whole(times[order[first]])?;
             order[first..].iter().copied().map(Some).collect()
         };
         let y = rows.iter().map(|row| row.map_or(f32::NAN, |row| self.values()[row])).collect();
-        let last = order.last().copied().unwrap_or(row);
+        let last = order.last().copied().unwrap_or_default();
         let foretold = |name: &str, place: usize| {
             let slot = begins.saturating_add_unsigned(place as u64);
             if self.has_grid() {
-                self.foretold(name, slot, &order)
+                self.foretold(name, slot, order)
             } else {
                 Err(Unready::Column(name.to_owned()))
             }
@@ -122,8 +118,6 @@ impl History {
 
     /// What a column has in a slot as the nearest tick before it foretold that; `order` is the rows by time.
     fn foretold(&self, name: &str, slot: i64, order: &[usize]) -> Result<f32, Unready> {
-        // Who is kept no more may have foretold it.
-        let is_gone = |before: i64| self.evicted().is_some_and(|evicted| evicted >= before);
         let earlier = order.partition_point(|&row| self.slot(self.times()[row]) < slot);
         for &row in order[..earlier].iter().rev() {
             let before = self.slot(self.times()[row]);
@@ -131,21 +125,15 @@ impl History {
             if steps >= FUTURE_MAX {
                 break;
             }
-            if is_gone(before) {
-                return Err(Unready::Expired);
-            }
-            let ahead = self.future(name, self.first_seq() + row as u64);
+            let ahead = self.future(name, self.number(row));
             if let Some(&value) = ahead.and_then(|ahead| ahead.get(steps)) {
                 return Ok(value);
             }
         }
+        // Who is kept no more may have foretold it.
         let reach = slot.saturating_sub(FUTURE_MAX as i64 - 1);
-        Err(if is_gone(reach) { Unready::Expired } else { Unready::Column(name.to_owned()) })
-    }
-
-    /// Refuses a window, from its oldest slot on, that once held an observation which is kept no more.
-    fn check_whole(&self, oldest: i64) -> Result<(), Unready> {
-        if self.evicted().is_some_and(|evicted| evicted >= oldest) { Err(Unready::Expired) } else { Ok(()) }
+        let is_gone = self.evicted().is_some_and(|evicted| evicted >= reach);
+        Err(if is_gone { Unready::Expired } else { Unready::Column(name.to_owned()) })
     }
 
     /// A series whose beginning is gone does not become longer by waiting.
@@ -171,7 +159,7 @@ impl History {
         let hist_exog =
             cells(&spec.hist_exog, |name| self.hist(name), rows.clone(), |name, _| Err(unknown(name)))?;
         let mut futr_exog = cells(&spec.futr_exog, |name| self.futr(name), rows, foretold)?;
-        let last = self.first_seq() + last as u64;
+        let last = self.number(last);
         let ahead = |name: &str| self.future(name, last).and_then(|ahead| ahead.get(1..=spec.horizon));
         let ahead: Vec<&[f32]> = (spec.futr_exog.iter())
             .map(|name| ahead(name).ok_or_else(|| unknown(name)))

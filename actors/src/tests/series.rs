@@ -9,12 +9,14 @@ use parking_lot::Mutex;
 use peregrine_runtime::{Clock as _, Deadline, SystemClock};
 use peregrine_shaders::cpu::CpuExecutor;
 use peregrine_shaders::{Executor, Forecaster, Windows};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::{MODEL, WINDOW, forecaster, until};
 use crate::series::{
     Alone, Copies, CopyError, Effect, FeedError, History, Holder, Journal, JournalEntry, JournalError,
-    LogEnd, Outlet, Pattern, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings, ShardLimits,
-    Standby, Taken, Tick, TickError, Timestamp,
+    LogEnd, Outlet, Pattern, Scatter, Series, SeriesLog, SeriesName, SeriesParts, SeriesSettings,
+    ShardLimits, Standby, Taken, Tick, TickError, Timestamp,
 };
 use crate::stream::{GapReason, Prediction, SourceError, StreamEvent, StreamId};
 use crate::{ExecutorFactory, ForecastRequest, Settings, System};
@@ -56,7 +58,11 @@ struct Disk {
 
 #[async_trait]
 impl Journal for Disk {
-    async fn append(&self, entries: Vec<JournalEntry>) -> Result<(), JournalError> {
+    fn places(&self) -> usize {
+        usize::MAX
+    }
+
+    async fn keep(&self, entries: Vec<JournalEntry>, _: Vec<Scatter>) -> Result<(), JournalError> {
         if *self.full.lock() {
             return Err(JournalError::Disk("no space left on device".to_owned()));
         }
@@ -547,6 +553,101 @@ async fn windows_survive_a_restart_by_the_journal() {
     assert_eq!((after[0].seq, &after[0].values), (before[0].seq, &before[0].values));
 }
 
+/// A disk with so many places for a series, as the journal has them.
+struct Ring {
+    places: usize,
+    kept: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    ring: BTreeMap<u64, JournalEntry>,
+    aside: BTreeMap<u64, JournalEntry>,
+    runs: Vec<(u64, u64)>,
+}
+
+#[async_trait]
+impl Journal for Ring {
+    fn places(&self) -> usize {
+        self.places
+    }
+
+    async fn keep(&self, entries: Vec<JournalEntry>, scattered: Vec<Scatter>) -> Result<(), JournalError> {
+        let mut kept = self.kept.lock();
+        for entry in entries {
+            kept.ring.insert(entry.seq % self.places as u64, entry);
+        }
+        for scatter in scattered {
+            scatter.dropped.iter().for_each(|seq| drop(kept.aside.remove(seq)));
+            kept.aside.extend(scatter.aside.into_iter().map(|entry| (entry.seq, entry)));
+            kept.runs = scatter.runs;
+        }
+        Ok(())
+    }
+
+    fn restore(&self, each: &mut dyn FnMut(JournalEntry)) -> Result<(), JournalError> {
+        let kept = self.kept.lock();
+        let mut all: BTreeMap<u64, JournalEntry> = kept.aside.clone();
+        all.extend(kept.ring.values().map(|entry| (entry.seq, entry.clone())));
+        if !kept.runs.is_empty() {
+            all.retain(|seq, _| kept.runs.iter().any(|(first, last)| (first..=last).contains(&seq)));
+        }
+        all.into_values().for_each(each);
+        Ok(())
+    }
+
+    async fn forget(&self, _: SeriesName) -> Result<(), JournalError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_by_its_time_is_there_after_a_restart() {
+    let (system, hub) = (system().await, Arc::<Hub>::default());
+    let history = settings().limits.history;
+    for (places, seed) in [(history, 1), (history, 2), (history + 9, 3), (history - 9, 4)] {
+        let disk = Arc::new(Ring { places, kept: Mutex::default() });
+        let start = || start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
+        let held = |series: &Series| {
+            let mut ticks: Vec<Tick> =
+                series.log(&name("a")).unwrap().ticks.into_iter().map(|entry| entry.tick).collect();
+            ticks.sort_by_key(|tick| tick.at);
+            ticks
+        };
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut series = start();
+        let count = history as i64;
+        // Live, then older ones, then live ones until all of it is in order again; in requests of any size.
+        let mut order: Vec<i64> = (5 * count..5 * count + 40).collect();
+        order.extend((0..3 * count).map(|at| if seed == 2 { rng.random_range(0..5 * count) } else { at }));
+        order.extend(5 * count + 40..7 * count);
+        let mut rest = &order[..];
+        for epoch in 1.. {
+            (0..4).for_each(|shard| series.gained(shard, epoch));
+            for _ in 0..rng.random_range(1..20) {
+                let (now, later) = rest.split_at(rng.random_range(1..30).min(rest.len()));
+                if !now.is_empty() {
+                    feed(&series, epoch, now.iter().map(|&at| tick("a", at)).collect()).await;
+                }
+                rest = later;
+            }
+            let before = held(&series);
+            drop(series);
+            series = start();
+            (0..4).for_each(|shard| series.gained(shard, epoch));
+            let newest = &before[before.len().saturating_sub(places)..];
+            feed(&series, epoch, vec![newest[newest.len() - 1].clone()]).await;
+            assert_eq!(held(&series), newest, "{places} places, epoch {epoch}");
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let kept = disk.kept.lock();
+        assert_eq!((kept.aside.len(), kept.runs.len()), (0, 0), "{places} places: nothing is left behind");
+        assert!(kept.ring.len() <= places);
+    }
+}
+
 #[tokio::test]
 async fn what_was_too_late_is_too_late_after_a_restart() {
     let (system, hub, disk) = (system().await, Arc::<Hub>::default(), Arc::<Disk>::default());
@@ -621,7 +722,7 @@ async fn an_acknowledged_tick_survives_the_death_of_its_owner() {
     assert_eq!(c.stats().incomplete, 0);
     // And the copy went on.
     let held = nodes[1].1.fetch(c.shard_of(&name("s")), &[name("s")]).unwrap();
-    assert_eq!(held[0].first + held[0].ticks.len() as u64 - 1, L as u64 + 6);
+    assert_eq!(held[0].ticks.last().map(|entry| entry.seq), Some(L as u64 + 6));
 }
 
 /// The window that a shard is taken over with is forecast again, those of the ticks that waited for it once.

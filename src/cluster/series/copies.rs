@@ -6,7 +6,7 @@ use peregrine_runtime::{
     AskError, Cluster, Deadline, Member, NodeId, Region, RemoteMessage, Standing, rendezvous,
 };
 
-use super::wire::{Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, WireSourceError, ends, taken};
+use super::wire::{Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, WireSourceError, ends, heard, said, taken};
 use super::{SERVICE, SHARDED};
 use crate::reload::Current;
 
@@ -107,8 +107,7 @@ impl Copies for ClusterCopies {
         deadline: Deadline,
     ) -> Result<Vec<(SeriesName, Taken)>, CopyError> {
         let is_small = logs.iter().map(|log| log.ticks.len()).sum::<usize>() <= SMALL_TICKS_MAX;
-        let logs = logs.into_iter().map(Into::into).collect();
-        let question = NodeAsk::Replicate { shard, epoch, logs };
+        let question = NodeAsk::Replicate { shard, epoch, logs: said(logs) };
         let answer = if is_small {
             self.ask(to, Ask(question), deadline).await
         } else {
@@ -142,9 +141,7 @@ impl Copies for ClusterCopies {
     ) -> Result<Vec<SeriesLog>, CopyError> {
         let series = series.iter().map(|name| name.as_str().to_owned()).collect();
         match self.ask(of, AskBulk(NodeAsk::Fetch { shard, series }), deadline).await? {
-            NodeAnswer::Logs(logs) => {
-                logs.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map_err(odd)
-            }
+            NodeAnswer::Logs(logs) => heard(logs).map_err(odd),
             _ => Err(other()),
         }
     }

@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::wire::{
-    Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireTick, gap, name,
-    names, stream, wanted,
+    Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireTick, gap, heard,
+    name, names, said, stream, wanted,
 };
 use crate::series::Audience;
 
@@ -137,12 +137,11 @@ impl Desk {
     async fn answer(&self, question: NodeAsk, deadline: Deadline) -> Result<NodeAnswer, Impossible> {
         Ok(match question {
             NodeAsk::Replicate { shard, epoch, logs } => {
-                let logs: Result<Vec<_>, Impossible> = logs.into_iter().map(TryInto::try_into).collect();
                 let text = |(series, taken): (SeriesName, Taken)| match taken {
                     Taken::UpTo(seq) => (series.as_str().to_owned(), Some(seq)),
                     Taken::Apart => (series.as_str().to_owned(), None),
                 };
-                match self.series.replicate(shard, epoch, logs?).await {
+                match self.series.replicate(shard, epoch, heard(logs)?).await {
                     Ok(taken) => NodeAnswer::Taken(taken.into_iter().map(text).collect()),
                     Err(failed) => refusal(failed),
                 }
@@ -156,11 +155,11 @@ impl Desk {
                 Err(failed) => refusal(failed),
             },
             NodeAsk::Fetch { shard, series } => match self.series.fetch(shard, &names(&series)?) {
-                Ok(logs) => NodeAnswer::Logs(logs.into_iter().map(Into::into).collect()),
+                Ok(logs) => NodeAnswer::Logs(said(logs)),
                 Err(failed) => refusal(failed),
             },
             NodeAsk::Log { series } => match self.series.log(&name(&series)?) {
-                Ok(log) => NodeAnswer::Logs(vec![log.into()]),
+                Ok(log) => NodeAnswer::Logs(said(vec![log])),
                 Err(failed) => NodeAnswer::Refused(failed.into()),
             },
             NodeAsk::Want { node, wanted: pairs } => {

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use peregrine_actors::Trace;
 use peregrine_actors::series::{
-    Effect, Holder, Pattern, SeriesLog, SeriesName, Shard, ShardLimits, Tick, TickError, Timestamp,
+    Effect, Holder, Pattern, SeriesName, Shard, ShardLimits, Tick, TickError, Timestamp,
 };
 use peregrine_actors::stream::SourceError;
 use peregrine_shaders::ModelSpec;
@@ -12,7 +12,7 @@ use peregrine_shaders::ModelSpec;
 use super::desk::parent;
 use super::wire::{
     Ask, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireLog, WireTick, ends, gap,
-    name, names, stream, taken, wanted,
+    heard, name, names, said, stream, taken, wanted,
 };
 use crate::fuzzing::{answer, message};
 use crate::testing::point_spec;
@@ -109,8 +109,7 @@ fn answered(answer: NodeAnswer) -> Result<(), Impossible> {
 }
 
 fn copied(shard: &mut Shard, logs: Vec<WireLog>) -> Result<(), Impossible> {
-    for log in logs {
-        let log = SeriesLog::try_from(log)?;
+    for log in heard(logs)? {
         assert!(LIMITS.missing(&log, &SPEC) <= SPEC.window);
         let _ = shard.take(&log, &LIMITS);
     }
@@ -127,8 +126,9 @@ fn held(shard: &mut Shard) {
     for end in &ends {
         let whole = shard.whole(&end.series).expect("it is held");
         assert!((1..=LIMITS.history).contains(&whole.ticks.len()));
-        let again = SeriesLog::try_from(WireLog::from(whole)).expect("what is held can be said");
-        let _ = copy.take(&again, &LIMITS);
+        let again = heard(said(vec![whole])).expect("what is held can be said");
+        assert_eq!(again.len(), 1, "as one log");
+        let _ = copy.take(&again[0], &LIMITS);
     }
     let mut copied = copy.ends();
     copied.sort_by(|one, next| one.series.cmp(&next.series));

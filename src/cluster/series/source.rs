@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::desk::{Unread, read_events};
 use super::quorum::Quorum;
-use super::wire::{AskBulk, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk};
+use super::wire::{AskBulk, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, heard};
 use super::{SERVICE, Wanted};
 
 /// Ticks of one message, and about how many bytes they may take.
@@ -260,10 +260,10 @@ impl ClusterSource {
         let address = self.cluster.address::<AskBulk>(&owner, SERVICE).ok_or_else(gone)?;
         let question = NodeAsk::Log { series: series.as_str().to_owned() };
         match address.ask(AskBulk(question), deadline).await {
-            Ok(NodeAnswer::Logs(mut logs)) => match logs.pop().map(TryInto::try_into) {
-                Some(Ok(log)) => Ok(log),
-                _ => Err(SourceError::Unavailable("the owner's answer makes no sense".to_owned())),
-            },
+            Ok(NodeAnswer::Logs(logs)) => {
+                let log = heard(logs).ok().and_then(|mut logs| logs.pop());
+                log.ok_or_else(|| SourceError::Unavailable("the owner's answer makes no sense".to_owned()))
+            }
             Ok(NodeAnswer::Refused(why)) => Err(why.into()),
             Ok(_) => Err(gone()),
             Err(failed) => Err(SourceError::Unavailable(self.why(failed))),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use peregrine_actors::Trace;
 use peregrine_actors::series::{
-    Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError, Timestamp,
+    Effect, JournalEntry, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError, Timestamp,
 };
 use peregrine_actors::stream::{Gap, GapReason, Prediction, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::remote_message;
@@ -115,7 +115,8 @@ pub(super) struct WireTick {
     row: WireRow,
 }
 
-/// A part of a log.
+/// A part of a log. What goes on from the one before it in a message, of the same series and of higher numbers, is part of
+/// that log: what came under the numbers between has been given up. Nodes that do not know this take it for the whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct WireLog {
     series: String,
@@ -240,27 +241,52 @@ impl TryFrom<WireTick> for Tick {
     }
 }
 
-impl From<SeriesLog> for WireLog {
-    fn from(log: SeriesLog) -> Self {
-        Self {
-            series: log.series.as_str().to_owned(),
-            first: log.first,
-            after: log.after,
-            ticks: log.ticks.into_iter().map(|(epoch, tick)| (epoch, tick.into())).collect(),
+/// Logs as they are said.
+pub(super) fn said(logs: Vec<SeriesLog>) -> Vec<WireLog> {
+    let mut all: Vec<WireLog> = Vec::with_capacity(logs.len());
+    for log in logs {
+        let series = log.series.as_str().to_owned();
+        let mut after = log.after;
+        let mut next = None;
+        for JournalEntry { seq, epoch, tick } in log.ticks {
+            if next != Some(seq) {
+                let after = after.take();
+                all.push(WireLog { series: series.clone(), first: seq, after, ticks: Vec::new() });
+            }
+            if let Some(part) = all.last_mut() {
+                part.ticks.push((epoch, tick.into()));
+            }
+            next = Some(seq + 1);
         }
     }
+    all
 }
 
-impl TryFrom<WireLog> for SeriesLog {
-    type Error = Impossible;
-
-    fn try_from(log: WireLog) -> Result<Self, Impossible> {
-        let series = name(&log.series)?;
+/// Logs as they were said.
+pub(super) fn heard(parts: Vec<WireLog>) -> Result<Vec<SeriesLog>, Impossible> {
+    let mut all: Vec<SeriesLog> = Vec::with_capacity(parts.len());
+    for WireLog { series, first, after, ticks } in parts {
+        let series = name(&series)?;
         // Numbers of ticks are counted from the first.
-        log.first.checked_add(log.ticks.len() as u64).ok_or(Impossible)?;
-        let ticks = log.ticks.into_iter().map(|(epoch, row)| (epoch, row.of(series.clone()))).collect();
-        Ok(Self { first: log.first, after: log.after, ticks, series })
+        first.checked_add(ticks.len() as u64).ok_or(Impossible)?;
+        let entry = |(seq, (epoch, row)): (u64, (u64, WireRow))| JournalEntry {
+            seq,
+            epoch,
+            tick: row.of(series.clone()),
+        };
+        let entries = (first..).zip(ticks).map(entry);
+        let goes_on = |log: &&mut SeriesLog| {
+            log.series == series && after.is_none() && log.ticks.last().is_some_and(|last| last.seq < first)
+        };
+        match all.last_mut().filter(goes_on) {
+            Some(log) => log.ticks.extend(entries),
+            None => {
+                let ticks = entries.collect();
+                all.push(SeriesLog { series, after, ticks });
+            }
+        }
     }
+    Ok(all)
 }
 
 impl From<Result<Effect, TickError>> for WireEffect {
@@ -396,4 +422,43 @@ pub(super) fn taken(taken: Vec<(String, Option<u64>)>) -> Result<Vec<(SeriesName
         Ok((name(&series)?, up_to.map_or(Taken::Apart, Taken::UpTo)))
     };
     taken.into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_leaves_numbers_out_is_one_log_again() {
+        let log = |series: &str, after: Option<u64>, seqs: &[u64]| {
+            let series = SeriesName::new(series).unwrap();
+            let entry = |&seq: &u64| {
+                let row = WireRow {
+                    at: -(seq as i64),
+                    value: Some(1.5),
+                    hist_exog: Vec::new(),
+                    futr_exog: Vec::new(),
+                    stat_exog: Vec::new(),
+                };
+                JournalEntry { seq, epoch: 1 + seq / 8, tick: row.of(series.clone()) }
+            };
+            SeriesLog { series: series.clone(), after, ticks: seqs.iter().map(entry).collect() }
+        };
+        let logs = vec![
+            log("a", None, &[1, 2, 7, 8, 9, 20]),
+            log("b", None, &[21, 22]),
+            log("c", Some(4), &[3, 5]),
+            log("c", Some(4), &[9]),
+        ];
+        let wire = said(logs.clone());
+        let parts: Vec<_> = wire.iter().map(|part| (part.first, part.ticks.len(), part.after)).collect();
+        let apart = [(1, 2, None), (7, 3, None), (20, 1, None), (21, 2, None)];
+        assert_eq!(parts[..4], apart);
+        assert_eq!(parts[4..], [(3, 1, Some(4)), (5, 1, None), (9, 1, Some(4))]);
+        assert_eq!(heard(wire), Ok(logs));
+        // What goes back is another log, and a number past all numbers none.
+        let part = |first| WireLog { first, ..said(vec![log("a", None, &[9])]).remove(0) };
+        assert_eq!(heard(vec![part(9), part(9)]).map(|logs| logs.len()), Ok(2));
+        assert_eq!(heard(vec![part(u64::MAX)]), Err(Impossible));
+    }
 }

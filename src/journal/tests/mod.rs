@@ -160,6 +160,68 @@ async fn rings_of_another_size_keep_the_newest() {
     }
 }
 
+/// Entries whose numbers are far below the newest, and which are newer in time than others.
+#[tokio::test]
+async fn what_is_scattered_comes_back_as_it_was_said_to_be() {
+    let dir = TempDir::new().unwrap();
+    let late = |seq: u64| {
+        let mut entry = entry("a", seq, 0.5);
+        entry.tick.at = Timestamp(1_000_000_000 + seq as i64);
+        entry
+    };
+    let scatter = |runs: &[(u64, u64)], aside: &[u64], dropped: &[u64]| Scatter {
+        series: name("a"),
+        runs: runs.to_vec(),
+        aside: aside.iter().map(|&seq| late(seq)).collect(),
+        dropped: dropped.to_vec(),
+    };
+    let (journal, _) = open(&config(dir.path()));
+    journal
+        .append([vec![late(1), late(2)], entries("a", 3..=8), entries("b", 1..=2)].concat())
+        .await
+        .unwrap();
+    // Two of the oldest are given up for two more; the places of the first two are taken.
+    journal.keep(entries("a", 9..=10), vec![scatter(&[(1, 2), (5, 10)], &[1, 2], &[])]).await.unwrap();
+    let of = |seqs| [vec![late(1), late(2)], entries("a", seqs), entries("b", 1..=2)].concat();
+    assert_eq!(restored(&journal), of(5..=10));
+    drop(journal);
+    let (journal, found) = open(&config(dir.path()));
+    assert_eq!((restored(&journal), found.skipped), (of(5..=10), 0));
+    drop(journal);
+    // The newest in time have places in a smaller ring, and all of them in a larger one.
+    let smaller = JournalConfig { capacity: 4, ..config(dir.path()) };
+    assert_eq!(restored(&open(&smaller).0), of(9..=10));
+    let larger = JournalConfig { capacity: 50, ..config(dir.path()) };
+    let (journal, _) = open(&larger);
+    assert_eq!(restored(&journal), of(9..=10));
+    // In order again: nothing is left behind.
+    journal.keep(entries("a", 11..=60), vec![scatter(&[], &[], &[1, 2])]).await.unwrap();
+    assert_eq!(seqs(&journal)["a"], (11..=60).collect::<Vec<_>>());
+    drop(journal);
+    assert_eq!(seqs(&open(&larger).0)["a"], (11..=60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn of_what_is_scattered_nothing_comes_back_when_a_part_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(&config(dir.path()));
+    journal.append([entries("a", 1..=8), entries("b", 1..=2)].concat()).await.unwrap();
+    let scatter = Scatter {
+        series: name("a"),
+        runs: vec![(1, 1), (4, 9)],
+        aside: entries("a", 1..=1),
+        dropped: Vec::new(),
+    };
+    journal.keep(entries("a", 9..=9), vec![scatter]).await.unwrap();
+    assert_eq!(seqs(&journal)["a"], [1, 4, 5, 6, 7, 8, 9]);
+    drop(journal);
+    let db = fjall::Database::builder(dir.path().join("ticks")).open().unwrap();
+    let raw = db.keyspace("entries", fjall::KeyspaceCreateOptions::default).unwrap();
+    raw.remove(entry::key_aside(&name("a"), 1)).unwrap();
+    drop((raw, db));
+    assert_eq!(restored(&open(&config(dir.path())).0), entries("b", 1..=2));
+}
+
 #[tokio::test]
 async fn values_that_are_no_entries_are_counted_and_removed() {
     let dir = TempDir::new().unwrap();
