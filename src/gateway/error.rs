@@ -225,9 +225,10 @@ impl Refusal {
             Self::Series { series, source } => (Some(series.clone()), index_of(source)),
             Self::Forecast(error @ ForecastError::Window(window)) => (row_of(window), index_of(error)),
             Self::Forecast(ForecastError::NotFinite { row }) => (Some(row.to_string()), None),
-            Self::Ticks(BadTicks::Line { source: BadTick::TooLarge { series, .. }, .. }) => {
-                (Some(series.to_string()), None)
-            }
+            Self::Ticks(BadTicks::Line {
+                source: BadTick::TooLarge { series, .. } | BadTick::NoNumber { series, .. },
+                ..
+            }) => (Some(series.to_string()), None),
             _ => (None, None),
         }
     }

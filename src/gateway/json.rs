@@ -258,6 +258,14 @@ impl<'a> Cursor<'a> {
         NO_NUMBERS.into_iter().find(|word| rest.starts_with(word.as_bytes()))
     }
 
+    /// As [`Self::no_number`]; the word is then read.
+    pub(crate) fn pass_no_number(&mut self, error: &JsonError) -> Option<&'static str> {
+        let word = self.no_number(error)?;
+        let JsonError::Expected { at, .. } = error else { return None };
+        self.at = at + word.len();
+        Some(word)
+    }
+
     /// Appends the numbers of a flat or nested array to `out` in order, at most `count_max` of them; returns how they
     /// stood, nested no deeper than `depth_max`.
     pub(crate) fn leaves(

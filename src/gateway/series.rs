@@ -255,6 +255,15 @@ mod tests {
         let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         let detail = "line 1: series `a`, ts 9: `value` has a number that is too large for FP32";
         assert_eq!((&body["series"], &body["detail"]), (&"a".into(), &detail.into()));
+        let refused =
+            Refusal::Ticks(read(b"{\"series\":\"a\",\"ts\":9,\"value\":NaN}").expect_err("no number"));
+        let answer = actix_web::ResponseError::error_response(&Problem(refused));
+        assert_eq!(answer.status().as_u16(), 422);
+        let body = actix_web::body::MessageBody::try_into_bytes(answer.into_body()).expect("a whole body");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        let detail = body["detail"].as_str().expect("a detail");
+        assert!(detail.starts_with("line 1: series `a`, ts 9: `value` is NaN"), "{detail}");
+        assert_eq!(body["series"], "a");
         let many = "{\"series\":\"a\",\"ts\":1,\"value\":1}\n".repeat(TICKS_MAX + 1);
         assert!(matches!(read(many.as_bytes()), Err(BadTicks::TooMany)));
     }

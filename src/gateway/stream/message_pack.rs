@@ -19,8 +19,6 @@ pub(super) enum BadMessagePack {
     Key,
     #[error("nested deeper than {DEPTH_MAX}")]
     TooDeep,
-    #[error("a number is not finite")]
-    NotFinite,
     #[error("something follows the message")]
     Tail,
 }
@@ -71,12 +69,16 @@ impl<'a> From<'a> {
             0xD3 => print(out, i64::from_be_bytes(self.array()?)),
             0xCA => {
                 let value = f32::from_be_bytes(self.array()?);
-                print(out, Some(value).filter(|value| value.is_finite()).ok_or(BadMessagePack::NotFinite)?);
+                match word(value.into()) {
+                    Some(word) => out.extend_from_slice(word),
+                    None => print(out, value),
+                }
             }
             0xCB => {
                 let value = f64::from_be_bytes(self.array()?);
-                let value = Some(value).filter(|value| value.is_finite()).ok_or(BadMessagePack::NotFinite)?;
-                if value.abs() < 1e21 && (value == 0.0 || value.abs() > 1e-7) {
+                if let Some(word) = word(value) {
+                    out.extend_from_slice(word);
+                } else if value.abs() < 1e21 && (value == 0.0 || value.abs() > 1e-7) {
                     print(out, value);
                 } else {
                     out.extend_from_slice(format!("{value:e}").as_bytes());
@@ -148,6 +150,16 @@ fn print(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     out.extend_from_slice(value.to_string().as_bytes());
 }
 
+/// What stands for a number that JSON has not.
+fn word(value: f64) -> Option<&'static [u8]> {
+    match value {
+        value if value.is_nan() => Some(b"NaN"),
+        f64::INFINITY => Some(b"Infinity"),
+        f64::NEG_INFINITY => Some(b"-Infinity"),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +178,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_is_the_word_that_the_parser_knows() {
+        check(b"\xCA\x7F\x80\x00\x00", "Infinity");
+        check(b"\xCB\xFF\xF0\x00\x00\x00\x00\x00\x00", "-Infinity");
+        check(b"\xCA\x7F\xC0\x00\x00", "NaN");
+    }
+
+    #[test]
     fn lies_and_strangers_are_refused() {
         let deep = [0x91; 20];
         for (bytes, want) in [
@@ -175,7 +194,6 @@ mod tests {
             (b"\xC4\x01a", BadMessagePack::Unknown(0xC4)),
             (b"\x81\x01\x01", BadMessagePack::Key),
             (b"\xA1\xFF", BadMessagePack::Utf8),
-            (b"\xCA\x7F\x80\x00\x00", BadMessagePack::NotFinite),
             (b"\x01\x01", BadMessagePack::Tail),
             (&deep, BadMessagePack::TooDeep),
         ] {

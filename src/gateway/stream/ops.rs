@@ -380,6 +380,11 @@ mod tests {
             (r#"{"horizon":2,"op":"subscribe","series":["a"]}"#, "takes no `horizon`"),
             (r#"{"op":"tick","ticks":[]}"#, "`ticks` must be"),
             (r#"{"op":"tick","ticks":[{}],"value":1}"#, "no `series`"),
+            (r#"{"op":"tick","series":"a","ts":7,"value":NaN}"#, "series `a`, ts 7: `value` is NaN"),
+            (
+                r#"{"op":"tick","ticks":[{"value":Infinity,"series":"b","ts":7}]}"#,
+                "series `b`, ts 7: `value` is Infinity",
+            ),
             (r#"{"op":"tick","series":["a","b"],"ts":1,"value":1}"#, "one series"),
             (r#"{"op":"ping"} {"#, "the end"),
             (r#"{"op":"subscribe","series":["a"],"Model":"m"}"#, "`model` was probably meant"),

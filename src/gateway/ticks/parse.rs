@@ -29,9 +29,12 @@ pub(crate) enum BadTick {
     NoMember(&'static str),
     #[error("`{name}` must be {want}")]
     Member { name: &'static str, want: &'static str },
-    /// As some writers of JSON have it.
-    #[error("`{name}` is {what}, which is no number: a `value` that is missing is `null`")]
-    NoNumber { name: &'static str, what: &'static str },
+    /// As some writers of JSON have it; which tick, and what of it.
+    #[error(
+        "series `{series}`, ts {}: `{name}` is {what}, which is no number: a `value` that is missing is `null`",
+        Millis(*at)
+    )]
+    NoNumber { series: SeriesName, at: Timestamp, name: &'static str, what: &'static str },
     /// Well-formed; which tick, and what of it.
     #[error("series `{series}`, ts {}: `{name}` has a number that is too large for FP32", Millis(*at))]
     TooLarge { series: SeriesName, at: Timestamp, name: &'static str },
@@ -68,27 +71,36 @@ pub(crate) struct TickParts {
     hist_exog: Option<Vec<(String, f32)>>,
     futr_exog: Option<Vec<(String, Vec<f32>)>>,
     stat_exog: Option<Vec<(String, f32)>>,
-    /// The first member with a number that no `f32` can hold: said once it is known which tick this is.
-    too_large: Option<&'static str>,
+    /// The first member with a number that cannot be: said once it is known which tick this is.
+    wrong: Option<(&'static str, Wrong)>,
+}
+
+/// What stands where a number should.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    /// One that no `f32` can hold.
+    TooLarge,
+    /// A word.
+    NoNumber(&'static str),
 }
 
 impl TickParts {
     /// Reads the value of a member; `false`, with nothing read, if no tick has it. `series` is the caller's to read.
     pub(crate) fn member(&mut self, key: &str, cursor: &mut Cursor<'_>) -> Result<bool, BadTick> {
-        let (at, too_large) = (cursor.at(), &mut self.too_large);
+        let (at, wrong) = (cursor.at(), &mut self.wrong);
         match key {
             "ts" => once(&mut self.at, timestamp(cursor)?, "ts", at)?,
-            "value" => once(&mut self.value, value(cursor, too_large)?, "value", at)?,
+            "value" => once(&mut self.value, value(cursor, wrong)?, "value", at)?,
             "hist_exog" => {
-                let columns = columns(cursor, "hist_exog", too_large, single)?;
+                let columns = columns(cursor, "hist_exog", wrong, single)?;
                 once(&mut self.hist_exog, columns, "hist_exog", at)?;
             }
             "stat_exog" => {
-                let columns = columns(cursor, "stat_exog", too_large, single)?;
+                let columns = columns(cursor, "stat_exog", wrong, single)?;
                 once(&mut self.stat_exog, columns, "stat_exog", at)?;
             }
             "futr_exog" => {
-                let columns = columns(cursor, "futr_exog", too_large, several)?;
+                let columns = columns(cursor, "futr_exog", wrong, several)?;
                 once(&mut self.futr_exog, columns, "futr_exog", at)?;
             }
             _ => return Ok(false),
@@ -107,8 +119,10 @@ impl TickParts {
         let series = SeriesName::new(&series).map_err(|_| BadTick::Member { name: "series", want })?;
         let at = self.at.ok_or(BadTick::NoMember("ts"))?;
         let value = self.value.ok_or(BadTick::NoMember("value"))?;
-        if let Some(name) = self.too_large {
-            return Err(BadTick::TooLarge { series, at, name });
+        match self.wrong {
+            Some((name, Wrong::TooLarge)) => return Err(BadTick::TooLarge { series, at, name }),
+            Some((name, Wrong::NoNumber(what))) => return Err(BadTick::NoNumber { series, at, name, what }),
+            None => {}
         }
         Ok(Tick {
             series,
@@ -122,49 +136,43 @@ impl TickParts {
     }
 }
 
-fn value(cursor: &mut Cursor<'_>, too_large: &mut Option<&'static str>) -> Result<Option<f32>, BadTick> {
+fn value(cursor: &mut Cursor<'_>, wrong: &mut Option<(&'static str, Wrong)>) -> Result<Option<f32>, BadTick> {
     if cursor.null() {
         return Ok(None);
     }
-    let value = single(cursor).map_err(|error| no_number(error, cursor, "value"))?;
-    if value.is_none() {
-        too_large.get_or_insert("value");
-    }
-    Ok(value)
+    Ok(single(cursor)?.map_err(|what| *wrong.get_or_insert(("value", what))).ok())
 }
 
-/// Says what stands in the place of a number, where that is known.
-fn no_number(error: JsonError, cursor: &Cursor<'_>, name: &'static str) -> BadTick {
-    match cursor.no_number(&error) {
-        Some(what) => BadTick::NoNumber { name, what },
-        None => error.into(),
-    }
-}
-
-/// `None`: no `f32` can hold it.
-fn single(cursor: &mut Cursor<'_>) -> Result<Option<f32>, JsonError> {
-    let value = cursor.number()?.parse().ok();
-    Ok(value.filter(|value: &f32| value.is_finite()))
-}
-
-/// `None`: no `f32` can hold one of them.
-fn several(cursor: &mut Cursor<'_>) -> Result<Option<Vec<f32>>, JsonError> {
-    let (mut values, begin) = (Vec::new(), *cursor);
-    match cursor.leaves(&mut values, 1, STEPS_MAX) {
-        Err(JsonError::Infinite { .. }) => {
-            *cursor = begin;
-            cursor.skip()?;
-            Ok(None)
+fn single(cursor: &mut Cursor<'_>) -> Result<Result<f32, Wrong>, JsonError> {
+    match cursor.number() {
+        Ok(text) => {
+            let value = text.parse().ok().filter(|value: &f32| value.is_finite());
+            Ok(value.ok_or(Wrong::TooLarge))
         }
-        read => read.map(|_| Some(values)),
+        Err(error) => match cursor.pass_no_number(&error) {
+            Some(what) => Ok(Err(Wrong::NoNumber(what))),
+            None => Err(error),
+        },
     }
+}
+
+fn several(cursor: &mut Cursor<'_>) -> Result<Result<Vec<f32>, Wrong>, JsonError> {
+    let (mut values, begin) = (Vec::new(), *cursor);
+    let wrong = match cursor.leaves(&mut values, 1, STEPS_MAX) {
+        Ok(_) => return Ok(Ok(values)),
+        Err(JsonError::Infinite { .. }) => Wrong::TooLarge,
+        Err(error) => Wrong::NoNumber(cursor.no_number(&error).ok_or(error)?),
+    };
+    *cursor = begin;
+    cursor.array(|cursor| single(cursor).map(drop))?;
+    Ok(Err(wrong))
 }
 
 fn columns<T>(
     cursor: &mut Cursor<'_>,
     name: &'static str,
-    too_large: &mut Option<&'static str>,
-    read: impl Fn(&mut Cursor<'_>) -> Result<Option<T>, JsonError>,
+    wrong: &mut Option<(&'static str, Wrong)>,
+    read: impl Fn(&mut Cursor<'_>) -> Result<Result<T, Wrong>, JsonError>,
 ) -> Result<Vec<(String, T)>, BadTick> {
     let mut columns: Vec<(String, T)> = Vec::new();
     cursor.object(|column, cursor| {
@@ -174,9 +182,9 @@ fn columns<T>(
         if columns.iter().any(|(known, _)| known == column) {
             return Err(BadTick::Member { name, want: "columns that each stand once" });
         }
-        match read(cursor).map_err(|error| no_number(error, cursor, name))? {
-            Some(value) => columns.push((column.to_owned(), value)),
-            None => _ = too_large.get_or_insert(name),
+        match read(cursor)? {
+            Ok(value) => columns.push((column.to_owned(), value)),
+            Err(what) => _ = wrong.get_or_insert((name, what)),
         }
         Ok(())
     })?;
