@@ -81,6 +81,23 @@ impl Windows {
         Ok(())
     }
 
+    /// Puts a zero, as the reference has it, where the mask says that nothing is known: what stands there is fed to the
+    /// network. What is not finite stays, and is refused.
+    pub fn clear_masked(&mut self) {
+        let Some(mask) = &self.mask else { return };
+        for (value, _) in self.y.iter_mut().zip(mask).filter(|(value, m)| **m == 0.0 && value.is_finite()) {
+            *value = 0.0;
+        }
+    }
+
+    /// The first window of which nothing is known.
+    #[must_use]
+    pub fn unknown(&self) -> Option<usize> {
+        let mask = self.mask.as_ref()?;
+        let len = mask.len().checked_div(self.rows).filter(|&len| len > 0)?;
+        mask.chunks_exact(len).position(|row| row.iter().all(|&m| m == 0.0))
+    }
+
     fn tensor(&self, tensor: &'static str, data: &[f32], width: Option<usize>) -> Result<(), WindowError> {
         let width = width.unwrap_or(usize::MAX);
         let want = self.rows.saturating_mul(width);

@@ -144,7 +144,9 @@ impl Refusal {
             Self::Json(error)
             | Self::Infer(BadInfer::Json(error))
             | Self::Native(BadForecast::Json(error)) => json_status(error),
-            Self::Infer(BadInfer::NoNumber { .. }) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Infer(BadInfer::NoNumber { .. } | BadInfer::Unknown { .. }) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Infer(_) => StatusCode::BAD_REQUEST,
             Self::Native(error) if error.is_malformed() => StatusCode::BAD_REQUEST,
             Self::Native(_) => StatusCode::UNPROCESSABLE_ENTITY,

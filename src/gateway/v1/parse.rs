@@ -86,6 +86,8 @@ pub(crate) enum BadForecast {
     Infinite { series: String, tensor: &'static str, index: usize },
     #[error("series `{series}`: `{tensor}` holds {got} numbers where the model needs {want}")]
     Length { series: String, tensor: &'static str, got: usize, want: usize },
+    #[error("series `{series}`: `mask` is 0 throughout: of its window nothing is known")]
+    Unknown { series: String },
     #[error("the model forecasts {horizon_max} steps, not {horizon}")]
     Horizon { horizon: usize, horizon_max: usize },
     #[error("the model gives no {level} % interval: {offered}")]
@@ -126,6 +128,7 @@ impl BadForecast {
             Self::ValuesOrSymbol { series }
             | Self::BesideSymbol { series, .. }
             | Self::NotFlat { series, .. }
+            | Self::Unknown { series }
             | Self::NoTable { series, .. } => (Some(series.clone()), None),
             _ => (None, None),
         }
@@ -193,7 +196,7 @@ pub(crate) fn windows(
             windows.append(&store.latest(symbol, column, spec)?.windows, spec.y_len());
             continue;
         }
-        let row = Windows {
+        let mut row = Windows {
             rows: 1,
             y: one.part("values", |one| &mut one.values, List(spec.window), place)?,
             mask: match &one.mask {
@@ -204,6 +207,10 @@ pub(crate) fn windows(
             futr_exog: one.part("futr_exog", |one| &mut one.futr_exog, future, place)?,
             stat_exog: one.part("stat_exog", |one| &mut one.stat_exog, List(spec.stat_exog.len()), place)?,
         };
+        row.clear_masked();
+        if row.unknown().is_some() {
+            return Err(BadForecast::Unknown { series: one.label(place) }.into());
+        }
         if place == 0 { windows = row } else { windows.append(&row, spec.y_len()) }
     }
     Ok(windows)

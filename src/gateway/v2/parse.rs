@@ -69,6 +69,8 @@ pub(crate) enum BadInfer {
         "input `{input}` is not nested as its shape is: {want} numbers in each innermost list are, or no list within it"
     )]
     Rows { input: &'static str, want: usize },
+    #[error("input `mask` is 0 throughout row {row}: of its window nothing is known")]
+    Unknown { row: usize },
     #[error("input `{0}` must have either `data` or `binary_data_size`")]
     DataOrBinary(&'static str),
     #[error("input `{input}` has {got} binary bytes where its shape asks for {want}")]
@@ -470,14 +472,19 @@ fn gather(tensors: [Option<(usize, Vec<f32>)>; INPUTS_MAX], spec: &ModelSpec) ->
         }
     }
     let [y, mask, hist, futr, stat] = tensors.map(|tensor| tensor.map(|(_, numbers)| numbers));
-    Ok(Windows {
+    let mut windows = Windows {
         rows,
         y: y.unwrap_or_default(),
         mask,
         hist_exog: hist.unwrap_or_default(),
         futr_exog: futr.unwrap_or_default(),
         stat_exog: stat.unwrap_or_default(),
-    })
+    };
+    windows.clear_masked();
+    match windows.unknown() {
+        Some(row) => Err(BadInfer::Unknown { row }),
+        None => Ok(windows),
+    }
 }
 
 /// By slot; the order of the model's metadata.

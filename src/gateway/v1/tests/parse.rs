@@ -156,11 +156,28 @@ fn a_wrong_length_names_the_series() {
 }
 
 #[test]
+fn what_stands_where_nothing_is_known_is_a_zero() {
+    let read = |text: &str| {
+        let mut body = forecast_body(text.as_bytes()).expect("a request");
+        windows(&mut body.series, &spec(), &SeriesStore::default(), "y")
+    };
+    for filler in ["0", "-999", "1e6"] {
+        let got = read(&format!(r#"{{"series":[{{"values":[{filler},5,{filler}],"mask":[0,1,0]}}]}}"#));
+        assert_eq!(got.expect("windows").y, [0.0, 5.0, 0.0], "{filler}");
+    }
+    let nothing = read(r#"{"series":[{"values":[1,2,3]},{"id":"A","values":[4,5,6],"mask":[0,0,0]}]}"#);
+    let want = BadForecast::Unknown { series: "A".to_owned() };
+    assert!(!want.is_malformed());
+    assert_eq!(want.place(), (Some("A".to_owned()), None));
+    assert!(matches!(nothing, Err(WindowsError::Body(refused)) if refused == want));
+}
+
+#[test]
 fn series_become_rows_and_a_missing_mask_is_all_ones() {
     let text = r#"{"series":[{"values":[1,2,3]},{"values":[4,5,6],"mask":[0,1,1]}]}"#;
     let mut body = forecast_body(text.as_bytes()).unwrap();
     let windows = windows(&mut body.series, &spec(), &SeriesStore::default(), "y").unwrap();
-    assert_eq!((windows.rows, windows.y), (2, vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]));
+    assert_eq!((windows.rows, windows.y), (2, vec![1.0, 2.0, 3.0, 0.0, 5.0, 6.0]));
     assert_eq!(windows.mask, Some(vec![1.0, 1.0, 1.0, 0.0, 1.0, 1.0]));
 }
 

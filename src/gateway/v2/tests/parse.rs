@@ -89,7 +89,7 @@ fn binary_inputs_stand_behind_the_json_in_its_order() {
     let length = json.len().to_string();
     let request = infer_request(&whole, Some(&length), &spec(&[])).unwrap();
     assert_eq!(request.windows.mask, Some(vec![1.0, 0.0, 1.0]));
-    assert_eq!(request.windows.y, [7.0, 8.0, 9.0]);
+    assert_eq!(request.windows.y, [7.0, 0.0, 9.0], "what stands where nothing is known is a zero");
     let short = &whole[..whole.len() - 1];
     assert_eq!(
         infer_request(short, Some(&length), &spec(&[])),
@@ -100,6 +100,24 @@ fn binary_inputs_stand_behind_the_json_in_its_order() {
         infer_request(&long, Some(&length), &spec(&[])),
         Err(BadInfer::BinaryTail { got: 25, want: 24 })
     );
+}
+
+#[test]
+fn what_stands_where_nothing_is_known_is_a_zero() {
+    let masked = |y: &str, mask: &str| {
+        let inputs = [("y", y), ("mask", mask)].map(|(name, data)| {
+            format!(r#"{{"name":"{name}","shape":[2,3],"datatype":"FP32","data":{data}}}"#)
+        });
+        let text = format!(r#"{{"inputs":[{}]}}"#, inputs.join(","));
+        infer_request(text.as_bytes(), None, &spec(&[])).map(|request| request.windows.y)
+    };
+    for filler in ["0", "-999", "1e6"] {
+        let y = masked(&format!("[{filler},5,6,1,2,{filler}]"), "[0,1,1,1,1,0]");
+        assert_eq!(y, Ok(vec![0.0, 5.0, 6.0, 1.0, 2.0, 0.0]), "{filler}");
+    }
+    let nothing = masked("[1,2,3,4,5,6]", "[1,1,1,0,0,0]");
+    assert_eq!(nothing, Err(BadInfer::Unknown { row: 1 }));
+    assert_eq!(Refusal::Infer(BadInfer::Unknown { row: 1 }).status().as_u16(), 422);
 }
 
 #[test]
