@@ -4,6 +4,7 @@ import json
 import time
 import urllib.error
 import urllib.request
+import warnings
 
 import numpy
 import websocket
@@ -55,7 +56,8 @@ class Client:
 
     def stream(self, model, series=("*",), levels=(80,), start=None, patience=60.0):
         """Yields snapshots, predictions and gaps for ever. A connection that ends is opened again and goes on where it
-        was, at `start`: the first number wanted by series. Raises once none could be had for `patience` seconds."""
+        was, at `start`: the first number wanted by series. Raises once none could be had for `patience` seconds, and where
+        the subscription is refused; what the node says of it later, as of levels that a new version lacks, is a warning."""
         series = [series] if isinstance(series, str) else list(series)
         following, epochs, wait, since = dict(start or {}), {}, 0.1, time.monotonic()
         while True:
@@ -86,10 +88,15 @@ class Client:
             wish = {"op": "subscribe", "id": 1, "model": model, "series": series, "levels": list(levels)}
             place = {"from": following, "epoch": epochs} if following else {"snapshot": True}
             connection.send(json.dumps(wish | place))
+            refused = True  # until it is said to be accepted
             while text := connection.recv():
                 message = json.loads(text)
                 if message["op"] == "error":
-                    raise ValueError(f"{message['code']}: {message['detail']}")
+                    said = f"{message['code']}: {message['detail']}"
+                    if refused:
+                        raise ValueError(said)
+                    warnings.warn(said, stacklevel=3)
+                refused = refused and message["op"] != "subscribed"
                 yield message
         finally:
             connection.close()

@@ -38,6 +38,7 @@ fn follow(node: &str, next: &mut Next, left: &mut usize) -> Result<(), Box<dyn E
         wish["from"] = json!(next);
     }
     socket.send(Message::text(wish.to_string()))?;
+    let mut is_accepted = false;
     while *left > 0 {
         let Message::Text(text) = socket.read()? else { continue };
         let message: Value = serde_json::from_str(&text)?;
@@ -53,9 +54,11 @@ fn follow(node: &str, next: &mut Next, left: &mut usize) -> Result<(), Box<dyn E
                 println!("{series}: up to #{last} will not come: {}", message["reason"]);
                 next.insert(series, last + 1);
             }
+            Some("subscribed") => is_accepted = true,
+            Some("error") if is_accepted => eprintln!("notice: {}", message["detail"]),
             Some("error") => return Err(message["detail"].to_string().into()),
             Some("goodbye") => return Ok(()),
-            _ => {} // subscribed, heartbeat
+            _ => {} // heartbeat
         }
     }
     Ok(socket.close(None)?)

@@ -101,6 +101,49 @@ for one in Client(sys.argv[1]).stream('nhits-vol-quantile', ['USD']):
 }
 
 #[test]
+fn a_notice_does_not_end_a_stream_of_the_python_client() {
+    // What a node says, without one.
+    const FOLLOW: &str = "
+import json, sys, types, warnings
+fake = sys.modules['websocket'] = types.ModuleType('websocket')
+fake.WebSocketException = OSError
+sys.modules['numpy'] = types.ModuleType('numpy')
+from peregrine_client import Client
+class Connection:
+    def __init__(self, said):
+        self.said = iter(said)
+    def send(self, text):
+        pass
+    def recv(self):
+        return json.dumps(next(self.said))
+    def close(self):
+        pass
+def follow(*said):
+    fake.create_connection = lambda *_, **__: Connection(said)
+    return Client().stream('m', ['s'])
+notice = {'op': 'error', 'id': 1, 'code': 'levels', 'detail': 'none of 80 %'}
+told = lambda seq: {'op': 'prediction', 'series': 's', 'seq': seq}
+with warnings.catch_warnings(record=True) as heard:
+    warnings.simplefilter('always')
+    stream = follow({'op': 'subscribed', 'id': 1}, told(1), notice, told(2))
+    print(next(stream)['seq'], next(stream)['seq'], *[one.message for one in heard])
+try:
+    next(follow(notice, {'op': 'subscribed', 'id': 1}, told(1)))
+except ValueError as refused:
+    print('refused', refused)
+";
+    let ran = Command::new(python())
+        .args(["-c", FOLLOW])
+        .env("PYTHONPATH", root().join("docs/examples"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3 starts");
+    let (told, errors) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    let want = ["1 2 levels: none of 80 %", "refused levels: none of 80 %"];
+    assert_eq!(told.lines().collect::<Vec<_>>(), want, "{errors}");
+}
+
+#[test]
 fn the_python_client_goes_where_its_large_requests_are_answered() {
     // Some 1.3 MB, which Fly's proxy does not send on.
     const ASK: &str = "
