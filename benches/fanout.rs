@@ -95,7 +95,7 @@ fn speak(hub: &Hub, every: Duration) {
             epoch: 1,
             position: u64::from(seq),
             last: Timestamp(0),
-            accepted_at: Timestamp(0),
+            accepted_at: None,
             made_at: now,
             spec: Arc::clone(&spec),
             version: 1,

@@ -611,7 +611,7 @@ fn prediction(series: &str, seq: u64) -> Prediction {
         epoch: 1,
         position: seq,
         last: Timestamp(0),
-        accepted_at: Timestamp(0),
+        accepted_at: None,
         made_at: Timestamp(0),
         spec: Arc::new(spec),
         version: 1,

@@ -44,7 +44,7 @@ fn measure(series_count: usize, place_count: usize) {
             epoch: 0,
             position: 0,
             last: Timestamp(0),
-            accepted_at: Timestamp(0),
+            accepted_at: None,
             made_at: Timestamp(0),
             spec: Arc::clone(&spec),
             version: 1,

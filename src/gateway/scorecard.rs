@@ -142,7 +142,7 @@ mod tests {
             epoch: 0,
             position: 7,
             last: Timestamp(0),
-            accepted_at: Timestamp(0),
+            accepted_at: None,
             made_at: Timestamp(0),
             spec: Arc::new(spec),
             version: 3,

@@ -290,7 +290,7 @@ fn prediction(spec: &Arc<ModelSpec>, series: &str, position: u64, values: Vec<f3
         epoch: 0,
         position,
         last: Timestamp(0),
-        accepted_at: Timestamp(0),
+        accepted_at: None,
         made_at: Timestamp(0),
         spec: Arc::clone(spec),
         version: 1,

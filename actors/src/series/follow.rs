@@ -36,7 +36,7 @@ impl Series {
                 continue;
             };
             let Some(history) = held.shard.get(&tick.series) else { return };
-            let work = inner.work(history, &tick.series, want, seq, &spec, accepted_at);
+            let work = inner.work(history, &tick.series, want, seq, &spec, (Some(accepted_at), accepted_at));
             let begun = held.begun(&tick.series, &want.model);
             match work {
                 Ok(work) => {
@@ -87,7 +87,8 @@ impl Series {
             let want = wants.iter().find(|want| want.model == stream.model)?;
             let spec = inner.shape(&stream.model)?;
             let now = Timestamp::from(inner.clock.wall());
-            inner.work(history, &stream.series, want, history.seq(), &spec, now).ok()
+            let accepted_at = held.shard.accepted_at(&stream.series, history.seq());
+            inner.work(history, &stream.series, want, history.seq(), &spec, (accepted_at, now)).ok()
         };
         hand_over(work());
     }
@@ -105,7 +106,8 @@ impl Series {
             let mut begun = Vec::new();
             for want in wants.iter().filter(|want| meant(&want.model, name.as_str())) {
                 let Some(spec) = inner.shape(&want.model) else { continue };
-                if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, now) {
+                let times = (held.shard.accepted_at(&name, history.seq()), now);
+                if let Ok(work) = inner.work(history, &name, want, history.seq(), &spec, times) {
                     begun.push((Arc::clone(&want.model), work.seq));
                     handed.submit(self.predictor(&want.model), work);
                 }
@@ -151,7 +153,7 @@ impl Series {
 }
 
 impl Inner {
-    /// The window of a series as work for a model.
+    /// The window of a series as work for a model: when its tick was accepted, and since when it is waited for.
     fn work(
         &self,
         history: &History,
@@ -159,7 +161,7 @@ impl Inner {
         want: &Want,
         seq: u64,
         spec: &ModelSpec,
-        accepted_at: Timestamp,
+        (accepted_at, since): (Option<Timestamp>, Timestamp),
     ) -> Result<Work, Unready> {
         Ok(Work {
             stream: StreamId { model: Arc::clone(&want.model), series: series.clone() },
@@ -169,6 +171,7 @@ impl Inner {
             position: history.position_at(seq).unwrap_or(0),
             last: history.last(seq).unwrap_or(Timestamp(0)),
             accepted_at,
+            since,
             windows: history.window(seq, spec)?,
             skipped_from: None,
             traced: None,

@@ -30,7 +30,9 @@ pub(super) struct Work {
     pub(super) epoch: u64,
     pub(super) position: u64,
     pub(super) last: Timestamp,
-    pub(super) accepted_at: Timestamp,
+    pub(super) accepted_at: Option<Timestamp>,
+    /// Since when it is waited for.
+    pub(super) since: Timestamp,
     /// One row.
     pub(super) windows: Windows,
     /// Number of the first window that was skipped before this one.
@@ -185,7 +187,7 @@ impl Tools {
         let made = Made::of(forecast, Timestamp::from(self.clock.wall()));
         let width = forecast.spec.answer_len();
         for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
-            self.counters.predicted(made.at.0.saturating_sub(work.accepted_at.0));
+            self.counters.predicted(made.at.0.saturating_sub(work.since.0));
             if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
                 self.counters.conflated(work.seq - from);
                 let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);

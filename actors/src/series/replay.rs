@@ -11,7 +11,7 @@ use peregrine_shaders::{ModelSpec, Windows};
 use super::predict::gap;
 use super::room::Series;
 use super::window::joined;
-use super::{History, Pattern, SeriesName, Timestamp, Unready};
+use super::{History, Pattern, SeriesName, Shard, Timestamp, Unready};
 use crate::request::{Forecast, ForecastError, ForecastRequest, Subject};
 use crate::stream::{GapReason, Prediction, SourceError, StreamEvent, StreamId};
 
@@ -25,6 +25,7 @@ struct Blank {
     epoch: u64,
     position: u64,
     last: Timestamp,
+    accepted_at: Option<Timestamp>,
     windows: Windows,
 }
 
@@ -72,7 +73,7 @@ impl Series {
             tell(from, short.min(first - 1), GapReason::Failed);
             tell(from.max(short + 1), first - 1, GapReason::Expired);
             for seq in first..=newest {
-                match Blank::new(history, &stream.series, seq, &spec) {
+                match Blank::new(&held.shard, history, &stream.series, seq, &spec) {
                     Ok(blank) => blanks.push(blank),
                     Err(Unready::Short { .. } | Unready::Expired) if seq > short => {
                         tell(seq, seq, GapReason::Expired);
@@ -109,7 +110,7 @@ impl Series {
         for name in self.names(pattern).into_iter().take(NEWEST_MAX) {
             let held = self.inner.places[usize::from(self.shard_of(&name))].held.lock();
             let Some(history) = held.shard.get(&name) else { continue };
-            blanks.extend(Blank::new(history, &name, history.seq(), &spec));
+            blanks.extend(Blank::new(&held.shard, history, &name, history.seq(), &spec));
         }
         let made = self.forecast_all(&model, blanks, deadline).await?;
         let predictions = made.into_iter().filter_map(|event| match event {
@@ -184,13 +185,20 @@ impl Series {
 }
 
 impl Blank {
-    fn new(history: &History, series: &SeriesName, seq: u64, spec: &ModelSpec) -> Result<Self, Unready> {
+    fn new(
+        shard: &Shard,
+        history: &History,
+        series: &SeriesName,
+        seq: u64,
+        spec: &ModelSpec,
+    ) -> Result<Self, Unready> {
         Ok(Self {
             series: series.clone(),
             seq,
             epoch: history.epoch(seq).unwrap_or(0),
             position: history.position_at(seq).unwrap_or(0),
             last: history.last(seq).unwrap_or(Timestamp(0)),
+            accepted_at: shard.accepted_at(series, seq),
             windows: history.window(seq, spec)?,
         })
     }
@@ -211,7 +219,7 @@ fn predictions(
             epoch: blank.epoch,
             position: blank.position,
             last: blank.last,
-            accepted_at: made_at,
+            accepted_at: blank.accepted_at,
             made_at,
             spec: Arc::clone(&forecast.spec),
             version: forecast.version,

@@ -183,6 +183,7 @@ impl Series {
             };
             inner.counters.fed(&effect);
             if let Ok(Effect::Advanced { seq } | Effect::Inserted { seq }) = effect {
+                held.shard.accepted(&tick.series, seq, accepted_at);
                 self.followed(&mut held, tick, seq, accepted_at, &mut handed);
             }
             if effect.is_ok() && !touched.contains(&tick.series) {

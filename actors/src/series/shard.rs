@@ -9,7 +9,7 @@ use peregrine_shaders::ModelSpec;
 
 use super::history::History;
 use super::journal::JournalEntry;
-use super::tick::{Effect, SeriesName, Tick, TickError};
+use super::tick::{Effect, SeriesName, Tick, TickError, Timestamp};
 use super::window::Unready;
 
 /// No series gets so far: numbers above it are another node's or a disk's mistake, and would run out.
@@ -82,6 +82,8 @@ struct Kept {
     history: History,
     /// Up to which number the copy agrees; of that life of that node.
     confirmed: Option<(Holder, u64)>,
+    /// The newest number that was given here, and when.
+    accepted: Option<(u64, Timestamp)>,
 }
 
 impl Shard {
@@ -140,6 +142,20 @@ impl Shard {
         Ok(effect)
     }
 
+    /// Keeps when the tick came that has the newest number.
+    pub fn accepted(&mut self, series: &SeriesName, seq: u64, at: Timestamp) {
+        if let Some(kept) = self.series.get_mut(series) {
+            kept.accepted = Some((seq, at));
+        }
+    }
+
+    /// When the tick came that has a number, as far as that is known.
+    #[must_use]
+    pub fn accepted_at(&self, series: &SeriesName, seq: u64) -> Option<Timestamp> {
+        let (newest, at) = self.series.get(series)?.accepted?;
+        (newest == seq).then_some(at)
+    }
+
     /// What a copy has to be sent so that it holds these series as this node does; nothing for those that it has.
     #[must_use]
     pub fn lacking<'a>(
@@ -189,7 +205,7 @@ impl Shard {
             .series
             .entry(log.series.clone())
             .or_insert_with(|| Kept::new(limits.history_of(&log.series)));
-        kept.confirmed = None; // whoever owns it now, it is not this node
+        (kept.confirmed, kept.accepted) = (None, None); // whoever owns it now, it is not this node
         let taken = kept.take(log);
         if kept.history.is_empty() {
             self.series.remove(&log.series);
@@ -252,7 +268,7 @@ impl ShardLimits {
 
 impl Kept {
     fn new(history: History) -> Self {
-        Self { history, confirmed: None }
+        Self { history, confirmed: None, accepted: None }
     }
 
     /// From a number on; all of it if that is kept no more.

@@ -29,8 +29,8 @@ pub struct Prediction {
     pub position: u64,
     /// When the newest observation was made.
     pub last: Timestamp,
-    /// When it was accepted here, for the split of the time.
-    pub accepted_at: Timestamp,
+    /// When the tick was accepted that the window ends with, by number. `None`: nobody knows any more.
+    pub accepted_at: Option<Timestamp>,
     /// When the prediction was made.
     pub made_at: Timestamp,
     /// The model's shapes and columns.

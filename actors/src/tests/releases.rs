@@ -397,7 +397,7 @@ impl Rig {
             epoch: 1,
             position: 0,
             last: Timestamp(0),
-            accepted_at: Timestamp(0),
+            accepted_at: None,
             made_at: Timestamp(0),
             version,
             values: values.collect(),

@@ -259,7 +259,7 @@ async fn each_tick_of_a_full_window_is_followed_by_its_forecast() {
         let request = ForecastRequest::new(MODEL, windows, soon());
         let direct = system.forecast(request).await.unwrap();
         assert_eq!(*made.values, *direct.values);
-        assert!(made.made_at >= made.accepted_at);
+        assert!(made.accepted_at.is_some_and(|accepted_at| made.made_at >= accepted_at));
     }
     assert!(hub.events.lock().iter().all(|(nodes, _)| *nodes == ["here"]));
     let truths = hub.truths.lock();
@@ -543,6 +543,7 @@ async fn windows_survive_a_restart_by_the_journal() {
     let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
     (0..4).for_each(|shard| series.gained(shard, 9));
     feed(&series, 9, ticks("a", 0..L + 100)).await;
+    let fed = Timestamp::from(SystemClock.wall());
     let before = series.newest(MODEL, &Pattern::new("a").unwrap(), soon()).await.unwrap();
     drop(series);
     let series = start(&system, &hub, Some(disk.clone()), Arc::new(Alone));
@@ -551,6 +552,9 @@ async fn windows_survive_a_restart_by_the_journal() {
     assert_eq!(again, [Ok(Effect::Duplicate { seq: L as u64 + 100 })]);
     let after = series.newest(MODEL, &Pattern::new("a").unwrap(), soon()).await.unwrap();
     assert_eq!((after[0].seq, &after[0].values), (before[0].seq, &before[0].values));
+    // When its tick came is not when it is asked for, and is not made up.
+    assert!(before[0].accepted_at.is_some_and(|accepted_at| accepted_at <= fed) && before[0].made_at >= fed);
+    assert_eq!(after[0].accepted_at, None);
 }
 
 /// A disk with so many places for a series, as the journal has them.

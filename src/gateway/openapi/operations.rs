@@ -357,7 +357,7 @@ pub(super) const STREAM: &str = "\
     `unsubscribe` {id}; `ping` {id?}; `tick` {id?, series, ts, value, …} or {id?, ticks: […]}, as `POST /v1/ticks` takes them.\n\n\
     Server: `subscribed` {id, channel, model, retention, matched, next?: the number by series that comes next, \
     left out where more than 1024 match, missing?: by series that was named and has no prediction yet, the observations it \
-    is short of}; `snapshot` and `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at, made_at: milliseconds since 1970, \
+    is short of}; `snapshot` and `prediction` {model, series, seq, epoch, ts: of the newest observation, accepted_at?: when the tick came, where that is known, made_at: milliseconds since 1970, \
     horizon, mean? or median?, intervals, quantiles?: by level, those of no interval, model_version, backend, degraded, crossed?: true}; `gap` {model, series, from, to, reason: conflated | \
     expired | failed | lost}; `ticked` {id?, results}; `unsubscribed`; `pong`; `heartbeat`; `error` {id?, code, detail}; \
     `goodbye` {reconnect_after_ms, why}, before a close that was planned.\n\n\

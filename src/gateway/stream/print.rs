@@ -138,14 +138,17 @@ fn prediction(form: Form, op: &str, one: &Prediction) -> Bytes {
     let crossed = head::crosses(&spec.head, &one.values);
     let medians = head::median(spec, &one.values);
     let lone: Vec<(f64, usize)> = head::lone_quantiles(&spec.head).collect();
-    let members = 12 + [medians.is_some(), !lone.is_empty(), crossed].map(usize::from).iter().sum::<usize>();
+    let optional = [one.accepted_at.is_some(), medians.is_some(), !lone.is_empty(), crossed];
+    let members = 11 + optional.map(usize::from).iter().sum::<usize>();
     message(form.encoding, op, members, |out| {
         out.key("model").text(&one.stream.model);
         out.key("series").text(one.stream.series.as_str());
         out.key("seq").number(one.seq);
         out.key("epoch").number(one.epoch);
         out.key("ts").millis(one.last);
-        out.key("accepted_at").millis(one.accepted_at);
+        if let Some(accepted_at) = one.accepted_at {
+            out.key("accepted_at").millis(accepted_at);
+        }
         out.key("made_at").millis(one.made_at);
         out.key("horizon").number(spec.horizon as u64);
         if let Some(medians) = &medians {
@@ -299,7 +302,7 @@ mod tests {
             epoch: 1,
             position: 9,
             last: Timestamp(1_000_000),
-            accepted_at: Timestamp(1_500_000),
+            accepted_at: Some(Timestamp(1_500_000)),
             made_at: Timestamp(2_000_000),
             spec: Arc::new(spec),
             version: 3,
@@ -345,5 +348,12 @@ mod tests {
             _ => 2,
         };
         frame[head_len..].to_vec()
+    }
+
+    #[test]
+    fn when_a_tick_was_accepted_is_left_out_where_nobody_knows() {
+        let of = |accepted_at| Prediction { accepted_at, ..one(crate::testing::point_spec(3, 2)) };
+        check(&of(Some(Timestamp(1_500_000))), None, &json!({ "accepted_at": 1.5, "made_at": 2 }));
+        check(&of(None), None, &json!({ "accepted_at": null, "made_at": 2 }));
     }
 }

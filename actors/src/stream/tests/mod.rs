@@ -38,7 +38,7 @@ fn prediction(series: &str, seq: u64, epoch: u64) -> Arc<Prediction> {
         epoch,
         position: seq,
         last: at,
-        accepted_at: at,
+        accepted_at: Some(at),
         made_at: at,
         spec: spec(),
         version: 1,
