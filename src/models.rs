@@ -11,7 +11,7 @@ use std::sync::Arc;
 use actix_web::rt::task::spawn_blocking;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use parking_lot::Mutex;
-use peregrine_actors::{LoadRefused, System};
+use peregrine_actors::{ForecastError, LoadRefused, System};
 use peregrine_shaders::{Forecaster, LoadError};
 use tracing::{error, info};
 
@@ -68,6 +68,8 @@ pub(crate) struct Refusals {
 #[derive(Debug)]
 struct Refusal {
     reason: String,
+    /// The repository that it lies in.
+    repository: PathBuf,
     /// See [`ModelError::is_damage`].
     is_damage: bool,
 }
@@ -75,7 +77,9 @@ struct Refusal {
 impl Refusals {
     /// Remembers that `entry` was refused.
     pub(crate) fn add(&self, entry: &Entry, error: &ModelError) {
-        let refusal = Refusal { reason: error.to_string(), is_damage: error.is_damage() };
+        let mut above = entry.dir.ancestors().skip_while(|dir| !dir.ends_with(&entry.name)).skip(1);
+        let repository = above.next().unwrap_or(&entry.dir).to_owned();
+        let refusal = Refusal { reason: error.to_string(), repository, is_damage: error.is_damage() };
         self.by_version.lock().insert((entry.name.clone(), entry.version), refusal);
     }
 
@@ -100,6 +104,16 @@ impl Refusals {
         let by_version = self.by_version.lock();
         let mut newest_first = by_version.iter().rev();
         newest_first.find(|((name, _), _)| name == model).map(|(_, refusal)| refusal.reason.clone())
+    }
+
+    /// What callers are told of a model that is not served because it was refused, or this version of it. Says which file is
+    /// wrong and not where repositories lie. `None`: it was not.
+    pub(crate) fn told(&self, model: &str, version: Option<u32>) -> Option<ForecastError> {
+        let by_version = self.by_version.lock();
+        let mut newest_first = by_version.iter().rev().filter(|((name, _), _)| name == model);
+        let (_, refusal) = newest_first.find(|((_, of), _)| version.is_none_or(|version| version == *of))?;
+        let reason = refusal.reason.replace(&format!("{}/", refusal.repository.display()), "");
+        Some(ForecastError::Unavailable { reason: format!("model `{model}` cannot be loaded: {reason}") })
     }
 
     /// A sentence for each that somebody has to mend. Names no folder: whoever asks for health may hear it.
@@ -215,6 +229,15 @@ mod tests {
         assert_eq!(refusals.reason("a", 1), None);
         assert!(refusals.reason("b", 1).is_some() && refusals.complaints().len() == 1);
         refusals.forget("b");
+
+        let placed = Entry { dir: "/srv/desk/n/2".into(), ..entry("n", 2) };
+        let source = LoadError::MissingTensor { name: "w".to_owned() };
+        refusals.add(&placed, &ModelError::Folder { dir: placed.dir.clone(), source });
+        let told = |version| refusals.told("n", version).map(|told| told.to_string());
+        let want = "unavailable: model `n` cannot be loaded: model folder n/2: tensor `w` is missing";
+        assert_eq!((told(None).as_deref(), told(Some(2)).as_deref()), (Some(want), Some(want)));
+        assert_eq!((told(Some(1)), refusals.told("c", None)), (None, None));
+        refusals.forget("n");
 
         let late = ModelError::Device { model: "a".to_owned(), source: LoadRefused::Deadline };
         refusals.add(&entry("a", 1), &late);

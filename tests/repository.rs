@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Cases, TestNode, WebSocket, eventually, request};
+use crate::harness::{Cases, Response, TestNode, WebSocket, eventually, request};
 
 const BASE: &str = "mlp-vol-quantile";
 const WINDOW: usize = 128;
@@ -214,6 +214,7 @@ fn damaged_folders_are_refused_by_name_and_the_others_are_served() {
     }
     let said = complaints(&node);
     let listed = node.get("/v1/models").json();
+    let place = |model: &str| repository.path().join(model).display().to_string();
     for (model, version, why) in [
         ("cut", "1", WEIGHTS),
         ("bare", "1", WEIGHTS),
@@ -223,17 +224,44 @@ fn damaged_folders_are_refused_by_name_and_the_others_are_served() {
     ] {
         let (state, reason) = indexed(&node, model, version);
         assert_eq!(state, "UNAVAILABLE", "{model}");
-        let place = repository.path().join(model).display().to_string();
-        assert!(reason.contains(&place) && reason.contains(why), "{model}: {reason}");
+        assert!(reason.contains(&place(model)) && reason.contains(why), "{model}: {reason}");
         assert!(said.contains(&format!("version {version} of model `{model}`")), "{model}: {said}");
         let rows = listed["models"].as_array().expect("a list");
         let row = rows.iter().find(|row| row["name"] == model && row["version"] == version);
         assert_eq!(row.map(|row| &row["reason"]), Some(&Value::from(reason)), "{model}");
     }
     assert!(!said.contains("`good`"), "{said}");
-    for model in ["cut", "bare", "lonely"] {
-        assert_eq!(node.post("/v1/forecast", &body(model)).status, 404, "{model}");
+    for (model, why) in [("cut", WEIGHTS), ("bare", WEIGHTS), ("lonely", "absent")] {
+        let reason = |answer: &Response, key: &str| {
+            let said = answer.json()[key].as_str().map(str::to_owned);
+            let said = said.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&answer.body)));
+            assert!(said.contains(why), "{model}: {said}");
+            said
+        };
+        let unserved = |answer: &Response, key: &str| {
+            assert_eq!(answer.status, 503, "{model}");
+            let said = reason(answer, key);
+            // Whoever may forecast need not know where repositories lie.
+            assert!(
+                said.contains(model) && !said.contains(&repository.path().display().to_string()),
+                "{model}: {said}"
+            );
+        };
+        unserved(&node.post("/v1/forecast", &body(model)), "detail");
+        for path in ["", "/ready", "/config", "/stats", "/versions/1/ready"] {
+            unserved(&node.get(&format!("/v2/models/{model}{path}")), "error");
+        }
+        let one = node.get(&format!("/v1/models/{model}"));
+        assert_eq!((one.status, &one.json()["state"]), (200, &json!("unavailable")), "{model}");
+        assert!(reason(&one, "reason").contains(&place(model)), "as it is listed");
     }
+    let one = |path: &str| node.get(&format!("/v1/models/{path}"));
+    assert_eq!(one("pair").json()["version"], "1");
+    assert_eq!(one("pair?version=2").json()["state"], "unavailable");
+    for path in ["/v1/models/pair?version=3", "/v1/models/absent", "/v2/models/pair/versions/3/ready"] {
+        assert_eq!(node.get(path).status, 404, "{path}");
+    }
+    assert_eq!(node.post("/v1/forecast", &body("absent")).status, 404);
 
     let repository = repository.whole("pair/2");
     let loaded = node.post("/v1/models/pair/load", "");
@@ -456,7 +484,7 @@ fn an_ensemble_has_its_members_though_they_are_unloaded_and_comes_when_they_are_
     let members = json!([{ "model": "a" }, { "model": "b" }]);
     let repository = Repository::new().cut("a").whole("b").ensemble("e", &members);
     let node = repository.node();
-    assert_eq!(node.post("/v1/forecast", &body("e")).status, 404);
+    assert_eq!(node.post("/v1/forecast", &body("e")).status, 503);
     assert!(complaints(&node).contains("`e`"));
     repository.put(BASE, "a");
     assert_eq!(node.post("/v1/models/a/load", "").status, 200);

@@ -206,13 +206,19 @@ impl Shared {
         Ok(self.located(&first.ok_or(Refusal::NoModel)?, version).await?)
     }
 
-    /// A model that is ready, here or on another node.
+    /// A model that is ready, here or on another node. One that nobody serves and that was refused here is not unknown.
     pub(crate) async fn located(
         &self,
         model: &str,
         version: Option<u32>,
     ) -> Result<Arc<ModelStatus>, ForecastError> {
-        self.system.locate(model, version, self.deadline(None)).await
+        let located = self.system.locate(model, version, self.deadline(None)).await;
+        located.map_err(|error| match error {
+            ForecastError::UnknownModel(_) | ForecastError::UnknownVersion { .. } => {
+                self.refusals.told(model, version).unwrap_or(error)
+            }
+            error => error,
+        })
     }
 
     /// Models that other nodes serve, by name and version, with the regions of these.

@@ -211,7 +211,10 @@ fn forecast_schemas() -> Value {
             }))),
         })),
         "Model": object(&["name", "version", "state"], json!({
-            "name": text, "version": text, "state": text, "family": text, "window": { "type": "integer" },
+            "name": text, "version": text, "family": text, "window": { "type": "integer" },
+            "state": { "enum": ["ready", "loading", "remote", "unavailable"], "description":
+                "unavailable: a repository holds it, it is not served, and what follows is left out" },
+            "reason": { "type": "string", "description": "why it was refused" },
             "series": { "type": "integer" },
             "horizon": { "type": "integer" }, "columns": list(text.clone()), "hist_exog": list(text.clone()),
             "futr_exog": list(text.clone()), "stat_exog": list(text.clone()),

@@ -2,11 +2,12 @@
 
 use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::{ModelState, ModelStatus};
+use peregrine_actors::{ForecastError, ModelState, ModelStatus};
 use peregrine_shaders::Precision;
 use serde_json::{Value, json};
 
 use super::{Problem, Shared, no_body};
+use crate::catalog::Entry;
 
 /// `?version=`; one that is misspelt must not mean all of them.
 #[derive(Debug, serde::Deserialize)]
@@ -28,12 +29,7 @@ pub(super) async fn list(shared: Data<Shared>) -> Result<HttpResponse, Problem> 
     for entry in shared.repository().await? {
         let is_remote = elsewhere.contains_key(&(entry.name.clone(), entry.version));
         if !is_remote && !served.iter().any(|model| is_entry(model, &entry.name, entry.version)) {
-            let mut model =
-                json!({ "name": entry.name, "version": entry.version.to_string(), "state": "unavailable" });
-            if let Some(reason) = shared.refusals.reason(&entry.name, entry.version) {
-                model["reason"] = Value::from(reason);
-            }
-            models.push(model);
+            models.push(idle(&shared, &entry));
         }
     }
     let repositories: Vec<String> =
@@ -50,7 +46,18 @@ pub(super) async fn one(
     model: Path<String>,
     query: Query<VersionQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let found = shared.located(&model, query.version).await?;
+    let found = match shared.system.locate(&model, query.version, shared.deadline(None)).await {
+        Ok(found) => found,
+        Err(error @ (ForecastError::UnknownModel(_) | ForecastError::UnknownVersion { .. })) => {
+            // One that cannot be read holds nothing to be shown.
+            let held = shared.repository().await.unwrap_or_default().into_iter();
+            let mut newest_first = held.rev().filter(|entry| entry.name == *model);
+            let entry =
+                newest_first.find(|entry| query.version.is_none_or(|version| version == entry.version));
+            return Ok(HttpResponse::Ok().json(idle(&shared, &entry.ok_or(error)?)));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut answer = view(&found);
     if let Some(release) = shared.system.release(&model) {
         answer["release"] = super::releases::view(&release, &shared.system);
@@ -90,6 +97,16 @@ pub(super) async fn unload(
 
 fn is_entry(model: &ModelStatus, name: &str, version: u32) -> bool {
     model.spec.name == name && model.version == version
+}
+
+/// One that a repository holds and nobody serves.
+fn idle(shared: &Shared, entry: &Entry) -> Value {
+    let mut model =
+        json!({ "name": entry.name, "version": entry.version.to_string(), "state": "unavailable" });
+    if let Some(reason) = shared.refusals.reason(&entry.name, entry.version) {
+        model["reason"] = Value::from(reason);
+    }
+    model
 }
 
 fn view(model: &ModelStatus) -> Value {
