@@ -4,78 +4,29 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use peregrine_shaders::{ModelSpec, Windows};
+use peregrine_shaders::ModelSpec;
 
-use crate::moment::Moment;
+use crate::long_table::{LastWindow, LongTable, NoWindow, Opened, Strict, TableError, exogenous};
 
 /// Every series of one file.
 #[derive(Clone, Debug, Default)]
 pub struct SeriesStore {
-    columns: Vec<String>,
-    series: BTreeMap<String, Series>,
-}
-
-/// One `unique_id`.
-#[derive(Clone, Debug, Default)]
-struct Series {
-    stamps: Vec<String>,
-    /// By column, then time, oldest first.
-    values: Vec<Vec<f32>>,
-}
-
-/// The newest window of one series.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LatestWindow {
-    /// One row.
-    pub windows: Windows,
-    /// `ds` of the last value.
-    pub last_ds: String,
+    table: LongTable,
+    /// Columns that are there more than once.
+    doubled: Vec<String>,
+    /// Where each symbol is in the table.
+    places: BTreeMap<String, usize>,
 }
 
 /// The data file cannot be used; the operator acts.
 #[derive(Debug, thiserror::Error)]
-pub enum DataError {
-    /// Not readable, or not CSV.
-    #[error("{}: {source}", file.display())]
-    Csv {
-        /// The file.
-        file: PathBuf,
-        /// What the reader said.
-        source: csv::Error,
-    },
-    /// The header lacks something.
-    #[error("{}: the header must begin `unique_id,ds` and name at least one column", file.display())]
-    Header {
-        /// The file.
-        file: PathBuf,
-    },
-    /// A cell is not a finite number.
-    #[error("{}:{line}: column `{column}`: `{text}` is not a finite number", file.display())]
-    Number {
-        /// The file.
-        file: PathBuf,
-        /// From 1, the header included.
-        line: u64,
-        /// Its name.
-        column: String,
-        /// The cell.
-        text: String,
-    },
-    /// Time must rise inside a series.
-    #[error("{}:{line}: `{ds}` of `{id}` does not come after the row before", file.display())]
-    Order {
-        /// The file.
-        file: PathBuf,
-        /// From 1, the header included.
-        line: u64,
-        /// The series.
-        id: String,
-        /// Its stamp.
-        ds: String,
-    },
+#[error("{}: {source}", file.display())]
+pub struct DataError {
+    file: PathBuf,
+    source: TableError,
 }
 
 /// A symbol cannot be forecast with this model; the caller acts.
@@ -87,6 +38,14 @@ pub enum SymbolError {
     /// The data lack a column that the model reads. 422.
     #[error("the data have no column `{column}`, which model `{model}` reads")]
     NoColumn {
+        /// The column.
+        column: String,
+        /// The model.
+        model: String,
+    },
+    /// Which of them does the model read? 422.
+    #[error("the data have column `{column}`, which model `{model}` reads, more than once")]
+    Doubled {
         /// The column.
         column: String,
         /// The model.
@@ -104,13 +63,13 @@ pub enum SymbolError {
         /// The window.
         want: usize,
     },
-    /// The file holds no future and no static values. 422.
-    #[error(
-        "model `{model}` needs known-future or static values: send the window itself instead of a symbol"
-    )]
-    NeedsExogenous {
-        /// The model.
-        model: String,
+    /// Its rows do not make a window. 422.
+    #[error("symbol `{symbol}`: {source}")]
+    Window {
+        /// The symbol.
+        symbol: String,
+        /// Why.
+        source: NoWindow,
     },
 }
 
@@ -118,104 +77,74 @@ impl SeriesStore {
     /// Names of the columns that every series has.
     #[must_use]
     pub fn columns(&self) -> &[String] {
-        &self.columns
+        &self.table.columns
     }
 
-    /// Reads `unique_id,ds,column…`, rows of a series in rising `ds`.
+    /// Reads what [`crate::long_table`] says; of `forecast`, the columns that are forecast, every cell is a number or empty.
     ///
     /// # Errors
-    /// Names the file and line of the first mistake.
-    pub fn load(file: &Path) -> Result<Self, DataError> {
-        let csv_error = |source: io::Error| DataError::Csv { file: file.to_owned(), source: source.into() };
-        Self::read(file, File::open(file).map_err(csv_error)?)
+    /// Names the file, and the line of the first mistake.
+    pub fn load(file: &Path, forecast: &[&str]) -> Result<Self, DataError> {
+        let read = File::open(file).map_err(|error| TableError::Csv(error.into()));
+        let store = read.and_then(|text| Self::read(text, forecast));
+        store.map_err(|source| DataError { file: file.to_owned(), source })
     }
 
-    /// Reads what `file` holds.
-    pub(crate) fn read(file: &Path, text: impl io::Read) -> Result<Self, DataError> {
-        let csv_error = |source| DataError::Csv { file: file.to_owned(), source };
-        let mut reader = csv::Reader::from_reader(text);
-        let header = reader.headers().map_err(csv_error)?.clone();
-        if header.len() < 3 || &header[0] != "unique_id" || &header[1] != "ds" {
-            return Err(DataError::Header { file: file.to_owned() });
+    /// Reads what a file holds.
+    pub(crate) fn read(text: impl Read, forecast: &[&str]) -> Result<Self, TableError> {
+        let opened = Opened::new(text)?;
+        for column in forecast {
+            opened.place(column)?; // once, or not at all
         }
-        let columns: Vec<String> = header.iter().skip(2).map(str::to_owned).collect();
-        let mut series = BTreeMap::<String, Series>::new();
-        let mut record = csv::StringRecord::new();
-        while reader.read_record(&mut record).map_err(csv_error)? {
-            let line = record.position().map_or(0, csv::Position::line);
-            let one = series.entry(record[0].to_owned()).or_default();
-            one.values.resize(columns.len(), Vec::new());
-            if one.stamps.last().is_some_and(|last| !comes_after(&record[1], last)) {
-                let (id, ds) = (record[0].to_owned(), record[1].to_owned());
-                return Err(DataError::Order { file: file.to_owned(), line, id, ds });
-            }
-            one.stamps.push(record[1].to_owned());
-            for (at, column) in columns.iter().enumerate() {
-                let text = &record[at + 2];
-                let value = text.trim().parse::<f32>().ok().filter(|v| v.is_finite()).ok_or_else(|| {
-                    DataError::Number {
-                        file: file.to_owned(),
-                        line,
-                        column: column.clone(),
-                        text: text.to_owned(),
-                    }
-                })?;
-                one.values[at].push(value);
-            }
-        }
-        Ok(Self { columns, series })
+        let doubled = opened.doubled();
+        let strict = |column: &str| if forecast.contains(&column) { Strict::Yes } else { Strict::No };
+        let columns = opened.columns().into_iter().map(|column| (column.clone(), strict(&column))).collect();
+        let table = opened.read(columns)?;
+        let ids = table.series.iter().map(|series| series.id.clone());
+        Ok(Self { places: ids.zip(0..).collect(), doubled, table })
     }
 
     /// The symbols, in order.
     pub fn symbols(&self) -> impl Iterator<Item = &str> {
-        self.series.keys().map(String::as_str)
+        self.places.keys().map(String::as_str)
     }
 
-    /// Stamps and values of one column, oldest first; `None`: no such symbol or column.
+    /// Stamps and values of one column up to its last value, oldest first, and nothing where it is missing; `None`: no such
+    /// symbol or column.
     #[must_use]
-    pub fn history(&self, symbol: &str, column: &str) -> Option<impl Iterator<Item = (&str, f32)>> {
-        let at = self.columns.iter().position(|have| have == column)?;
-        let series = self.series.get(symbol)?;
-        Some(series.stamps.iter().map(String::as_str).zip(series.values[at].iter().copied()))
+    pub fn history(&self, symbol: &str, column: &str) -> Option<impl Iterator<Item = (&str, Option<f32>)>> {
+        let at = self.table.place(column)?;
+        Some(self.table.series[*self.places.get(symbol)?].history(at))
     }
 
     /// The newest window of `symbol` for a model that forecasts `column`.
     ///
     /// # Errors
     /// See [`SymbolError`].
-    pub fn latest(&self, symbol: &str, column: &str, spec: &ModelSpec) -> Result<LatestWindow, SymbolError> {
-        let series = self.series.get(symbol).ok_or_else(|| SymbolError::Unknown(symbol.to_owned()))?;
-        if !spec.futr_exog.is_empty() || !spec.stat_exog.is_empty() {
-            return Err(SymbolError::NeedsExogenous { model: spec.name.clone() });
+    pub fn latest(&self, symbol: &str, column: &str, spec: &ModelSpec) -> Result<LastWindow, SymbolError> {
+        let place = self.places.get(symbol).ok_or_else(|| SymbolError::Unknown(symbol.to_owned()))?;
+        let series = &self.table.series[*place];
+        let y = self.column(column, spec)?;
+        for name in exogenous(spec) {
+            self.column(name, spec)?;
         }
-        let got = series.stamps.len();
-        if got < spec.window {
-            let (symbol, model) = (symbol.to_owned(), spec.name.clone());
-            return Err(SymbolError::TooShort { symbol, model, got, want: spec.window });
+        let (symbol, got) = (symbol.to_owned(), series.history_len(y));
+        if (1..spec.window).contains(&got) {
+            return Err(SymbolError::TooShort { symbol, model: spec.name.clone(), got, want: spec.window });
         }
-        let start = got - spec.window;
-        let y = series.values[self.column(column, spec)?][start..].to_vec();
-        let past =
-            spec.hist_exog.iter().map(|name| self.column(name, spec)).collect::<Result<Vec<_>, _>>()?;
-        let hist_exog = (start..got)
-            .flat_map(|step| past.iter().map(move |&column| series.values[column][step]))
-            .collect();
-        let windows = Windows { rows: 1, y, hist_exog, ..Windows::default() };
-        Ok(LatestWindow { windows, last_ds: series.stamps[got - 1].clone() })
+        self.table.last_window(series, y, spec).map_err(|source| SymbolError::Window { symbol, source })
     }
 
     fn column(&self, name: &str, spec: &ModelSpec) -> Result<usize, SymbolError> {
-        self.columns
-            .iter()
-            .position(|have| have == name)
-            .ok_or_else(|| SymbolError::NoColumn { column: name.to_owned(), model: spec.name.clone() })
+        let (column, model) = (|| name.to_owned(), || spec.name.clone());
+        match self.table.place(name) {
+            Some(place) => Ok(place),
+            None if self.doubled.iter().any(|doubled| doubled == name) => {
+                Err(SymbolError::Doubled { column: column(), model: model() })
+            }
+            None => Err(SymbolError::NoColumn { column: column(), model: model() }),
+        }
     }
-}
-
-/// Numbers and dates by value, everything else by text.
-fn comes_after(ds: &str, before: &str) -> bool {
-    let order = Moment::parse(ds).and_then(|ds| ds.compare(Moment::parse(before)?));
-    order.unwrap_or_else(|| ds.cmp(before)).is_gt()
 }
 
 #[cfg(test)]
@@ -252,24 +181,84 @@ mod tests {
     #[test]
     fn mistakes_in_the_file_are_named() {
         let why = |text: &str| load(text).unwrap_err().to_string();
-        assert!(why("id,ds,a\n").ends_with("name at least one column"));
-        assert!(why("unique_id,ds,a\nX,1,ten\n").ends_with(":2: column `a`: `ten` is not a finite number"));
-        assert!(why("unique_id,ds,a\nX,1,NaN\n").ends_with(":2: column `a`: `NaN` is not a finite number"));
+        assert!(why("id,ds,a\n").ends_with(": line 1: there is no column `unique_id`"));
+        assert!(why("unique_id,ds,a,a\n").ends_with(": line 1: column `a` is there more than once"));
         assert!(
-            why("unique_id,ds,a\nX,2,1\nX,1,1\n")
-                .ends_with(":3: `1` of `X` does not come after the row before")
+            why("unique_id,ds,a\nX,1,ten\n").ends_with(": line 2, column `a`: `ten` is not a finite number")
         );
+        assert!(
+            why("unique_id,ds,a\nX,1,NaN\n").ends_with(": line 2, column `a`: `NaN` is not a finite number")
+        );
+        assert!(
+            why("unique_id,ds,a\nX,2,1\nX,1,1\n").contains(": line 3: `1` of series `X` is not after `2`")
+        );
+        assert!(why("unique_id,ds,a\nX,soon,1\nX,later,1\n").contains(": line 3: nobody can tell whether"));
         // The hour that a clock shows twice.
         assert!(load("unique_id,ds,a\nX,2024-10-27 02:30+02:00,1\nX,2024-10-27 02:00+01:00,1\n").is_ok());
         assert!(
             why("unique_id,ds,a\nX,2024-10-27 02:00+01:00,1\nX,2024-10-27 02:30+02:00,1\n")
-                .ends_with(":3: `2024-10-27 02:30+02:00` of `X` does not come after the row before")
+                .contains(": line 3: `2024-10-27 02:30+02:00` of series `X` is not after")
         );
     }
 
     #[test]
+    fn what_is_not_known_is_masked_and_what_comes_after_the_last_value_is_the_future() {
+        let store = load("unique_id,ds,a\nX,1,\nX,2,10\nX,3,\nX,4,12\nX,5,\nY,1,\n").unwrap();
+        let latest = store.latest("X", "a", &spec(3, &[])).unwrap();
+        assert_eq!(
+            (latest.windows.y, latest.windows.mask),
+            (vec![10.0, 0.0, 12.0], Some(vec![1.0, 0.0, 1.0]))
+        );
+        assert_eq!(latest.last_ds, "4");
+        let history: Vec<_> = store.history("X", "a").unwrap().collect();
+        assert_eq!(history, [("1", None), ("2", Some(10.0)), ("3", None), ("4", Some(12.0))]);
+        let why = store.latest("Y", "a", &spec(3, &[])).unwrap_err().to_string();
+        assert_eq!(why, "symbol `Y`: series `Y` (line 7): no row has a `a`");
+    }
+
+    #[test]
+    fn other_columns_matter_where_a_model_reads_them_and_stand_in_any_order() {
+        let store =
+            load("note,ds,b,unique_id,a,c,c\nq,1,,X,10,1,1\n,2,-2,X,11,1,1\n,3,-3,X,12,1,1\nq,4,,X,,1,1\n")
+                .unwrap();
+        assert_eq!(store.columns(), ["note", "b", "a"]);
+        let latest = |hist: &[&str], window| store.latest("X", "a", &spec(window, hist));
+        assert_eq!(latest(&["b"], 2).unwrap().windows.hist_exog, [-2.0, -3.0]);
+        assert_eq!(latest(&[], 3).unwrap().windows.y, [10.0, 11.0, 12.0]);
+        for (column, window, want) in [
+            ("b", 3, "symbol `X`: line 2, column `b`: the cell is empty, and the model reads it"),
+            (
+                "note",
+                3,
+                "symbol `X`: line 2, column `note`: the cell is no finite number, and the model reads it",
+            ),
+            ("c", 2, "the data have column `c`, which model `m` reads, more than once"),
+        ] {
+            assert_eq!(latest(&[column], window).unwrap_err().to_string(), want);
+        }
+        let ahead = |names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned()).collect();
+            store
+                .latest("X", "a", &ModelSpec { futr_exog: names, ..point_spec(2, 2) })
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(ahead(&["b"]).contains("1 rows with empty `a` follow the last value"), "{}", ahead(&["b"]));
+    }
+
+    #[test]
+    fn a_packed_file_is_the_same_file() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut encoder = flate2::write::GzEncoder::new(&mut file, flate2::Compression::fast());
+        encoder.write_all(GOOD.as_bytes()).unwrap();
+        encoder.finish().unwrap();
+        let store = SeriesStore::load(file.path(), &["a"]).unwrap();
+        assert_eq!(store.latest("X", "a", &spec(2, &[])).unwrap().windows.y, [11.0, 12.0]);
+    }
+
+    #[test]
     fn the_data_that_ship_load() {
-        let store = SeriesStore::load(Path::new("models/portfolio_small.csv")).unwrap();
+        let store = SeriesStore::load(Path::new("models/portfolio_small.csv"), &["logrv5"]).unwrap();
         assert_eq!(store.symbols().count(), 12);
         assert_eq!(store.latest("USD", "logrv5", &spec(168, &[])).unwrap().windows.y.len(), 168);
     }
@@ -277,7 +266,7 @@ mod tests {
     fn load(text: &str) -> Result<SeriesStore, DataError> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
-        SeriesStore::load(file.path())
+        SeriesStore::load(file.path(), &["a"])
     }
 
     fn spec(window: usize, hist_exog: &[&str]) -> ModelSpec {

@@ -52,7 +52,9 @@ pub(crate) fn survey(resolved: &Resolved, now: SystemTime) -> Result<Surrounding
     mistakes.extend(bad_files(resolved, now));
     let mut found = Surroundings::default();
     if let Some(file) = &config.data.file {
-        match SeriesStore::load(file) {
+        let columns = [&config.data.column].into_iter().chain(config.data.columns.values());
+        let columns = columns.chain(config.demo.as_ref().map(|demo| &demo.column));
+        match SeriesStore::load(file, &columns.map(String::as_str).collect::<Vec<_>>()) {
             Ok(data) => {
                 mistakes.extend(resolved.unknown_columns(data.columns()));
                 found.data = data;

@@ -1,10 +1,14 @@
 //! Every door gives the same number: `/v2` as JSON and binary, `/v1/forecast`, and the offline CSV.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use peregrine_shaders::{Forecaster, Scratch, Windows, cpu::CpuExecutor};
+use serde_json::{Value, json};
 
 use crate::harness::{Cases, Client, NodeProcess, TestNode, request};
 
@@ -335,4 +339,82 @@ fn the_offline_csv_refuses_a_model_of_several_series() {
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.contains("23 series together"), "{said}");
+}
+
+/// The same numbers as a node gives, though they are no columns of the network.
+#[test]
+fn the_offline_csv_gives_the_intervals_of_a_distribution_and_reads_what_is_piped() {
+    const DISTRIBUTION: &str = "deepar-ret";
+    let node = NodeProcess::start(&["--backend", "cpu", "--models", "tests/models"]);
+    let window = row(&Cases::read(DISTRIBUTION).windows, 0);
+    let (values, mask) = (&window.y, window.mask.as_ref().expect("a mask"));
+    let body = json!({ "model": DISTRIBUTION, "series": [{ "values": values, "mask": mask }], "levels": [80, 90], "horizon": 2 });
+    let answer = request(node.addr, "POST", "/v1/forecast", &[], body.to_string().as_bytes()).json();
+    let answer = &answer["forecasts"][0];
+
+    let mut csv = String::from("unique_id,ds,y\n");
+    for (hour, (value, known)) in values.iter().zip(mask).enumerate() {
+        let value = if *known == 0.0 { String::new() } else { value.to_string() };
+        let (day, hour) = (1 + hour / 24, hour % 24);
+        writeln!(csv, "s,2026-01-{day:02}T{hour:02}:00Z,{value}").expect("memory");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_peregrine"))
+        .args(["forecast", "--model", "tests/models/deepar-ret", "--input", "-"])
+        .args(["--levels", "90,80", "--horizon", "2"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("runs");
+    child.stdin.take().expect("piped").write_all(csv.as_bytes()).expect("it reads");
+    let done = child.wait_with_output().expect("ends");
+    assert!(done.status.success());
+    let mut reader = csv::Reader::from_reader(&*done.stdout);
+    let headers = reader.headers().expect("headers").clone();
+    let headers: Vec<&str> = headers.iter().collect();
+    assert_eq!(headers, ["unique_id", "step", "ds", "mean", "lo-90", "lo-80", "hi-80", "hi-90"]);
+    let interval = |place: usize, end: &str| &answer["intervals"][place][end];
+    let columns =
+        [&answer["mean"], interval(1, "lo"), interval(0, "lo"), interval(0, "hi"), interval(1, "hi")];
+    let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().expect("records");
+    assert_eq!(records.len(), 2);
+    for (step, record) in records.iter().enumerate() {
+        let at = values.len() + step;
+        assert_eq!(&record[2], format!("2026-01-{:02}T{:02}:00Z", 1 + at / 24, at % 24));
+        for (column, text) in columns.iter().zip(record.iter().skip(3)) {
+            let (got, want): (f32, f32) =
+                (text.parse().expect("a number"), column[step].as_f64().expect("a number") as f32);
+            assert_eq!(got, want, "{record:?} {answer}");
+        }
+    }
+}
+
+/// As `values` with a mask, and as `peregrine forecast` of the same file.
+#[test]
+fn data_with_empty_cells_are_masked_and_other_columns_are_nobodys_matter() {
+    const MODEL: &str = "nhits-vol-quantile";
+    let window = row(&Cases::read(MODEL).windows, 0);
+    let missing = [7, 70];
+    let mut csv = String::from("note,logrv5,ds,unique_id,empty\n");
+    for (day, value) in window.y.iter().enumerate() {
+        let value = if missing.contains(&day) { String::new() } else { value.to_string() };
+        writeln!(csv, "quiet,{value},{day},s,").expect("memory");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("data.csv.gz");
+    let mut encoder = GzEncoder::new(std::fs::File::create(&file).expect("a file"), Compression::fast());
+    encoder.write_all(csv.as_bytes()).expect("writes");
+    encoder.finish().expect("writes");
+
+    let node = TestNode::on_cpu(&[("DATA__FILE", &file.display().to_string()), ("DEMO__RATE", "20")]);
+    let ask = |series: Value| {
+        let body = json!({ "model": MODEL, "series": [series] }).to_string();
+        let answer = node.post("/v1/forecast", &body);
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        answer.json()["forecasts"][0]["median"].clone()
+    };
+    let known = |day: usize| if missing.contains(&day) { 0.0 } else { 1.0 };
+    let mask: Vec<f32> = (0..window.y.len()).map(known).collect();
+    let values: Vec<f32> = window.y.iter().zip(&mask).map(|(value, known)| value * known).collect();
+    assert_eq!(ask(json!({ "symbol": "s" })), ask(json!({ "values": values, "mask": mask })));
 }

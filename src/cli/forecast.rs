@@ -1,25 +1,29 @@
 //! `peregrine forecast`: a long CSV in (plain or gzip), the forecast of each series' last window out. No node, no actor.
 //!
-//! Output: `unique_id,step,ds,` and the model's columns; `ds` is filled where the input has future rows. Numbers are
-//! the shortest text that reads back as the same f32.
+//! Output: `unique_id,step,ds,` and what a node answers to `/v1/forecast`: the middle, the bounds of each level, quantiles
+//! that bound none. `ds` is that of the input's future rows, and behind those follows from the series' step where that is
+//! regular. Numbers are the shortest text that reads back as the same f32.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use peregrine_shaders::{ExecuteError, Executor, Forecaster, LoadError, ModelSpec, Scratch, Windows};
+use peregrine_shaders::{
+    ExecuteError, Executor, Forecaster, Head, LoadError, ModelSpec, Scratch, Windows, head,
+};
 
 use super::CliError;
-use super::long_table::{LastWindow, TableError, last_windows};
 use super::options::{ConfigArgs, ModelsArgs, vault};
 use crate::backends;
 use crate::catalog::{self, Entry};
 use crate::config::BackendChoice;
-use crate::unpacked::unpacked;
+use crate::levels::{offered, offers, own_levels};
+use crate::long_table::{Forecastable, TableError, last_windows};
 
 /// Windows per executor call: enough to fill a device, few enough for the bar to move.
 const BATCH_ROWS: usize = 256;
@@ -31,11 +35,17 @@ pub(super) struct ForecastArgs {
     /// Name in a repository, or a model folder
     #[arg(long)]
     model: String,
-    /// CSV unique_id,ds,y[,exogenous…], plain or gzip, rows of a series in order of time. The last window of each series is
-    /// forecast; a shorter series is padded on the left and masked; rows with empty y after the last value give the future
-    /// exogenous columns
+    /// CSV unique_id,ds,y[,exogenous…], plain or gzip, rows of a series in order of time; - is stdin. The last window of each
+    /// series is forecast; a shorter series is padded on the left and masked; rows with empty y after the last value give the
+    /// future exogenous columns
     #[arg(long, value_name = "FILE", verbatim_doc_comment)]
     input: PathBuf,
+    /// Steps ahead; default: all that the model forecasts
+    #[arg(long, value_name = "STEPS")]
+    horizon: Option<NonZeroUsize>,
+    /// Percent that intervals hold, several with commas; default: those that the model has, 80 and 95 of one that gives all
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
+    levels: Option<Vec<f64>>,
     /// Where the forecasts go; default: stdout
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -93,15 +103,20 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
     if family.is_multivariate() {
         return Err(ForecastCsvError::SeveralSeries { model: args.model, series }.into());
     }
-    let of_input = |source| ForecastCsvError::File { file: args.input.clone(), source };
-    let input = File::open(&args.input).and_then(unpacked).map_err(of_input)?;
+    let extent = Extent::new(&args, forecaster.spec())?;
+    let input: Box<dyn Read> = if args.input == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        let of_input = |source| ForecastCsvError::File { file: args.input.clone(), source };
+        Box::new(File::open(&args.input).map_err(of_input)?)
+    };
     let series = last_windows(input, forecaster.spec())
         .map_err(|source| ForecastCsvError::Table { file: args.input.clone(), source })?;
     let mut executor = backends::open(args.backend, backends::cores(), GPU_TIMEOUT)?;
     let bar = progress_bar(series.len());
     let values = forecast(&forecaster, executor.as_mut(), &series, |rows| bar.inc(rows as u64))?;
     bar.finish_and_clear();
-    let table = written(&series, &values, forecaster.spec());
+    let table = written(&series, &values, forecaster.spec(), &extent);
     match &args.output {
         None => io::stdout().lock().write_all(table.as_bytes())?,
         Some(file) => std::fs::write(file, table)
@@ -151,7 +166,7 @@ pub(super) fn find(model: &str, config: &ConfigArgs, models: &ModelsArgs) -> Res
 fn forecast(
     forecaster: &Forecaster,
     executor: &mut dyn Executor,
-    series: &[LastWindow],
+    series: &[Forecastable],
     mut done: impl FnMut(usize),
 ) -> Result<Vec<f32>, ForecastCsvError> {
     let mut values = Vec::with_capacity(series.len() * forecaster.spec().answer_len());
@@ -171,13 +186,62 @@ fn forecast(
     Ok(values)
 }
 
-fn written(series: &[LastWindow], values: &[f32], spec: &ModelSpec) -> String {
-    let mut text = format!("unique_id,step,ds,{}\n", spec.columns.join(","));
+/// How much of a forecast is written.
+struct Extent {
+    horizon: usize,
+    /// Percent, rising.
+    levels: Vec<f64>,
+}
+
+impl Extent {
+    fn new(args: &ForecastArgs, spec: &ModelSpec) -> Result<Self, CliError> {
+        let (model, horizon_max) = (&args.model, spec.horizon);
+        if let Some(horizon) = args.horizon.filter(|horizon| horizon.get() > horizon_max) {
+            let message = format!("--horizon {horizon}: model `{model}` forecasts {horizon_max} steps");
+            return Err(CliError::Usage(message));
+        }
+        let mut levels = args.levels.clone().unwrap_or_else(|| own_levels(spec));
+        let is_given = |level: f64| level > 0.0 && level < 100.0 && offers(&spec.head, level);
+        if let Some(&level) = levels.iter().find(|&&level| !is_given(level)) {
+            let offered = offered(spec);
+            return Err(CliError::Usage(format!("--levels {level}: no level of model `{model}`, {offered}")));
+        }
+        levels.sort_by(f64::total_cmp);
+        levels.dedup();
+        Ok(Self { horizon: args.horizon.map_or(horizon_max, NonZeroUsize::get), levels })
+    }
+
+    fn columns(&self, spec: &ModelSpec) -> Vec<String> {
+        let middle = if matches!(spec.head, Head::Quantiles(_)) { "median" } else { "mean" };
+        let mut columns: Vec<String> =
+            head::has_median(&spec.head).then(|| middle.to_owned()).into_iter().collect();
+        columns.extend(self.levels.iter().rev().map(|level| format!("lo-{level}")));
+        columns.extend(self.levels.iter().map(|level| format!("hi-{level}")));
+        columns.extend(head::lone_quantiles(&spec.head).map(|(quantile, _)| format!("quantile-{quantile}")));
+        columns
+    }
+
+    /// As [`Self::columns`] has them, each of all steps.
+    fn values(&self, spec: &ModelSpec, answer: &[f32]) -> Vec<Vec<f32>> {
+        let mut values: Vec<Vec<f32>> = head::median(spec, answer).into_iter().collect();
+        let bounds = self.levels.iter().filter_map(|&level| head::bounds(spec, answer, level));
+        let (lows, highs): (Vec<_>, Vec<_>) = bounds.unzip();
+        values.extend(lows.into_iter().rev().chain(highs));
+        values.extend(head::lone_quantiles(&spec.head).map(|(_, at)| head::column(spec, answer, at)));
+        values
+    }
+}
+
+fn written(series: &[Forecastable], values: &[f32], spec: &ModelSpec, extent: &Extent) -> String {
+    let columns = extent.columns(spec).into_iter().map(|column| format!(",{column}"));
+    let mut text = format!("unique_id,step,ds{}\n", columns.collect::<String>());
     for (one, answer) in series.iter().zip(values.chunks_exact(spec.answer_len())) {
-        for (at, row) in answer.chunks_exact(spec.columns.len()).enumerate() {
-            let ds = one.future_ds.get(at).map_or("", String::as_str);
-            let cells: Vec<String> = row.iter().map(f32::to_string).collect();
-            text.push_str(&format!("{},{},{},{}\n", cell(&one.id), at + 1, cell(ds), cells.join(",")));
+        let columns = extent.values(spec, answer);
+        for step in 0..extent.horizon {
+            let ds = one.future_ds.get(step).map_or("", String::as_str);
+            text.push_str(&format!("{},{},{}", cell(&one.id), step + 1, cell(ds)));
+            text.extend(columns.iter().map(|values| format!(",{}", values[step])));
+            text.push('\n');
         }
     }
     text
@@ -224,9 +288,8 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
         encoder.write_all(text.as_bytes()).unwrap();
         let packed = encoder.finish().unwrap();
-        let read = |bytes: &[u8]| last_windows(unpacked(bytes).unwrap(), &spec);
-        assert_eq!(read(&packed).unwrap(), last_windows(text.as_bytes(), &spec).unwrap());
-        assert_eq!(read(text.as_bytes()).unwrap(), read(&packed).unwrap());
+        let read = |bytes: &[u8]| last_windows(bytes, &spec);
+        assert_eq!(read(&packed).unwrap(), read(text.as_bytes()).unwrap());
         assert!(matches!(read(&packed[..packed.len() / 2]), Err(TableError::Csv(_))));
     }
 
@@ -241,17 +304,73 @@ mod tests {
         let values = forecast(&forecaster, &mut executor, &series, |rows| steps += rows).unwrap();
         assert_eq!((values.len(), steps), (2 * spec.answer_len(), 2));
 
-        let table = written(&series, &values, spec);
+        let table = written(&series, &values, spec, &whole(spec));
         let mut reader = csv::Reader::from_reader(table.as_bytes());
         assert_eq!(reader.headers().unwrap().iter().skip(3).collect::<Vec<_>>(), spec.columns);
         let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
         assert_eq!((&records[0][0], &records[0][1], &records[0][2]), ("a,b", "1", "70"));
-        assert_eq!((&records[20][0], &records[20][1], &records[20][2]), ("C", "1", ""));
+        assert_eq!((&records[20][0], &records[20][1], &records[20][2]), ("C", "1", "70"));
         let read: Vec<f32> = records
             .iter()
             .flat_map(|r| r.iter().skip(3).map(|c| c.parse().unwrap()).collect::<Vec<f32>>())
             .collect();
         assert_eq!(read, values);
+    }
+
+    #[test]
+    fn a_distribution_is_written_as_a_node_answers_it() {
+        let model = Path::new("tests/models/deepar-ret");
+        let plain = file_written(model, &[]).unwrap();
+        let header = |table: &str| table.lines().next().unwrap().to_owned();
+        assert_eq!(header(&plain), "unique_id,step,ds,mean,lo-95,lo-80,hi-80,hi-95");
+        let asked = file_written(model, &["--levels", "90,50.5", "--horizon", "2"]).unwrap();
+        assert_eq!(header(&asked), "unique_id,step,ds,mean,lo-90,lo-50.5,hi-50.5,hi-90");
+        let rows: Vec<Vec<&str>> = asked.lines().skip(1).map(|line| line.split(',').collect()).collect();
+        assert_eq!(rows.len(), 2);
+        for (row, step) in rows.iter().zip(1..) {
+            assert_eq!(row[..3], ["A", &step.to_string(), &(69 + step).to_string()]);
+            let of: Vec<f64> = row[3..].iter().map(|cell| cell.parse().unwrap()).collect();
+            assert!(of[1] < of[2] && of[2] < of[0] && of[0] < of[3] && of[3] < of[4], "{of:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_model_does_not_give_is_wrong_usage_and_said() {
+        let quantiles = Path::new("models/nbeats-vol-quantile");
+        for options in [
+            ["--levels", "90"],
+            ["--levels", "0"],
+            ["--levels", "x"],
+            ["--horizon", "21"],
+            ["--horizon", "0"],
+        ] {
+            assert_eq!(file_written(quantiles, &options), Err(ExitCode::from(2)), "{options:?}");
+        }
+        assert_eq!(
+            file_written(Path::new("models/tcn-vol-point"), &["--levels", "80"]),
+            Err(ExitCode::from(2))
+        );
+        let narrow = file_written(quantiles, &["--levels", "80"]).unwrap();
+        assert!(narrow.starts_with("unique_id,step,ds,median,lo-80,hi-80\n"), "{narrow}");
+        let point = file_written(Path::new("models/tcn-vol-point"), &[]).unwrap();
+        assert!(point.starts_with("unique_id,step,ds,mean\n"), "{point}");
+    }
+
+    #[test]
+    fn quantiles_of_no_interval_are_written_themselves() {
+        let quantiles = vec![0.1, 0.3, 0.9];
+        let spec = ModelSpec {
+            columns: quantiles.iter().map(f64::to_string).collect(),
+            head: Head::Quantiles(quantiles),
+            ..crate::testing::point_spec(2, 1)
+        };
+        let series = last_windows("unique_id,ds,y\nA,1,5\nA,3,6\n".as_bytes(), &spec).unwrap();
+        let table = written(&series, &[1.0, 2.0, 4.0], &spec, &whole(&spec));
+        assert_eq!(table, "unique_id,step,ds,median,lo-80,hi-80,quantile-0.3\nA,1,,2.6666667,1,4,2\n");
+    }
+
+    fn whole(spec: &ModelSpec) -> Extent {
+        Extent { horizon: spec.horizon, levels: own_levels(spec) }
     }
 
     /// The file that the verb writes, or how it ended instead.
@@ -298,7 +417,7 @@ mod tests {
         let series = last_windows(text.as_bytes(), forecaster.spec()).unwrap();
         let expected = |forecaster: &Forecaster| {
             let values = forecast(forecaster, &mut CpuExecutor::new(1), &series, |_| {}).unwrap();
-            written(&series, &values, forecaster.spec())
+            written(&series, &values, forecaster.spec(), &whole(forecaster.spec()))
         };
         let (whole, halved) = (expected(&forecaster), expected(&forecaster.halved().unwrap()));
         assert_ne!(whole, halved);

@@ -12,7 +12,6 @@ mod forecast;
 mod import;
 mod keys;
 mod load;
-pub(crate) mod long_table;
 mod models;
 mod options;
 mod print;

@@ -300,7 +300,7 @@ pub(super) struct StreamFile {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default, expecting = "a table")]
 pub(super) struct DataFile {
-    /// CSV `unique_id,ds,column…`, relative to the working directory; empty: no symbols.
+    /// CSV `unique_id,ds,column…` in any order, plain or gzip, relative to the working directory; empty: no symbols.
     pub(super) file: Option<PathBuf>,
     /// The column that a model forecasts, unless `columns` names another.
     pub(super) column: Option<String>,

@@ -67,7 +67,8 @@ struct Row {
     at: i64,
     /// Place within the series.
     series: usize,
-    value: f32,
+    /// `None`: the data have none.
+    value: Option<f32>,
 }
 
 impl Replay {
@@ -85,12 +86,15 @@ impl Replay {
                 Ok(_) => ReplayError::Name { name, source },
                 Err(source) => ReplayError::Id { id: id.to_owned(), source },
             })?;
-            for (ds, value) in history {
+            for (ds, value) in history.skip_while(|(_, value)| value.is_none()) {
                 let unknown = || ReplayError::Stamp { id: id.to_owned(), ds: ds.to_owned() };
                 let at = nanoseconds(ds, unit).ok_or_else(unknown)?;
                 rows.push(Row { at, series: series.len(), value });
             }
-            series.push(name);
+            // One that has no value has nothing to replay.
+            if rows.last().is_some_and(|row: &Row| row.series == series.len()) {
+                series.push(name);
+            }
         }
         // Within a moment in the order of the series.
         rows.sort_by_key(|row| row.at);
@@ -134,7 +138,7 @@ impl Replay {
         Tick {
             series: self.series[row.series].clone(),
             at: Timestamp(at),
-            value: Some(row.value),
+            value: row.value,
             hist_exog: Vec::new(),
             futr_exog: Vec::new(),
             stat_exog: Vec::new(),
@@ -152,7 +156,7 @@ const DAY: i64 = 24 * 3600 * SECOND;
 /// have. Of what exporters write only one is: today's milliseconds would be some fifty thousand years of seconds.
 fn unit(data: &SeriesStore, column: &str) -> i64 {
     let stamps = data.symbols().filter_map(|id| data.history(id, column)).flatten();
-    let number = |(ds, _): (&str, f32)| match Moment::parse(ds.trim()) {
+    let number = |(ds, _): (&str, Option<f32>)| match Moment::parse(ds.trim()) {
         Some(Moment::Whole(number)) => Some(number.unsigned_abs()),
         _ => None,
     };
@@ -212,7 +216,7 @@ mod tests {
         let (first, second) = (1_772_755_200, 1_772_755_201);
         for unit in [SECOND, SECOND / 1_000, SECOND / 1_000_000, 1] {
             let count = |seconds: i64| seconds * (SECOND / unit);
-            let rows = format!("A,{},10\nA,{},11\nB,-1,20\nB,2026-03-06,21\n", count(first), count(second));
+            let rows = format!("A,{},10\nA,{},11\nB,-1,20\nC,2026-03-06,21\n", count(first), count(second));
             let mut replay = Replay::new(&data(&rows), "", "v").unwrap();
             let at: Vec<_> = replay.ticks(4, Timestamp(i64::MAX)).into_iter().map(|tick| tick.at.0).collect();
             assert_eq!(at, [-unit, first * SECOND, first * SECOND, second * SECOND], "{rows}");
@@ -240,6 +244,15 @@ mod tests {
     }
 
     #[test]
+    fn a_value_that_is_missing_is_a_tick_without_one() {
+        let mut replay = Replay::new(&data("A,1,\nA,2,11\nA,3,\nA,4,13\nA,5,\nB,1,\n"), "", "v").unwrap();
+        assert_eq!((replay.series_count(), replay.row_count()), (1, 3));
+        let ticks = replay.ticks(3, Timestamp(SECOND * 12)).into_iter();
+        let ticks: Vec<_> = ticks.map(|tick| (tick.at.0 / SECOND, tick.value)).collect();
+        assert_eq!(ticks, [(2, Some(11.0)), (3, None), (4, Some(13.0))]);
+    }
+
+    #[test]
     fn what_the_file_dates_later_than_it_is_is_dated_when_it_is_sent() {
         let mut replay = Replay::new(&data("A,1,10\nB,1,20\nA,5,11\nB,6,21\n"), "", "v").unwrap();
         let mut next =
@@ -253,7 +266,8 @@ mod tests {
 
     #[test]
     fn time_rises_in_every_series_of_the_data_that_ship_and_never_runs_ahead() {
-        let data = SeriesStore::load(std::path::Path::new("models/portfolio_small.csv")).unwrap();
+        let data =
+            SeriesStore::load(std::path::Path::new("models/portfolio_small.csv"), &["logrv5"]).unwrap();
         let mut replay = Replay::new(&data, "", "logrv5").unwrap();
         let (count, rows) = (replay.series_count(), replay.row_count());
         assert_eq!((count, rows), (12, 12 * 780));
@@ -296,6 +310,6 @@ mod tests {
     fn data(rows: &str) -> SeriesStore {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "unique_id,ds,v\n{rows}").unwrap();
-        SeriesStore::load(file.path()).unwrap()
+        SeriesStore::load(file.path(), &["v"]).unwrap()
     }
 }

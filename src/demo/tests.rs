@@ -84,7 +84,7 @@ fn new() -> Result<Effect, TickError> {
 async fn run(pace: Pace, answers: &[Result<Effect, TickError>], until: usize) -> Vec<(Tick, Duration)> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(b"unique_id,ds,v\nA,1,1\nA,2,3\nA,3,5\nB,1,2\nB,2,4\nB,3,6\n").unwrap();
-    let replay = Replay::new(&SeriesStore::load(file.path()).unwrap(), "", "v").unwrap();
+    let replay = Replay::new(&SeriesStore::load(file.path(), &["v"]).unwrap(), "", "v").unwrap();
     let clock = Arc::new(ManualClock::new());
     let (full_to, mut full) = tokio::sync::mpsc::channel(1);
     let source = Arc::new(Fake {

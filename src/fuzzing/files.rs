@@ -1,10 +1,9 @@
 //! Files of the operator: configuration, keys, data, what seals and signs models.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
-use crate::cli::long_table::last_windows;
 use crate::config::{Resolved, Sources, resolve};
+use crate::long_table::last_windows;
 use crate::score::Panel;
 use crate::sealed::container::open;
 use crate::sealed::{ModelKey, Signature, signer_of};
@@ -72,7 +71,7 @@ pub fn token(input: &[u8]) -> bool {
 
 /// The data that requests name by symbol.
 pub fn data(input: &[u8]) -> bool {
-    let Ok(store) = SeriesStore::read(Path::new("data.csv"), input) else { return false };
+    let Ok(store) = SeriesStore::read(input, &["y"]) else { return false };
     let spec = point_spec(3, 2);
     for symbol in store.symbols() {
         for column in store.columns() {

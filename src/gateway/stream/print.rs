@@ -8,7 +8,7 @@ use peregrine_shaders::{Head, head};
 use super::ops::Id;
 use super::writer::Writer;
 use super::ws::{Opcode, frame};
-use crate::gateway::v1::print::own_levels;
+use crate::levels::own_levels;
 
 /// Most series whose next numbers are listed; of more, predictions themselves tell.
 const NEXT_MAX: usize = 1024;

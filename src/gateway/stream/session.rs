@@ -31,7 +31,8 @@ use super::print::{self, Frames, Subscribed};
 use super::ws::{CloseReason, POLICY, UNSUPPORTED};
 use crate::gateway::error::Refusal;
 use crate::gateway::v1::parse::refuse_several;
-use crate::gateway::v1::print::{no_level, offers};
+use crate::gateway::v1::print::no_level;
+use crate::levels::offers;
 use crate::security::{Denied, Refused as NotAdmitted, Scopes};
 
 /// When a client that is sent away should come back.

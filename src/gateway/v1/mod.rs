@@ -19,6 +19,7 @@ use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
 use super::replay::Way;
 use super::{Shared, below, get, get_or_post, glimpse, guard, post, traced};
+use crate::levels::{offers, own_levels};
 
 pub(crate) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/forecast", forecast);
@@ -58,8 +59,8 @@ async fn forecast(
     if horizon > spec.horizon {
         return Err(BadForecast::Horizon { horizon, horizon_max: spec.horizon }.into());
     }
-    let levels = body.levels.take().unwrap_or_else(|| print::own_levels(spec));
-    if let Some(&level) = levels.iter().find(|&&level| !print::offers(&spec.head, level)) {
+    let levels = body.levels.take().unwrap_or_else(|| own_levels(spec));
+    if let Some(&level) = levels.iter().find(|&&level| !offers(&spec.head, level)) {
         return Err(print::no_level(spec, level).into());
     }
     let deadline = way.deadline(&shared, read_at, body.deadline);

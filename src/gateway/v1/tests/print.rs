@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::gateway::v1::parse::forecast_body;
+use crate::levels::own_levels;
 use crate::testing::point_spec;
 
 #[test]
