@@ -1,16 +1,17 @@
 //! Every door gives the same number: `/v2` as JSON and binary, `/v1/forecast`, and the offline CSV.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use flate2::Compression;
+use flate2::read::{GzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use peregrine_shaders::{Forecaster, Scratch, Windows, cpu::CpuExecutor};
 use serde_json::{Value, json};
 
-use crate::harness::{Cases, Client, NodeProcess, TestNode, request};
+use crate::harness::{Cases, Client, NodeProcess, Response, TestNode, request};
 
 const MODELS: [&str; 3] = ["nhits-168x24-quantile", "nhits-vol-quantile", "nbeats-vol-quantile"];
 /// A model that reads and answers several series together.
@@ -417,4 +418,50 @@ fn data_with_empty_cells_are_masked_and_other_columns_are_nobodys_matter() {
     let mask: Vec<f32> = (0..window.y.len()).map(known).collect();
     let values: Vec<f32> = window.y.iter().zip(&mask).map(|(value, known)| value * known).collect();
     assert_eq!(ask(json!({ "symbol": "s" })), ask(json!({ "values": values, "mask": mask })));
+}
+
+#[test]
+fn large_answers_are_packed_where_the_caller_prefers_that() {
+    let node = TestNode::on_cpu(&[]);
+    let ask = |path: &str, wishes: &str| {
+        let answer = request(node.node.addr, "GET", path, &[("Accept-Encoding", wishes)], b"");
+        assert_eq!((answer.status, answer.header("vary").is_some()), (200, true), "{path}");
+        answer
+    };
+    for path in ["/metrics", "/openapi.json"] {
+        let plain = ask(path, "gzip;q=0.1, identity;q=1");
+        assert_eq!(plain.header("content-encoding"), None, "{path}");
+        for (wishes, coding) in [("gzip, deflate, br, zstd", "gzip"), ("deflate", "deflate"), ("*", "gzip")] {
+            let packed = ask(path, wishes);
+            assert_eq!(packed.header("content-encoding"), Some(coding), "{path}");
+            assert!(packed.body.len() * 4 < plain.body.len(), "{path}: {}", packed.body.len());
+            let mut text = Vec::new();
+            match coding {
+                "gzip" => GzDecoder::new(&*packed.body).read_to_end(&mut text),
+                _ => ZlibDecoder::new(&*packed.body).read_to_end(&mut text),
+            }
+            .expect("what was packed");
+            if path == "/openapi.json" {
+                assert_eq!(text, plain.body);
+            } else {
+                assert!(text.starts_with(b"# "), "{path}");
+            }
+        }
+    }
+
+    let cases = Cases::read(MODELS[0]);
+    let infer = |rows: usize, wishes: &str| {
+        let (y_len, window) = (cases.windows.y.len() / cases.windows.rows, row(&cases.windows, 0));
+        let data = list(&window.y.repeat(rows));
+        let input = format!(r#"{{"name":"y","shape":[{rows},{y_len}],"datatype":"FP32","data":{data}}}"#);
+        let (path, body) = (format!("/v2/models/{}/infer", MODELS[0]), format!(r#"{{"inputs":[{input}]}}"#));
+        request(node.node.addr, "POST", &path, &[("Accept-Encoding", wishes)], body.as_bytes())
+    };
+    let coding = |answer: &Response| answer.header("content-encoding").map(str::to_owned);
+    let packed = infer(32, "gzip");
+    assert_eq!((packed.status, coding(&packed).as_deref()), (200, Some("gzip")));
+    let plain = infer(32, "gzip;q=0.1, identity;q=1");
+    assert_eq!((plain.status, coding(&plain), plain.header("vary")), (200, None, Some("accept-encoding")));
+    let small = infer(1, "gzip");
+    assert_eq!((small.status, coding(&small), small.header("vary")), (200, None, None));
 }

@@ -9,12 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use ring::digest::{SHA256, digest};
 
-/// How a file is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coding {
-    Identity,
-    Gzip,
-}
+use crate::gateway::coding::Coding;
 
 /// One file of the page.
 #[derive(Debug)]
@@ -38,7 +33,7 @@ impl File {
     pub(super) fn coded(&self, coding: Coding) -> (Bytes, &EntityTag) {
         let (plain, gzip) = (&self.plain, &self.gzip);
         match coding {
-            Coding::Identity => (plain.0.clone(), &plain.1),
+            Coding::Identity | Coding::Deflate => (plain.0.clone(), &plain.1),
             Coding::Gzip => (gzip.0.get_or_init(|| compressed(&plain.0)).clone(), &gzip.1),
         }
     }

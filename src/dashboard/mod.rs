@@ -8,13 +8,14 @@ mod files;
 mod tests;
 
 use actix_web::http::header::{
-    AcceptEncoding, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, Encoding,
-    EntityTag, Header, IfNoneMatch, VARY,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, EntityTag, Header,
+    IfNoneMatch,
 };
 use actix_web::{HttpRequest, HttpResponse, web};
 
+use crate::gateway::coding::{Coding, varies};
 use crate::gateway::get;
-use files::{Coding, File, files};
+use files::{File, files};
 
 /// Scripts and styles are files of this node alone, no text is taken for markup, and no other page frames this one.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -31,29 +32,25 @@ pub(crate) fn routes(config: &mut web::ServiceConfig) {
 }
 
 fn answer(request: &HttpRequest, file: &'static File) -> HttpResponse {
-    let coding = coding(request);
+    let coding = Coding::of(request.headers(), &[Coding::Gzip, Coding::Identity]);
     let (body, tag) = file.coded(coding);
     let is_known = is_known(request, tag);
     let mut response = if is_known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
         .insert_header((ETAG, tag.to_string()))
-        .insert_header((VARY, "accept-encoding"))
         // Asked for again each time, and answered in a few bytes: a node that was replaced shows its own page at once.
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY));
-    if is_known {
-        return response.finish();
-    }
-    if coding == Coding::Gzip {
-        response.insert_header((CONTENT_ENCODING, "gzip"));
-    }
-    response.insert_header((CONTENT_TYPE, file.kind)).body(body)
-}
-
-fn coding(request: &HttpRequest) -> Coding {
-    let both = [Encoding::identity(), Encoding::gzip()];
-    let chosen = AcceptEncoding::parse(request).ok().and_then(|accepted| accepted.negotiate(both.iter()));
-    if chosen == Some(Encoding::gzip()) { Coding::Gzip } else { Coding::Identity }
+    let mut response = if is_known {
+        response.finish()
+    } else {
+        if let Some(name) = coding.name() {
+            response.insert_header((CONTENT_ENCODING, name));
+        }
+        response.insert_header((CONTENT_TYPE, file.kind)).body(body)
+    };
+    varies(response.headers_mut());
+    response
 }
 
 /// Has the caller this very form of it?

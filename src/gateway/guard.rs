@@ -295,7 +295,7 @@ pub(super) fn seal(headers: &mut HeaderMap, sharing: Option<HeaderValue>, shares
         }
     }
     if shares {
-        headers.insert(VARY, HeaderValue::from_static("origin"));
+        headers.append(VARY, HeaderValue::from_static("origin"));
     }
     if let Some(origin) = sharing {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

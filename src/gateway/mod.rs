@@ -9,6 +9,7 @@ mod audit;
 mod body;
 mod cluster;
 pub mod codec;
+pub(crate) mod coding;
 mod error;
 mod fractions;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -330,7 +331,7 @@ async fn guarded(
     };
     let offers_upgrade = request.head().upgrade();
     let mut response = match admitted {
-        Ok(()) => next.call(request).await?.map_into_left_body(),
+        Ok(()) => coding::coded(next.call(request).await?).await.map_into_left_body(),
         Err(answer) => request.into_response(answer).map_into_right_body(),
     };
     if offers_upgrade {

@@ -1,14 +1,10 @@
 //! One inference: body in, forecast asked for, answer out.
 
-use std::io::Write;
 use std::time::Duration;
 
-use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, VARY};
+use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use flate2::Compression;
-use flate2::write::{GzEncoder, ZlibEncoder};
-
 use peregrine_actors::Names;
 
 use super::parse::{infer_request, json_len};
@@ -20,8 +16,6 @@ use crate::gateway::{guard, traced};
 
 /// Where the JSON ends and raw bytes begin.
 const HEADER_LENGTH: &str = "inference-header-content-length";
-/// Smaller answers are not worth packing.
-const PACK_BYTES_MIN: usize = 16 << 10;
 
 pub(super) async fn infer(
     shared: Data<Shared>,
@@ -85,14 +79,14 @@ pub(super) async fn infer(
     let print: Duration = printed_at.saturating_duration_since(start);
     traced::printed(&shared, &request, &forecast, ids, (start, printed_at));
     shared.meter.transfer(&model.spec.name, forecast.version, parse, Some(print));
-    let mut response = respond(printed, request.headers());
+    let mut response = respond(printed);
     if let Some((name, region)) = way.hint(&shared, &forecast) {
         response.headers_mut().insert(name, region);
     }
     Ok(response)
 }
 
-fn respond(printed: Printed, wishes: &HeaderMap) -> HttpResponse {
+fn respond(printed: Printed) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     match printed.json_len {
         Some(json_len) => response
@@ -100,31 +94,5 @@ fn respond(printed: Printed, wishes: &HeaderMap) -> HttpResponse {
             .insert_header((HEADER_LENGTH, json_len.to_string())),
         None => response.insert_header((CONTENT_TYPE, "application/json")),
     };
-    if printed.body.len() >= PACK_BYTES_MIN
-        && let Some((encoding, packed)) = packed(&printed.body, wishes)
-    {
-        return response
-            .insert_header((CONTENT_ENCODING, encoding))
-            .insert_header((VARY, "accept-encoding"))
-            .body(packed);
-    }
     response.body(printed.body)
-}
-
-/// The first of the forms we know that the client asks for.
-fn packed(plain: &[u8], wishes: &HeaderMap) -> Option<(&'static str, Vec<u8>)> {
-    let wishes = wishes.get(ACCEPT_ENCODING)?.to_str().ok()?;
-    let encoding = wishes.split(',').find_map(|wish| {
-        let (name, weight) = wish.split_once(';').unwrap_or((wish, ""));
-        let refused = weight.trim().trim_start_matches("q=").parse() == Ok(0.0_f32);
-        ["gzip", "deflate"].into_iter().find(|known| !refused && name.trim().eq_ignore_ascii_case(known))
-    })?;
-    let packed = if encoding == "gzip" {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(plain).and_then(|()| encoder.finish())
-    } else {
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(plain).and_then(|()| encoder.finish())
-    };
-    packed.ok().map(|packed| (encoding, packed))
 }
