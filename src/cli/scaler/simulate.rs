@@ -12,7 +12,7 @@ use peregrine_scaler::control::{FleetSpec, Policy};
 use peregrine_scaler::demand::{Season, SettingsError};
 use peregrine_scaler::place::RoundTrips;
 use peregrine_scaler::pool::simulated::Delays;
-use peregrine_scaler::report::Report;
+use peregrine_scaler::report::{FixedFleet, Report, Saving};
 use peregrine_scaler::simulate::policy::{Fixed, Kpa, TargetTracking};
 use peregrine_scaler::simulate::{
     Contender, Forecast, NodeModel, Outcome, Scenario, ScenarioError, Table, Trace, TraceError,
@@ -143,7 +143,7 @@ fn contend(args: &SimulateArgs, config: &ScalerConfig) -> Result<(Vec<Outcome>, 
         None => Season::Week(TimeZone::UTC),
     };
     let forecast = Forecast::with_history(Forecast::settings(), season, &trace, from)?;
-    let (ours, report) = simulate(&scenario, Contender::Ours(Box::new(forecast)))?;
+    let (ours, mut report) = simulate(&scenario, Contender::Ours(Box::new(forecast)))?;
     let mut outcomes = vec![ours];
     let mut other = |policy: Box<dyn Policy>| -> Result<Outcome, SimulateError> {
         let (outcome, _) = simulate(&scenario, Contender::Other(policy))?;
@@ -158,10 +158,15 @@ fn contend(args: &SimulateArgs, config: &ScalerConfig) -> Result<(Vec<Outcome>, 
     if let Some(machines) = args.fixed {
         other(Box::new(Fixed::new(machines)))?;
     }
-    let worst = outcomes[0].violation_s;
+    let (worst, spent) = (outcomes[0].violation_s, outcomes[0].cost);
     for machines in group.spec.machines_min.max(1)..=group.spec.machines_max {
         let (fixed, _) = simulate(&scenario, Contender::Other(Box::new(Fixed::new(machines))))?;
-        if fixed.violation_s <= worst || machines == group.spec.machines_max {
+        let is_enough = fixed.violation_s <= worst;
+        if is_enough {
+            let saving = Saving::new(FixedFleet::Smallest, machines, fixed.cost, spent);
+            report.groups[0].savings.insert(0, saving);
+        }
+        if is_enough || machines == group.spec.machines_max {
             outcomes.push(fixed);
             break;
         }
@@ -192,4 +197,48 @@ fn row(outcome: &Outcome) -> Value {
         "blind_actions": outcome.blind_actions,
         "refused": outcome.refused,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+
+    /// What became of the built-in fleet under the trace that ships, had its machines this capacity; the last is the fixed one.
+    fn contended(capacity: f64) -> (Outcome, Outcome, Report) {
+        let line = ["simulate", "--trace", "configs/traces/trading-week.csv"];
+        let args = Line::try_parse_from(line).unwrap().args;
+        let mut config = args.config.resolved_without_models().unwrap().config.scaler;
+        config.groups[0].spec.capacity = capacity;
+        let (outcomes, report) = contend(&args, &config).unwrap();
+        (outcomes[0].clone(), outcomes.last().unwrap().clone(), report)
+    }
+
+    #[test]
+    fn the_fleet_is_compared_with_the_smallest_that_would_do_and_its_trace_needs_more_than_one_machine() {
+        let (ours, fixed, report) = contended(200.0);
+        assert_eq!((ours.violation_s, fixed.violation_s), (0.0, 0.0));
+        assert_eq!(fixed.policy, "fixed 4");
+        assert!(ours.cost < 0.5 * fixed.cost, "{} {}", ours.cost, fixed.cost);
+        let savings = &report.groups[0].savings;
+        assert_eq!((savings[0].fleet, savings[0].machines), (FixedFleet::Smallest, 4));
+        assert!((savings[0].share - (1.0 - ours.cost / fixed.cost)).abs() < 1e-9);
+        assert_eq!((savings[1].fleet, savings[1].machines), (FixedFleet::Most, ours.machines_max));
+        assert!(savings[1].machines > 4, "{savings:?}");
+    }
+
+    #[test]
+    fn a_fleet_that_is_dearer_than_a_machine_that_would_do_is_said_to_be() {
+        let (ours, fixed, report) = contended(1000.0);
+        assert_eq!((fixed.policy.as_str(), fixed.violation_s), ("fixed 1", 0.0));
+        assert!(ours.cost > fixed.cost);
+        assert!(report.to_string().contains("% more was spent\n"), "{report}");
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Advice, GroupReport, Report, Saving, Starts};
+use super::{Advice, FixedFleet, GroupReport, Report, Saving, Starts};
 use crate::control::{Cause, Decision, Done, ReadyTimes, Round, Start};
 use crate::cost::{Accrued, Billing};
 use crate::fleet::GroupSpec;
@@ -327,12 +327,12 @@ impl Sums {
         } else {
             first
         };
-        let saving = |machines: u32| {
-            let money = price * hours * f64::from(machines);
-            Saving { machines, money, share: over(money - self.money, money) }
+        let saving = |(fleet, machines): (FixedFleet, u32)| {
+            Saving::new(fleet, machines, price * hours * f64::from(machines), self.money)
         };
-        let mut fleets = vec![self.running_max];
-        fleets.extend(fixed.filter(|fixed| *fixed != self.running_max));
+        let mut fleets = vec![(FixedFleet::Most, self.running_max)];
+        fleets
+            .extend(fixed.filter(|fixed| *fixed != self.running_max).map(|fixed| (FixedFleet::Asked, fixed)));
         GroupReport {
             group: self.spec.name.clone(),
             machines_mean: over(self.machine_seconds, seconds),
@@ -345,7 +345,7 @@ impl Sums {
             changes: self.changes,
             cold: starts(self.cold, Start::Cold),
             warm: starts(self.warm, Start::Warm),
-            savings: fleets.into_iter().filter(|machines| *machines > 0).map(saving).collect(),
+            savings: fleets.into_iter().filter(|(_, machines)| *machines > 0).map(saving).collect(),
         }
     }
 

@@ -60,7 +60,7 @@ pub struct GroupReport {
     pub cold: Starts,
     /// The same of machines that were stopped before.
     pub warm: Starts,
-    /// Against fleets of a fixed number: of the most machines that there were, and of the one that was asked about.
+    /// Against fleets of a fixed number.
     pub savings: Vec<Saving>,
 }
 
@@ -75,13 +75,35 @@ pub struct Starts {
     pub slowest: Option<Duration>,
 }
 
+/// Which fleet of a fixed number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FixedFleet {
+    /// Of the most machines that there were at once.
+    Most,
+    /// One that was asked about.
+    Asked,
+    /// The smallest that would have been over its objective for no longer.
+    Smallest,
+}
+
 /// Against a fixed fleet at the mean price of a machine that ran.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Saving {
+    /// Which.
+    pub fleet: FixedFleet,
     /// Machines of that fleet.
     pub machines: u32,
     /// What it would have cost.
     pub money: f64,
     /// Share of that which was not spent; below zero: more was.
     pub share: f64,
+}
+
+impl Saving {
+    /// Of a fleet that would have cost `money`, where `spent` was.
+    #[must_use]
+    pub fn new(fleet: FixedFleet, machines: u32, money: f64, spent: f64) -> Self {
+        let share = if money > 0.0 { (money - spent) / money } else { 0.0 };
+        Self { fleet, machines, money, share }
+    }
 }

@@ -110,7 +110,15 @@ fn what_rounds_to_nothing_saved_has_no_sign() {
     let mut report = report(&ledger, Some(5));
     report.groups[0].savings[0].share = -0.0003;
     let said = report.to_string();
-    assert!(said.contains(": 0.0 % saved"), "{said}");
+    assert!(
+        said.contains("a fixed fleet of 2, as many as there were at most, would have cost 0.03: 0.0 % saved"),
+        "{said}"
+    );
+    report.groups[0].savings = vec![Saving::new(FixedFleet::Smallest, 1, 4.2, 6.22)];
+    let said = report.to_string();
+    let want = "a fixed fleet of 1, the smallest that is over its objective for no longer, would have cost 4.20: 48.1 % more \
+                was spent";
+    assert!(said.contains(want), "{said}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::advice::Lasted;
-use super::{GroupReport, Report, Starts};
+use super::{FixedFleet, GroupReport, Report, Starts};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,7 +54,17 @@ impl fmt::Display for GroupReport {
             // Added to zero, what rounds to nothing has no sign.
             let share = (saving.share * 1000.0).round() / 10.0 + 0.0;
             let (machines, money) = (saving.machines, saving.money);
-            writeln!(f, "  a fixed fleet of {machines} would have cost {money:.2}: {share:.1} % saved")?;
+            let which = match saving.fleet {
+                FixedFleet::Most => ", as many as there were at most,",
+                FixedFleet::Asked => "",
+                FixedFleet::Smallest => ", the smallest that is over its objective for no longer,",
+            };
+            write!(f, "  a fixed fleet of {machines}{which} would have cost {money:.2}: ")?;
+            if share < 0.0 {
+                writeln!(f, "{:.1} % more was spent", -share)?;
+            } else {
+                writeln!(f, "{share:.1} % saved")?;
+            }
         }
         Ok(())
     }

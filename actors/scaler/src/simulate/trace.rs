@@ -120,6 +120,13 @@ impl Trace {
         Self { rates, silent, full }
     }
 
+    /// The same of so many times the demand.
+    #[must_use]
+    pub fn times(mut self, factor: f64) -> Self {
+        self.rates.values_mut().flatten().for_each(|(_, rate)| *rate *= factor);
+        self
+    }
+
     /// The same with one line for each region and `step`, of the mean rate in it: as a recording has it.
     #[must_use]
     pub fn coarse(&self, step: Duration) -> Self {
