@@ -241,7 +241,8 @@ deploy() {
     local name
     for name in ${staged[@]+"${staged[@]}"}; do
         # By stdin: a command line can be read by others.
-        printf %s "${!name:-}" | act "$fly" secrets set --stage --app "$app" "$name=-"
+        # No pipeline: a dry run reads nothing, and who is not read fails it.
+        act "$fly" secrets set --stage --app "$app" "$name=-" < <(printf %s "${!name:-}")
     done
     local source=(--dockerfile "$root/fly/Dockerfile" --ignorefile "$root/.dockerignore")
     [ -z "$image" ] || source=(--image "$image")
