@@ -80,7 +80,8 @@ impl SeriesStore {
         &self.table.columns
     }
 
-    /// Reads what [`crate::long_table`] says; of `forecast`, the columns that are forecast, every cell is a number or empty.
+    /// Reads a long table (`long_table` says what that is); of `forecast`, the columns that are forecast, every cell is a number or
+    /// empty.
     ///
     /// # Errors
     /// Names the file, and the line of the first mistake.
