@@ -54,6 +54,14 @@ pub(super) struct Source<'a> {
     pub(super) bindings: &'a wgpu::BindGroupLayout,
 }
 
+impl Source<'_> {
+    /// Tells kernels apart: one text may have several.
+    fn digest(&self) -> Digest {
+        let text = Sha256::digest(&self.wgsl);
+        Sha256::new().chain_update(text).chain_update(self.name).finalize().into()
+    }
+}
+
 impl Compiler {
     /// With what lies in `folder` for such a device; `None`: nothing is kept on disk.
     pub(super) fn new(
@@ -138,13 +146,13 @@ impl Compiler {
                 kernel = source.name,
                 "a device was lost over a kernel, the next one does without it: report this driver"
             );
-            self.refusals.blame(digest(&source.wgsl));
+            self.refusals.blame(source.digest());
         }
         made
     }
 
     fn pipeline(&self, device: &Device, source: &Source<'_>) -> Result<wgpu::ComputePipeline, ExecuteError> {
-        let digest = digest(&source.wgsl);
+        let digest = source.digest();
         if let Some(known) = self.pipelines.lock().get(&digest) {
             return Ok(known);
         }
@@ -161,7 +169,7 @@ impl Compiler {
             }
             return Err(ExecuteError::Refused("by a test".to_owned()));
         }
-        let spirv = self.translations.of(Rules::Trusted, &source.wgsl, &digest)?;
+        let spirv = self.spirv(Rules::Trusted, &source.wgsl)?;
         let pipeline = device.create(|raw| self.compile(raw, source, &spirv))?;
         self.pipelines.lock().insert(digest, pipeline.clone());
         if let Some(Cache { has_news, .. }) = &self.cache {

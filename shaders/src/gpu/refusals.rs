@@ -17,7 +17,7 @@ pub struct Refusals(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     one_at_a_time: bool,
-    /// By the digest of a kernel's source.
+    /// By the digest of a kernel.
     fatal: HashSet<Digest>,
 }
 

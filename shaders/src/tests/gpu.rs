@@ -134,7 +134,9 @@ fn every_variant_of_a_layer_gives_the_same_bits() {
     let masked = LinearShape { masked: true, ..whole };
     let thin = LinearShape { k: 75, n: 6, ..odd };
     let bent = LinearShape { activation: Activation::Gelu, ..whole };
-    let mut executor = open();
+    // One after the other, so that each is asked for when those before it are known.
+    let mut executor =
+        GpuExecutor::open_carefully(&options(None)).unwrap_or_else(|error| panic!("it opens: {error}"));
     for case in [
         Case::nhits(130),
         Case::linear(odd, 131),
@@ -347,13 +349,12 @@ fn open() -> GpuExecutor {
 
 /// Whose plans and batches take so many bytes.
 fn open_within(memory: Option<u64>) -> GpuExecutor {
-    GpuExecutor::open(&GpuOptions {
-        adapter: AdapterChoice::Any,
-        timeout: TIMEOUT,
-        memory,
-        ..GpuOptions::default()
-    })
-    .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
+    GpuExecutor::open(&options(memory))
+        .unwrap_or_else(|error| panic!("kernel tests need a Vulkan adapter: {error}"))
+}
+
+fn options(memory: Option<u64>) -> GpuOptions {
+    GpuOptions { adapter: AdapterChoice::Any, timeout: TIMEOUT, memory, ..GpuOptions::default() }
 }
 
 pub(super) fn run(executor: &mut GpuExecutor, case: &Case) -> Result<(), ExecuteError> {

@@ -116,6 +116,12 @@ impl GpuExecutor {
         Self::open_after(options, |device| *device.compiler.refused.lock() = Some((name, is_fatal)))
     }
 
+    /// After a device was lost over some kernel.
+    pub(crate) fn open_carefully(options: &GpuOptions) -> Result<Self, GpuError> {
+        options.refusals.be_careful();
+        Self::open(options)
+    }
+
     /// Every layer by variants that are drawn anew for each number of lines.
     pub(crate) fn set_choices(&mut self, cases: &[Case], mut draw: impl FnMut() -> usize) {
         for layer in cases.iter().flat_map(|case| Layer::all(&case.plan)) {
