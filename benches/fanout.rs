@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use peregrine::backends::Factories;
 use peregrine::config::{Overrides, Sources, resolve};
 use peregrine::node::Node;
-use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
+use peregrine_actors::series::{Effect, Listing, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{Hub, Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_actors::{ExecutorFactory, Placement};
 use peregrine_runtime::Deadline;
@@ -37,6 +37,10 @@ impl Source for Silent {
 
     async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
         Err(SourceError::UnknownSeries(series.to_string()))
+    }
+
+    async fn list(&self, _: &Pattern, _: Option<&SeriesName>, _: usize, _: Deadline) -> Listing {
+        Listing::default()
     }
 }
 

@@ -110,6 +110,12 @@ impl SeriesStore {
         self.places.keys().map(String::as_str)
     }
 
+    /// Whether there is such a symbol.
+    #[must_use]
+    pub fn has(&self, symbol: &str) -> bool {
+        self.places.contains_key(symbol)
+    }
+
     /// Stamps and values of one column up to its last value, oldest first, and nothing where it is missing; `None`: no such
     /// symbol or column.
     #[must_use]

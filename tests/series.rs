@@ -529,6 +529,71 @@ fn where_too_few_nodes_are_there_ticks_are_refused_soon_and_nothing_acknowledged
     assert_eq!(values, [1.5, 2.5], "{held}");
 }
 
+#[test]
+fn a_series_that_was_fed_is_known_by_its_name_on_every_node() {
+    const WINDOW: i64 = 64;
+    let fleet = three(&[]);
+    let value = |series: &str, ts: i64| ((ts * 7 + series.len() as i64) % 13) as f32 * 0.25;
+    let line = |series: &str, ts: i64| {
+        format!("{{\"series\":\"{series}\",\"ts\":{ts},\"value\":{}}}\n", value(series, ts))
+    };
+    let fed: [(&str, i64); 4] = [("fx/A", WINDOW), ("fx/BB", WINDOW + 9), ("fx/CCC", WINDOW), ("no", 3)];
+    let lines: String =
+        fed.iter().flat_map(|&(series, count)| (1..=count).map(move |ts| line(series, ts))).collect();
+    assert_eq!(fleet.post("fra-1", "/v1/ticks", &lines).status, 200);
+    for node in NODES {
+        let ask = |series: &str| {
+            fleet.post(node, "/v1/forecast", &format!(r#"{{"model":"{MODEL}","series":[{series}]}}"#))
+        };
+        for (series, count) in &fed[..3] {
+            let newest: Vec<f32> = (count - WINDOW + 1..=*count).map(|ts| value(series, ts)).collect();
+            let both = format!(r#"{{"symbol":"{series}"}},{{"values":{newest:?}}},{{"symbol":"{series}"}}"#);
+            let answer = ask(&both);
+            assert_eq!(answer.status, 200, "{node}: {}", String::from_utf8_lossy(&answer.body));
+            let answer = answer.json();
+            let median = |at: usize| &answer["forecasts"][at]["median"];
+            assert!(median(0).is_array() && median(0) == median(1) && median(0) == median(2), "{answer}");
+            assert_eq!(answer["forecasts"][0]["id"], *series);
+            let path = format!("/neural/batch_predict?model={MODEL}&symbols={series}");
+            let old = fleet.post(node, &path, "").json();
+            assert_eq!(&old["predictions"][0]["prediction"], median(0), "{node}: {old}");
+        }
+        let short = ask(r#"{"symbol":"fx/A"},{"symbol":"no"}"#);
+        let said = short.json();
+        let why = "symbol `no`: 3 observations where the model's window is 64";
+        assert_eq!((short.status, &said["detail"], &said["series"]), (422, &why.into(), &"no".into()));
+        let nobody = ask(r#"{"symbol":"nobody"}"#);
+        assert_eq!((nobody.status, &nobody.json()["detail"]), (404, &"unknown symbol `nobody`".into()));
+
+        let list = |query: &str| fleet.get(node, &format!("/v1/series{query}")).json();
+        let names = |listed: &serde_json::Value| -> Vec<String> {
+            let all = listed["series"].as_array().unwrap_or_else(|| panic!("{listed}"));
+            all.iter().map(|one| one["series"].as_str().expect("a name").to_owned()).collect()
+        };
+        let all = list("");
+        assert_eq!(names(&all), ["fx/A", "fx/BB", "fx/CCC", "no"], "{node}");
+        let last = &all["series"][3];
+        let told = ["seq", "kept", "first_ts", "last_ts"].map(|name| last[name].as_i64());
+        assert_eq!(
+            (told, &all["next"], &all["silent"]),
+            ([3, 3, 1, 3].map(Some), &().into(), &[(); 0].as_slice().into())
+        );
+        let page = list("?pattern=fx/*&limit=2");
+        assert_eq!(
+            (names(&page), &page["next"]),
+            (vec!["fx/A".to_owned(), "fx/BB".to_owned()], &"fx/BB".into())
+        );
+        assert_eq!(names(&list("?pattern=fx/*&limit=2&after=fx/BB")), ["fx/CCC"]);
+        for query in ["?limit=0", "?limit=1001", "?pattern=", "?after=*", "?limit=x", "?lines=1"] {
+            assert_eq!(fleet.get(node, &format!("/v1/series{query}")).status, 400, "{query}");
+        }
+    }
+    fleet.signal("iad-1", libc::SIGSTOP);
+    let partly = fleet.get("fra-1", "/v1/series").json();
+    fleet.signal("iad-1", libc::SIGCONT);
+    assert_eq!(partly["silent"], serde_json::json!(["iad-1"]), "what it owns is missing, and it is said");
+}
+
 struct End<'a>(&'a AtomicBool);
 
 impl Drop for End<'_> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 
-use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
+use peregrine_actors::series::{Effect, Listing, Pattern, SeriesLog, SeriesName, Tick, TickError, Timestamp};
 use peregrine_actors::stream::{Hub, Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::Deadline;
 use peregrine_shaders::{Family, Head, ModelSpec, NormalizerKind};
@@ -588,6 +588,10 @@ impl Source for Fake {
 
     async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
         Err(SourceError::UnknownSeries(series.to_string()))
+    }
+
+    async fn list(&self, _: &Pattern, _: Option<&SeriesName>, _: usize, _: Deadline) -> Listing {
+        Listing::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::Mutex;
 
-use peregrine_actors::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError};
+use peregrine_actors::series::{Effect, Listing, Pattern, SeriesLog, SeriesName, Tick, TickError};
 use peregrine_actors::stream::{Prediction, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::ManualClock;
 
@@ -153,5 +153,9 @@ impl Source for Fake {
 
     async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
         Err(SourceError::UnknownSeries(series.to_string()))
+    }
+
+    async fn list(&self, _: &Pattern, _: Option<&SeriesName>, _: usize, _: Deadline) -> Listing {
+        Listing::default()
     }
 }

@@ -12,6 +12,7 @@ use actix_web::http::header::{
 };
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, ResponseError};
 use peregrine_actors::release::ReleaseRefused;
+use peregrine_actors::series::Unready;
 use peregrine_actors::stream::SourceError;
 use peregrine_actors::{ForecastError, TooManyOrders};
 use peregrine_shaders::WindowError;
@@ -42,6 +43,9 @@ pub(crate) enum Refusal {
     Native(#[from] BadForecast),
     #[error(transparent)]
     Symbol(#[from] SymbolError),
+    /// A series that was fed cannot be forecast as it is.
+    #[error("symbol `{symbol}`: {source}")]
+    Fed { symbol: String, source: Unready },
     #[error(transparent)]
     Forecast(#[from] ForecastError),
     /// A row of a native request, with the id the caller gave it.
@@ -151,7 +155,7 @@ impl Refusal {
             Self::Native(error) if error.is_malformed() => StatusCode::BAD_REQUEST,
             Self::Native(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Symbol(SymbolError::Unknown(_)) => StatusCode::NOT_FOUND,
-            Self::Symbol(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Symbol(_) | Self::Fed { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Forecast(error) | Self::Series { source: error, .. } => forecast_status(error),
             Self::NoSuchPath
             | Self::NotInRepository(_)
@@ -225,6 +229,7 @@ impl Refusal {
         match self {
             Self::Native(error) => error.place(),
             Self::Series { series, source } => (Some(series.clone()), index_of(source)),
+            Self::Fed { symbol, .. } => (Some(symbol.clone()), None),
             Self::Forecast(error @ ForecastError::Window(window)) => (row_of(window), index_of(error)),
             Self::Forecast(ForecastError::NotFinite { row }) => (Some(row.to_string()), None),
             Self::Ticks(BadTicks::Line {

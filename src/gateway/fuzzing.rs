@@ -14,6 +14,7 @@ use super::body::{Encoding, inflate};
 use super::glimpse::{self, Glimpse};
 use super::overview::relay::{AskOverview, Overviewed};
 use super::stream::{Dialects, agree};
+use super::symbols::Named;
 use super::v1::parse::{forecast_body, windows};
 use super::v2::parse::{infer_request, json_len};
 use super::{guard, neural, series, traced};
@@ -41,7 +42,7 @@ pub fn forecast(input: &[u8]) -> bool {
     let names_symbol = body.series.iter().any(|series| series.symbol.is_some());
     assert_eq!(glimpse, (!names_symbol).then_some(Glimpse { model, version, within }));
     let spec = &specs()[0];
-    if let Ok(windows) = windows(&mut body.series, spec, &SeriesStore::default(), "y") {
+    if let Ok(windows) = windows(&mut body.series, spec, &Named::new(&SeriesStore::default(), "y")) {
         assert_eq!(windows.y.len(), windows.rows * spec.y_len());
     }
     true

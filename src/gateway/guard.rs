@@ -61,7 +61,7 @@ pub(super) fn needed(method: &Method, path: &str) -> Option<Scopes> {
         ["v1", "forecast"] | ["neural", "predict" | "batch_predict"] => PREDICT,
         ["v1", "ticks"] => INGEST,
         // Names of series have slashes.
-        ["v1", "stream"] | ["v1", "series", _, ..] => DATA,
+        ["v1", "stream"] | ["v1", "series", ..] => DATA,
         // What was asked and answered is confidential; where the chain ends is for whoever keeps that elsewhere.
         ["v1", "config"] | ["v1", "audit", _] => ADMIN,
         ["v1", "models" | "breakers" | "scaler", ..] => {
@@ -370,6 +370,7 @@ mod tests {
             ("GET", "/dashboard/app.js", Some(Scopes::NONE)),
             ("GET", "/dashboard/a/b", None),
             ("GET", "/a/b/c/d/e/f/g/h/i", None),
+            ("GET", "/v1/series", Some(DATA)),
             ("GET", "/v1/series/fx/X", Some(DATA)),
             ("GET", "/v1/series/a/b/c/d/e/f/g/h", Some(DATA)),
             ("GET", "/v1/audit/1/2", None),

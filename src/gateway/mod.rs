@@ -32,6 +32,7 @@ mod scaler;
 mod scorecard;
 mod series;
 pub(crate) mod stream;
+mod symbols;
 mod ticks;
 pub(crate) mod tls;
 mod traced;

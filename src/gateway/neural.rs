@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 
 use super::app::unix_millis;
 use super::error::{Problem, Refusal};
+use super::symbols::Named;
 use super::v1::parse::{BadForecast, refuse_several};
 use super::v1::print;
 use super::{Shared, guard, post, traced};
@@ -223,9 +224,11 @@ async fn answer(
     shared.system.turned_away((&spec.name, None), symbols.len(), &origin, deadline)?;
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
+    let named = symbols.iter().map(String::as_str);
+    let known = Named::new(&shared.series, column).with_fed(shared, named, spec, deadline).await?;
     let mut windows = Windows::default();
     for symbol in symbols {
-        windows.append(&shared.series.latest(symbol, column, spec)?.windows, spec.y_len());
+        known.append(symbol, spec, &mut windows)?;
     }
     let ids = shared.system.number(symbols.len());
     let row = |symbol: &String| RowName { series: symbol.as_str().into(), position: None };

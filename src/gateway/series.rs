@@ -1,4 +1,5 @@
-//! `POST /v1/ticks`: observations, one JSON object a line; `GET /v1/series/{name}`: what is kept of a series.
+//! `POST /v1/ticks`: observations, one JSON object a line; `GET /v1/series`: which series there are;
+//! `GET /v1/series/{name}`: what is kept of one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,13 +8,16 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use actix_web::web::{self, Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
-use peregrine_actors::series::{Effect, JournalEntry, SeriesLog, SeriesName, Tick, TickError};
+use peregrine_actors::series::{
+    Effect, JournalEntry, Listing, Pattern, SeriesEntry, SeriesLog, SeriesName, Tick, TickError,
+};
 use peregrine_actors::stream::SourceError;
 
 use super::error::{Problem, Refusal};
 use super::ticks::Millis;
 use super::ticks::parse::{BadTick, parse_tick};
 use super::{Shared, get, post, traced};
+use crate::series::LISTED_MAX;
 
 /// Ticks of one request.
 const TICKS_MAX: usize = 65_536;
@@ -22,6 +26,7 @@ const FAILURES_MAX: usize = 100;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     post(config, "/v1/ticks", ticks);
+    get(config, "/v1/series", list);
     get(config, "/v1/series/{name:.+}", series);
 }
 
@@ -178,6 +183,54 @@ async fn series(
     let log = shared.live.source.log(&name, shared.deadline(None)).await.map_err(Refusal::Source)?;
     let body = describe(&log, query.last.unwrap_or(usize::MAX));
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(body))
+}
+
+/// `?pattern=&after=&limit=`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    pattern: Option<String>,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list(shared: Data<Shared>, query: Query<ListQuery>) -> Result<HttpResponse, Problem> {
+    let bad = |why: String| Refusal::Query { wanted: "pattern, after and limit", why };
+    let ListQuery { pattern, after, limit } = query.into_inner();
+    let pattern = pattern.as_deref().map_or(Ok(Pattern::all()), Pattern::new);
+    let pattern = pattern.map_err(|error| bad(format!("`pattern`: {error}")))?;
+    let after = after.as_deref().map(SeriesName::new).transpose();
+    let after = after.map_err(|error| bad(format!("`after`: {error}")))?;
+    let limit = limit.unwrap_or(LISTED_MAX);
+    if !(1..=LISTED_MAX).contains(&limit) {
+        return Err(bad(format!("`limit` is 1 to {LISTED_MAX}, not {limit}")).into());
+    }
+    let _admitted = shared.admit()?;
+    let listing = shared.live.source.list(&pattern, after.as_ref(), limit, shared.deadline(None)).await;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CONTENT_TYPE, "application/json"));
+    Ok(response.body(describe_all(&listing, limit)))
+}
+
+/// `next` is there where a page is full: `after` for the next one.
+fn describe_all(listing: &Listing, limit: usize) -> String {
+    let mut body = "{\"series\":[".to_owned();
+    for (at, entry) in listing.series.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let (name, SeriesEntry { seq, kept, .. }) = (quoted(entry.name.as_str()), entry);
+        let (first, last) = (Millis(entry.first), Millis(entry.last));
+        let _ = write!(
+            body,
+            "{comma}{{\"series\":{name},\"seq\":{seq},\"kept\":{kept},\"first_ts\":{first},\"last_ts\":{last}}}"
+        ); // a string takes all
+    }
+    body.push(']');
+    if let Some(last) = listing.series.last().filter(|_| listing.series.len() == limit) {
+        let _ = write!(body, ",\"next\":{}", quoted(last.name.as_str()));
+    }
+    let silent = serde_json::Value::from(listing.silent.as_slice());
+    let _ = write!(body, ",\"silent\":{silent}}}");
+    body
 }
 
 /// In the order of sequence numbers; `null` where nothing was seen.

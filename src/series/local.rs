@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use peregrine_actors::series::{Effect, Outlet, Pattern, Series, SeriesLog, SeriesName, Tick, TickError};
+use peregrine_actors::series::{
+    Effect, Listing, Outlet, Pattern, Series, SeriesLog, SeriesName, Tick, TickError,
+};
 use peregrine_actors::stream::{Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::Deadline;
 
@@ -86,6 +88,16 @@ impl Source for Local {
 
     async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
         self.series.log(series)
+    }
+
+    async fn list(
+        &self,
+        pattern: &Pattern,
+        after: Option<&SeriesName>,
+        count_max: usize,
+        _: Deadline,
+    ) -> Listing {
+        Listing { series: self.series.list(pattern, after, count_max), silent: Vec::new() }
     }
 }
 

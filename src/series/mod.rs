@@ -25,6 +25,8 @@ use crate::reload::Current;
 
 /// Shards of the series; fixed for the life of a cluster and of what it keeps on disk.
 pub(crate) const SHARDS: u16 = 64;
+/// Series of one page of a listing.
+pub(crate) const LISTED_MAX: usize = 1000;
 /// Longest that a prediction is tried for.
 const PREDICT_WITHIN: Duration = Duration::from_secs(2);
 /// Longest that a new owner of a shard waits for nodes that are there and do not answer.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use peregrine_runtime::{Clock, Deadline};
-use peregrine_shaders::ModelSpec;
+use peregrine_shaders::{ModelSpec, Windows};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
@@ -19,11 +19,13 @@ use tokio::time::timeout_at;
 use super::copies::{Copies, CopyError};
 use super::counters::{Counters, SeriesStats};
 use super::journal::{Journal, JournalEntry, JournalError};
+use super::listing::{self, SeriesEntry};
 use super::parts::{Outlet, SeriesParts, SeriesSettings};
 use super::place::Place;
 use super::predictor::{Handed, Predictor};
 use super::tick::Timestamp;
 use super::wants::Wants;
+use super::window::Unready;
 use super::{Effect, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError};
 use crate::stream::SourceError;
 use crate::system::System;
@@ -295,6 +297,33 @@ impl Series {
     #[must_use]
     pub fn missing(&self, log: &SeriesLog, spec: &ModelSpec) -> usize {
         self.inner.settings.limits.missing(log, spec)
+    }
+
+    /// As [`ShardLimits::window`](super::ShardLimits::window), of a series that any node owns.
+    ///
+    /// # Errors
+    /// [`Unready`].
+    pub fn window(&self, log: &SeriesLog, spec: &ModelSpec) -> Result<Windows, Unready> {
+        self.inner.settings.limits.window(log, spec)
+    }
+
+    /// Series that this node owns and a pattern means, the first `count_max` of them after a name, in order.
+    #[must_use]
+    pub fn list(&self, pattern: &Pattern, after: Option<&SeriesName>, count_max: usize) -> Vec<SeriesEntry> {
+        let owned = self.inner.places.iter().filter(|place| *place.ready.borrow() > 0);
+        let mut all = Vec::new();
+        for place in owned {
+            let held = place.held.lock();
+            let asked = held.shard.iter().filter(|(name, _)| {
+                after.is_none_or(|after| *name > after) && pattern.matches(name.as_str())
+            });
+            all.extend(asked.filter_map(|(name, history)| SeriesEntry::of(name, history)));
+            if all.len() > 2 * count_max {
+                listing::page(&mut all, count_max); // what is not wanted is not held
+            }
+        }
+        listing::page(&mut all, count_max);
+        all
     }
 
     /// What there is, and what was done.

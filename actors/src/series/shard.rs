@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use peregrine_shaders::ModelSpec;
+use peregrine_shaders::{ModelSpec, Windows};
 
 use super::history::History;
 use super::journal::JournalEntry;
@@ -251,12 +251,20 @@ impl ShardLimits {
     /// How many observations the series of a log is short of a model's window. 0: none, or waiting does not help.
     #[must_use]
     pub fn missing(&self, log: &SeriesLog, spec: &ModelSpec) -> usize {
-        let mut kept = Kept::new(self.history_of(&log.series));
-        kept.take(log);
-        match kept.history.window(kept.history.seq(), spec) {
+        match self.window(log, spec) {
             Err(Unready::Short { got, want }) => want.saturating_sub(got),
             _ => 0,
         }
+    }
+
+    /// The newest window of the series of a log, as one row for the model.
+    ///
+    /// # Errors
+    /// [`Unready`].
+    pub fn window(&self, log: &SeriesLog, spec: &ModelSpec) -> Result<Windows, Unready> {
+        let mut kept = Kept::new(self.history_of(&log.series));
+        kept.take(log);
+        kept.history.window(kept.history.seq(), spec)
     }
 
     fn history_of(&self, series: &SeriesName) -> History {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use peregrine_runtime::Deadline;
 
 use super::prediction::{Prediction, StreamEvent, StreamId};
-use crate::series::{Effect, Pattern, SeriesLog, SeriesName, Tick, TickError};
+use crate::series::{Effect, Listing, Pattern, SeriesLog, SeriesName, Tick, TickError};
 
 /// The series of this node and of all others.
 #[async_trait]
@@ -39,6 +39,15 @@ pub trait Source: Send + Sync + 'static {
 
     /// All that is kept of a series, by its owner.
     async fn log(&self, series: &SeriesName, deadline: Deadline) -> Result<SeriesLog, SourceError>;
+
+    /// The series that a pattern means, the first `count_max` of them after a name.
+    async fn list(
+        &self,
+        pattern: &Pattern,
+        after: Option<&SeriesName>,
+        count_max: usize,
+        deadline: Deadline,
+    ) -> Listing;
 }
 
 /// The series cannot answer.

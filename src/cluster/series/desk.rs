@@ -18,7 +18,7 @@ use super::wire::{
     Ask, AskBulk, Impossible, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, WireEvent, WireTick, gap, heard,
     name, names, said, stream, wanted,
 };
-use crate::series::Audience;
+use crate::series::{Audience, LISTED_MAX};
 
 /// For what came without a deadline, which nothing does.
 const UNBOUNDED: Duration = Duration::from_secs(10);
@@ -162,6 +162,12 @@ impl Desk {
                 Ok(log) => NodeAnswer::Logs(said(vec![log])),
                 Err(failed) => NodeAnswer::Refused(failed.into()),
             },
+            NodeAsk::List { pattern, after, count_max } => {
+                let pattern = Pattern::new(&pattern).map_err(|_| Impossible)?;
+                let after = after.as_deref().map(name).transpose()?;
+                let listed = self.series.list(&pattern, after.as_ref(), LISTED_MAX.min(count_max as usize));
+                NodeAnswer::Listed(listed.into_iter().map(Into::into).collect())
+            }
             NodeAsk::Want { node, wanted: pairs } => {
                 let new = self.series.want(&node, wanted(&pairs)?);
                 self.series.catch_up(&new);

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use peregrine_actors::Trace;
 use peregrine_actors::series::{
-    Effect, Holder, Pattern, SeriesName, Shard, ShardLimits, Tick, TickError, Timestamp,
+    Effect, Holder, Pattern, SeriesEntry, SeriesName, Shard, ShardLimits, Tick, TickError, Timestamp,
 };
 use peregrine_actors::stream::SourceError;
 use peregrine_shaders::ModelSpec;
@@ -82,6 +82,10 @@ fn asked(question: NodeAsk) -> Result<(), Impossible> {
         NodeAsk::Replay { model, series, .. } => stream(&model, &series).map(drop),
         NodeAsk::Newest { pattern, .. } => Pattern::new(&pattern).map(drop).map_err(|_| Impossible),
         NodeAsk::Log { series } => name(&series).map(drop),
+        NodeAsk::List { pattern, after, .. } => {
+            Pattern::new(&pattern).map_err(|_| Impossible)?;
+            after.as_deref().map(name).transpose().map(drop)
+        }
     }
 }
 
@@ -100,6 +104,9 @@ fn answered(answer: NodeAnswer) -> Result<(), Impossible> {
         NodeAnswer::Ends(found) => ends(found).map(drop),
         NodeAnswer::Logs(logs) => copied(&mut Shard::default(), logs),
         NodeAnswer::Events(events) => told(events),
+        NodeAnswer::Listed(entries) => {
+            entries.into_iter().try_for_each(|entry| SeriesEntry::try_from(entry).map(drop))
+        }
         NodeAnswer::Refused(why) => {
             drop(SourceError::from(why));
             Ok(())

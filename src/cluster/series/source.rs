@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use peregrine_actors::series::{Effect, Pattern, Series, SeriesLog, SeriesName, Tick, TickError};
+use peregrine_actors::series::{
+    Effect, Listing, Pattern, Series, SeriesEntry, SeriesLog, SeriesName, Tick, TickError, page,
+};
 use peregrine_actors::stream::{Prediction, Source, SourceError, StreamEvent, StreamId};
 use peregrine_actors::{Done, SpanKind, System, Trace};
 use peregrine_runtime::shard::ShardRegion;
@@ -19,6 +21,7 @@ use super::desk::{Unread, read_events};
 use super::quorum::Quorum;
 use super::wire::{AskBulk, NodeAnswer, NodeAsk, ShardAnswer, ShardAsk, heard};
 use super::{SERVICE, Wanted};
+use crate::series::LISTED_MAX;
 
 /// Ticks of one message, and about how many bytes they may take.
 const CHUNK_TICKS_MAX: usize = 256;
@@ -129,6 +132,33 @@ impl Source for ClusterSource {
             return Err(SourceError::Unavailable(format!("no quorum: {why}")));
         }
         self.until_owned(deadline, || self.try_log(series, deadline)).await
+    }
+
+    async fn list(
+        &self,
+        pattern: &Pattern,
+        after: Option<&SeriesName>,
+        count_max: usize,
+        deadline: Deadline,
+    ) -> Listing {
+        let count_max = count_max.min(LISTED_MAX);
+        let question = || NodeAsk::List {
+            pattern: pattern.as_str().to_owned(),
+            after: after.map(|after| after.as_str().to_owned()),
+            count_max: count_max as u32,
+        };
+        let view = self.cluster.view();
+        let others: Vec<&NodeId> = view.members.keys().filter(|id| *id != self.cluster.id()).collect();
+        let asked = others.iter().map(|node| self.try_list(node, question(), self.soon(deadline)));
+        let mut listing = Listing { series: self.series.list(pattern, after, count_max), silent: Vec::new() };
+        for (node, answer) in others.iter().zip(join_all(asked).await) {
+            match answer {
+                Some(entries) => listing.series.extend(entries),
+                None => listing.silent.push(node.as_str().to_owned()),
+            }
+        }
+        page(&mut listing.series, count_max);
+        listing
     }
 }
 
@@ -267,6 +297,22 @@ impl ClusterSource {
             Ok(NodeAnswer::Refused(why)) => Err(why.into()),
             Ok(_) => Err(gone()),
             Err(failed) => Err(SourceError::Unavailable(self.why(failed))),
+        }
+    }
+
+    /// `None`: it does not answer, or is of a version that cannot.
+    async fn try_list(
+        &self,
+        node: &NodeId,
+        question: NodeAsk,
+        deadline: Deadline,
+    ) -> Option<Vec<SeriesEntry>> {
+        let address = self.cluster.address::<AskBulk>(node, SERVICE)?;
+        match address.ask(AskBulk(question), deadline).await {
+            Ok(NodeAnswer::Listed(entries)) => {
+                entries.into_iter().map(SeriesEntry::try_from).collect::<Result<_, _>>().ok()
+            }
+            _ => None,
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use peregrine_actors::Trace;
 use peregrine_actors::series::{
-    Effect, JournalEntry, LogEnd, Pattern, SeriesLog, SeriesName, Taken, Tick, TickError, Timestamp,
+    Effect, JournalEntry, LogEnd, Pattern, SeriesEntry, SeriesLog, SeriesName, Taken, Tick, TickError,
+    Timestamp,
 };
 use peregrine_actors::stream::{Gap, GapReason, Prediction, SourceError, StreamEvent, StreamId};
 use peregrine_runtime::remote_message;
@@ -66,6 +67,8 @@ pub(super) enum NodeAsk {
     Newest { model: String, pattern: String },
     /// All you have of a series that you own.
     Log { series: String },
+    /// The first series that you own after a name. Nodes that do not know it refuse it.
+    List { pattern: String, after: Option<String>, count_max: u32 },
 }
 
 /// The answer to a [`NodeAsk`].
@@ -87,6 +90,18 @@ pub(super) enum NodeAnswer {
     Refused(WireSourceError),
     /// Something is wrong with the disk, or with the question.
     Failed(String),
+    /// Series.
+    Listed(Vec<WireEntry>),
+}
+
+/// A series and how far it goes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct WireEntry {
+    name: String,
+    seq: u64,
+    kept: u64,
+    first: i64,
+    last: i64,
 }
 
 /// Small ones, and what is waited for.
@@ -239,6 +254,23 @@ impl TryFrom<WireTick> for Tick {
 
     fn try_from(tick: WireTick) -> Result<Self, Impossible> {
         Ok(tick.row.of(name(&tick.series)?))
+    }
+}
+
+impl From<SeriesEntry> for WireEntry {
+    fn from(entry: SeriesEntry) -> Self {
+        let SeriesEntry { name, seq, kept, first, last } = entry;
+        Self { name: name.as_str().to_owned(), seq, kept: kept as u64, first: first.0, last: last.0 }
+    }
+}
+
+impl TryFrom<WireEntry> for SeriesEntry {
+    type Error = Impossible;
+
+    fn try_from(entry: WireEntry) -> Result<Self, Impossible> {
+        let WireEntry { name: text, seq, kept, first, last } = entry;
+        let kept = usize::try_from(kept).map_err(|_| Impossible)?;
+        Ok(Self { name: name(&text)?, seq, kept, first: Timestamp(first), last: Timestamp(last) })
     }
 }
 

@@ -235,6 +235,15 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
         "Ticked",
         &[400, 408, 413, 415, 422, 429, 503, 507],
     ),
+    operation(
+        "get",
+        "/v1/series",
+        V1,
+        "Which series were fed, a page at a time, on all nodes; ?pattern=&after=&limit= choose",
+        None,
+        "SeriesList",
+        &[400, 429],
+    ),
     operation("get", "/v1/series/{name}", V1, "What is kept of a series", None, "Series", &[400, 404, 503]),
     operation(
         "get",
@@ -338,6 +347,9 @@ pub(in crate::gateway) const OPERATIONS: &[Operation] = &[
 /// What may stand behind `?`: path, name, type.
 pub(in crate::gateway) const QUERIES: &[(&str, &str, &str)] = &[
     ("/v1/ticks", "results", "boolean"),
+    ("/v1/series", "pattern", "string"),
+    ("/v1/series", "after", "string"),
+    ("/v1/series", "limit", "integer"),
     ("/v1/series/{name}", "last", "integer"),
     ("/v1/models/{model}", "version", "integer"),
     ("/v1/models/{model}/unload", "version", "integer"),

@@ -18,6 +18,7 @@ use self::parse::{BadForecast, ForecastBody, SeriesBody, WindowsError, forecast_
 use self::print::{Answer, answer};
 use super::error::{Problem, Refusal, row_at_fault};
 use super::replay::Way;
+use super::symbols::Named;
 use super::{Shared, below, get, get_or_post, glimpse, guard, post, traced};
 use crate::levels::{offers, own_levels};
 
@@ -69,7 +70,9 @@ async fn forecast(
     shared.system.turned_away((&spec.name, body.version), body.series.len(), &origin, deadline)?;
     let config = shared.config();
     let column = config.data.column_of(&spec.name);
-    let windows = windows(&mut body.series, spec, &shared.series, column).map_err(|error| match error {
+    let named = body.series.iter().filter_map(|series| series.symbol.as_deref());
+    let symbols = Named::new(&shared.series, column).with_fed(&shared, named, spec, deadline).await?;
+    let windows = windows(&mut body.series, spec, &symbols).map_err(|error| match error {
         WindowsError::Body(error) => Refusal::from(error),
         WindowsError::Symbol(error) => error.into(),
     })?;

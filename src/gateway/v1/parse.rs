@@ -10,7 +10,8 @@ use peregrine_shaders::{ModelSpec, Windows};
 use self::Shape::{List, Table};
 use crate::gateway::json::{Cursor, JsonError, Nesting, Scalar, once};
 use crate::gateway::members::pass_over;
-use crate::series_store::{SeriesStore, SymbolError};
+use crate::gateway::symbols::Named;
+use crate::series_store::SymbolError;
 
 /// Deepest array of a series: `hist_exog [L, X]`.
 const DEPTH_MAX: usize = 2;
@@ -181,19 +182,18 @@ pub(crate) fn refuse_several(spec: &ModelSpec) -> Result<(), BadForecast> {
     Err(BadForecast::SeveralSeries { model: name.clone(), window: *window, series: *series })
 }
 
-/// Fits the series to a model; `column` is the data column that the model forecasts.
+/// Fits the series to a model.
 pub(crate) fn windows(
     series: &mut [SeriesBody<'_>],
     spec: &ModelSpec,
-    store: &SeriesStore,
-    column: &str,
+    symbols: &Named<'_>,
 ) -> Result<Windows, WindowsError> {
     let mut windows = Windows::default();
     let past = Table(spec.window, spec.hist_exog.len());
     let future = Table(spec.window + spec.horizon, spec.futr_exog.len());
     for (place, one) in series.iter_mut().enumerate() {
         if let Some(symbol) = &one.symbol {
-            windows.append(&store.latest(symbol, column, spec)?.windows, spec.y_len());
+            symbols.append(symbol, spec, &mut windows)?;
             continue;
         }
         let mut row = Windows {

@@ -12,7 +12,7 @@ use peregrine_runtime::{Clock, Deadline, SystemClock};
 
 use super::super::From;
 use super::*;
-use crate::series::{Effect, Pattern, SeriesLog, Tick, TickError};
+use crate::series::{Effect, Listing, Pattern, SeriesLog, Tick, TickError};
 
 const FORM: Form = Form { encoding: Encoding::Json, levels: None };
 
@@ -476,6 +476,10 @@ impl Source for Fake {
 
     async fn log(&self, series: &SeriesName, _: Deadline) -> Result<SeriesLog, SourceError> {
         Err(SourceError::UnknownSeries(series.to_string()))
+    }
+
+    async fn list(&self, _: &Pattern, _: Option<&SeriesName>, _: usize, _: Deadline) -> Listing {
+        Listing::default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Native bodies as text, requests or named mistakes out.
 
 use super::*;
+use crate::series_store::SeriesStore;
 use crate::testing::point_spec;
 
 #[test]
@@ -116,7 +117,7 @@ fn a_table_has_a_row_for_each_step_or_is_flat() {
     let fitted = |tensors: &str| {
         let text = format!(r#"{{"series":[{{"id":"A",{tensors}}}]}}"#);
         let mut body = forecast_body(text.as_bytes()).unwrap();
-        match windows(&mut body.series, &spec, &SeriesStore::default(), "y") {
+        match windows(&mut body.series, &spec, &Named::new(&SeriesStore::default(), "y")) {
             Ok(windows) => Ok(windows.hist_exog),
             Err(WindowsError::Body(error)) => Err(error),
             Err(WindowsError::Symbol(error)) => panic!("{error}"),
@@ -145,7 +146,7 @@ fn a_table_has_a_row_for_each_step_or_is_flat() {
 fn a_wrong_length_names_the_series() {
     let text = r#"{"series":[{"id":"A","values":[1,2,3]},{"id":"B","values":[1,2]}]}"#;
     let mut body = forecast_body(text.as_bytes()).unwrap();
-    match windows(&mut body.series, &spec(), &SeriesStore::default(), "y").unwrap_err() {
+    match windows(&mut body.series, &spec(), &Named::new(&SeriesStore::default(), "y")).unwrap_err() {
         WindowsError::Body(error) => {
             let want = BadForecast::Length { series: "B".to_owned(), tensor: "values", got: 2, want: 3 };
             assert_eq!(error, want);
@@ -159,7 +160,7 @@ fn a_wrong_length_names_the_series() {
 fn what_stands_where_nothing_is_known_is_a_zero() {
     let read = |text: &str| {
         let mut body = forecast_body(text.as_bytes()).expect("a request");
-        windows(&mut body.series, &spec(), &SeriesStore::default(), "y")
+        windows(&mut body.series, &spec(), &Named::new(&SeriesStore::default(), "y"))
     };
     for filler in ["0", "-999", "1e6"] {
         let got = read(&format!(r#"{{"series":[{{"values":[{filler},5,{filler}],"mask":[0,1,0]}}]}}"#));
@@ -176,7 +177,7 @@ fn what_stands_where_nothing_is_known_is_a_zero() {
 fn series_become_rows_and_a_missing_mask_is_all_ones() {
     let text = r#"{"series":[{"values":[1,2,3]},{"values":[4,5,6],"mask":[0,1,1]}]}"#;
     let mut body = forecast_body(text.as_bytes()).unwrap();
-    let windows = windows(&mut body.series, &spec(), &SeriesStore::default(), "y").unwrap();
+    let windows = windows(&mut body.series, &spec(), &Named::new(&SeriesStore::default(), "y")).unwrap();
     assert_eq!((windows.rows, windows.y), (2, vec![1.0, 2.0, 3.0, 0.0, 5.0, 6.0]));
     assert_eq!(windows.mask, Some(vec![1.0, 1.0, 1.0, 0.0, 1.0, 1.0]));
 }
