@@ -64,7 +64,7 @@ fn live_schemas() -> Value {
     json!({
         "Tick": object(&["series", "ts", "value"], json!({
             "series": { "type": "string", "description": "1 to 128 bytes, no control characters, no `*`" },
-            "ts": { "type": ["number", "string"], "description": "milliseconds since 1970, or an RFC 3339 time" },
+            "ts": { "type": ["number", "string"], "description": "milliseconds since 1970, or an RFC 3339 time; what looks like seconds is refused" },
             "value": { "type": ["number", "null"], "description": "null: nothing was seen" },
             "hist_exog": { "type": "object", "additionalProperties": { "type": "number" } },
             "futr_exog": { "type": "object", "description": "of that moment, and of the steps after it", "additionalProperties": numbers },

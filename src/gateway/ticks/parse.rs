@@ -3,6 +3,8 @@
 //! Pure. `ts` is a number of milliseconds since 1970, read digit by digit so that nanoseconds stay exact, or an
 //! RFC 3339 text. Every number is finite; columns are bounded.
 
+use std::ops::Range;
+
 use peregrine_actors::Trace;
 use peregrine_actors::series::{SeriesName, Tick, Timestamp};
 
@@ -17,8 +19,15 @@ const COLUMNS_MAX: usize = 64;
 const COLUMN_NAME_BYTES_MAX: usize = 128;
 /// Most values of a column whose future is known.
 const STEPS_MAX: usize = 4096;
+/// Numbers that are the seconds of 2001 to 2096: as milliseconds they all lie in January and February 1970.
+const SECONDS: Range<i64> = 1_000_000_000 * MILLI..4_000_000_000 * MILLI;
+/// A millisecond in nanoseconds.
+const MILLI: i64 = 1_000_000;
 /// Largest and smallest power of ten behind a number of milliseconds.
 const EXPONENT_MAX: i32 = 30;
+
+const NOT_SECONDS: &str = "milliseconds since 1970, and these look like seconds: a time in January or February 1970 is \
+                           written as RFC 3339 has it";
 
 /// Why a text is no tick. The caller's mistake.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -194,12 +203,15 @@ fn columns<T>(
 fn timestamp(cursor: &mut Cursor<'_>) -> Result<Timestamp, BadTick> {
     let want =
         "milliseconds since 1970, no finer than a nanosecond, or an RFC 3339 time, within 1678 to 2261";
-    let read = if cursor.peek() == Some(b'"') {
-        rfc3339(&cursor.string()?)
-    } else {
-        nanos_of_millis(cursor.number()?)
-    };
-    read.map(Timestamp).ok_or(BadTick::Member { name: "ts", want })
+    if cursor.peek() == Some(b'"') {
+        let read = rfc3339(&cursor.string()?);
+        return read.map(Timestamp).ok_or(BadTick::Member { name: "ts", want });
+    }
+    let read = nanos_of_millis(cursor.number()?).ok_or(BadTick::Member { name: "ts", want })?;
+    if SECONDS.contains(&read) {
+        return Err(BadTick::Member { name: "ts", want: NOT_SECONDS });
+    }
+    Ok(Timestamp(read))
 }
 
 /// A decimal number of milliseconds in nanoseconds; `None` unless it is exactly that many.

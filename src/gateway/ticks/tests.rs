@@ -56,6 +56,27 @@ fn a_tick_has_its_columns() {
 }
 
 #[test]
+fn seconds_are_not_taken_for_a_time_in_1970() {
+    let read = |ts: &str| {
+        let tick = parse_tick(format!(r#"{{"series":"a","ts":{ts},"value":1}}"#).as_bytes());
+        tick.map(|tick| tick.at.0 / MILLI).map_err(|error| error.to_string())
+    };
+    for seconds in ["1000000000", "1767744000", "1767744000.25", "1.7e9", "3999999999.9"] {
+        let why = read(seconds).expect_err("seconds");
+        assert!(why.contains("these look like seconds"), "{seconds}: {why}");
+    }
+    for (ts, want) in [
+        ("999999999", 999_999_999),
+        ("4000000000", 4_000_000_000),
+        ("-1767744000", -1_767_744_000),
+        ("1767744000000", 1_767_744_000_000),
+        ("\"1970-01-21T11:02:24Z\"", 1_767_744_000),
+    ] {
+        assert_eq!(read(ts), Ok(want), "{ts}");
+    }
+}
+
+#[test]
 fn what_is_no_tick_is_refused() {
     for (text, part) in [
         ("", "expected an object"),
