@@ -73,6 +73,19 @@ pub enum SymbolError {
     },
 }
 
+impl SymbolError {
+    /// Which symbol is at fault, where it is one.
+    #[must_use]
+    pub fn symbol(&self) -> Option<&str> {
+        match self {
+            Self::Unknown(symbol) | Self::TooShort { symbol, .. } | Self::Window { symbol, .. } => {
+                Some(symbol)
+            }
+            Self::NoColumn { .. } | Self::Doubled { .. } => None,
+        }
+    }
+}
+
 impl SeriesStore {
     /// Names of the columns that every series has.
     #[must_use]

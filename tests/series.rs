@@ -562,14 +562,17 @@ fn a_series_that_was_fed_is_known_by_its_name_on_every_node() {
         let said = short.json();
         let why = "symbol `no`: 3 observations where the model's window is 64";
         assert_eq!((short.status, &said["detail"], &said["series"]), (422, &why.into(), &"no".into()));
-        let nobody = ask(r#"{"symbol":"nobody"}"#);
-        assert_eq!((nobody.status, &nobody.json()["detail"]), (404, &"unknown symbol `nobody`".into()));
+        let nobody = ask(r#"{"id":"mine","symbol":"nobody"}"#);
+        let said = nobody.json();
+        let why = "unknown symbol `nobody`";
+        assert_eq!((nobody.status, &said["detail"], &said["series"]), (404, &why.into(), &"nobody".into()));
 
         let list = |query: &str| fleet.get(node, &format!("/v1/series{query}")).json();
         let names = |listed: &serde_json::Value| -> Vec<String> {
             let all = listed["series"].as_array().unwrap_or_else(|| panic!("{listed}"));
             all.iter().map(|one| one["series"].as_str().expect("a name").to_owned()).collect()
         };
+        took("every shard has an owner", || list("")["complete"] == true);
         let all = list("");
         assert_eq!(names(&all), ["fx/A", "fx/BB", "fx/CCC", "no"], "{node}");
         let last = &all["series"][3];
@@ -590,6 +593,7 @@ fn a_series_that_was_fed_is_known_by_its_name_on_every_node() {
     }
     fleet.signal("iad-1", libc::SIGSTOP);
     let partly = fleet.get("fra-1", "/v1/series").json();
+    assert_eq!(partly["complete"], false, "{partly}");
     fleet.signal("iad-1", libc::SIGCONT);
     assert_eq!(partly["silent"], serde_json::json!(["iad-1"]), "what it owns is missing, and it is said");
 }

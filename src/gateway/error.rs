@@ -229,6 +229,7 @@ impl Refusal {
         match self {
             Self::Native(error) => error.place(),
             Self::Series { series, source } => (Some(series.clone()), index_of(source)),
+            Self::Symbol(error) => (error.symbol().map(str::to_owned), None),
             Self::Fed { symbol, .. } => (Some(symbol.clone()), None),
             Self::Forecast(error @ ForecastError::Window(window)) => (row_of(window), index_of(error)),
             Self::Forecast(ForecastError::NotFinite { row }) => (Some(row.to_string()), None),

@@ -67,7 +67,7 @@ fn view(one: &Operation) -> Value {
     let in_query = QUERIES.iter().filter(|(path, ..)| *path == one.path).map(|(_, name, kind)| {
         let mut schema = json!({ "type": kind });
         if *kind == "integer" {
-            schema["minimum"] = u64::from(*name == "version").into(); // versions are counted from 1
+            schema["minimum"] = u64::from(matches!(*name, "version" | "limit")).into(); // versions are counted from 1
         }
         json!({ "name": name, "in": "query", "schema": schema })
     });
@@ -245,5 +245,6 @@ mod tests {
         };
         assert_eq!(least("/v1/models/{model}", "version"), 1);
         assert_eq!(least("/v1/series/{name}", "last"), 0);
+        assert_eq!(least("/v1/series", "limit"), 1);
     }
 }

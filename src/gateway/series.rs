@@ -17,7 +17,7 @@ use super::error::{Problem, Refusal};
 use super::ticks::Millis;
 use super::ticks::parse::{BadTick, parse_tick};
 use super::{Shared, get, post, traced};
-use crate::series::LISTED_MAX;
+use crate::series::{LISTED_MAX, SHARDS};
 
 /// Ticks of one request.
 const TICKS_MAX: usize = 65_536;
@@ -229,7 +229,8 @@ fn describe_all(listing: &Listing, limit: usize) -> String {
         let _ = write!(body, ",\"next\":{}", quoted(last.name.as_str()));
     }
     let silent = serde_json::Value::from(listing.silent.as_slice());
-    let _ = write!(body, ",\"silent\":{silent}}}");
+    let complete = listing.silent.is_empty() && listing.shards >= usize::from(SHARDS);
+    let _ = write!(body, ",\"silent\":{silent},\"complete\":{complete}}}");
     body
 }
 

@@ -49,8 +49,9 @@ impl<'a> Named<'a> {
             return Ok(self);
         }
         let asked = stream::iter(unknown).map(|symbol| fed(shared, symbol, spec, deadline));
-        let found: Vec<Option<(String, Windows)>> = asked.buffered(LOGS_MAX).try_collect().await?;
-        self.fed = found.into_iter().flatten().collect();
+        // On the heap: requests that need none of this carry it in their futures all the same.
+        let found = Box::pin(asked.buffered(LOGS_MAX).try_collect::<Vec<_>>());
+        self.fed = found.await?.into_iter().flatten().collect();
         Ok(self)
     }
 

@@ -97,7 +97,7 @@ impl Source for Local {
         count_max: usize,
         _: Deadline,
     ) -> Listing {
-        Listing { series: self.series.list(pattern, after, count_max), silent: Vec::new() }
+        self.series.list(pattern, after, count_max)
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Listing {
     pub series: Vec<SeriesEntry>,
     /// Nodes that did not answer: what they own is not listed.
     pub silent: Vec<String>,
+    /// Shards whose owners answered.
+    pub shards: usize,
 }
 
 impl SeriesEntry {

@@ -19,7 +19,7 @@ use tokio::time::timeout_at;
 use super::copies::{Copies, CopyError};
 use super::counters::{Counters, SeriesStats};
 use super::journal::{Journal, JournalEntry, JournalError};
-use super::listing::{self, SeriesEntry};
+use super::listing::{self, Listing, SeriesEntry};
 use super::parts::{Outlet, SeriesParts, SeriesSettings};
 use super::place::Place;
 use super::predictor::{Handed, Predictor};
@@ -307,12 +307,13 @@ impl Series {
         self.inner.settings.limits.window(log, spec)
     }
 
-    /// Series that this node owns and a pattern means, the first `count_max` of them after a name, in order.
+    /// Series that this node owns and a pattern means, the first `count_max` of them after a name.
     #[must_use]
-    pub fn list(&self, pattern: &Pattern, after: Option<&SeriesName>, count_max: usize) -> Vec<SeriesEntry> {
+    pub fn list(&self, pattern: &Pattern, after: Option<&SeriesName>, count_max: usize) -> Listing {
         let owned = self.inner.places.iter().filter(|place| *place.ready.borrow() > 0);
-        let mut all = Vec::new();
+        let (mut all, mut shards) = (Vec::new(), 0);
         for place in owned {
+            shards += 1;
             let held = place.held.lock();
             let asked = held.shard.iter().filter(|(name, _)| {
                 after.is_none_or(|after| *name > after) && pattern.matches(name.as_str())
@@ -323,7 +324,7 @@ impl Series {
             }
         }
         listing::page(&mut all, count_max);
-        all
+        Listing { series: all, silent: Vec::new(), shards }
     }
 
     /// What there is, and what was done.

@@ -166,7 +166,7 @@ impl Desk {
                 let pattern = Pattern::new(&pattern).map_err(|_| Impossible)?;
                 let after = after.as_deref().map(name).transpose()?;
                 let listed = self.series.list(&pattern, after.as_ref(), LISTED_MAX.min(count_max as usize));
-                NodeAnswer::Listed(listed.into_iter().map(Into::into).collect())
+                NodeAnswer::Listed(listed.series.into_iter().map(Into::into).collect(), listed.shards as u16)
             }
             NodeAsk::Want { node, wanted: pairs } => {
                 let new = self.series.want(&node, wanted(&pairs)?);

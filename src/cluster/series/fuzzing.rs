@@ -104,7 +104,7 @@ fn answered(answer: NodeAnswer) -> Result<(), Impossible> {
         NodeAnswer::Ends(found) => ends(found).map(drop),
         NodeAnswer::Logs(logs) => copied(&mut Shard::default(), logs),
         NodeAnswer::Events(events) => told(events),
-        NodeAnswer::Listed(entries) => {
+        NodeAnswer::Listed(entries, _) => {
             entries.into_iter().try_for_each(|entry| SeriesEntry::try_from(entry).map(drop))
         }
         NodeAnswer::Refused(why) => {

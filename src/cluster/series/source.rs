@@ -150,10 +150,13 @@ impl Source for ClusterSource {
         let view = self.cluster.view();
         let others: Vec<&NodeId> = view.members.keys().filter(|id| *id != self.cluster.id()).collect();
         let asked = others.iter().map(|node| self.try_list(node, question(), self.soon(deadline)));
-        let mut listing = Listing { series: self.series.list(pattern, after, count_max), silent: Vec::new() };
+        let mut listing = self.series.list(pattern, after, count_max);
         for (node, answer) in others.iter().zip(join_all(asked).await) {
             match answer {
-                Some(entries) => listing.series.extend(entries),
+                Some((entries, shards)) => {
+                    listing.series.extend(entries);
+                    listing.shards += usize::from(shards);
+                }
                 None => listing.silent.push(node.as_str().to_owned()),
             }
         }
@@ -306,11 +309,12 @@ impl ClusterSource {
         node: &NodeId,
         question: NodeAsk,
         deadline: Deadline,
-    ) -> Option<Vec<SeriesEntry>> {
+    ) -> Option<(Vec<SeriesEntry>, u16)> {
         let address = self.cluster.address::<AskBulk>(node, SERVICE)?;
         match address.ask(AskBulk(question), deadline).await {
-            Ok(NodeAnswer::Listed(entries)) => {
-                entries.into_iter().map(SeriesEntry::try_from).collect::<Result<_, _>>().ok()
+            Ok(NodeAnswer::Listed(entries, shards)) => {
+                let read: Result<_, _> = entries.into_iter().map(SeriesEntry::try_from).collect();
+                Some((read.ok()?, shards))
             }
             _ => None,
         }

@@ -90,8 +90,8 @@ pub(super) enum NodeAnswer {
     Refused(WireSourceError),
     /// Something is wrong with the disk, or with the question.
     Failed(String),
-    /// Series.
-    Listed(Vec<WireEntry>),
+    /// Series, and of how many shards they are.
+    Listed(Vec<WireEntry>, u16),
 }
 
 /// A series and how far it goes.

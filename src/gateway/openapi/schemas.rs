@@ -76,12 +76,13 @@ fn live_schemas() -> Value {
             "failed": { "type": "integer" },
             "results": list(json!({ "type": "object", "description": "effect and seq, or error and detail" })),
         })),
-        "SeriesList": object(&["series", "silent"], json!({
+        "SeriesList": object(&["series", "silent", "complete"], json!({
             "series": list(object(&["series", "seq", "kept", "first_ts", "last_ts"], json!({
                 "series": text, "seq": { "type": "integer" }, "kept": { "type": "integer" },
                 "first_ts": { "type": "number" }, "last_ts": { "type": "number" },
             }))),
             "next": text, "silent": list(text.clone()),
+            "complete": { "type": "boolean", "description": "whether every shard had an owner that answered" },
         })),
         "Series": object(&["series", "seq", "first_seq", "ticks"], json!({
             "series": text, "seq": { "type": "integer" }, "first_seq": { "type": "integer" },
