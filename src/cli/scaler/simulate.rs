@@ -1,7 +1,8 @@
 //! `peregrine scaler simulate`: what the configured fleet would have cost and missed under a demand, beside others.
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use super::ScalerError;
 use crate::cli::options::ConfigArgs;
 use crate::cli::{CliError, print_json};
 use crate::config::{GroupConfig, ScalerConfig};
+
+/// A year of minutes in ten regions takes less.
+const TRACE_BYTES_MAX: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SimulateArgs {
@@ -62,6 +66,12 @@ pub(in crate::cli) enum SimulateError {
         file: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Nobody has traces of that size.
+    #[error("{}: a trace has at most {TRACE_BYTES_MAX} bytes", file.display())]
+    TooLarge {
+        /// Which.
+        file: PathBuf,
     },
     /// It is no trace.
     #[error("{}: {source}", file.display())]
@@ -107,10 +117,24 @@ pub(super) fn run(args: SimulateArgs) -> Result<(), CliError> {
     Ok(())
 }
 
+/// `None`: it is larger than that.
+fn whole(file: &Path, bytes_max: u64) -> io::Result<Option<String>> {
+    let mut text = Vec::new();
+    File::open(file)?.take(bytes_max + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > bytes_max {
+        return Ok(None);
+    }
+    String::from_utf8(text)
+        .map(Some)
+        .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
 fn contend(args: &SimulateArgs, config: &ScalerConfig) -> Result<(Vec<Outcome>, Report), SimulateError> {
     let file = &args.trace;
     let read = |source| SimulateError::Read { file: file.clone(), source };
-    let text = std::fs::read_to_string(file).map_err(read)?;
+    let text = whole(file, TRACE_BYTES_MAX)
+        .map_err(read)?
+        .ok_or_else(|| SimulateError::TooLarge { file: file.clone() })?;
     let trace = Trace::read(&text).map_err(|source| SimulateError::Trace { file: file.clone(), source })?;
     let group = match &args.group {
         Some(name) => config.groups.iter().find(|group| group.spec.name == *name),
@@ -219,6 +243,17 @@ mod tests {
         config.groups[0].spec.capacity = capacity;
         let (outcomes, report) = contend(&args, &config).unwrap();
         (outcomes[0].clone(), outcomes.last().unwrap().clone(), report)
+    }
+
+    #[test]
+    fn a_file_that_does_not_end_is_no_trace() {
+        assert_eq!(whole(Path::new("/dev/zero"), 9).unwrap(), None);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "123456789").unwrap();
+        assert_eq!(whole(file.path(), 9).unwrap().as_deref(), Some("123456789"));
+        assert_eq!(whole(file.path(), 8).unwrap(), None);
+        std::fs::write(file.path(), b"\xff").unwrap();
+        assert_eq!(whole(file.path(), 9).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 
     #[test]
