@@ -263,6 +263,17 @@ fn damaged_folders_are_refused_by_name_and_the_others_are_served() {
     }
     assert_eq!(node.post("/v1/forecast", &body("absent")).status, 404);
 
+    // An order about one that was refused is carried out, and nobody complains of it any more.
+    for (order, model) in [("/v1/models/cut/unload", "cut"), ("/v2/repository/models/bare/unload", "bare")] {
+        let answer = node.post(order, "");
+        assert_eq!(answer.status, 200, "{order}: {}", String::from_utf8_lossy(&answer.body));
+        assert!(!complaints(&node).contains(&format!("`{model}`")), "{order}");
+        assert_eq!(indexed(&node, model, "1"), ("UNAVAILABLE".to_owned(), "not loaded".to_owned()));
+        assert_eq!(node.post(order, "").status, 404, "it is not served, and was not refused since");
+    }
+    assert_eq!(node.post("/v1/models/turned/unload?version=1", "").status, 200);
+    assert_eq!(answers(&node, "turned"), "2");
+
     let repository = repository.whole("pair/2");
     let loaded = node.post("/v1/models/pair/load", "");
     assert_eq!(loaded.status, 200, "{}", String::from_utf8_lossy(&loaded.body));

@@ -191,6 +191,18 @@ impl Shared {
     }
 
     /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.
+    /// Takes a model out of service, or one version of it. One that was refused serves nobody already: it is complained of no
+    /// more until it is read again.
+    pub(crate) async fn unload(&self, name: &str, version: Option<u32>) -> Result<(), Refusal> {
+        let was_refused = self.refusals.told(name, version).is_some();
+        match version {
+            Some(version) => self.refusals.forget_version(name, version),
+            None => self.refusals.forget(name),
+        }
+        let served = self.system.unload(name, version).await;
+        if served || was_refused { Ok(()) } else { Err(self.not_served(name, version)) }
+    }
+
     async fn unload_but(&self, name: &str, held: &BTreeSet<u32>) {
         let served = self.system.models().into_iter().filter(|model| model.spec.name == name);
         let (stay, gone): (Vec<u32>, Vec<u32>) =

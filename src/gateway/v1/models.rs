@@ -85,9 +85,7 @@ pub(super) async fn unload(
     payload: Payload,
 ) -> Result<HttpResponse, Problem> {
     no_body(&shared, &request, payload, ": `?version=` names a version, and nothing means all").await?;
-    if !shared.system.unload(&model, query.version).await {
-        return Err(shared.not_served(&model, query.version).into());
-    }
+    shared.unload(&model, query.version).await?;
     let served = shared.system.models().into_iter();
     let left = served.filter(|one| one.spec.name == *model && one.state == ModelState::Ready);
     let versions: Vec<String> = left.map(|one| one.version.to_string()).collect();

@@ -83,9 +83,7 @@ pub(super) async fn unload(
 ) -> Result<HttpResponse, ProtocolError> {
     let body = shared.body(request.headers(), &mut payload).await?;
     parameters(&body, |_| Ok(()))?;
-    if !shared.system.unload(&path.model, None).await {
-        return Err(shared.not_served(&path.model, None).into());
-    }
+    shared.unload(&path.model, None).await?;
     Ok(done())
 }
 
