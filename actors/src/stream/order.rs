@@ -68,6 +68,8 @@ impl Order {
     pub(super) fn repaired(&mut self, events: Vec<StreamEvent>) -> Passed {
         let mut passed = Passed::default();
         self.repairing = false;
+        // What overtook others waits no less than they do.
+        self.held.make_contiguous().sort_by_key(first);
         for event in events.into_iter().chain(std::mem::take(&mut self.held)) {
             self.force(event, &mut passed.events);
         }

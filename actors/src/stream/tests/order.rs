@@ -34,6 +34,12 @@ fn what_a_repair_does_not_bring_is_lost() {
 }
 
 #[test]
+fn what_came_before_its_turn_costs_none_of_the_others() {
+    check("7 10-10 8 9 11", Some(""), "7 8 9 10-10 11");
+    check("7 11 9 10", Some(""), "7 8-8:lost 9 10 11");
+}
+
+#[test]
 fn what_waits_for_a_repair_is_bounded() {
     let mut order = Order::new(stream("a"));
     let mut passed = Vec::new();
