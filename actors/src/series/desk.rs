@@ -59,10 +59,16 @@ impl Desk {
         if !self.skipped.is_empty() && self.skipped.contains_key(&work.stream) {
             return; // its newest window is made when there is room
         }
-        if self.works.len() < self.works_max {
+        if let Some(last) = self.works.back_mut()
+            && work.windows.is_none()
+            && last.windows.is_none()
+            && last.stream == work.stream
+        {
+            last.seq = work.seq; // told together, and no window's place is taken
+        } else if self.works.len() < self.works_max {
             self.works.push_back(Work { skipped_from: None, ..work });
         } else {
-            self.skipped.insert(work.stream, work.seq);
+            self.skipped.insert(work.stream, work.from);
         }
     }
 
@@ -129,16 +135,30 @@ mod tests {
         Work {
             stream: stream(series),
             nodes: Vec::new().into(),
+            from: seq,
             seq,
             epoch: 1,
             position: seq,
             last: Timestamp(0),
             accepted_at: None,
             since: Timestamp(0),
-            windows: Windows::default(),
+            windows: Some(Windows::default()),
             skipped_from: None,
             traced: None,
         }
+    }
+
+    #[test]
+    fn what_has_no_window_is_told_together_and_takes_one_place() {
+        let mut desk = Desk::new(3);
+        let nothing = |series, seq| Work { windows: None, ..work(series, seq) };
+        desk.push(work("a", 1));
+        (2..=9).for_each(|seq| desk.push(nothing("a", seq)));
+        desk.push(nothing("b", 1));
+        let mut batch = Vec::new();
+        assert_eq!(desk.next(8, &mut batch), Next::Batch);
+        let told: Vec<_> = batch.iter().map(|work| (work.from, work.seq, work.windows.is_some())).collect();
+        assert_eq!(told, [(1, 1, true), (2, 9, false), (1, 1, false)]);
     }
 
     fn taken(desk: &mut Desk, rows_max: usize) -> Vec<u64> {

@@ -6,13 +6,13 @@ use peregrine_runtime::Deadline;
 use peregrine_shaders::ModelSpec;
 
 use super::place::Held;
-use super::predict::{Tools, Work, gap};
+use super::predict::{Tools, Work};
 use super::predictor::{Handed, Predictor};
 use super::room::{Inner, Series};
 use super::wants::Want;
 use super::{History, Pattern, SeriesName, Tick, Timestamp, Unready};
 use crate::request::ForecastError;
-use crate::stream::{GapReason, StreamEvent, StreamId};
+use crate::stream::StreamId;
 
 impl Series {
     /// What follows from a tick that changed a window; predictions begin when `handed` is answered.
@@ -47,7 +47,11 @@ impl Series {
                 }
                 // Its stream has not begun, or never will.
                 Err(Unready::Short { .. } | Unready::Several(_)) if begun.is_none() => {}
-                Err(_) => inner.give_up(held, &tick.series, want, seq),
+                Err(_) => {
+                    if let Some(nothing) = inner.nothing(held, &tick.series, want, seq) {
+                        handed.submit(self.predictor(&want.model), nothing);
+                    }
+                }
             }
         }
     }
@@ -88,7 +92,10 @@ impl Series {
             let spec = inner.shape(&stream.model)?;
             let now = Timestamp::from(inner.clock.wall());
             let accepted_at = held.shard.accepted_at(&stream.series, history.seq());
-            inner.work(history, &stream.series, want, history.seq(), &spec, (accepted_at, now)).ok()
+            let (seq, times) = (history.seq(), (accepted_at, now));
+            let work = inner.work(history, &stream.series, want, seq, &spec, times);
+            let nothing = || Work::nothing(stream.clone(), Arc::clone(&want.nodes), seq, seq);
+            Some(work.unwrap_or_else(|_| nothing()))
         };
         hand_over(work());
     }
@@ -146,8 +153,10 @@ impl Series {
         }
         let wants = inner.wanted(&mut held, series);
         let newest = held.shard.get(series).map_or(0, History::seq);
-        if let Some(want) = wants.iter().find(|want| want.model == *model) {
-            inner.give_up(&mut held, series, want, newest);
+        let Some(want) = wants.iter().find(|want| want.model == *model) else { return };
+        if let Some(nothing) = inner.nothing(&mut held, series, want, newest) {
+            let mut handed = Handed::default(); // its task is woken when this is dropped
+            handed.submit(self.predictor(model), nothing);
         }
     }
 }
@@ -166,29 +175,29 @@ impl Inner {
         Ok(Work {
             stream: StreamId { model: Arc::clone(&want.model), series: series.clone() },
             nodes: Arc::clone(&want.nodes),
+            from: seq,
             seq,
             epoch: history.epoch(seq).unwrap_or(0),
             position: history.position_at(seq).unwrap_or(0),
             last: history.last(seq).unwrap_or(Timestamp(0)),
             accepted_at,
             since,
-            windows: history.window(seq, spec)?,
+            windows: Some(history.window(seq, spec)?),
             skipped_from: None,
             traced: None,
         })
     }
 
-    /// Those who want a stream are told that it has no prediction of the windows up to a number.
-    fn give_up(&self, held: &mut Held, series: &SeriesName, want: &Want, seq: u64) {
+    /// Those who want a stream are to be told that it has no prediction of the windows up to a number; `None`: they know.
+    /// It waits for its turn: told at once, it would overtake the predictions that are not made yet.
+    fn nothing(&self, held: &mut Held, series: &SeriesName, want: &Want, seq: u64) -> Option<Work> {
         let from = held.begun(series, &want.model).map_or(seq, |last| last + 1);
         if from > seq {
-            return; // they know
+            return None;
         }
         held.go_on(series, &want.model, seq);
-        self.counters.failed();
         let stream = StreamId { model: Arc::clone(&want.model), series: series.clone() };
-        let gap = gap(&stream, from, seq, GapReason::Failed);
-        self.outlet.deliver(&want.nodes, StreamEvent::Gap(gap));
+        Some(Work::nothing(stream, Arc::clone(&want.nodes), from, seq))
     }
 
     fn wanted(&self, held: &mut Held, series: &SeriesName) -> Arc<[Want]> {

@@ -1,6 +1,7 @@
 //! Makes the predictions of a batch of windows, and says so where one could not be made.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ use crate::trace::{Done, Trace};
 pub(super) struct Work {
     pub(super) stream: StreamId,
     pub(super) nodes: Arc<[Arc<str>]>,
+    /// The first number that it is about: `seq`, unless there was nothing to forecast from for longer.
+    pub(super) from: u64,
     pub(super) seq: u64,
     pub(super) epoch: u64,
     pub(super) position: u64,
@@ -33,8 +36,8 @@ pub(super) struct Work {
     pub(super) accepted_at: Option<Timestamp>,
     /// Since when it is waited for.
     pub(super) since: Timestamp,
-    /// One row.
-    pub(super) windows: Windows,
+    /// One row; `None`: there is nothing to forecast from, which is told in its turn, after the predictions before it.
+    pub(super) windows: Option<Windows>,
     /// Number of the first window that was skipped before this one.
     pub(super) skipped_from: Option<u64>,
     /// The prediction as a piece of its tick, and since when; `None`: the tick is not recorded.
@@ -42,6 +45,26 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// Those are told that a stream has no prediction of some numbers.
+    pub(super) fn nothing(stream: StreamId, nodes: Arc<[Arc<str>]>, from: u64, seq: u64) -> Self {
+        let [last, since] = [Timestamp(0); 2];
+        let (accepted_at, windows, skipped_from, traced) = (None, None, None, None);
+        Self {
+            stream,
+            nodes,
+            from,
+            seq,
+            epoch: 0,
+            position: 0,
+            last,
+            accepted_at,
+            since,
+            windows,
+            skipped_from,
+            traced,
+        }
+    }
+
     /// By what a release chooses the version that answers.
     pub(super) fn key(&self) -> u64 {
         key_of(self.stream.series.as_str())
@@ -114,21 +137,21 @@ pub(super) async fn serve(tools: &Tools, batch: &mut Vec<Work>) {
 
 /// A panic costs its batch, not the predictions after it.
 async fn serve_together(tools: &Tools, batch: &mut Vec<Work>) {
-    let note = |work: &Work| (work.stream.clone(), Arc::clone(&work.nodes), work.seq);
+    let note = |work: &Work| (work.stream.clone(), Arc::clone(&work.nodes), work.from..=work.seq);
     let notes: Vec<_> = batch.iter().map(note).collect();
     if AssertUnwindSafe(predict(tools, batch)).catch_unwind().await.is_err() {
         error!(windows = notes.len(), "predictions panicked");
         batch.clear();
-        for (stream, nodes, seq) in notes {
-            tools.fail(stream, &nodes, seq);
+        for (stream, nodes, numbers) in notes {
+            tools.fail(stream, &nodes, numbers);
         }
     }
 }
 
 async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
     let deadline = Deadline::after(tools.clock.now(), tools.within);
-    while !batch.is_empty() {
-        let Some(windows) = joined(batch.iter().map(|work| &work.windows)) else {
+    while batch.iter().any(|work| work.windows.is_some()) {
+        let Some(windows) = joined(batch.iter().filter_map(|work| work.windows.as_ref())) else {
             // The model has just changed its shape.
             return batch.drain(..).for_each(|work| tools.give_up(work));
         };
@@ -146,17 +169,27 @@ async fn predict(tools: &Tools, batch: &mut Vec<Work>) {
                 return tools.publish(batch, &forecast, &trace);
             }
             Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(tools.clock.now()) => {
-                let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
-                tokio::time::sleep(pause.min(deadline.remaining(tools.clock.now()))).await;
+                come_back(retry_after_ms, deadline, &*tools.clock).await;
             }
             // One window spoils no other.
-            Err(ForecastError::NotFinite { row }) if row < batch.len() => tools.give_up(batch.remove(row)),
+            Err(ForecastError::NotFinite { row })
+                if let Some(bad) = batch.iter_mut().filter(|work| work.windows.is_some()).nth(row) =>
+            {
+                bad.windows = None;
+            }
             Err(failed) => {
                 warn!(model = &*batch[0].stream.model, windows = batch.len(), error = %failed, trace_id = trace.id(), "no predictions");
                 return batch.drain(..).for_each(|work| tools.give_up(work));
             }
         }
     }
+    batch.drain(..).for_each(|work| tools.give_up(work));
+}
+
+/// Waits as long as whoever is overloaded wishes, within reason.
+pub(super) async fn come_back(retry_after_ms: u32, deadline: Deadline, clock: &dyn Clock) {
+    let pause = Duration::from_millis(u64::from(retry_after_ms).clamp(1, 100));
+    tokio::time::sleep(pause.min(deadline.remaining(clock.now()))).await;
 }
 
 impl Tools {
@@ -169,30 +202,31 @@ impl Tools {
             series: work.stream.series.shared(),
             position: Some(Position { seq: work.seq, epoch: work.epoch }),
         };
-        Subject::Named(Box::new(Names { rows: batch.iter().map(row).collect(), ..Names::default() }))
+        let asked = batch.iter().filter(|work| work.windows.is_some());
+        Subject::Named(Box::new(Names { rows: asked.map(row).collect(), ..Names::default() }))
     }
 
     /// Has versions whose intervals did not hold the truth forecast some of the same, to be scored.
     fn probe(&self, batch: &[Work], forecast: &Forecast, deadline: Deadline) {
         for probe in self.system.probes(&forecast.spec.name, forecast.version) {
-            let some = &batch[..batch.len().min(PROBE_ROWS_MAX)];
-            let Some(windows) = joined(some.iter().map(|work| &work.windows)) else { return };
+            let some = || batch.iter().filter(|work| work.windows.is_some()).take(PROBE_ROWS_MAX);
+            let Some(windows) = joined(some().filter_map(|work| work.windows.as_ref())) else { return };
             let made = Made::of(forecast, Timestamp::from(self.clock.wall()));
-            let predictions = some.iter().map(|work| made.prediction(work, &[])).collect();
+            let predictions = some().map(|work| made.prediction(work, &[])).collect();
             self.system.probe(probe, windows, predictions, deadline);
         }
     }
 
     fn publish(&self, batch: &mut Vec<Work>, forecast: &Forecast, host: &Trace) {
         let made = Made::of(forecast, Timestamp::from(self.clock.wall()));
-        let width = forecast.spec.answer_len();
-        for (mut work, values) in batch.drain(..).zip(forecast.values.chunks_exact(width)) {
+        let mut rows = forecast.values.chunks_exact(forecast.spec.answer_len());
+        for mut work in batch.drain(..) {
+            let Some(values) = work.windows.as_ref().and_then(|_| rows.next()) else {
+                self.give_up(work);
+                continue;
+            };
             self.counters.predicted(made.at.0.saturating_sub(work.since.0));
-            if let Some(from) = work.skipped_from.filter(|&from| from < work.seq) {
-                self.counters.conflated(work.seq - from);
-                let gap = gap(&work.stream, from, work.seq - 1, GapReason::Conflated);
-                self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
-            }
+            self.tell_skipped(&work);
             let traced = work.traced.take();
             let prediction = made.prediction(&work, values);
             let seq = prediction.seq;
@@ -212,20 +246,30 @@ impl Tools {
         }
     }
 
+    /// Says what a stream skipped before a window, when there was no room.
+    fn tell_skipped(&self, work: &Work) {
+        if let Some(from) = work.skipped_from.filter(|&from| from < work.from) {
+            self.counters.conflated(work.from - from);
+            let gap = gap(&work.stream, from, work.from - 1, GapReason::Conflated);
+            self.outlet.deliver(&work.nodes, StreamEvent::Gap(gap));
+        }
+    }
+
     fn give_up(&self, work: Work) {
+        self.tell_skipped(&work);
         if let Some((span, since)) = &work.traced {
             span.end(|| {
                 let why = Some(("failed", "the window could not be forecast".to_owned()));
                 Done::new("prediction", *since, self.clock.now()).failed(why)
             });
         }
-        self.fail(work.stream, &work.nodes, work.seq);
+        self.fail(work.stream, &work.nodes, work.from..=work.seq);
     }
 
-    fn fail(&self, stream: StreamId, nodes: &[Arc<str>], seq: u64) {
+    fn fail(&self, stream: StreamId, nodes: &[Arc<str>], numbers: RangeInclusive<u64>) {
         self.counters.failed();
-        self.outlet
-            .deliver(nodes, StreamEvent::Gap(Gap { stream, from: seq, to: seq, reason: GapReason::Failed }));
+        let gap = gap(&stream, *numbers.start(), *numbers.end(), GapReason::Failed);
+        self.outlet.deliver(nodes, StreamEvent::Gap(gap));
     }
 }
 

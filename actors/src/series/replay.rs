@@ -8,7 +8,7 @@ use std::sync::Arc;
 use peregrine_runtime::Deadline;
 use peregrine_shaders::{ModelSpec, Windows};
 
-use super::predict::gap;
+use super::predict::{come_back, gap};
 use super::room::Series;
 use super::window::joined;
 use super::{History, Pattern, SeriesName, Shard, Timestamp, Unready};
@@ -176,6 +176,9 @@ impl Series {
                     let bad = blanks.remove(row);
                     let stream = StreamId { model: Arc::clone(model), series: bad.series };
                     events.push(StreamEvent::Gap(gap(&stream, bad.seq, bad.seq, GapReason::Failed)));
+                }
+                Err(ForecastError::Overloaded { retry_after_ms }) if !deadline.expired(inner.clock.now()) => {
+                    come_back(retry_after_ms, deadline, &*inner.clock).await;
                 }
                 Err(failed) => return Err(SourceError::Unavailable(failed.to_string())),
             }

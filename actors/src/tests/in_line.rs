@@ -9,8 +9,8 @@ use peregrine_shaders::NotServed;
 use super::fake::{Mode, Staying};
 use super::series::{Hub, L, everything, feed, start, tick, ticks};
 use super::{Rig, until};
-use crate::series::{Alone, Effect, Series};
-use crate::stream::StreamEvent;
+use crate::series::{Alone, Effect, Series, Tick};
+use crate::stream::{GapReason, StreamEvent};
 use crate::{Profile, Settings};
 
 /// A model that stays on its device, whose pace is known, and series that have it forecast.
@@ -97,6 +97,27 @@ async fn a_device_that_has_become_slow_is_not_waited_for() {
     feed(&series, 9, ticks("a", 0..L)).await;
     assert_eq!(seqs(&hub), [0; 0]);
     until("the task makes it", || seqs(&hub) == [L as u64]).await;
+}
+
+#[tokio::test]
+async fn what_has_no_window_is_told_after_the_predictions_before_it() {
+    let (_rig, hub, series) = staying(|settings| settings.profiles.default = Profile::Balanced).await;
+    let unseen = |at| Tick { value: None, ..tick("a", at) };
+    // Of the first full window one value is known, of the next two none, and of the last one again.
+    let mut all = vec![tick("a", 0)];
+    all.extend((1..L + 2).map(unseen));
+    all.push(tick("a", L + 2));
+    feed(&series, 9, all).await;
+    until("all is told", || hub.events.lock().len() == 3).await;
+    let told = |(_, event): &(_, StreamEvent)| match event {
+        StreamEvent::Prediction(prediction) => (prediction.seq, prediction.seq, None),
+        StreamEvent::Gap(gap) => (gap.from, gap.to, Some(gap.reason)),
+    };
+    let told: Vec<_> = hub.events.lock().iter().map(told).collect();
+    let first = L as u64;
+    let nothing = (first + 1, first + 2, Some(GapReason::Failed));
+    assert_eq!(told, [(first, first, None), nothing, (first + 3, first + 3, None)]);
+    assert_eq!((series.stats().predictions, series.stats().failed), (2, 1));
 }
 
 #[tokio::test]
