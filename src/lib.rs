@@ -30,6 +30,7 @@ mod nvml;
 mod open_files;
 mod outbound;
 mod overview;
+mod releases;
 pub mod reload;
 mod rhythm;
 pub mod scaler;

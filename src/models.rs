@@ -128,7 +128,7 @@ impl Refusals {
     }
 }
 
-/// Reads `entries` and serves what can be served.
+/// Reads `entries` and serves what can be served; ensembles are made of the `stable` versions of models that have a release.
 ///
 /// # Errors
 /// When none can be although there are some, and when devices do not answer; see [`ModelError`].
@@ -136,10 +136,11 @@ pub(crate) async fn bring_in(
     system: &System,
     entries: Vec<Entry>,
     vault: Vault,
+    stable: BTreeMap<String, u32>,
 ) -> Result<Refusals, ModelError> {
     let refusals = Refusals::default();
     let (mut first, mut is_any_served) = (None, false);
-    let mut loaded = pin!(load_all(entries, vault));
+    let mut loaded = pin!(load_all(entries, vault, stable));
     while let Some((entry, loaded)) = loaded.next().await {
         let served = match loaded {
             Ok(forecaster) => serve(system, vec![(entry.clone(), Arc::new(forecaster))]).await,
@@ -185,12 +186,17 @@ pub(crate) async fn serve(system: &System, models: Vec<(Entry, Arc<Forecaster>)>
 }
 
 /// Reads and folds models on as many threads as there are cores; hands them out in order, few ahead of their use.
-fn load_all(entries: Vec<Entry>, vault: Vault) -> impl Stream<Item = (Entry, Result<Forecaster, LoadError>)> {
+fn load_all(
+    entries: Vec<Entry>,
+    vault: Vault,
+    stable: BTreeMap<String, u32>,
+) -> impl Stream<Item = (Entry, Result<Forecaster, LoadError>)> {
+    let stable = Arc::new(stable);
     let load = move |entry: Entry| {
-        let vault = vault.clone();
+        let (vault, stable) = (vault.clone(), Arc::clone(&stable));
         async move {
             let loading = spawn_blocking(move || {
-                let loaded = catalog::load(&entry, &vault);
+                let loaded = catalog::load_choosing(&entry, &vault, &|member| stable.get(member).copied());
                 (entry, loaded)
             });
             loading.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))

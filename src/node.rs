@@ -33,6 +33,7 @@ use crate::gateway::overview::OverviewError;
 use crate::journal::OpenError;
 use crate::models::ModelError;
 use crate::open_files;
+use crate::releases::ReleasesError;
 use crate::reload::{Reload, Room};
 use crate::scaler::home::HomeError;
 use crate::security::KeysError;
@@ -87,6 +88,9 @@ pub enum NodeError {
     /// The cluster cannot be joined.
     #[error("cluster: {0}")]
     Cluster(#[from] ClusterError),
+    /// What was kept of releases cannot be used.
+    #[error("releases: {0}")]
+    Releases(#[from] ReleasesError),
     /// The ticks on disk cannot be used.
     #[error("journal: {0}")]
     Journal(#[from] OpenError),

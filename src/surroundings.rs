@@ -22,7 +22,7 @@ pub(crate) struct Surroundings {
     pub(crate) data: SeriesStore,
     /// Where there is a demo.
     pub(crate) replay: Option<Replay>,
-    /// Models that no repository holds yet: they may be put there while the node runs.
+    /// Models, and versions of them, that no repository holds yet: they may be put there while the node runs.
     pub(crate) unknown_models: Vec<Mistake>,
     /// Models that this node holds and, being alone, serves to nobody.
     pub(crate) unplaced: Vec<Mistake>,
@@ -76,6 +76,8 @@ pub(crate) fn survey(resolved: &Resolved, now: SystemTime) -> Result<Surrounding
     if config.cluster.is_none() {
         let names = catalog::names(&found.entries);
         found.unknown_models = resolved.unknown_models(&names);
+        let held = found.entries.iter().map(|entry| (entry.name.as_str(), entry.version));
+        found.unknown_models.extend(resolved.unknown_versions(held));
         // Where the nodes of a cluster are named, this is one of them that has not been told which.
         let unplaced = names.iter().filter(|_| config.nodes.is_empty());
         let unplaced = unplaced.filter(|name| config.holding(name) == Holding::No);
@@ -311,6 +313,22 @@ mod tests {
         let keys: Vec<&str> = found.unknown_models.iter().map(|one| one.key.as_str()).collect();
         assert_eq!(keys, ["series.always.later"]);
         assert!(found.replay.is_some() && !found.entries.is_empty());
+
+        let pinned =
+            "column = \"v\"\n[models.versions]\nlater = 2\ntcn-vol-point = 7\nmlp-vol-quantile = 1\n";
+        let found = survey(&Rig::new("A,1,1\n", pinned).resolved(), now()).unwrap();
+        let said: Vec<String> = found.unknown_models.iter().map(ToString::to_string).collect();
+        assert!(
+            said[0].contains(":6:9: models.versions.later: no repository holds a model `later`"),
+            "{said:?}"
+        );
+        assert!(
+            said[1].ends_with(
+                ":7:17: models.versions.tcn-vol-point: no repository holds version 7 of it: there is 1"
+            ),
+            "{said:?}"
+        );
+        assert_eq!(said.len(), 2);
     }
 
     fn now() -> SystemTime {

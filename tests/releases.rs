@@ -52,8 +52,13 @@ impl Shelf {
     }
 
     pub(crate) fn node(&self) -> TestNode {
+        self.node_with(&[])
+    }
+
+    fn node_with(&self, more: &[(&str, &str)]) -> TestNode {
         let repositories = format!("[\"{}\"]", self.path().display());
-        TestNode::on_cpu(&[("MODELS__REPOSITORIES", &repositories), ("MODELS__DEFAULT", BASE)])
+        let usual = [("MODELS__REPOSITORIES", repositories.as_str()), ("MODELS__DEFAULT", BASE)];
+        TestNode::on_cpu(&[&usual, more].concat())
     }
 
     fn path(&self) -> &Path {
@@ -140,6 +145,67 @@ fn newest(release: &Value) -> &str {
 
 fn metrics(node: &TestNode) -> String {
     String::from_utf8(node.get("/metrics").body).expect("text")
+}
+
+#[test]
+fn what_was_decided_stands_after_a_restart() {
+    let (shelf, kept) =
+        (Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]), tempfile::tempdir().expect("a folder"));
+    let folder = kept.path().display().to_string();
+    let start = || shelf.node_with(&[("MODELS__RELEASES", &folder)]);
+    let answers = |node: &TestNode| Caller::of(node).count(3).into_keys().collect::<Vec<_>>();
+
+    let node = start();
+    assert_eq!(answers(&node), [2], "nothing was kept yet");
+    let answer = node.post("/v1/models/m/rollback", "").json();
+    assert_eq!((&answer["release"]["stable"], &answer["kept"]), (&json!("1"), &json!(true)));
+    // What is answered is on the disk: nothing that happens to the node undoes it.
+    let file = kept.path().join("releases.json");
+    let written = fs::read_to_string(&file).expect("a file");
+    assert!(written.contains("\"m\"") && written.contains("\"stable\": 1"), "{written}");
+    drop(node);
+
+    shelf.add(3, Make::Plain);
+    let node = start();
+    assert_eq!(answers(&node), [1], "neither what was taken back nor what came meanwhile");
+    assert_eq!(newest(&release(&node)), "as it was kept, or configured, when this node started");
+    order(&node, "canary", &json!({ "version": 3, "steps": [50, 100], "hold_ms": 600_000 }));
+    drop(node);
+
+    let node = start();
+    let resumed = release(&node);
+    assert_eq!((&resumed["canary"]["version"], &resumed["canary"]["percent"]), (&json!("3"), &json!(50.0)));
+    let answer = node.post("/v1/models/m/split", "{\"weights\":{}}").json();
+    assert_eq!((&answer["release"], &answer["kept"]), (&Value::Null, &json!(true)));
+    drop(node);
+
+    let node = start();
+    assert_eq!(answers(&node), [3], "the highest again");
+    // The disk refuses: whoever orders is told, and so is health.
+    fs::create_dir(kept.path().join("releases.new")).expect("a folder in the way");
+    let answer = node.post("/v1/models/m/promote", "{\"version\":1}").json();
+    assert_eq!((&answer["release"]["stable"], &answer["kept"]), (&json!("1"), &json!(false)));
+    let reasons = || node.get("/health").json()["reasons"].to_string();
+    assert!(reasons().contains("releases cannot be kept"), "{}", reasons());
+    fs::remove_dir(kept.path().join("releases.new")).expect("a folder");
+    eventually("it is kept all the same", || !reasons().contains("releases cannot be kept"));
+    drop(node);
+    assert_eq!(answers(&start()), [1]);
+}
+
+#[test]
+fn a_configuration_says_which_version_answers_from_a_start_on() {
+    let (shelf, kept) =
+        (Shelf::with(&[(1, Make::Plain), (2, Make::Higher)]), tempfile::tempdir().expect("a folder"));
+    let folder = kept.path().display().to_string();
+    let pinned = [("MODELS__RELEASES", folder.as_str()), ("MODELS__VERSIONS", "{ m = 1 }")];
+    for _ in 0..2 {
+        let node = shelf.node_with(&pinned);
+        let mut caller = Caller::of(&node);
+        assert_eq!(caller.count(3).into_keys().collect::<Vec<_>>(), [1]);
+        order(&node, "promote", &json!({ "version": 2 }));
+        assert_eq!(caller.count(3).into_keys().collect::<Vec<_>>(), [2], "until it is ordered otherwise");
+    }
 }
 
 #[test]

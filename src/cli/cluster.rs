@@ -78,6 +78,8 @@ pub(super) fn run(args: ClusterArgs) -> Result<(), CliError> {
     for (at, entry) in nodes.iter().enumerate() {
         let mut command = command(&args, entry, &nodes, secret.as_deref())?;
         // One folder has one writer.
+        let releases = resolved.config.models.releases.as_ref().map(|dir| dir.join(entry.name.as_str()));
+        command.envs(releases.map(|dir| ("PEREGRINE_MODELS__RELEASES", dir)));
         let journal = resolved.config.journal.as_ref().map(|part| part.dir.join(entry.name.as_str()));
         command.envs(journal.map(|dir| ("PEREGRINE_JOURNAL__DIR", dir)));
         let audit = resolved.config.audit.as_ref().map(|part| part.dir.join(entry.name.as_str()));

@@ -116,6 +116,11 @@ pub(super) struct ModelsFile {
     pub(super) precision: Option<PrecisionChoice>,
     /// Precision by model name.
     pub(super) precisions: Option<BTreeMap<String, PrecisionChoice>>,
+    /// By model name, the version that answers from every start on, whatever was kept and however high others are.
+    pub(super) versions: Option<BTreeMap<String, u32>>,
+    /// A folder in which it is kept which versions of models answer, by order or after a canary, so that they do after a
+    /// restart; empty: a restart forgets it.
+    pub(super) releases: Option<PathBuf>,
     /// Opens encrypted models: 64 hexadecimal digits, best given as `PEREGRINE_MODEL_KEY`; empty: there are none.
     pub(super) key: Option<Secret>,
     /// Public keys, 64 hexadecimal digits each, of those who must have signed a model; empty: nobody must.

@@ -41,7 +41,7 @@ impl Resolved {
     pub fn unknown_models(&self, models: &[String]) -> Vec<Mistake> {
         self.named(
             |path| match path {
-                ["models", "profiles" | "precisions", _]
+                ["models", "profiles" | "precisions" | "versions", _]
                 | ["data", "columns", _]
                 | ["backend", "fallbacks", _]
                 | ["series", "always", _, ..] => Some(3),
@@ -54,6 +54,28 @@ impl Resolved {
                     .then(|| unknown("no repository holds a model", model, models))
             },
         )
+    }
+
+    /// Versions that are to answer, of models that the repositories `held`, and that are not among those.
+    pub(crate) fn unknown_versions<'a>(
+        &self,
+        held: impl Iterator<Item = (&'a str, u32)> + Clone,
+    ) -> Vec<Mistake> {
+        let mistake = |(model, version): (&String, &u32)| {
+            let of_model = held.clone().filter(|(name, _)| name == model);
+            let known: Vec<u32> = of_model.map(|(_, version)| version).collect();
+            let there = match known.as_slice() {
+                [] => return None,
+                known if known.contains(version) => return None,
+                [one] => format!("there is {one}"),
+                many => {
+                    format!("there are {}", many.iter().map(u32::to_string).collect::<Vec<_>>().join(", "))
+                }
+            };
+            let message = format!("no repository holds version {version} of it: {there}");
+            Some(self.mistake(&key_of(&["models", "versions", model]), message))
+        };
+        self.config.models.versions.iter().filter_map(mistake).collect()
     }
 
     /// Keys by which less of a series is kept than one of these models needs to follow it.

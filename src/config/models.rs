@@ -28,6 +28,10 @@ pub struct ModelsConfig {
     pub precision: PrecisionChoice,
     /// By model name.
     pub precisions: BTreeMap<String, PrecisionChoice>,
+    /// The version that answers from a start on, by model name.
+    pub versions: BTreeMap<String, u32>,
+    /// Where releases outlive the node; `None`: they end with it.
+    pub releases: Option<PathBuf>,
     /// What opens encrypted models, and who must have signed them.
     pub vault: Vault,
 }
@@ -44,6 +48,7 @@ impl Checker<'_> {
         let workload = self.present("models.workload", written.workload);
         let profile = self.present("models.profile", written.profile);
         let precision = self.present("models.precision", written.precision);
+        let releases = self.present("models.releases", written.releases);
         let vault = self.vault(written.key, written.signers);
         Some(ModelsConfig {
             repositories: repositories?,
@@ -53,6 +58,8 @@ impl Checker<'_> {
             profiles: written.profiles.unwrap_or_default(),
             precision: precision?,
             precisions: written.precisions.unwrap_or_default(),
+            versions: written.versions.unwrap_or_default(),
+            releases: releases.map(|dir| (!dir.as_os_str().is_empty()).then_some(dir))?,
             vault: vault?,
         })
     }

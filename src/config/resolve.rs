@@ -164,11 +164,22 @@ impl Checker<'_> {
             nodes: nodes?,
         };
         self.topology(&config);
-        if let (Some(journal), Some(audit)) = (&config.journal, &config.audit)
-            && journal.dir == audit.dir
-        {
-            self.mistake("journal.dir", "is audit.dir: each needs a folder of its own".to_owned());
-        }
+        self.folders(&config);
         Some(config)
+    }
+
+    /// What is kept by one is locked by it.
+    fn folders(&mut self, config: &Config) {
+        let kept = [
+            ("models.releases", config.models.releases.as_ref()),
+            ("journal.dir", config.journal.as_ref().map(|part| &part.dir)),
+            ("audit.dir", config.audit.as_ref().map(|part| &part.dir)),
+        ];
+        for (at, (key, dir)) in kept.iter().enumerate() {
+            let same = kept[at + 1..].iter().find(|(_, other)| other.is_some() && other == dir);
+            if let Some((other, _)) = same {
+                self.mistake(key, format!("is {other}: each needs a folder of its own"));
+            }
+        }
     }
 }

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::demo::Demo;
 use crate::journal::TickJournal;
 use crate::models::Refusals;
+use crate::releases::Releases;
 use crate::reload::{Current, Reload};
 use crate::scaler::{LatestPicture, ToScaler, Told};
 use crate::security::Security;
@@ -83,6 +84,8 @@ pub(crate) struct SharedParts {
     pub(crate) journal: Option<Arc<TickJournal>>,
     /// `None`: predictions are not recorded.
     pub(crate) records: Option<Arc<AuditRecords>>,
+    /// `None`: releases end with the node.
+    pub(crate) releases: Option<Releases>,
     /// `None`: nothing is traced.
     pub(crate) telemetry: Option<Arc<Telemetry>>,
     /// Ends with the node.

@@ -17,6 +17,7 @@ use super::app::unix_millis;
 use super::cluster::{losses, lost, members};
 use super::meter::Route;
 use super::{Shared, get};
+use crate::releases::Releases;
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/health", all);
@@ -28,12 +29,13 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
     get(config, "/status", status);
 }
 
-/// The system's, with what is wrong and no reason not to be ready: models that cannot be served, ticks that cannot be kept,
-/// nodes that are lost, pools that the scaler cannot read.
+/// The system's, with what is wrong and no reason not to be ready: models that cannot be served, ticks and releases that cannot
+/// be kept, nodes that are lost, pools that the scaler cannot read.
 fn whole(shared: &Shared) -> Health {
     let mut health = shared.system.health();
     health.reasons.extend(shared.refusals.complaints());
     health.reasons.extend(unkept(shared));
+    health.reasons.extend(unkept_releases(shared));
     health.reasons.extend(losses(shared));
     health.reasons.extend(untold(shared));
     health.reasons.extend(silent_pools(shared));
@@ -67,6 +69,12 @@ async fn live(shared: Data<Shared>) -> HttpResponse {
 fn unkept(shared: &Shared) -> Option<String> {
     let refuses = shared.journal.as_ref().is_some_and(|journal| journal.status().refuses);
     refuses.then(|| "ticks are refused: the journal cannot be written".to_owned())
+}
+
+/// A restart would bring versions back that were taken back.
+fn unkept_releases(shared: &Shared) -> Option<String> {
+    let fails = shared.releases.as_ref().is_some_and(Releases::fails);
+    fails.then(|| "releases cannot be kept: a restart would go on with older ones".to_owned())
 }
 
 /// A webhook that takes nothing for longer than this is a reason.

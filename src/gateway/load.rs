@@ -14,7 +14,7 @@ use super::error::Refusal;
 use crate::catalog::{self, Entry};
 use crate::models::{self, ModelError};
 
-/// How soon ensembles change after a release of one of their members.
+/// How soon ensembles change after a release of one of their members, and what becomes of a release is on the disk.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// Makes ensembles anew that name a model of which another version is the stable one now; a release on its way changes none.
@@ -34,6 +34,15 @@ pub(crate) async fn follow_releases(shared: Arc<Shared>) {
             shared.follow(model).await;
         }
         known = stable;
+    }
+}
+
+/// Keeps what becomes of releases by themselves. Ends with the thread that runs it.
+pub(crate) async fn keep_releases(shared: Arc<Shared>) {
+    let mut every = tokio::time::interval(FOLLOW_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while shared.keep_releases().await.is_some() {
+        every.tick().await;
     }
 }
 
@@ -104,6 +113,15 @@ impl Shared {
         for Entry { name: ensemble, version, .. } in ensembles {
             info!(ensemble, version, member, "ensemble serves with its member");
             self.refusals.forget_version(&ensemble, version);
+        }
+    }
+
+    /// Keeps how releases stand, if that is asked for, and says whether they are kept. What an operator has ordered is before
+    /// it is answered.
+    pub(crate) async fn keep_releases(&self) -> Option<bool> {
+        match &self.releases {
+            Some(releases) => Some(releases.keep(&self.system).await),
+            None => None,
         }
     }
 
@@ -190,7 +208,6 @@ impl Shared {
         blocking(load).await
     }
 
-    /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.
     /// Takes a model out of service, or one version of it. One that was refused serves nobody already: it is complained of no
     /// more until it is read again.
     pub(crate) async fn unload(&self, name: &str, version: Option<u32>) -> Result<(), Refusal> {
@@ -203,6 +220,7 @@ impl Shared {
         if served || was_refused { Ok(()) } else { Err(self.not_served(name, version)) }
     }
 
+    /// Takes versions of `name` that no repository holds out of service, unless nothing would be left.
     async fn unload_but(&self, name: &str, held: &BTreeSet<u32>) {
         let served = self.system.models().into_iter().filter(|model| model.spec.name == name);
         let (stay, gone): (Vec<u32>, Vec<u32>) =

@@ -61,7 +61,7 @@ use peregrine_actors::Trace;
 use tokio::net::TcpStream;
 
 pub(crate) use app::{Shared, SharedParts};
-pub(crate) use load::follow_releases;
+pub(crate) use load::{follow_releases, keep_releases};
 pub(crate) use meter::{BOUNDS_S, FINE_BOUNDS_S, Served};
 pub use tls::TlsError;
 pub(crate) use tls::{Tls, TlsRoom};

@@ -1,6 +1,7 @@
 //! Starts a node, piece by piece: what is read, the actors, the cluster, the series, the models, the HTTP server. What
 //! was started before something failed is stopped again.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::rt::task::spawn_blocking;
 use actix_web::web::Data;
+use peregrine_actors::release::KeptRelease;
 use peregrine_actors::scorecard::Scorecard;
 use peregrine_actors::series::Journal;
 use peregrine_actors::stream::Source;
@@ -33,6 +35,7 @@ use crate::gateway::{self, Shared, SharedParts, Tls, TlsRoom};
 use crate::journal::TickJournal;
 use crate::memory;
 use crate::models;
+use crate::releases::{self, Releases};
 use crate::reload::{Current, Reload};
 use crate::scaler::pools::Meeting;
 use crate::scaler::{self, LatestPicture, ToScaler, Told};
@@ -64,6 +67,7 @@ struct Stock {
     entries: Vec<catalog::Entry>,
     series: SeriesStore,
     replay: Option<Replay>,
+    releases: Option<(Releases, releases::Kept)>,
     records: Option<Arc<AuditRecords>>,
     telemetry: Option<Arc<Telemetry>>,
 }
@@ -94,6 +98,7 @@ pub(super) async fn start(
     for unknown in unknown_models {
         warn!(key = unknown.key, at = %unknown.origin, "has no effect yet: {}", unknown.message);
     }
+    let releases = open_releases(config).await?;
     let records = open_audit(config, clock).await?;
     // The seed of a real node is chance; simulations bring their own.
     let has_meters = factories.meters.is_some();
@@ -112,7 +117,8 @@ pub(super) async fn start(
     let drain = config.server.drain;
     let mut joined = None;
     let guests = Guests { has_meters, ..guests };
-    let stock = Stock { entries, series, replay, records: records.clone(), telemetry: telemetry.clone() };
+    let stock =
+        Stock { entries, series, replay, releases, records: records.clone(), telemetry: telemetry.clone() };
     match serve_models(&system, stock, resolved, guests, clock, &mut joined).await {
         Ok((server, addr, reload)) => {
             Ok(Started { server, addr, system, reload, joined, records, telemetry })
@@ -136,7 +142,7 @@ async fn serve_models(
     clock: &Arc<dyn Clock>,
     joined: &mut Option<Joined>,
 ) -> Result<(Server, SocketAddr, Arc<Reload>), NodeError> {
-    let Stock { entries, series, replay, records, telemetry } = stock;
+    let Stock { entries, series, replay, releases, records, telemetry } = stock;
     let Guests { mut rooms, feed, has_meters, .. } = guests;
     let config = &resolved.config;
     let current = Current::new(config.clone());
@@ -161,7 +167,17 @@ async fn serve_models(
         Some(feed) => feed(&hub),
         None => Arc::clone(&live.source),
     };
-    let refusals = models::bring_in(system, entries, config.models.vault.clone()).await?;
+    let (releases, kept) = releases.unzip();
+    let mut kept: releases::Kept = kept.unwrap_or_default();
+    let pinned = config.models.versions.iter();
+    kept.extend(pinned.map(|(model, version)| (model.clone(), KeptRelease::whole(*version))));
+    let stable: BTreeMap<String, u32> =
+        kept.iter().map(|(model, kept)| (model.clone(), kept.stable)).collect();
+    releases::resume(system, kept).await?;
+    let refusals = models::bring_in(system, entries, config.models.vault.clone(), stable.clone()).await?;
+    for model in stable.keys() {
+        system.loaded(model).await;
+    }
     // Beside all that follows: nothing waits for either.
     drop(spawn_blocking(memory::trim));
     let gpus = system.clone();
@@ -237,6 +253,7 @@ async fn serve_models(
         scorecard,
         journal,
         records,
+        releases,
         telemetry,
         demo,
         told,
@@ -253,6 +270,7 @@ async fn serve_models(
     drop(actix_web::rt::spawn(alerts::keep(alerts, feeds, clock.clone()))); // it ends with the node's thread
     drop(actix_web::rt::spawn(overview::keep(Arc::clone(&shared)))); // it ends with the node's thread
     drop(actix_web::rt::spawn(gateway::follow_releases(Arc::clone(&shared)))); // it ends with the node's thread
+    drop(actix_web::rt::spawn(gateway::keep_releases(Arc::clone(&shared)))); // it ends with the node's thread
     let bound = gateway::bind(&server, shared);
     let (server, addr) = bound.map_err(|source| NodeError::Listen { listen: server.listen, source })?;
     Ok((server, addr, reload))
@@ -310,6 +328,13 @@ async fn open_journal(
     let opened = spawn_blocking(move || TickJournal::open(&part, clock)).await;
     let (journal, _found) = opened.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
     Ok(Some(Arc::new(journal)))
+}
+
+/// Reads a file: not on the node's thread.
+async fn open_releases(config: &Config) -> Result<Option<(Releases, releases::Kept)>, NodeError> {
+    let Some(dir) = config.models.releases.clone() else { return Ok(None) };
+    let opened = spawn_blocking(move || Releases::open(&dir)).await;
+    Ok(Some(opened.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?))
 }
 
 /// Reads the last segment: not on the node's thread.

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::order::ReleaseRefused;
 
 /// Steps of one canary.
@@ -17,7 +19,8 @@ const VALUES_MAX: u64 = 100;
 pub const NOISE: Duration = Duration::from_millis(1);
 
 /// A version that is to become the stable one, if it does well.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CanarySpec {
     /// The version.
     pub version: u32,
@@ -30,7 +33,8 @@ pub struct CanarySpec {
 }
 
 /// What a canary has to keep to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CanaryLimits {
     /// A step lasts for so many requests to the canary at least.
     pub requests_min: u64,
@@ -43,7 +47,8 @@ pub struct CanaryLimits {
 }
 
 /// Whether a canary is compared with the stable version by the errors of its predictions, and the ratio allowed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ScoreLimit {
     /// Never.
     Off,

@@ -6,6 +6,7 @@
 
 mod canary;
 mod coverage;
+mod kept;
 mod live;
 mod mirror;
 mod order;
@@ -19,6 +20,7 @@ pub use canary::{
     Canary, CanaryLimits, CanarySpec, Fault, HOLD_MAX, NOISE, STEPS_MAX, ScoreLimit, Seen, Waiting,
 };
 pub use coverage::CoverageLimits;
+pub use kept::KeptRelease;
 pub use live::{Portion, ReleaseStatus};
 pub use mirror::{HELD_MAX, ShadowStats};
 pub use order::{ReleaseOrder, ReleaseRefused, ShadowSpec};

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::canary::CanarySpec;
 use super::split::{VERSIONS_MAX, WEIGHT_MAX};
 
@@ -21,7 +23,8 @@ pub enum ReleaseOrder {
 }
 
 /// A version that is asked what others answer. Its answers reach nobody.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ShadowSpec {
     /// The version.
     pub version: u32,

@@ -122,6 +122,8 @@ pub enum Change {
         /// The version.
         version: u32,
     },
+    /// The node has started, and the release is as the one before kept it, or as its configuration says.
+    Resumed,
     /// A version that had a part is not served any more.
     Gone {
         /// The version.
@@ -173,6 +175,7 @@ impl fmt::Display for Change {
             Self::RolledBack { to, from: None, why } => write!(f, "back to version {to}: {why}"),
             Self::ShadowBegan { version } => write!(f, "version {version} is asked besides"),
             Self::ShadowEnded { version } => write!(f, "version {version} is not asked besides any more"),
+            Self::Resumed => f.write_str("as it was kept, or configured, when this node started"),
             Self::Gone { version } => write!(f, "version {version} is not served any more"),
         }
     }

@@ -7,8 +7,8 @@ use super::canary::{Evidence, ScoreLimit, Scores, Seen, Waiting};
 use super::mirror::difference;
 use super::split::{Split, key_of};
 use super::{
-    By, CanaryLimits, CanarySpec, Change, Fault, LOG_MAX, Plan, Ready, Release, ReleaseOrder, ReleaseRefused,
-    ShadowSpec,
+    By, CanaryLimits, CanarySpec, Change, Fault, KeptRelease, LOG_MAX, Plan, Ready, Release, ReleaseOrder,
+    ReleaseRefused, ShadowSpec,
 };
 
 const DRAWS: u64 = 100_000;
@@ -362,6 +362,51 @@ fn a_canary_is_taken_back_and_a_split_is_the_operators() {
     assert_eq!(trusted(Some(&canary), &[1], &[1, 2, 3]), None, "the canary is judged by it");
     let split = ordered(None, &split(&[(1, 5), (2, 3)])).unwrap().unwrap();
     assert_eq!(trusted(Some(&split), &[1], &[1, 2, 3]), None);
+}
+
+// ---- what outlives the node ------------------------------------------------------------------------------------------
+
+#[test]
+fn a_release_goes_on_as_it_was_kept() {
+    let (rig, later) = (Rig::canary(|_| {}), Instant::now() + HOLD);
+    let advanced = rig.release.reviewed(&good(), rig.now + HOLD).unwrap();
+    let split = ordered_of(&advanced, &split(&[(1, 5), (3, 1)]), &[1, 2, 3]);
+    let shadow = ReleaseOrder::Shadow(Some(ShadowSpec { version: 2, share: 0.5, tolerance: 0.1 }));
+    let shadowed = ordered_of(&split, &shadow, &[1, 2, 3]);
+    let taken_back = ordered_of(&advanced, &ReleaseOrder::Rollback, &[1, 2, 3]);
+    let promoted = ordered_of(&taken_back, &ReleaseOrder::Promote(Some(3)), &[1, 2, 3]);
+    for release in [rig.release, advanced, split, shadowed, taken_back, promoted] {
+        let resumed = KeptRelease::from(&release).resumed(later).unwrap();
+        assert_eq!((resumed.weights(), resumed.stable), (release.weights(), release.stable));
+        assert_eq!((resumed.previous, resumed.shadow), (release.previous, release.shadow));
+        assert_eq!(resumed.taken_back, release.taken_back);
+        assert_eq!(last(&resumed), &Change::Resumed);
+        let canaries = [&resumed, &release].map(Release::canary);
+        assert_eq!(canaries[0].map(|canary| &canary.spec), canaries[1].map(|canary| &canary.spec));
+        assert!(canaries[0].is_none_or(|canary| canary.since == later), "its step begins anew");
+    }
+}
+
+#[test]
+fn what_no_order_leads_to_is_not_gone_on_with() {
+    let refused = |change: &dyn Fn(&mut Release)| {
+        let mut release = Rig::canary(|_| {}).release;
+        change(&mut release);
+        KeptRelease::from(&release).resumed(Instant::now()).unwrap_err()
+    };
+    let canary = |change: fn(&mut super::Canary)| {
+        refused(&|release| {
+            let Plan::Canary(canary) = &mut release.plan else { unreachable!("a canary") };
+            change(canary);
+        })
+    };
+    assert_eq!(canary(|canary| canary.step = 3), ReleaseRefused::Numbers("`step`: not one of `steps`"));
+    assert_eq!(canary(|canary| canary.spec.version = 1), ReleaseRefused::Stable { version: 1 });
+    assert!(matches!(canary(|canary| canary.spec.steps.clear()), ReleaseRefused::Numbers(_)));
+    let weightless = refused(&|release| release.plan = Plan::Split([(1, 0)].into()));
+    assert!(matches!(weightless, ReleaseRefused::Numbers(_)));
+    let shadow = ShadowSpec { version: 3, share: 0.0, tolerance: 0.1 };
+    assert!(matches!(refused(&|release| release.shadow = Some(shadow)), ReleaseRefused::Numbers(_)));
 }
 
 // ---- shadow ----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ pub(crate) use table::Table;
 use crate::breaker::{Gate, Trusts};
 use crate::devices::PerDevice;
 use crate::inference::Served;
-use crate::release::{CoverageLimits, ReleaseOrder, ReleaseRefused};
+use crate::release::{CoverageLimits, Release, ReleaseOrder, ReleaseRefused};
 use crate::scorecard::Scorecard;
 use crate::status::ModelStatus;
 
@@ -70,6 +70,8 @@ pub(crate) enum RouterMail {
     Publish { routes: Vec<Arc<Route>> },
     /// It is no longer wanted; `None`: none of the model's versions is.
     Remove { model: String, version: Option<u32> },
+    /// What an earlier node has kept, before any model comes.
+    Resume { releases: Vec<(String, Release)> },
     /// No more versions of the model come for now.
     Loaded { model: String },
     /// An operator decides who answers requests that name no version.
@@ -155,6 +157,7 @@ impl Router {
                 let (table, was_there) = table.without(&model, version);
                 (releases::settled(table, &model, now), was_there)
             }
+            RouterMail::Resume { releases } => (releases::resumed(table, releases), false),
             RouterMail::Loaded { model } => {
                 let was_there = table.find(&model, None).is_ok();
                 (releases::all_back(table, &model, now), was_there)

@@ -114,6 +114,14 @@ fn believed(
     })
 }
 
+/// The table with releases that wait for their models, as if those had been away.
+pub(super) fn resumed(table: Routes, releases: Vec<(String, Release)>) -> Routes {
+    releases.into_iter().fold(table, |table, (model, release)| {
+        let live = Arc::new(Live::after(None, release));
+        table.with_awaited(&model, live)
+    })
+}
+
 /// The table after versions of a model came or went. A release stays while its model is away, and goes on once all
 /// versions that it names are back.
 pub(super) fn settled(table: Routes, model: &str, now: Instant) -> Routes {

@@ -155,6 +155,18 @@ impl<S: Clone> Table<S> {
         self
     }
 
+    /// With the release of a model that is away, which waits for the versions that it names.
+    pub(crate) fn with_awaited(mut self, model: &str, release: Arc<Live>) -> Self {
+        let entry = self.models.entry(model.to_owned()).or_default();
+        (entry.release, entry.rests) = (Some(release), true);
+        self
+    }
+
+    /// Every release, also of models that are away.
+    pub(crate) fn kept_releases(&self) -> impl Iterator<Item = (&str, &Arc<Live>)> {
+        self.models.iter().filter_map(|(name, entry)| Some((name.as_str(), entry.release.as_ref()?)))
+    }
+
     /// With a version that is on its way; what serves it already goes on serving.
     pub(crate) fn with_announced(mut self, model: &str, version: u32) -> Self {
         self.models.entry(model.to_owned()).or_default().versions.entry(version).or_insert(None);

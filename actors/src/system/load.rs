@@ -59,8 +59,7 @@ impl System {
         &self,
         models: Vec<(Arc<Forecaster>, u32)>,
     ) -> Result<(), (String, LoadRefused)> {
-        let deadline =
-            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let deadline = self.load_deadline();
         let mut announced = Vec::with_capacity(models.len());
         let mut prepared = Vec::with_capacity(models.len());
         for (forecaster, version) in models {
@@ -99,16 +98,14 @@ impl System {
     /// Says that no more versions of a model come for now: a release that was kept while the model was away goes on with
     /// those that are there. False: none is.
     pub async fn loaded(&self, model: &str) -> bool {
-        let deadline =
-            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let deadline = self.load_deadline();
         let mail = RouterMail::Loaded { model: model.to_owned() };
         self.ask_router(mail, deadline).await.unwrap_or(false)
     }
 
     /// Stops serving a version, or all of them, and keeps the model's release for when it comes back; requests already accepted are answered. False: there was none.
     pub async fn unload(&self, model: &str, version: Option<u32>) -> bool {
-        let deadline =
-            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let deadline = self.load_deadline();
         let mail = RouterMail::Remove { model: model.to_owned(), version };
         self.ask_router(mail, deadline).await.unwrap_or(false)
     }
@@ -264,6 +261,11 @@ impl System {
         }
         terms.fallback = settings.fallback_of(model);
         terms
+    }
+
+    /// Until when models, and what is decided about them, are waited for that are asked for now.
+    pub(super) fn load_deadline(&self) -> Deadline {
+        Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within)
     }
 
     async fn ask_router(&self, mail: RouterMail, deadline: Deadline) -> Result<bool, LoadRefused> {

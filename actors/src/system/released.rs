@@ -1,5 +1,6 @@
 //! What a system does for releases: chooses who answers, counts what came of it, asks shadows, takes orders.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use peregrine_shaders::{Backend, Windows};
 use super::System;
 use super::load::ask;
 use crate::inference::{Job, Line};
-use crate::release::{Leave, Live, ReleaseOrder, ReleaseRefused, ReleaseStatus};
+use crate::release::{KeptRelease, Leave, Live, ReleaseOrder, ReleaseRefused, ReleaseStatus};
 use crate::request::{Forecast, ForecastError, ForecastRequest, Origin, Priority, Subject};
 use crate::router::{Route, Routed, RouterMail};
 use crate::scorecard::Scorecard;
@@ -50,8 +51,7 @@ impl System {
         model: &str,
         order: ReleaseOrder,
     ) -> Result<Option<ReleaseStatus>, ReleaseRefused> {
-        let deadline =
-            Deadline::after(Instant::from(tokio::time::Instant::now()), self.inner.settings.load_within);
+        let deadline = self.load_deadline();
         let mail = RouterMail::Release { model: model.to_owned(), order };
         match ask(&self.inner.rooms.router, mail, deadline).await {
             Ok(Routed::Ordered(done)) => done.map(|()| self.release(model)),
@@ -71,6 +71,37 @@ impl System {
     pub fn releases(&self) -> Vec<ReleaseStatus> {
         let (table, now) = (self.inner.rooms.table.load(), self.inner.clock.now());
         table.releases().into_iter().map(|(model, live)| live.status(model, now)).collect()
+    }
+
+    /// What there is to keep of every release, also of models that are away, by name.
+    #[must_use]
+    pub fn kept_releases(&self) -> BTreeMap<String, KeptRelease> {
+        let table = self.inner.rooms.table.load();
+        let kept = |(model, live): (&str, &Arc<Live>)| (model.to_owned(), KeptRelease::from(&live.release));
+        table.kept_releases().map(kept).collect()
+    }
+
+    /// Goes on with what an earlier node kept, before any model is loaded. Each release waits for the versions that it
+    /// names, or until [`System::loaded`] says that no more come.
+    ///
+    /// # Errors
+    /// The first model whose release makes no sense, and why; nothing has changed then.
+    pub async fn resume_releases(
+        &self,
+        kept: BTreeMap<String, KeptRelease>,
+    ) -> Result<(), (String, ReleaseRefused)> {
+        let now = self.inner.clock.now();
+        let resumed = |(model, kept): (String, KeptRelease)| match kept.resumed(now) {
+            Ok(release) => Ok((model, release)),
+            Err(refused) => Err((model, refused)),
+        };
+        let releases = kept.into_iter().map(resumed).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = releases.first().map(|(model, _)| model.clone()) else { return Ok(()) };
+        let mail = RouterMail::Resume { releases };
+        match ask(&self.inner.rooms.router, mail, self.load_deadline()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err((first, ReleaseRefused::Unavailable)),
+        }
     }
 
     /// How long ago a moment of a [`ReleaseStatus`] was.

@@ -93,6 +93,33 @@ async fn what_a_release_keeps_is_what_comes_back() {
 }
 
 #[tokio::test]
+async fn another_system_goes_on_with_what_was_kept() {
+    let before = three().await;
+    before.order(ReleaseOrder::Rollback).await;
+    let kept = before.system.kept_releases();
+    assert_eq!(kept.keys().collect::<Vec<_>>(), [MODEL]);
+    let stable = before.status().release.stable;
+    assert_ne!(stable, 3, "it was taken back");
+
+    let after = Rig::cpu(|_| {}).await;
+    assert!(after.system.unload(MODEL, None).await);
+    after.system.resume_releases(kept.clone()).await.unwrap();
+    assert!(after.system.releases().is_empty(), "nobody answers yet");
+    assert_eq!(after.system.kept_releases(), kept, "what waits for its model is kept too");
+    after.reload(&[1, 2, 3]).await;
+    assert_eq!(after.ask().await.unwrap().version, stable);
+    assert_eq!(after.status().release.log.last().unwrap().change, Change::Resumed);
+    assert_eq!(after.system.kept_releases(), kept);
+
+    // Its version is gone: those that are there go on.
+    let later = Rig::cpu(|_| {}).await;
+    assert!(later.system.unload(MODEL, None).await);
+    later.system.resume_releases(kept).await.unwrap();
+    later.reload(&[3]).await;
+    assert_eq!(later.ask().await.unwrap().version, 3);
+}
+
+#[tokio::test]
 async fn a_shadow_is_not_asked_while_its_device_is_busy() {
     let rig = two(|_| {}).await;
     rig.order(ReleaseOrder::Promote(Some(1))).await;

@@ -51,6 +51,7 @@ fn release_schemas() -> Value {
         "Released": { "type": "object", "required": ["name", "release"], "properties": {
             "name": { "type": "string" },
             "release": { "type": ["object", "null"], "description": "null: the highest version answers" },
+            "kept": { "type": "boolean", "description": "with models.releases: whether a restart will find it so" },
         } },
     })
 }

@@ -180,7 +180,11 @@ async fn order(shared: &Shared, model: &str, order: ReleaseOrder) -> Result<Http
         refused => Refusal::Release(refused),
     })?;
     let release = done.map(|release| view(&release, &shared.system));
-    Ok(HttpResponse::Ok().json(json!({ "name": model, "release": release })))
+    let mut answer = json!({ "name": model, "release": release });
+    if let Some(kept) = shared.keep_releases().await {
+        answer["kept"] = kept.into();
+    }
+    Ok(HttpResponse::Ok().json(answer))
 }
 
 /// A release as it stands.
