@@ -34,6 +34,9 @@ pub enum ExecuteError {
     /// The device has no room for the plan or the batch.
     #[error("out of device memory: {0}")]
     OutOfMemory(String),
+    /// The plan is larger, wider or longer than the device takes, whatever else is there.
+    #[error("not for this device: {0}")]
+    Unfit(String),
     /// The device did not finish in the time it was given.
     #[error("device did not finish within {millis} ms")]
     Timeout {

@@ -65,13 +65,13 @@ impl Fit {
     /// eighth of it.
     pub(super) fn of(device: &Device, plan: &Plan, budget: Option<u64>) -> Result<Self, ExecuteError> {
         let limits = &device.limits;
-        let no_room = |what: &str| ExecuteError::OutOfMemory(format!("plan `{}`: {what}", plan.name));
+        let unfit = |what: &str| ExecuteError::Unfit(format!("plan `{}`: {what}", plan.name));
         let binding_bytes_max = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let arena_bytes_max = budget.map_or(binding_bytes_max, |budget| binding_bytes_max.min(budget / 8));
         let [binding_bytes_max, arena_bytes_max] =
             [binding_bytes_max, arena_bytes_max].map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let chunk_rows_max = layout::chunk_rows_max(plan, arena_bytes_max).ok_or_else(|| {
-            no_room("the buffers of one row exceed a binding, or an eighth of what plans may take")
+            unfit("the buffers of one row exceed a binding, or an eighth of what plans may take")
         })?;
         let groups_max = limits.max_compute_workgroups_per_dimension as usize;
         let fits = |rows| {
@@ -79,7 +79,7 @@ impl Fit {
             all.all(|count| count <= groups_max)
         };
         if !fits(1) {
-            return Err(no_room("a layer is wider than a dispatch"));
+            return Err(unfit("a layer is wider than a dispatch"));
         }
         let chunk_rows_max = std::iter::successors(Some(chunk_rows_max), |rows| Some(rows / 2))
             .find(|&rows| fits(rows))
@@ -89,17 +89,17 @@ impl Fit {
             _ => false,
         };
         if plan.commands.iter().any(too_wide) {
-            return Err(no_room("a recurrent layer is wider than workgroup memory"));
+            return Err(unfit("a recurrent layer is wider than workgroup memory"));
         }
         if device.is_software() && plan.commands.iter().any(|command| turns(command) >= SOFTWARE_TURNS_MAX) {
-            return Err(no_room("a layer takes more turns of a loop than a software device makes"));
+            return Err(unfit("a layer takes more turns of a loop than a software device makes"));
         }
         let map = WeightMap::new(plan, limits.min_storage_buffer_offset_alignment as usize);
         if map.owners.iter().any(|(_, span)| span.bytes > binding_bytes_max) {
-            return Err(no_room("a matrix exceeds a binding"));
+            return Err(unfit("a matrix exceeds a binding"));
         }
         if map.bytes as u64 > limits.max_buffer_size {
-            return Err(no_room("the weights exceed a buffer"));
+            return Err(unfit("the weights exceed a buffer"));
         }
         let param_stride = PARAM_BYTES.next_multiple_of(limits.min_uniform_buffer_offset_alignment as usize);
         let param_bytes = (LANES * blocks(plan).max(1) * param_stride) as u64;

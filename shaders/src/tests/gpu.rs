@@ -326,7 +326,7 @@ fn an_executor_may_be_dropped_while_its_device_is_busy() {
 }
 
 #[test]
-fn a_plan_too_wide_for_the_device_is_out_of_memory_and_harms_no_other() {
+fn a_plan_too_wide_for_the_device_is_refused_and_harms_no_other() {
     let mut plan = crate::PlanBuilder::new("wide");
     let input = plan.input(1);
     let wide = plan.buffer(1 << 30);
@@ -334,7 +334,7 @@ fn a_plan_too_wide_for_the_device_is_out_of_memory_and_harms_no_other() {
     let wide = std::sync::Arc::new(plan.finish(input));
     with_shared(|executor| {
         let refused = executor.load(&wide);
-        assert!(matches!(refused, Err(ExecuteError::OutOfMemory(_))), "{refused:?}");
+        assert!(matches!(refused, Err(ExecuteError::Unfit(_))), "{refused:?}");
         run_guarded(executor, &Case::nhits(2));
     });
 }

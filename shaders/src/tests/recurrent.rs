@@ -30,7 +30,7 @@ fn a_layer_that_a_software_device_would_not_end_is_refused() {
     let case = case(Cell::Gru, 129, None, 1300, 1);
     let refused = gpu::with_shared(|shared| gpu::run(shared, &case));
     assert!(
-        matches!(&refused, Err(ExecuteError::OutOfMemory(why)) if why.contains("software device")),
+        matches!(&refused, Err(ExecuteError::Unfit(why)) if why.contains("software device")),
         "{refused:?}"
     );
 }
