@@ -14,7 +14,7 @@ mod folder;
 mod open;
 mod view;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,6 +28,7 @@ use peregrine_runtime::Clock;
 use tracing::{error, info, warn};
 
 use crate::config::{AuditConfig, NodeConfig};
+use crate::embedded::{self, Lock, LockError};
 
 pub use folder::{Folder, Located, ReadError};
 pub use open::Found;
@@ -75,7 +76,7 @@ impl AuditRecords {
     ) -> Result<(Self, Found), OpenError> {
         let dir = config.dir.as_path();
         let failed = |source: io::Error| OpenError::Io { dir: dir.to_owned(), source };
-        let lock = Lock::take(dir)?;
+        let lock = lock(dir)?;
         let (mut files, found) = open::open(dir, config.keep, node, clock.wall()).map_err(failed)?;
         report(dir, &found);
         let folder = Folder::live(dir, files.live());
@@ -132,31 +133,15 @@ impl Drop for AuditRecords {
     }
 }
 
-/// A folder in use by this process. Given back outright: closing the file alone would leave it locked as long as a
-/// child of this process that was forked meanwhile has not begun its own program.
-struct Lock(File);
-
-impl Lock {
-    fn take(dir: &Path) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io { dir: dir.to_owned(), source };
-        // What callers asked and were answered is for nobody else; a folder that is there is the operator's affair.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"));
-        let file = file.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Err(failed) = self.0.unlock() {
-            warn!(error = %failed, "the folder of audit records stays locked until this process ends");
-        }
-    }
+/// Takes the folder for this process.
+fn lock(dir: &Path) -> Result<Lock, OpenError> {
+    let failed = |source| OpenError::Io { dir: dir.to_owned(), source };
+    // What callers asked and were answered is for nobody else; a folder that is there is the operator's affair.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+    embedded::lock(dir).map_err(|error| match error {
+        LockError::Held => OpenError::Locked(dir.to_owned()),
+        LockError::Io(source) => failed(source),
+    })
 }
 
 fn report(dir: &Path, found: &Found) {
