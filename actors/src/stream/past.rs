@@ -232,6 +232,7 @@ impl Hub {
             let mut state = stream.state.lock();
             let mut seen = None;
             let got = fetched.remove(&stream.tag.index).unwrap_or_default();
+            let got = filled(got, &state.recent);
             let is_silent = !state.recent.iter().chain(&got).any(|event| epoch(event).is_some());
             let is_unheard = got.is_empty() && state.order.last().is_none();
             // One of which nothing is known is awaited, unless the reader knows a number of it that is not there.
@@ -285,6 +286,36 @@ impl Hub {
         reader.start(cursor, skip, awaited);
         Ok(past)
     }
+}
+
+/// What was fetched, with what its owner does not make again and is here still.
+fn filled(got: Vec<StreamEvent>, recent: &VecDeque<StreamEvent>) -> Vec<StreamEvent> {
+    let owner = got.iter().find_map(epoch);
+    let is_here = |one: &&StreamEvent| epoch(one).is_some_and(|of| owner.is_none_or(|owner| of == owner));
+    let mut all = Vec::with_capacity(got.len());
+    for event in got {
+        let StreamEvent::Gap(gap) = &event else {
+            all.push(event);
+            continue;
+        };
+        let mut from = gap.from;
+        let here = recent.iter().filter(is_here).filter(|_| gap.reason == GapReason::Expired);
+        for one in here.filter(|one| end(one) <= gap.to) {
+            if first(one) < from {
+                continue;
+            }
+            if first(one) > from {
+                all.push(StreamEvent::Gap(Gap { from, to: first(one) - 1, ..gap.clone() }));
+            }
+            from = end(one) + 1;
+            all.push(one.clone());
+        }
+        // One that ends below where it begins says that the numbers began again.
+        if from <= gap.to || from == gap.from {
+            all.push(StreamEvent::Gap(Gap { from, ..gap.clone() }));
+        }
+    }
+    all
 }
 
 impl From {

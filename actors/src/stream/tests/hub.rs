@@ -252,6 +252,21 @@ async fn what_was_missed_comes_first_and_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_not_made_again_and_still_here_is_no_gap() {
+    let (hub, _) =
+        attached(&[("a", "1-8:expired 9 10"), ("b", "1-8:expired 9' 10'"), ("c", "1-2 3-9:expired 10")]);
+    let _first = join(&hub, &["*"], false);
+    for seq in ["5", "6", "7-7", "8", "9", "10"] {
+        ["a", "b", "c"].into_iter().for_each(|series| hub.publish(event(series, seq)));
+    }
+    let from = Wish { from: Some(From::All(1)), ..Wish::default() };
+    // Of an owner before the one that has answered nothing counts.
+    let b = "b1-8:expired b9 b10";
+    let c = "c1-2 c3-4:expired c5 c6 c7-7:expired c8 c9 c10";
+    check(&hub, from, &["a 11"], &format!("a1-4:expired a5 a6 a7-7:expired a8 a9 a10 {b} {c}"), "a:11").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_that_was_ahead_of_this_node_gets_nothing_twice() {
     let (hub, _) = attached(&[("a", "1 2 3")]);
     let from = Wish { from: Some(From::All(6)), ..Wish::default() };

@@ -56,8 +56,13 @@ fn events(series: &str, words: &str) -> Vec<StreamEvent> {
 fn event(series: &str, word: &str) -> StreamEvent {
     let number = |text: &str| text.parse().expect("a number");
     if let Some((from, to)) = word.split_once('-') {
+        let (to, reason) = match to.split_once(':') {
+            Some((to, "expired")) => (to, GapReason::Expired),
+            Some((_, reason)) => panic!("no test has {reason}"),
+            None => (to, GapReason::Conflated),
+        };
         let (from, to, stream) = (number(from), number(to), stream(series));
-        return StreamEvent::Gap(Gap { stream, from, to, reason: GapReason::Conflated });
+        return StreamEvent::Gap(Gap { stream, from, to, reason });
     }
     let seq = word.trim_end_matches('\'');
     let epoch = 1 + (word.len() - seq.len()) as u64;
