@@ -396,6 +396,14 @@ fn an_empty_slot_has_what_was_foretold_of_it_and_no_other_column() {
     // The window begins within the hole.
     let history = fed(8, &[of(10, &[1.0, 2.0, 3.0]), newest.clone()]);
     assert_eq!(known(&history, 2), Ok(vec![3.0, 4.0, 5.0, 6.0]));
+    // The newest tick says nothing of the horizon, or too little.
+    let said = of(20, &[2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(known(&fed(8, &[said.clone(), tick(30, 1.0)]), 2), Ok(vec![2.0, 3.0, 4.0, 5.0]));
+    assert_eq!(known(&fed(8, &[said, of(30, &[3.0, 4.1])]), 2), Ok(vec![2.0, 3.0, 4.1, 5.0]));
+    assert_eq!(
+        known(&fed(8, &[of(20, &[2.0, 3.0, 4.0]), tick(30, 1.0)]), 2),
+        Err(Unready::Column("dow".to_owned()))
+    );
     // Too far to have been foretold, and by nobody.
     let lacks = Err(Unready::Column("dow".to_owned()));
     assert_eq!(known(&fed(8, &[of(10, &[1.0, 2.0]), newest.clone()]), 3), lacks);

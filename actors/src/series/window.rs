@@ -142,7 +142,7 @@ impl History {
     }
 
     /// Everything beside the values, NaN where there is none; `last` is the row of the newest observation, `foretold` what a
-    /// column whose future is known has in a place of the window that did not bring it.
+    /// column whose future is known has in a place of the window, or of the horizon behind it, that nothing newer tells.
     fn with_columns(
         &self,
         mut y: Vec<f32>,
@@ -158,14 +158,13 @@ impl History {
         let unknown = |name: &str| Unready::Column(name.to_owned());
         let hist_exog =
             cells(&spec.hist_exog, |name| self.hist(name), rows.clone(), |name, _| Err(unknown(name)))?;
-        let mut futr_exog = cells(&spec.futr_exog, |name| self.futr(name), rows, foretold)?;
+        let mut futr_exog = cells(&spec.futr_exog, |name| self.futr(name), rows, &foretold)?;
         let last = self.number(last);
-        let ahead = |name: &str| self.future(name, last).and_then(|ahead| ahead.get(1..=spec.horizon));
-        let ahead: Vec<&[f32]> = (spec.futr_exog.iter())
-            .map(|name| ahead(name).ok_or_else(|| unknown(name)))
-            .collect::<Result<_, _>>()?;
         for step in 0..spec.horizon {
-            futr_exog.extend(ahead.iter().map(|column| column[step]));
+            for name in &spec.futr_exog {
+                let told = self.future(name, last).and_then(|ahead| ahead.get(step + 1));
+                futr_exog.push(told.copied().map_or_else(|| foretold(name, spec.window + step), Ok)?);
+            }
         }
         let constant = |name: &String| self.constant(name, last).ok_or_else(|| unknown(name));
         let stat_exog = spec.stat_exog.iter().map(constant).collect::<Result<_, _>>()?;
