@@ -18,7 +18,7 @@ class Client:
         self.headers = {"authorization": f"Bearer {key}"} if key else {}
         self.regions = {}  # by path: where on Fly its large requests are answered, once an answer has said so
 
-    def forecast(self, series, model=None, levels=(80,), horizon=None):
+    def forecast(self, series, model=None, levels=(), horizon=None):
         """Forecasts `{name: values}`, or the latest windows of names that the node knows: one dict for each."""
         series = [series] if isinstance(series, str) else series
         named = series.items() if isinstance(series, dict) else ((name, None) for name in series)
@@ -54,7 +54,7 @@ class Client:
         lines = [json.dumps({"series": name, "ts": ts, "value": value}) for name, ts, value in ticks]
         return json.loads(self._post("/v1/ticks", "\n".join(lines).encode())[0])
 
-    def stream(self, model, series=("*",), levels=(80,), start=None, patience=60.0):
+    def stream(self, model, series=("*",), levels=(), start=None, patience=60.0):
         """Yields snapshots, predictions and gaps for ever. A connection that ends is opened again and goes on where it
         was, at `start`: the first number wanted by series. Raises once none could be had for `patience` seconds, and where
         the subscription is refused; what the node says of it later, as of levels that a new version lacks, is a warning."""

@@ -44,7 +44,7 @@ pub(super) struct ForecastArgs {
     #[arg(long, value_name = "STEPS")]
     horizon: Option<NonZeroUsize>,
     /// Percent that intervals hold, several with commas; default: those that the model has, 80 and 95 of one that gives all
-    #[arg(long, value_name = "PERCENT", value_delimiter = ',')]
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', value_parser = percent)]
     levels: Option<Vec<f64>>,
     /// Where the forecasts go; default: stdout
     #[arg(long, value_name = "FILE")]
@@ -123,6 +123,10 @@ pub(super) fn run(args: ForecastArgs) -> Result<(), CliError> {
             .map_err(|source| ForecastCsvError::File { file: file.clone(), source })?,
     }
     Ok(())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| "is no number".to_owned())
 }
 
 /// By whatever names.
